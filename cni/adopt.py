@@ -1,0 +1,94 @@
+"""Records for attachments that only the kernel's table still knows: state lost or damaged.
+
+The table's comments and elements say who has which address and port; the container's MAC, routes and the rest are not
+known any more, so such a record can be deleted, collected and protected from others, but CHECK will ask for an ADD.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from nft.elements import PROTOCOL_NAMES
+from nft.names import SETS
+from nft.table import Table
+from nft.wire import Element, unpack
+
+from .ip import Address, Prefix
+from .names import derived_mac
+from .ports import ANY, PortMapping
+from .record import Attachment, Lease
+from .spec import is_name
+from .state import State
+
+
+def adopt_all(state: State, table: Table) -> None:
+    """Fills an empty state folder from the table, if there is one."""
+    by_owner: dict[str, list[Element]] = {}
+    for element in table.elements():
+        if element.comment:
+            by_owner.setdefault(element.comment, []).append(element)
+    for ident, elements in by_owner.items():
+        item = read_attachment(ident, elements)
+        if item is not None:
+            say(f"the record of {ident} was lost; its addresses and ports are kept from the table")
+            state.begin(item)
+
+
+def adopt_one(state: State, table: Table, ident: str, message: str) -> Attachment | None:
+    """In place of a record that was damaged or deleted: what the table says of it, and the leases in its name."""
+    say(message)
+    elements = [element for element in table.elements() if element.comment == ident]
+    item = read_attachment(ident, elements)
+    if item is not None:
+        state.begin(item)
+    return item
+
+
+def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
+    """None for a comment that is not an attachment's identity."""
+    parts = ident.split("/")
+    if len(parts) != 3 or not is_name(parts[0]) or not is_name(parts[1].lstrip("~")) or not parts[2]:
+        return None
+    leases: list[Lease] = []
+    mappings: list[PortMapping] = []
+    bridge = ""
+    masq = False
+    for element in elements:
+        if element.set not in SETS:
+            continue
+        key, data = SETS[element.set]
+        fields = unpack(key, element.key)
+        if element.set in ("own4", "own6"):
+            version = int(element.set[-1])
+            leases.append(Lease(_prefix(version, fields[0])))
+            bridge = str(fields[1])
+        elif element.set.startswith("masq"):
+            masq = True
+        elif element.set.startswith("dnat"):
+            version = int(element.set[4])
+            host_ip = _prefix(version, fields[0]).address if element.set.endswith("_ip") else ANY[version]
+            protocol, host_port = fields[-2:]
+            container_port = unpack(data, element.data)[1]
+            assert isinstance(protocol, int) and isinstance(host_port, int) and isinstance(container_port, int)
+            mappings.append(PortMapping(PROTOCOL_NAMES[protocol], host_ip, host_port, container_port))
+    return Attachment(
+        network=parts[0],
+        container=parts[1],
+        ifname=parts[2],
+        sandbox="",
+        bridge=bridge or "nftcni0",
+        mac=derived_mac("container", ident),
+        leases=tuple(leases),
+        mappings=tuple(mappings),
+        ip_masq=masq,
+        is_gateway=False,
+    )
+
+
+def _prefix(version: int, packed: object) -> Prefix:
+    assert isinstance(packed, bytes)
+    return Prefix(Address(version, int.from_bytes(packed, "big")), 32 if version == 4 else 128)
+
+
+def say(message: str) -> None:
+    sys.stderr.write(f"nftcni: {message}\n")

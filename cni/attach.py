@@ -1,0 +1,115 @@
+"""ADD: record, table elements, links, in this order; a failure at any step runs the teardown of DEL."""
+
+from __future__ import annotations
+
+from .config import Network, parse_network
+from .detach import detach
+from .errors import PORT_TAKEN, CniError, kernel_refused
+from .host import Host
+from .ip import Address
+from .ipam import Leases, choose
+from .links import configure_container, create_veth, get_link
+from .names import derived_mac, identity
+from .netns import open_netns
+from .plan import plan_attachment, result_of
+from .ports import collide
+from .record import Attachment, Lease
+from .removal import remove_links
+from .request import Request
+from .spec import Result
+from .state import State
+
+
+class HeldLeases(Leases):
+    """The leases of the state folder, with the attachment's own counting as free."""
+
+    def __init__(self, state: State, network: str, ident: str) -> None:
+        self._state = state
+        self._network = network
+        self._ident = ident
+
+    def holder(self, address: Address) -> str:
+        holder = self._state.lease_holder(address)
+        return "" if holder == self._ident else holder
+
+    def all(self) -> set[str]:
+        return self._state.leased()
+
+    def last(self, index: int) -> Address | None:
+        return self._state.last(self._network, index)
+
+
+def add(request: Request) -> Result:
+    """Raises CniError. Whatever it raises, nothing of the attachment is left, or a record that DEL works from."""
+    network = parse_network(request)
+    netns = open_netns(request.netns)
+    host = Host(request.data_dir)
+    host.lock()
+    try:
+        return _add(host, request, network, netns)
+    except OSError as error:
+        raise kernel_refused(f"ADD of {identity(request.network, request.container, request.ifname)}", error) from None
+
+
+def _add(host: Host, request: Request, network: Network, netns: int) -> Result:
+    ident = identity(request.network, request.container, request.ifname)
+    before = host.record(ident)
+    if network.ipam.delegate:
+        from .delegate import add_delegated
+
+        return add_delegated(host, request, network, netns, before)
+    leases = choose(network.ipam, HeldLeases(host.state, request.network, ident), before.leases if before else ())
+    item = plan_attachment(request, network, leases)
+    if before is not None:
+        if before.replace(done=False) == item:
+            return attach(host, item, netns)  # the same ADD once more: mend what is missing, answer the same
+        detach(host, before)
+    refuse_held_ports(host.state, item)
+    host.state.begin(item)
+    remember(host.state, request.network, network, leases)
+    return attach(host, item, netns)
+
+
+def attach(host: Host, item: Attachment, netns: int) -> Result:
+    """Makes the kernel what the record says. The record exists; it is marked done at the end, or torn down."""
+    try:
+        result = apply(host, item, netns)
+        host.state.update(item.replace(done=True))
+    except (CniError, OSError):
+        detach(host, item)
+        raise
+    return result
+
+
+def apply(host: Host, item: Attachment, netns: int) -> Result:
+    host.add_elements(item)
+    bridge = host.ensure_bridge(item)
+    if get_link(host.rtnl, item.link) is not None:
+        remove_links(host.rtnl, [item.link])  # of an ADD that was killed, or of a namespace that is no more
+    create_veth(host.rtnl, item, bridge, netns)
+    configure_container(item, netns)
+    if any(mapping.protocol == "udp" for mapping in item.mappings):
+        from nft.conntrack import forget_flows
+
+        forget_flows(item.mappings)
+    return result_of(item, bridge, derived_mac("host", item.ident))
+
+
+def refuse_held_ports(state: State, item: Attachment) -> None:
+    """Also a wildcard against a specific address of the same port, which no map key can refuse."""
+    for mapping in item.mappings:
+        for host_ip, holder in state.port_holders(mapping.claim):
+            assert mapping.host_ip is not None, "records hold concrete host addresses only"
+            if holder != item.ident and collide(host_ip, mapping.host_ip):
+                network, container, ifname = holder.split("/")
+                raise CniError(
+                    PORT_TAKEN,
+                    f"host port {mapping} is taken by network {network}, container {container}, interface {ifname} "
+                    f"(on {host_ip})",
+                    "publish another port, or remove that container",
+                )
+
+
+def remember(state: State, name: str, network: Network, leases: tuple[Lease, ...]) -> None:
+    for index, (_ranges, lease) in enumerate(zip(network.ipam.range_sets, leases)):
+        state.remember_last(name, index, lease.address.address)

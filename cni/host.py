@@ -1,0 +1,168 @@
+"""The host as the verbs see it: the three doors (links, table, state) opened together, and what needs more than one.
+
+A verb locks once and holds the lock while it changes state and kernel; a kill anywhere leaves a record that says what
+to undo.
+"""
+
+from __future__ import annotations
+
+from nft.elements import attachment_elements, bridge_elements, elements_text, marker
+from nft.ruleset import replacing_text
+from nft.table import Table, TableMissing
+
+from . import wire
+from .errors import IO_FAILURE, CniError, kernel_refused
+from .ip import Prefix
+from .links import bridge_mac, check_bridge, create_bridge, get_link, read_link, ready_bridge
+from .netlink import Netlink, is_missing
+from .record import Attachment, attachment_key
+from .state import Damaged, State, open_state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .links import Link
+
+
+class Host:
+    """`rtnl`, `table` and `state` of the network namespace that the process runs in."""
+
+    def __init__(self, data_dir: str) -> None:
+        try:
+            self.rtnl = Netlink()
+        except OSError as error:
+            raise kernel_refused("opening a netlink socket", error) from None
+        self.state: State = open_state(data_dir, self.rtnl.netns_cookie())
+        self.table = Table()
+
+    def lock(self) -> None:
+        """Raises CniError 11 after a bounded wait, 5 for a state folder that cannot be used."""
+        try:
+            self.state.lock(self._adopt)
+        except OSError as error:
+            raise kernel_refused(f"opening the state folder {self.state.folder}", error) from None
+
+    def _adopt(self, state: State) -> None:
+        if self.table.comment() is None:
+            return
+        from .adopt import adopt_all
+
+        adopt_all(state, self.table)
+        for bridge in {ident_bridge.bridge for ident_bridge in self._all()}:
+            link = get_link(self.rtnl, bridge)
+            if link is not None and link.mac == bridge_mac(bridge):
+                state.note_bridge(bridge, "created")
+
+    # Records
+
+    def record(self, ident: str) -> Attachment | None:
+        """The attachment's record; where it is damaged or lost but the kernel knows the attachment, one made from that."""
+        try:
+            item = self.state.load(ident)
+            lost = "its record is lost"
+        except Damaged as damage:
+            item, lost = None, str(damage)
+        if item is None and (lost != "its record is lost" or self.table.get(marker(attachment_key(ident)))):
+            from .adopt import adopt_one
+
+            item = adopt_one(self.state, self.table, ident, lost)
+        return item
+
+    def _all(self, network: str = "") -> Iterator[Attachment]:
+        from .adopt import adopt_one
+
+        return self.state.all_records(
+            lambda ident, message: adopt_one(self.state, self.table, ident, message), network
+        )
+
+    def records(self, network: str = "") -> list[Attachment]:
+        return list(self._all(network))
+
+    # The table
+
+    def add_elements(self, item: Attachment) -> None:
+        """The attachment's and its bridge's elements; where the table is missing, everybody's."""
+        shared = bridge_elements(item.bridge, item.isolation)
+        try:
+            self.table.add(attachment_elements(item), shared)
+        except TableMissing:
+            self.rebuild_table()
+
+    def rebuild_table(self) -> list[Attachment]:
+        """The whole table from all records in one transaction. Returns them."""
+        from nft.library import run_text
+
+        items = self.records()
+        elements = [element for item in items for element in attachment_elements(item)]
+        bridges = {item.bridge: any(other.isolation for other in items if other.bridge == item.bridge) for item in items}
+        for bridge, isolation in bridges.items():
+            elements += bridge_elements(bridge, isolation)
+        run_text(replacing_text(elements_text(elements)))
+        self.state.note_rules(self.table.rules_digest())
+        return items
+
+    def delete_elements(self, item: Attachment, last: bool) -> None:
+        """Only while the attachment's marker is there: without it, whatever has these keys is not this attachment's."""
+        elements = attachment_elements(item)
+        own = elements if self.table.get(elements[0]) is not None else []
+        shared = bridge_elements(item.bridge, isolation=True) if last else []
+        doomed = own + [element for element in shared if self.table.get(element) is not None]
+        if doomed:
+            self.table.delete(doomed)
+
+    # The bridge
+
+    def ensure_bridge(self, item: Attachment) -> Link:
+        link = get_link(self.rtnl, item.bridge)
+        if link is None:
+            self.state.note_bridge(item.bridge, "created")
+            create_bridge(self.rtnl, item.bridge, item.mtu)
+            link = get_link(self.rtnl, item.bridge)
+        if link is None:
+            raise CniError(IO_FAILURE, f"the bridge {item.bridge} disappeared while it was set up", "try again")
+        check_bridge(link)
+        bridge = link
+
+        def note(prefix: Prefix) -> None:
+            facts = self.state.bridge_facts(item.bridge)
+            if "created" not in facts and f"address-{prefix}" not in facts and prefix not in self.addresses(bridge):
+                self.state.note_bridge(item.bridge, f"address-{prefix}")
+
+        ready_bridge(self.rtnl, bridge, item, note)
+        return bridge
+
+    def addresses(self, link: Link) -> list[Prefix]:
+        """The addresses of one link of the host. A listing: not for the common path."""
+        from .inspect import read_addresses
+
+        return read_addresses(self.rtnl, link.index)
+
+    def ports(self, bridge: str) -> list[str]:
+        """Names of all links in a bridge. A listing: only for a network's last attachment."""
+        link = get_link(self.rtnl, bridge)
+        if link is None:
+            return []
+        query = wire.IFINFO.pack(0, 0, 0, 0, 0) + wire.attr_u32(wire.IFLA_MASTER, link.index)
+        found = [read_link(payload) for payload in self.rtnl.dump(wire.RTM_GETLINK, query)]
+        return [port.name for port in found if port.master == link.index]
+
+    def leave_bridge(self, item: Attachment) -> list[str]:
+        """Undoes what we did to the bridge of the last attachment, and returns the links to remove with it."""
+        facts = self.state.bridge_facts(item.bridge)
+        if "created" in facts and not set(self.ports(item.bridge)) - {item.link}:
+            return [item.bridge]
+        link = get_link(self.rtnl, item.bridge)
+        for fact in facts:
+            if link is not None and fact.startswith("address-"):
+                from .ip import parse_prefix
+
+                self._take_address(link, parse_prefix(fact[len("address-") :]))
+        return []
+
+    def _take_address(self, link: Link, prefix: Prefix) -> None:
+        try:
+            self.rtnl.ask(wire.RTM_DELADDR, wire.address(link.index, prefix))
+        except OSError as error:
+            if not is_missing(error):
+                raise kernel_refused(f"removing {prefix} from the bridge {link.name}", error) from None

@@ -1,0 +1,120 @@
+"""Which addresses an attachment gets from its range sets: requested ones, or the next free one after the last. Pure.
+
+Next-fit, as host-local does it: an address that was just freed is not handed out at once, while neighbours may still
+remember its old owner. One question for each candidate; only when NEAR in a row are taken is the whole list of leases
+asked for, so the cost does not grow with the number of leases.
+"""
+
+from __future__ import annotations
+
+from .config import Ipam
+from .errors import ADDRESS_TAKEN, INVALID_CONFIG, NO_FREE_ADDRESS, CniError
+from .ip import Address, Prefix
+from .ranges import Range
+from .record import Lease
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+NEAR = 64
+
+
+class Leases:
+    """What choosing needs to know: who holds an address, all that are held, where the last search of a set ended."""
+
+    def holder(self, address: Address) -> str:
+        raise NotImplementedError
+
+    def all(self) -> set[str]:
+        raise NotImplementedError
+
+    def last(self, index: int) -> Address | None:
+        raise NotImplementedError
+
+
+def choose(ipam: Ipam, leases: Leases, prefer: tuple[Lease, ...] = ()) -> tuple[Lease, ...]:
+    """One lease for each range set. `prefer` are those that a crashed ADD of the same attachment had.
+
+    Raises CniError 7 (a requested address lies outside), 101 (exhausted), 102 (a requested address is taken).
+    """
+    wanted = list(ipam.requested)
+    chosen = []
+    for index, ranges in enumerate(ipam.range_sets):
+        asked = next((address for address in wanted if _range_of(ranges, address)), None)
+        before = next((lease.address.address for lease in prefer if _range_of(ranges, lease.address.address)), None)
+        if asked is not None:
+            wanted.remove(asked)
+            chosen.append(_requested(ranges, asked, leases))
+        elif before is not None and not leases.holder(before):
+            chosen.append(_lease(ranges, before))
+        else:
+            chosen.append(_lease(ranges, _next_free(ranges, leases, leases.last(index))))
+    if wanted:
+        have = "; ".join(str(item) for ranges in ipam.range_sets for item in ranges)
+        raise CniError(
+            INVALID_CONFIG,
+            f"the requested address {wanted[0]} is in none of the network's ranges, or a second one for the same set",
+            f"ranges: {have or 'none'}",
+        )
+    return tuple(chosen)
+
+
+def _range_of(ranges: tuple[Range, ...], address: Address) -> Range | None:
+    return next((item for item in ranges if address in item.subnet), None)
+
+
+def _lease(ranges: tuple[Range, ...], address: Address) -> Lease:
+    item = _range_of(ranges, address)
+    assert item is not None, "candidates come from the ranges themselves"
+    return Lease(Prefix(address, item.subnet.length), item.gateway)
+
+
+def _requested(ranges: tuple[Range, ...], address: Address, leases: Leases) -> Lease:
+    item = next((item for item in ranges if item.holds(address)), None)
+    if item is None:
+        raise CniError(
+            INVALID_CONFIG,
+            f"the requested address {address} lies outside the addresses to lease",
+            "ranges: " + ", ".join(map(str, ranges)),
+        )
+    if address == item.gateway:
+        raise CniError(ADDRESS_TAKEN, f"the requested address {address} is the gateway of {item.subnet}")
+    holder = leases.holder(address)
+    if holder:
+        raise CniError(ADDRESS_TAKEN, f"the requested address {address} is taken by {holder}")
+    return Lease(Prefix(address, item.subnet.length), item.gateway)
+
+
+def _next_free(ranges: tuple[Range, ...], leases: Leases, last: Address | None) -> Address:
+    for tried, address in enumerate(_after(ranges, last)):
+        if not leases.holder(address):
+            return address
+        if tried == NEAR:
+            break
+    held = leases.all()
+    for address in _after(ranges, last):
+        if str(address) not in held:
+            return address
+    sizes = sum(item.size for item in ranges)
+    raise CniError(
+        NO_FREE_ADDRESS,
+        f"no free address: all {sizes} of {', '.join(map(str, ranges))} are leased",
+        "see who holds them with: nftcni list",
+    )
+
+
+def _after(ranges: tuple[Range, ...], last: Address | None) -> Iterator[Address]:
+    """Every address of the set once, from the one behind `last` on, gateways left out."""
+    start = next((index for index, item in enumerate(ranges) if last is not None and item.holds(last)), None)
+    if start is None or last is None:
+        spans = [(item, item.first, item.last) for item in ranges]
+    else:
+        item = ranges[start]
+        spans = [(item, last.number + 1, item.last)]
+        spans += [(other, other.first, other.last) for other in (*ranges[start + 1 :], *ranges[:start])]
+        spans += [(item, item.first, last.number)]
+    for item, first, end in spans:
+        for number in range(first, end + 1):
+            if number != item.gateway.number:
+                yield Address(item.subnet.version, number)

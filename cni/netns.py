@@ -1,0 +1,84 @@
+"""Network namespaces: opening the one that CNI_NETNS names, and working inside it for a moment.
+
+What is done inside is `links` and `sysctl`. pyroute2's netns.setns would create a namespace from a mistyped name.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from .errors import INVALID_NETNS, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+NS_GET_NSTYPE = 0xB703  # _IO(0xb7, 3), include/uapi/linux/nsfs.h
+CLONE_NEWNET = 0x40000000
+OWN = "/proc/thread-self/ns/net"
+
+
+def open_netns(path: str) -> int:
+    """A descriptor of the container's namespace. Raises CniError code 8, also for the host's own namespace.
+
+    `CNI_NETNS_OVERRIDE` allows the host's own, as pkg/skel of libcni does.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
+        if isinstance(error, OSError) and error.errno == errno.ENOENT:
+            reason = "there is no such namespace"  # go-cni takes the C library's words for success
+        raise CniError(INVALID_NETNS, f"CNI_NETNS: {path[:200]!r}: {reason}") from None
+    try:
+        kind = fcntl.ioctl(fd, NS_GET_NSTYPE)
+    except OSError:
+        kind = 0
+    if kind != CLONE_NEWNET:
+        os.close(fd)
+        raise CniError(INVALID_NETNS, f"CNI_NETNS: {path[:200]!r} is not a network namespace")
+    if same_file(fd, OWN) and os.environ.get("CNI_NETNS_OVERRIDE", "").lower() not in ("1", "true"):
+        os.close(fd)
+        raise CniError(
+            INVALID_NETNS,
+            f"CNI_NETNS: {path[:200]!r} is the network namespace of the host itself",
+            "containers on the host's network are not attached at all",
+        )
+    return fd
+
+
+def same_file(fd: int, path: str) -> bool:
+    one, other = os.fstat(fd), os.stat(path)
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def _setns(fd: int) -> None:
+    if hasattr(os, "setns"):  # Python 3.12
+        os.setns(fd, CLONE_NEWNET)
+        return
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+class Inside:
+    """`with Inside(fd):` works in that network namespace; /proc/sys/net and new sockets are then the container's."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._home = -1
+
+    def __enter__(self) -> None:
+        self._home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+        _setns(self._fd)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _setns(self._home)
+        os.close(self._home)

@@ -1,0 +1,367 @@
+"""The door to the state folder: one lock, a file for each attachment, a symbolic link for each lease and port.
+
+    <dataDir>/<boot id>.<network namespace>/
+        lock                                    flock of whoever changes anything, kernel included
+        attachments/<network>/<container>@<if>  the record, JSON (`record`)
+        leases/<address>          -> identity   who has the address
+        ports/<protocol>-<port>   -> <host address>=<identity>, or a file of such lines for several host addresses
+        bridges/<bridge>/<network>              networks with attachments there; `.created`, `.address-*` are ours to undo
+        last/<network>.<range set> -> address   where the next search begins
+        pending                                 a record on its way in; whoever finds one rolls it back
+        damaged/                                what could not be read
+
+The folder's name is the boot and the namespace that it is true for, so a reboot frees everything without a sweep.
+A symbolic link appears whole or not at all, fails if it exists and can be read with `ls -l`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from .errors import TRY_AGAIN_LATER, CniError, kernel_refused
+from .ip import Address, parse_address
+from .jsontext import dumps, loads
+from .record import Attachment, from_document, to_document
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LOCK_SECONDS = 15.0
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+class Damaged(Exception):
+    """A record that could not be read; it has been moved to `damaged/` and its place is free."""
+
+
+class State:
+    """Every method but `unlocked` readers needs `lock` first; errors of the file system are OSError."""
+
+    def __init__(self, data_dir: str, cookie: int) -> None:
+        with open(BOOT_ID, encoding="ascii") as file:
+            self.boot = file.read().strip()
+        self.data_dir = data_dir
+        self.folder = f"{data_dir}/{self.boot}.{cookie}"
+        self._lock = -1
+
+    def exists(self) -> bool:
+        return os.path.isdir(f"{self.folder}/attachments")
+
+    def path(self, *parts: str) -> str:
+        return "/".join((self.folder, *parts))
+
+    # The lock
+
+    def lock(self, adopt: Callable[[State], None]) -> None:
+        """Waits at most LOCK_SECONDS, then raises CniError code 11. A fresh folder is filled by `adopt` first."""
+        try:
+            self._lock = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            os.makedirs(self.folder, 0o700, exist_ok=True)
+            self._lock = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _flock(self._lock, self.path("lock"))
+        if not self.exists():
+            for name in ("leases", "ports", "bridges", "last"):
+                os.makedirs(self.path(name), 0o700, exist_ok=True)
+            adopt(self)
+            os.makedirs(self.path("attachments"), 0o700, exist_ok=True)
+            self._drop_other_boots()
+        if os.path.lexists(self.path("pending")):
+            self._roll_back()
+
+    def unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _drop_other_boots(self) -> None:
+        """Folders of earlier boots hold nothing that is still true; those of other namespaces of this boot may."""
+        for name in os.listdir(self.data_dir):
+            boot, dot, cookie = name.partition(".")
+            if boot != self.boot and dot and cookie.isdigit() and len(boot) == len(self.boot):
+                import shutil
+
+                shutil.rmtree(f"{self.data_dir}/{name}", ignore_errors=True)
+
+    # Records
+
+    def record_path(self, ident: str) -> str:
+        network, container, ifname = ident.split("/")
+        return self.path("attachments", network, f"{container}@{ifname}")
+
+    def load(self, ident: str) -> Attachment | None:
+        """Raises Damaged after setting aside a record that cannot be read or is another's."""
+        path = self.record_path(ident)
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                item = from_document(loads(file.read()))
+            if item.ident != ident:
+                raise ValueError(f"it is the record of {item.ident}")
+            return item
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError as problem:
+            raise Damaged(self._set_aside(path, str(problem))) from None
+
+    def _set_aside(self, path: str, problem: str) -> str:
+        os.makedirs(self.path("damaged"), 0o700, exist_ok=True)
+        target = self.path("damaged", os.path.relpath(path, self.folder).replace("/", "%"))
+        os.rename(path, target)
+        return f"{path}: {problem}; moved to {target}"
+
+    def identities(self, network: str = "") -> list[str]:
+        """Of all attachments, or of one network's."""
+        found = []
+        for name in [network] if network else self._names("attachments"):
+            for entry in self._names("attachments", name):
+                container, _, ifname = entry.partition("@")
+                found.append(f"{name}/{container}/{ifname}")
+        return found
+
+    def _names(self, *parts: str) -> list[str]:
+        try:
+            return sorted(os.listdir(self.path(*parts)))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def begin(self, item: Attachment) -> None:
+        """Writes a new record with its leases and ports. After a kill at any point the next `lock` takes it all back,
+        or the record is complete."""
+        self._write("pending", item)
+        for lease in item.leases:
+            _point(item.ident, self.path("leases", str(lease.address.address)))
+        for mapping in item.mappings:
+            self._claim(mapping.claim, f"{mapping.host_ip}={item.ident}")
+        os.makedirs(self.path("bridges", item.bridge), 0o700, exist_ok=True)
+        self._touch("bridges", item.bridge, item.network)
+        os.makedirs(self.path("attachments", item.network), 0o700, exist_ok=True)
+        os.rename(self.path("pending"), self.record_path(item.ident))
+
+    def update(self, item: Attachment) -> None:
+        """Replaces a record whose leases and ports stay what they are."""
+        self._write("pending.update", item)
+        os.rename(self.path("pending.update"), self.record_path(item.ident))
+
+    def forget(self, item: Attachment) -> None:
+        """Frees what the record holds, then removes it. May be repeated after a kill."""
+        self._release(item)
+        if not self._has_others(item):
+            _unlink(self.path("bridges", item.bridge, item.network))
+        _unlink(self.record_path(item.ident))
+        self.drop_empty(item.network)
+
+    def drop_empty(self, network: str) -> None:
+        """Removes what a kill inside `forget` may have left of a network without attachments."""
+        _rmdir(self.path("attachments", network))
+
+    def _write(self, name: str, item: Attachment) -> None:
+        data = (dumps(to_document(item)) + "\n").encode("utf-8", "surrogateescape")
+        file = os.open(self.path(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            while data:
+                data = data[os.write(file, data) :]
+        finally:
+            os.close(file)
+
+    def _roll_back(self) -> None:
+        try:
+            with open(self.path("pending"), encoding="utf-8", errors="surrogateescape") as file:
+                item = from_document(loads(file.read()))
+        except ValueError:
+            pass  # killed while writing it: nothing else was written yet
+        else:
+            if not os.path.lexists(self.record_path(item.ident)):
+                self._release(item)
+                if _rmdir(self.path("attachments", item.network)):
+                    _unlink(self.path("bridges", item.bridge, item.network))
+                    _rmdir(self.path("bridges", item.bridge))
+        _unlink(self.path("pending"))
+
+    def _release(self, item: Attachment) -> None:
+        for lease in item.leases:
+            path = self.path("leases", str(lease.address.address))
+            if _read(path) == item.ident:
+                _unlink(path)
+        for mapping in item.mappings:
+            self._unclaim(mapping.claim, f"{mapping.host_ip}={item.ident}")
+
+    # The table's rules as they were loaded
+
+    def note_rules(self, digest: str) -> None:
+        _point(digest or "none", self.path("rules"))
+
+    def noted_rules(self) -> str:
+        return _read(self.path("rules"))
+
+    # Leases and ports
+
+    def lease_holder(self, address: Address) -> str:
+        """The identity that has the address, or ""."""
+        return _read(self.path("leases", str(address)))
+
+    def leased(self) -> set[str]:
+        """All leased addresses, as text. Costs time by their number: for exhaustion, STATUS and listings only."""
+        return set(self._names("leases"))
+
+    def last(self, network: str, index: int) -> Address | None:
+        try:
+            return parse_address(_read(self.path("last", f"{network}.{index}")))
+        except ValueError:
+            return None
+
+    def remember_last(self, network: str, index: int, address: Address) -> None:
+        path = self.path("last", f"{network}.{index}")
+        _unlink(path + "~")
+        os.symlink(str(address), path + "~")
+        os.rename(path + "~", path)
+
+    def port_holders(self, claim: str) -> list[tuple[Address, str]]:
+        """(host address, identity) of everybody who holds the port on some address."""
+        text = _read(self.path("ports", claim))
+        if not text:
+            return []
+        return [(parse_address(host_ip), ident) for host_ip, _, ident in (line.partition("=") for line in text.split())]
+
+    def _claim(self, claim: str, line: str) -> None:
+        path = self.path("ports", claim)
+        try:
+            os.symlink(line, path)
+        except FileExistsError:
+            lines = _read(path).split()
+            if line not in lines:
+                self._write_lines(path, [*lines, line])
+
+    def _unclaim(self, claim: str, line: str) -> None:
+        path = self.path("ports", claim)
+        text = _read(path)
+        if text == line:
+            _unlink(path)
+        elif line in text.split():
+            self._write_lines(path, [other for other in text.split() if other != line])
+
+    def _write_lines(self, path: str, lines: list[str]) -> None:
+        _unlink(path + "~")
+        if len(lines) == 1:
+            os.symlink(lines[0], path + "~")
+        else:
+            with open(path + "~", "w", encoding="ascii") as file:
+                file.write("\n".join(lines))
+        os.rename(path + "~", path)
+
+    # Bridges
+
+    def is_last(self, item: Attachment) -> bool:
+        """No other attachment, of any network, is on this one's bridge."""
+        others = [name for name in self._names("bridges", item.bridge) if name[0] != "." and name != item.network]
+        return not others and not self._has_others(item)
+
+    def _has_others(self, item: Attachment) -> bool:
+        """Looks at two entries at most: a network may have a thousand."""
+        own = os.path.basename(self.record_path(item.ident))
+        try:
+            with os.scandir(self.path("attachments", item.network)) as entries:
+                return any(entry.name != own for entry in entries)
+        except FileNotFoundError:
+            return False
+
+    def note_bridge(self, bridge: str, fact: str) -> None:
+        """Before we create the bridge (`created`) or give it an address (`address-...`): so that we may undo it."""
+        os.makedirs(self.path("bridges", bridge), 0o700, exist_ok=True)
+        self._touch("bridges", bridge, "." + fact.replace("/", "%"))
+
+    def bridge_facts(self, bridge: str) -> list[str]:
+        return [name[1:].replace("%", "/") for name in self._names("bridges", bridge) if name.startswith(".")]
+
+    def forget_bridge(self, bridge: str) -> None:
+        for name in self._names("bridges", bridge):
+            _unlink(self.path("bridges", bridge, name))
+        _rmdir(self.path("bridges", bridge))
+
+    def _touch(self, *parts: str) -> None:
+        os.close(os.open(self.path(*parts), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def all_records(self, repaired: Callable[[str, str], Attachment | None], network: str = "") -> Iterator[Attachment]:
+        """Every record; for a damaged one what `repaired(identity, message)` makes of it."""
+        for ident in self.identities(network):
+            try:
+                item = self.load(ident)
+            except Damaged as damage:
+                item = repaired(ident, str(damage))
+            if item is not None:
+                yield item
+
+
+def _flock(file: int, path: str) -> None:
+    """A blocking flock, which the kernel grants in order, cut short by a timer (Python retries EINTR otherwise)."""
+    import _signal  # `signal` costs 4 ms, it builds enums
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    except BlockingIOError:
+        pass
+
+    def too_long(_number: int, _frame: object) -> None:
+        raise CniError(
+            TRY_AGAIN_LATER,
+            f"waited {LOCK_SECONDS:.0f} s for {path}, which another nftcni process holds",
+            "see who holds it with: fuser -v " + path,
+        )
+
+    before = _signal.signal(_signal.SIGALRM, too_long)
+    _signal.setitimer(_signal.ITIMER_REAL, LOCK_SECONDS)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    finally:
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        _signal.signal(_signal.SIGALRM, before)
+
+
+def _point(target: str, path: str) -> None:
+    """A symbolic link, replacing one that is left over; the caller has made sure that it is free."""
+    try:
+        os.symlink(target, path)
+    except FileExistsError:
+        _unlink(path)
+        os.symlink(target, path)
+
+
+def _read(path: str) -> str:
+    """What a link points to or a small file holds, "" if there is none."""
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    with open(path, encoding="ascii", errors="replace") as file:
+        return file.read()
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _rmdir(path: str) -> bool:
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        if error.errno != errno.ENOENT:
+            raise
+    return True
+
+
+def open_state(data_dir: str, cookie: int) -> State:
+    try:
+        return State(data_dir, cookie)
+    except OSError as error:
+        raise kernel_refused(f"reading {BOOT_ID}", error) from None

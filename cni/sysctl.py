@@ -1,0 +1,37 @@
+"""The door to /proc/sys/net: reading and writing one value. Which values are wanted is said in `links`."""
+
+from __future__ import annotations
+
+import os
+
+ROOT = "/proc/sys/net"
+
+
+def read(key: str) -> str:
+    """The value of `ipv4/ip_forward` or the like, "" where this kernel has no such key."""
+    try:
+        fd = os.open(f"{ROOT}/{key}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    try:
+        return os.read(fd, 64).decode("ascii", "replace").strip()
+    finally:
+        os.close(fd)
+
+
+def write(key: str, value: str) -> None:
+    """Sets a value. A key that the kernel lacks is passed over: IPv6 may be compiled out or disabled at boot.
+
+    A read-only /proc/sys is no error as long as the value is already the wanted one.
+    """
+    try:
+        fd = os.open(f"{ROOT}/{key}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if read(key) != value:
+            raise OSError(error.errno, f"{error.strerror} writing {value} to {ROOT}/{key}") from None

@@ -1,0 +1,59 @@
+"""`Value`: immutable records with named fields, because `dataclasses` costs 7 ms of start-up and `typing` 3 ms.
+
+A subclass lists its fields as annotations, defaults as class attributes. Type checkers see it as a frozen dataclass.
+Nothing about networks lives here.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, ClassVar, TypeVar
+
+    from typing_extensions import Self, dataclass_transform
+
+    T = TypeVar("T")
+else:
+
+    def dataclass_transform(**_options: object) -> Callable[[T], T]:
+        return lambda cls: cls
+
+
+@dataclass_transform(frozen_default=True, eq_default=True)
+class Value:
+    """Compares, hashes and prints by its fields; assignment after construction raises AttributeError."""
+
+    _fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        own = [name for name in cls.__annotations__ if name not in cls._fields and not name.startswith("_")]
+        cls._fields = (*cls._fields, *own)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if len(args) > len(self._fields):
+            raise TypeError(f"{type(self).__name__} takes {len(self._fields)} fields, got {len(args)}")
+        kwargs.update(zip(self._fields, args))
+        self.__dict__.update(kwargs)
+        for name in self._fields:
+            if name not in kwargs and not hasattr(type(self), name):
+                raise TypeError(f"{type(self).__name__} needs {name}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    def _key(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self._fields)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._key() == other._key()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._key()))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._fields)
+        return f"{type(self).__name__}({fields})"
+
+    def replace(self, **changes: Any) -> Self:
+        return type(self)(**{name: getattr(self, name) for name in self._fields} | changes)

@@ -1,0 +1,84 @@
+"""An attachment's projection into the table: which elements it has, as values, and as text for a whole rebuild. Pure.
+
+ADD adds these, CHECK compares them, DEL and GC delete them, repair and list print them. An attachment's element in
+`attachments` is added and deleted in one transaction with all its others, so where it is missing, none is the
+attachment's: that is what keeps a late DEL away from what another one holds now.
+"""
+
+from __future__ import annotations
+
+from cni.ip import Address
+from cni.ports import PROTOCOLS
+from cni.record import Attachment
+
+from .names import ADDR4, IFNAME, PROTO, SETS, TABLE
+from .wire import Element, pack, unpack
+
+PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
+
+
+def marker(key: bytes, ident: str = "") -> Element:
+    return Element("attachments", key, b"", ident)
+
+
+def attachment_elements(item: Attachment) -> list[Element]:
+    """The elements that are this attachment's alone; `attachments` comes first, so that a conflict is told apart."""
+    ident = item.ident
+    elements = [marker(item.key, ident)]
+    for lease in item.leases:
+        version, packed = lease.address.version, lease.address.address.packed
+        own = f"own{version}"
+        elements.append(Element(own, pack(SETS[own][0], (packed, item.bridge)), b"", ident))
+        if item.ip_masq:
+            elements.append(Element(f"masq{version}", packed, b"", ident))
+    for mapping in item.mappings:
+        assert mapping.host_ip is not None, "records hold concrete host addresses only"
+        version = mapping.host_ip.version
+        target = item.address_of(version)
+        assert target is not None, "ports.for_families lets no other family through"
+        name, fields = f"dnat{version}", (PROTOCOLS[mapping.protocol], mapping.host_port)
+        if mapping.host_ip.is_unspecified:
+            key = pack(SETS[name][0], fields)
+        else:
+            name += "_ip"
+            key = pack(SETS[name][0], (mapping.host_ip.packed, *fields))
+        elements.append(Element(name, key, pack(SETS[name][1], (target.packed, mapping.container_port)), ident))
+    return elements
+
+
+def bridge_elements(bridge: str, isolation: bool) -> list[Element]:
+    """The elements that every attachment of a bridge shares; they go with the bridge's last attachment."""
+    name = pack((IFNAME,), (bridge,))
+    elements = [Element("bridges", name), Element("same_net", name + name)]
+    return [*elements, Element("isolated", name)] if isolation else elements
+
+
+def elements_text(elements: list[Element]) -> str:
+    """The same as commands for libnftables, a line for each set."""
+    by_set: dict[str, list[str]] = {}
+    for element in elements:
+        by_set.setdefault(element.set, []).append(element_text(element))
+    return "".join(f"add element inet {TABLE} {name} {{ {', '.join(texts)} }}\n" for name, texts in by_set.items())
+
+
+def element_text(element: Element) -> str:
+    """One element as nft prints it, with its comment."""
+    key, data = SETS[element.set]
+    text = _fields_text(key, element.key)
+    if element.comment:
+        text += f' comment "{element.comment}"'
+    return f"{text} : {_fields_text(data, element.data)}" if data else text
+
+
+def _fields_text(kinds: tuple[str, ...], packed: bytes) -> str:
+    texts = []
+    for kind, value in zip(kinds, unpack(kinds, packed)):
+        if isinstance(value, bytes):
+            texts.append(str(Address(4 if kind == ADDR4 else 6, int.from_bytes(value, "big"))))
+        elif kind == IFNAME:
+            texts.append(f'"{value}"')
+        elif kind == PROTO and isinstance(value, int):
+            texts.append(PROTOCOL_NAMES.get(value, str(value)))
+        else:
+            texts.append(str(value))
+    return " . ".join(texts)

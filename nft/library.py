@@ -1,0 +1,74 @@
+"""The door to libnftables: runs one text command in a child process.
+
+In a child, because two released versions of the library crash on some rulesets (nft 1.0.6 on sets that a newer nft made,
+in any table of the host) and it may call exit(): the runtime gets its CNI answer all the same. Only the table as a whole
+passes through here; elements of containers go through `table`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cni.errors import IO_FAILURE, CniError
+
+INSTALL = "install the distribution's packages nftables and python3-nftables (py3-nftables on Alpine)"
+
+
+def run_text(command: str) -> None:
+    """One transaction from nft's own language. Raises CniError code 5 with what nft said, or how it died."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _child(command, writer)
+    os.close(writer)
+    with open(reader, encoding="utf-8", errors="replace") as pipe:
+        said = pipe.read()
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code == 0:
+        return
+    if code < 0:
+        raise CniError(
+            IO_FAILURE,
+            f"libnftables was killed by signal {-code} while it loaded the table",
+            "nft before 1.0.7 crashes on sets that a newer nft made, in any table: look at `nft list ruleset`",
+        )
+    raise CniError(IO_FAILURE, f"libnftables: {said.strip() or f'exit status {code}'}", "" if said else INSTALL)
+
+
+def _child(command: str, writer: int) -> None:
+    """Exit status 0, or 1 with the reason in the pipe. The library's own output must not reach the runtime."""
+    status = 1
+    try:
+        null = os.open("/dev/null", os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        os.dup2(writer, 2)
+        os.write(writer, _load(command).encode())
+        status = 0
+    except _Refused as refusal:
+        os.write(writer, str(refusal).encode())
+    except ImportError as problem:
+        os.write(writer, f"{problem}; {INSTALL}".encode())
+    except BaseException as problem:
+        os.write(writer, f"{type(problem).__name__}: {problem}".encode())
+    finally:
+        os._exit(status)
+
+
+class _Refused(Exception):
+    pass
+
+
+def _load(command: str) -> str:
+    import site
+
+    site.main()  # the plugin runs with -S: only here are the distribution's packages wanted
+    import nftables
+
+    library = nftables.Nftables()
+    code, _output, error = library.cmd(command)
+    if code:
+        raise _Refused(error.strip())
+    return ""

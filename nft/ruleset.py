@@ -1,0 +1,73 @@
+"""The table's text: sets, maps, chains and rules, written once per host and never changed by a container. Pure.
+
+What an attachment adds is `elements`; loading the text is `library`. The layout and why each rule stands as it does:
+
+- `fib daddr type local` gates DNAT: without it a port of every passing packet is hijacked (GHSA-jv3w-x3r3-g6rm).
+- raw_prerouting keeps 127/8 on the loopback device: DNAT comes before the kernel's martian check, and route_localnet on
+  the bridge would let containers reach the host's own loopback services (moby#45610, CVE-2020-8558).
+- `ip6 daddr ::1 return`: the kernel cannot forward replies to ::1, an immediate refusal beats a time-out.
+- Masquerade on `ct status dnat` only for sources on the same bridge (hairpin) and from 127/8: everybody else's address
+  reaches the container. It matches `ip saddr . oifname`: `iifname` is empty there when br_netfilter is active.
+- `priority -100` and not `dstnat` on output: nft 1.0.6 refuses the name there.
+- A chain may not be called `fwd`, and maps with concatenated data must come from text, not JSON (nft 1.0.6 makes a set).
+"""
+
+from __future__ import annotations
+
+from .names import COMMENT, SETS, TABLE
+
+CHAINS = """
+	chain portmap {
+		dnat ip to ip daddr . meta l4proto . th dport map @dnat4_ip
+		dnat ip to meta l4proto . th dport map @dnat4
+		dnat ip6 to ip6 daddr . meta l4proto . th dport map @dnat6_ip
+		dnat ip6 to meta l4proto . th dport map @dnat6
+	}
+	chain raw_prerouting {
+		type filter hook prerouting priority raw; policy accept;
+		iifname != "lo" ip daddr 127.0.0.0/8 drop
+		iifname != "lo" ip saddr 127.0.0.0/8 drop
+	}
+	chain nat_prerouting {
+		type nat hook prerouting priority dstnat; policy accept;
+		fib daddr type local jump portmap
+	}
+	chain nat_output {
+		type nat hook output priority -100; policy accept;
+		ip6 daddr ::1 return
+		fib daddr type local jump portmap
+	}
+	chain nat_postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		ct status dnat ip saddr . oifname @own4 masquerade
+		ct status dnat ip6 saddr . oifname @own6 masquerade
+		ct status dnat ip saddr 127.0.0.0/8 oifname @bridges masquerade
+		ip saddr @masq4 oifname != @bridges ip daddr != 224.0.0.0/4 masquerade
+		ip6 saddr @masq6 oifname != @bridges ip6 daddr != ff00::/8 masquerade
+	}
+	chain filter_forward {
+		type filter hook forward priority filter; policy accept;
+		ct state established,related accept
+		ct status dnat oifname @bridges accept
+		iifname . oifname @same_net accept
+		iifname @bridges oifname @isolated drop
+		iifname @isolated oifname @bridges drop
+	}
+"""
+
+
+def _declaration(name: str) -> str:
+    key, data = SETS[name]
+    kind = "map" if data else "set"
+    types = " . ".join(key) + (" : " + " . ".join(data) if data else "")
+    return f"\t{kind} {name} {{ type {types}; }}\n"
+
+
+def table_text() -> str:
+    """The empty table as `nft -f` takes it. Fails to load where the table exists with other contents."""
+    return f'table inet {TABLE} {{\n\tcomment "{COMMENT}"\n' + "".join(map(_declaration, SETS)) + CHAINS + "}\n"
+
+
+def replacing_text(elements: str) -> str:
+    """The whole table with `elements` (text), in place of whatever is there, in one transaction."""
+    return f"add table inet {TABLE}\ndelete table inet {TABLE}\n{table_text()}{elements}"

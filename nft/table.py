@@ -1,0 +1,123 @@
+"""The table at work: adding, deleting, comparing and listing elements over one nfnetlink socket.
+
+What elements an attachment has is `elements`, the bytes are `wire`, loading the table's text is `library`.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from cni.errors import ADDRESS_TAKEN, IO_FAILURE, PORT_TAKEN, CniError, kernel_refused
+from cni.names import digest
+from cni.netlink import NETLINK_NETFILTER, KernelError, Netlink
+
+from . import wire
+from .elements import element_text
+from .names import COMMENT, SETS, TABLE
+from .wire import Element
+
+
+class TableMissing(Exception):
+    """The table, or one of its sets, is not in the kernel."""
+
+
+class Table:
+    """Opened before anything is deleted and closed at exit: closing after a delete waits 5-15 ms for the kernel."""
+
+    def __init__(self) -> None:
+        try:
+            self.netlink = Netlink(NETLINK_NETFILTER)
+        except OSError as error:
+            raise kernel_refused("opening an nfnetlink socket", error, "is nf_tables in this kernel?") from None
+
+    def comment(self) -> str | None:
+        """The table's comment, None if there is no table."""
+        try:
+            return wire.read_table_comment(self.netlink.ask(wire.GETTABLE, wire.get_table()))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise kernel_refused(f"looking at table inet {TABLE}", error) from None
+
+    def is_current(self) -> bool:
+        return self.comment() == COMMENT
+
+    def add(self, own: list[Element], shared: list[Element]) -> None:
+        """All or nothing. `own` must be new keys. Raises TableMissing, and CniError codes 100 and 102 for a key that
+        somebody else has."""
+        errors = self._transact(wire.adding(shared, exclusive=False) + wire.adding(own, exclusive=True))
+        if not errors:
+            return
+        if any(error.errno == errno.EEXIST for error in errors):
+            raise self._conflict(own)
+        self._raise(errors, f"adding elements to table inet {TABLE}")
+
+    def delete(self, elements: list[Element]) -> None:
+        """All that are there, at once. Whose they are is the caller's knowledge; without the table nothing is there."""
+        try:
+            errors = self._transact(wire.deleting(elements))
+            if any(error.errno == errno.ENOENT for error in errors):
+                present = [element for element in elements if self.get(element) is not None]
+                errors = self._transact(wire.deleting(present)) if present else []
+        except TableMissing:
+            return
+        if errors:
+            self._raise(errors, f"deleting elements of table inet {TABLE}")
+
+    def get(self, element: Element) -> Element | None:
+        """The element with this key as the kernel has it, in 11 us at any size; None also without the table."""
+        try:
+            found = wire.read_elements(self.netlink.ask(wire.GETSETELEM, wire.get_element(element)))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise kernel_refused(f"looking up an element of table inet {TABLE}", error) from None
+            return None
+        return found[0] if found else None
+
+    def elements(self, names: tuple[str, ...] = tuple(SETS)) -> list[Element]:
+        """Everything in these sets: for recovery, CHECK of the whole, and listings only. [] without the table."""
+        found = []
+        for name in names:
+            try:
+                for payload in self.netlink.dump(wire.GETSETELEM, wire.list_elements(name)):
+                    found += wire.read_elements(payload)
+            except OSError as error:
+                if error.errno != errno.ENOENT:
+                    raise kernel_refused(f"listing {name} of table inet {TABLE}", error) from None
+        return found
+
+    def rules_digest(self) -> str:
+        """A hash of all rules in order, "" without any. It changes when somebody edits, flushes or reorders them."""
+        try:
+            rules = [wire.read_rule(payload) for payload in self.netlink.dump(wire.GETRULE, wire.list_rules())]
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise kernel_refused(f"listing the rules of table inet {TABLE}", error) from None
+            rules = []
+        return digest(*(f"{chain} {code.hex()}" for chain, code in rules)).hex() if rules else ""
+
+    def _transact(self, changes: list[tuple[int, int, bytes]]) -> list[KernelError]:
+        batch, sequences = wire.batch(changes, self.netlink.sequence + 1)
+        self.netlink.sequence = sequences[-1] + 1
+        try:
+            return self.netlink.transact(batch, sequences)
+        except OSError as error:
+            raise kernel_refused(f"changing table inet {TABLE}", error) from None
+
+    def _raise(self, errors: list[KernelError], what: str) -> None:
+        if all(error.errno == errno.ENOENT for error in errors):
+            raise TableMissing
+        first = next(error for error in errors if error.errno != errno.ENOENT)
+        raise kernel_refused(what, first) from None
+
+    def _conflict(self, own: list[Element]) -> CniError:
+        for element in own:
+            held = self.get(element)
+            if held is None:
+                continue
+            text = element_text(held).split(" comment ")[0]
+            holder = f"{held.comment} holds it in table inet {TABLE}" if held.comment else "an element without a comment"
+            if element.set.startswith("dnat"):
+                return CniError(PORT_TAKEN, f"host port {text} is taken: {holder}")
+            return CniError(ADDRESS_TAKEN, f"{element.set} {text} is taken: {holder}")
+        return CniError(IO_FAILURE, f"table inet {TABLE} changed while elements were added", "try again")
