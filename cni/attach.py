@@ -8,7 +8,7 @@ from .errors import PORT_TAKEN, CniError, kernel_refused
 from .host import Host
 from .ip import Address
 from .ipam import Leases, choose
-from .links import configure_container, create_veth, get_link
+from .links import configure_container, create_veth, finish_port, get_link, is_pair
 from .names import derived_mac, identity
 from .netns import open_netns
 from .plan import plan_attachment, result_of
@@ -62,7 +62,7 @@ def _add(host: Host, request: Request, network: Network, netns: int) -> Result:
     item = plan_attachment(request, network, leases)
     if before is not None:
         if before.replace(done=False) == item:
-            return attach(host, item, netns)  # the same ADD once more: mend what is missing, answer the same
+            return attach(host, item, netns, again=True)
         detach(host, before)
     refuse_held_ports(host.state, item)
     host.state.begin(item)
@@ -70,28 +70,36 @@ def _add(host: Host, request: Request, network: Network, netns: int) -> Result:
     return attach(host, item, netns)
 
 
-def attach(host: Host, item: Attachment, netns: int) -> Result:
-    """Makes the kernel what the record says. The record exists; it is marked done at the end, or torn down."""
+def attach(host: Host, item: Attachment, netns: int, again: bool = False) -> Result:
+    """Makes the kernel what the record says. The record exists; it is marked done at the end, or torn down.
+
+    `again`: the same ADD once more, after a crash or by mistake. It mends what is missing and answers the same.
+    """
     try:
-        result = apply(host, item, netns)
+        result = apply(host, item, netns, again)
         host.state.update(item.replace(done=True))
-    except (CniError, OSError):
+    except Exception:
         detach(host, item)
         raise
     return result
 
 
-def apply(host: Host, item: Attachment, netns: int) -> Result:
-    host.add_elements(item)
+def apply(host: Host, item: Attachment, netns: int, again: bool) -> Result:
+    host.add_elements(item, again)
     bridge = host.ensure_bridge(item)
-    if get_link(host.rtnl, item.link) is not None:
+    port = get_link(host.rtnl, item.link)
+    if port is not None and not (again and port.master == bridge.index and is_pair(port, item, netns)):
         remove_links(host.rtnl, [item.link])  # of an ADD that was killed, or of a namespace that is no more
-    create_veth(host.rtnl, item, bridge, netns)
+        port = None
+    if port is None:
+        create_veth(host.rtnl, item, bridge, netns)
+    else:
+        finish_port(host.rtnl, item)
     configure_container(item, netns)
     if any(mapping.protocol == "udp" for mapping in item.mappings):
-        from nft.conntrack import forget_flows
+        from nft.conntrack import forget_new_ports
 
-        forget_flows(item.mappings)
+        forget_new_ports(item.mappings, item.addresses)
     return result_of(item, bridge, derived_mac("host", item.ident))
 
 

@@ -46,9 +46,9 @@ def detach(host: Host, item: Attachment) -> None:
         links += host.leave_bridge(item)
     remove_links(host.rtnl, links)
     if any(mapping.protocol == "udp" for mapping in item.mappings):
-        from nft.conntrack import forget_flows
+        from nft.conntrack import forget_container
 
-        forget_flows(item.mappings)
+        forget_container(item.mappings, item.addresses)
     if last:
         host.state.forget_bridge(item.bridge)
     host.state.forget(item)

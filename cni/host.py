@@ -81,11 +81,11 @@ class Host:
 
     # The table
 
-    def add_elements(self, item: Attachment) -> None:
+    def add_elements(self, item: Attachment, again: bool) -> None:
         """The attachment's and its bridge's elements; where the table is missing, everybody's."""
         shared = bridge_elements(item.bridge, item.isolation)
         try:
-            self.table.add(attachment_elements(item), shared)
+            self.table.add(attachment_elements(item), shared, again)
         except TableMissing:
             self.rebuild_table()
 

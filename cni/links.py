@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Link(Value):
-    """What RTM_GETLINK says of one link, as far as it matters. `peer` is the other end's index, `group` the master's."""
+    """What RTM_GETLINK says of one link, as far as it matters. `peer` is the other end's index."""
 
     index: int
     name: str
@@ -159,6 +159,15 @@ def finish_port(rtnl: Netlink, item: Attachment) -> None:
         raise CniError(IO_FAILURE, f"the link {item.link} of {item.ident} is gone")
     rtnl.ask(wire.RTM_SETLINK, wire.set_port(port.index, item.hairpin, item.port_isolation))
     sysctl.write(f"ipv6/conf/{item.link}/accept_ra", "0")
+
+
+def is_pair(port: Link, item: Attachment, netns: int) -> bool:
+    """Whether the host end and the container's interface of the record are two ends of one pair."""
+    with Inside(netns):
+        inside = Netlink()
+    link = get_link(inside, item.ifname)
+    inside.close()
+    return link is not None and link.peer == port.index and link.index == port.peer and link.mac == item.mac
 
 
 def configure_container(item: Attachment, netns: int) -> Link:

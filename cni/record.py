@@ -69,6 +69,10 @@ class Attachment(Value):
     def link(self) -> str:
         return host_link(self.ident)
 
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        return tuple(lease.address.address for lease in self.leases)
+
     def address_of(self, version: int) -> Address | None:
         """The container's first address of a family, the one its published ports lead to."""
         return next((lease.address.address for lease in self.leases if lease.address.version == version), None)

@@ -42,10 +42,10 @@ class Table:
     def is_current(self) -> bool:
         return self.comment() == COMMENT
 
-    def add(self, own: list[Element], shared: list[Element]) -> None:
-        """All or nothing. `own` must be new keys. Raises TableMissing, and CniError codes 100 and 102 for a key that
-        somebody else has."""
-        errors = self._transact(wire.adding(shared, exclusive=False) + wire.adding(own, exclusive=True))
+    def add(self, own: list[Element], shared: list[Element], again: bool = False) -> None:
+        """All or nothing. `own` must be new keys, or with `again` may be there with the same data. Raises TableMissing,
+        and CniError codes 100 and 102 for a key that somebody else has."""
+        errors = self._transact(wire.adding(shared, exclusive=False) + wire.adding(own, exclusive=not again))
         if not errors:
             return
         if any(error.errno == errno.EEXIST for error in errors):
@@ -113,7 +113,7 @@ class Table:
     def _conflict(self, own: list[Element]) -> CniError:
         for element in own:
             held = self.get(element)
-            if held is None:
+            if held is None or held == element:
                 continue
             text = element_text(held).split(" comment ")[0]
             holder = f"{held.comment} holds it in table inet {TABLE}" if held.comment else "an element without a comment"

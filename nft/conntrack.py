@@ -1,0 +1,112 @@
+"""Forgetting connections that the connection tracker would go on sending the old way.
+
+A UDP flow that existed before a port was published keeps going to the host, one that outlives its container to a dead
+address, as long as packets come (kubernetes#102559). One pass over the kernel's table for all ports together; the
+reference portmap makes one for each port, 10 ms a time. Bytes only here; the socket is `cni.netlink`.
+Numbers are from include/uapi/linux/netfilter/nfnetlink_conntrack.h.
+"""
+
+from __future__ import annotations
+
+from cni.ip import Address
+from cni.netlink import NETLINK_NETFILTER, Netlink, is_missing
+from cni.ports import PortMapping
+from cni.value import Value
+from cni.wire import attr, attr_u32, attributes
+
+from .wire import NESTED, nfgen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+GET, DELETE = (1 << 8) | 1, (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
+CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_ID, CTA_ZONE, CTA_FILTER = 1, 2, 12, 18, 25
+CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
+CTA_IP_SRC, CTA_IP_DST = {4: 1, 6: 3}, {4: 2, 6: 4}
+CTA_PROTO_NUM, CTA_PROTO_DST_PORT = 1, 3
+CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS = 1, 2
+FILTER_PROTO_NUM = 1 << 3
+IPPROTO_UDP = 17
+FAMILY = {4: 2, 6: 10}
+
+
+class Direction(Value):
+    """One direction of a flow, as the kernel's own bytes."""
+
+    source: bytes
+    target: bytes
+    port: bytes
+
+
+def forget_new_ports(mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> int:
+    """After ADD: UDP flows to the mappings' host ports that do not lead to the container. Returns how many."""
+    wanted = {
+        (mapping.host_port.to_bytes(2, "big"), mapping.host_ip.version): mapping.host_ip
+        for mapping in mappings
+        if mapping.protocol == "udp" and mapping.host_ip is not None
+    }
+    own = {address.packed for address in addresses}
+
+    def stale(version: int, original: Direction, reply: Callable[[], Direction]) -> bool:
+        host_ip = wanted.get((original.port, version))
+        if host_ip is None or not (host_ip.is_unspecified or host_ip.packed == original.target):
+            return False
+        back = reply()
+        # What a container or the host sends out, masqueraded, to that port of another machine stays.
+        return back.source not in own and (back.source != original.target or back.target == original.source)
+
+    return _forget({version for _port, version in wanted}, stale)
+
+
+def forget_container(mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> int:
+    """After DEL: UDP flows that lead to the container. Returns how many."""
+    own = {address.packed for address in addresses}
+    versions = {mapping.host_ip.version for mapping in mappings if mapping.protocol == "udp" and mapping.host_ip}
+    return _forget(versions, lambda _version, _original, reply: reply().source in own)
+
+
+def _forget(versions: set[int], doomed: Callable[[int, Direction, Callable[[], Direction]], bool]) -> int:
+    netlink = Netlink(NETLINK_NETFILTER)
+    try:
+        victims = []
+        for version in versions:
+            for parts in _udp_flows(netlink, version):
+                original = _direction(version, parts[CTA_TUPLE_ORIG])
+                if doomed(version, original, lambda: _direction(version, parts.get(CTA_TUPLE_REPLY, b""))):  # noqa: B023
+                    victims.append((version, parts))
+        for version, parts in victims:
+            body = attr(NESTED | CTA_TUPLE_ORIG, parts[CTA_TUPLE_ORIG])
+            body += b"".join(attr(kind, parts[kind]) for kind in (CTA_ID, CTA_ZONE) if kind in parts)
+            try:
+                netlink.ask(DELETE, nfgen(FAMILY[version]) + body)
+            except OSError as error:
+                if not is_missing(error):
+                    raise
+        return len(victims)
+    finally:
+        netlink.close()
+
+
+def _udp_flows(netlink: Netlink, version: int) -> Iterator[dict[int, bytes]]:
+    """The attributes of each flow. Kernels before 5.8 ignore the filter and list all protocols."""
+    protocol = attr(NESTED | CTA_TUPLE_PROTO, attr(CTA_PROTO_NUM, bytes([IPPROTO_UDP])))
+    flags = attr_u32(CTA_FILTER_ORIG_FLAGS, FILTER_PROTO_NUM) + attr_u32(CTA_FILTER_REPLY_FLAGS, 0)
+    query = nfgen(FAMILY[version]) + attr(NESTED | CTA_TUPLE_ORIG, protocol) + attr(NESTED | CTA_FILTER, flags)
+    for payload in netlink.dump(GET, query):
+        parts = attributes(payload, 4)
+        if bytes([IPPROTO_UDP]) == _protocol(parts.get(CTA_TUPLE_ORIG, b"")):
+            yield parts
+
+
+def _protocol(packed: bytes) -> bytes:
+    return attributes(attributes(packed).get(CTA_TUPLE_PROTO, b"")).get(CTA_PROTO_NUM, b"")
+
+
+def _direction(version: int, packed: bytes) -> Direction:
+    parts = attributes(packed)
+    ip = attributes(parts.get(CTA_TUPLE_IP, b""))
+    proto = attributes(parts.get(CTA_TUPLE_PROTO, b""))
+    return Direction(
+        ip.get(CTA_IP_SRC[version], b""), ip.get(CTA_IP_DST[version], b""), proto.get(CTA_PROTO_DST_PORT, b"")
+    )
