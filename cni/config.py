@@ -151,7 +151,7 @@ def _parse_ipam(request: Request, fields: Fields, runtime: Fields, arguments: Fi
     return Ipam(
         delegate="",
         range_sets=tuple(sets),
-        routes=tuple(_parse_route(item) for item in ipam.sections("routes")),
+        routes=tuple(parse_route(item) for item in ipam.sections("routes")),
         routes_given=ipam.has("routes"),
         requested=_requested_addresses(request, runtime, arguments),
         dns=_choose_dns(fields, runtime, ipam),
@@ -177,7 +177,7 @@ def _paths(fields: Fields, key: str) -> list[str]:
     return [path for path, _ in fields.items(key)]
 
 
-def _parse_route(fields: Fields) -> Route:
+def parse_route(fields: Fields) -> Route:
     dst = fields.parsed("dst", parse_prefix)
     if dst is None:
         raise fields.fail("dst", "a route needs a destination such as 0.0.0.0/0")

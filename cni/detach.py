@@ -31,8 +31,9 @@ def delete(request: Request) -> None:
             host.state.drop_empty(request.network)
     except OSError as error:
         raise kernel_refused(f"DEL of {ident}", error) from None
-    kind = delegate_type(request)
-    if kind and (item is None or not item.delegate):
+    host.state.unlock()
+    kind = (item.delegate if item else "") or delegate_type(request)
+    if kind:
         from .delegate import run_delegate
 
         run_delegate(request, kind, "DEL")

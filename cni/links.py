@@ -34,6 +34,8 @@ class Link(Value):
     up: bool
     master: int
     peer: int
+    hairpin: bool
+    isolated: bool
 
 
 def get_link(rtnl: Netlink, name: str) -> Link | None:
@@ -49,6 +51,7 @@ def read_link(payload: bytes) -> Link:
     _family, _type, index, flags, _change = wire.IFINFO.unpack_from(payload)
     found = wire.attributes(payload, wire.IFINFO.size)
     info = wire.attributes(found.get(wire.IFLA_LINKINFO, b""))
+    port = wire.attributes(info.get(wire.IFLA_INFO_SLAVE_DATA, b""))
     return Link(
         index=index,
         name=_text(found.get(wire.IFLA_IFNAME, b"")),
@@ -58,6 +61,8 @@ def read_link(payload: bytes) -> Link:
         up=bool(flags & wire.IFF_UP),
         master=_number(found.get(wire.IFLA_MASTER, b"")),
         peer=_number(found.get(wire.IFLA_LINK, b"")),
+        hairpin=port.get(wire.IFLA_BRPORT_MODE) == b"\x01",
+        isolated=port.get(wire.IFLA_BRPORT_ISOLATED) == b"\x01",
     )
 
 
@@ -157,7 +162,7 @@ def finish_port(rtnl: Netlink, item: Attachment) -> None:
     port = get_link(rtnl, item.link)
     if port is None:
         raise CniError(IO_FAILURE, f"the link {item.link} of {item.ident} is gone")
-    rtnl.ask(wire.RTM_SETLINK, wire.set_port(port.index, item.hairpin, item.port_isolation))
+    rtnl.ask(wire.RTM_NEWLINK, wire.set_port(port.index, item.hairpin, item.port_isolation))
     sysctl.write(f"ipv6/conf/{item.link}/accept_ra", "0")
 
 

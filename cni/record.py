@@ -73,6 +73,11 @@ class Attachment(Value):
     def addresses(self) -> tuple[Address, ...]:
         return tuple(lease.address.address for lease in self.leases)
 
+    @property
+    def leased(self) -> tuple[Address, ...]:
+        """The addresses that are ours to lease; those of a foreign IPAM plugin are its own affair."""
+        return () if self.delegate else self.addresses
+
     def address_of(self, version: int) -> Address | None:
         """The container's first address of a family, the one its published ports lead to."""
         return next((lease.address.address for lease in self.leases if lease.address.version == version), None)

@@ -130,8 +130,8 @@ class State:
         """Writes a new record with its leases and ports. After a kill at any point the next `lock` takes it all back,
         or the record is complete."""
         self._write("pending", item)
-        for lease in item.leases:
-            _point(item.ident, self.path("leases", str(lease.address.address)))
+        for address in item.leased:
+            _point(item.ident, self.path("leases", str(address)))
         for mapping in item.mappings:
             self._claim(mapping.claim, f"{mapping.host_ip}={item.ident}")
         os.makedirs(self.path("bridges", item.bridge), 0o700, exist_ok=True)
@@ -172,20 +172,26 @@ class State:
         except ValueError:
             pass  # killed while writing it: nothing else was written yet
         else:
-            if not os.path.lexists(self.record_path(item.ident)):
-                self._release(item)
+            before = self.load(item.ident)
+            self._release(item, keep=before)
+            if before is None:
                 if _rmdir(self.path("attachments", item.network)):
                     _unlink(self.path("bridges", item.bridge, item.network))
                     _rmdir(self.path("bridges", item.bridge))
         _unlink(self.path("pending"))
 
-    def _release(self, item: Attachment) -> None:
-        for lease in item.leases:
-            path = self.path("leases", str(lease.address.address))
-            if _read(path) == item.ident:
+    def _release(self, item: Attachment, keep: Attachment | None = None) -> None:
+        """Only what is held in the attachment's own name: a late caller must not free what somebody else has now."""
+        for address in item.leased:
+            path = self.path("leases", str(address))
+            if _read(path) == item.ident and not (keep and address in keep.leased):
                 _unlink(path)
-        for mapping in item.mappings:
+        for mapping in item.mappings if keep is None else set(item.mappings) - set(keep.mappings):
             self._unclaim(mapping.claim, f"{mapping.host_ip}={item.ident}")
+
+    def has_records(self) -> bool:
+        """Networks' folders go with their last attachment."""
+        return bool(self._names("attachments"))
 
     # The table's rules as they were loaded
 

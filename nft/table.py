@@ -96,6 +96,15 @@ class Table:
             rules = []
         return digest(*(f"{chain} {code.hex()}" for chain, code in rules)).hex() if rules else ""
 
+    def foreign_forward_drops(self) -> list[str]:
+        """Other tables' base chains on forward with policy drop: `family table chain`. One listing of all chains."""
+        found = []
+        for payload in self.netlink.dump(wire.GETCHAIN, wire.nfgen(0)):
+            chain = wire.read_chain(payload)
+            if chain.drops_forward and chain.table != TABLE:
+                found.append(f"{chain.family} {chain.table} {chain.name}")
+        return found
+
     def _transact(self, changes: list[tuple[int, int, bytes]]) -> list[KernelError]:
         batch, sequences = wire.batch(changes, self.netlink.sequence + 1)
         self.netlink.sequence = sequences[-1] + 1

@@ -17,7 +17,7 @@ from .names import ADDR4, ADDR6, IFNAME, PORT, PROTO, TABLE
 
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
-GETTABLE, NEWCHAIN, GETCHAIN, NEWRULE, GETRULE = (SUBSYSTEM | number for number in (1, 3, 4, 6, 7))
+GETTABLE, GETCHAIN, GETRULE = (SUBSYSTEM | number for number in (1, 4, 7))
 NEWSETELEM, GETSETELEM, DELSETELEM = (SUBSYSTEM | number for number in (12, 13, 14))
 NFPROTO_INET = 1
 NFTA_TABLE_NAME, NFTA_TABLE_USERDATA = 1, 6
@@ -25,8 +25,10 @@ NFTA_LIST_TABLE, NFTA_LIST_SET, NFTA_LIST_ELEMENTS = 1, 2, 3
 NFTA_LIST_ELEM = 1
 NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA = 1, 2, 6
 NFTA_DATA_VALUE = 1
-NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE = 1, 3, 4, 5, 7
+NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 1, 3, 4, 5
 NFTA_HOOK_HOOKNUM = 1
+NF_INET_FORWARD, NF_DROP = 2, 0
+FAMILY_NAMES = {1: "inet", 2: "ip", 10: "ip6"}  # NFPROTO_*: those whose forward hook containers pass
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
 UDATA_COMMENT = 0  # the first kind in libnftnl's udata of tables and elements alike
 NESTED = 0x8000
@@ -149,7 +151,7 @@ def list_rules() -> bytes:
 def read_elements(payload: bytes) -> list[Element]:
     """The elements of one NEWSETELEM payload."""
     outer = attributes(payload, _NFGEN.size)
-    name = outer.get(NFTA_LIST_SET, b"").rstrip(b"\0").decode("utf-8", "replace")
+    name = _name(outer.get(NFTA_LIST_SET, b""))
     found = []
     for packed in _each(outer.get(NFTA_LIST_ELEMENTS, b"")):
         parts = attributes(packed)
@@ -187,8 +189,28 @@ def read_table_comment(payload: bytes) -> str:
     return read_comment(attributes(payload, _NFGEN.size).get(NFTA_TABLE_USERDATA, b""))
 
 
+class Chain(Value):
+    family: str
+    table: str
+    name: str
+    drops_forward: bool
+
+
+def read_chain(payload: bytes) -> Chain:
+    """One chain of any table; `drops_forward` for a base chain on the forward hook with policy drop."""
+    parts = attributes(payload, _NFGEN.size)
+    hook = attributes(parts.get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM, b"")
+    on_forward = int.from_bytes(hook, "big") == NF_INET_FORWARD and bool(hook) and payload[0] in FAMILY_NAMES
+    drops = int.from_bytes(parts.get(NFTA_CHAIN_POLICY, b"\1"), "big") == NF_DROP
+    table, name = (_name(parts.get(kind, b"")) for kind in (NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME))
+    return Chain(FAMILY_NAMES.get(payload[0], str(payload[0])), table, name, on_forward and drops)
+
+
+def _name(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode("utf-8", "replace")
+
+
 def read_rule(payload: bytes) -> tuple[str, bytes]:
     """(chain, expressions) of one rule; the expressions are compared as bytes, never interpreted."""
     parts = attributes(payload, _NFGEN.size)
-    chain = parts.get(NFTA_RULE_CHAIN, b"").rstrip(b"\0").decode("utf-8", "replace")
-    return chain, parts.get(NFTA_RULE_EXPRESSIONS, b"")
+    return _name(parts.get(NFTA_RULE_CHAIN, b"")), parts.get(NFTA_RULE_EXPRESSIONS, b"")

@@ -1,0 +1,120 @@
+"""The kernel against the record: every difference as one sentence. CHECK reports them, `repair --check` prints them.
+
+Reads only. What should be there is said by `nft.elements` and `links`; what later plugins of a chain may change without
+harm (other routes, other addresses) is not looked at.
+"""
+
+from __future__ import annotations
+
+from nft.elements import attachment_elements, bridge_elements, element_text
+from nft.names import COMMENT, TABLE
+
+from . import sysctl
+from .host import Host
+from .inspect import read_addresses, read_routes
+from .ip import format_mac
+from .links import Link, container_sysctls, get_link, host_sysctls, route_text
+from .netlink import Netlink
+from .netns import Inside
+from .record import Attachment
+from .spec import Route
+
+
+def table_problems(host: Host) -> list[str]:
+    """What is wrong with the table as a whole: nothing of it depends on one attachment."""
+    comment = host.table.comment()
+    if comment is None:
+        return [f"table inet {TABLE} is missing"]
+    if comment != COMMENT:
+        return [f'table inet {TABLE} says "{comment}" where "{COMMENT}" was expected']
+    noted = host.state.noted_rules()
+    if noted and noted != host.table.rules_digest():
+        return [f"the rules of table inet {TABLE} are not those that nftcni loaded"]
+    return []
+
+
+def element_problems(host: Host, item: Attachment) -> list[str]:
+    """Missing or altered elements of one attachment and its bridge, content compared."""
+    found = []
+    shared = bridge_elements(item.bridge, item.isolation)
+    for wanted in attachment_elements(item) + shared:
+        held = host.table.get(wanted)
+        if held is None:
+            found.append(f"{wanted.set} lacks {element_text(wanted)}")
+        elif held.data != wanted.data or (wanted.comment and held.comment != wanted.comment):
+            found.append(f"{wanted.set} has {element_text(held)} where {element_text(wanted)} was expected")
+    return found
+
+
+def host_problems(host: Host, item: Attachment) -> list[str]:
+    """The bridge, the host end, the leases and the sysctls of one attachment."""
+    found = []
+    bridge, port = get_link(host.rtnl, item.bridge), get_link(host.rtnl, item.link)
+    if bridge is None or bridge.kind != "bridge":
+        found.append(f"the bridge {item.bridge} is missing")
+    else:
+        if not bridge.up:
+            found.append(f"the bridge {item.bridge} is down")
+        have = read_addresses(host.rtnl, bridge.index)
+        found += [f"the bridge {item.bridge} lacks the gateway address {one}" for one in item.gateways if one not in have]
+    if port is None:
+        found.append(f"the link {item.link} is missing")
+    else:
+        if not port.up:
+            found.append(f"the link {item.link} is down")
+        if bridge is None or port.master != bridge.index:
+            found.append(f"the link {item.link} is not a port of the bridge {item.bridge}")
+        if port.hairpin != item.hairpin:
+            found.append(f"hairpin of the port {item.link} is {'on' if port.hairpin else 'off'}")
+        if port.isolated != item.port_isolation:
+            found.append(f"isolation of the port {item.link} is {'on' if port.isolated else 'off'}")
+    for key, value in host_sysctls(item):
+        if sysctl.read(key) not in ("", value):
+            found.append(f"net/{key} is not {value}")
+    for address in item.leased:
+        holder = host.state.lease_holder(address)
+        if holder != item.ident:
+            found.append(f"the address {address} is leased to {holder or 'nobody'}")
+    return found
+
+
+def container_problems(item: Attachment, netns: int, host_index: int) -> list[str]:
+    """The interface inside the namespace: identity, state, addresses and routes."""
+    with Inside(netns):
+        rtnl = Netlink()
+        wrong = [
+            f"net/{key} in the container is not {value}"
+            for key, value in container_sysctls(item)
+            if key.endswith("disable_ipv6") and sysctl.read(key) not in ("", value)
+        ]
+    link = get_link(rtnl, item.ifname)
+    if link is None:
+        return [f"the interface {item.ifname} is missing in {item.sandbox}"]
+    found = wrong + _link_problems(item, link, host_index)
+    addresses = read_addresses(rtnl, link.index)
+    for lease in item.leases:
+        if lease.address not in addresses:
+            found.append(f"{item.ifname} lacks the address {lease.address}")
+    routes = read_routes(rtnl, link.index)
+    found += [f"the route {route_text(route)} is missing" for route in item.routes if not _has_route(routes, route)]
+    rtnl.close()
+    return found
+
+
+def _link_problems(item: Attachment, link: Link, host_index: int) -> list[str]:
+    found = []
+    if link.mac != item.mac:
+        found.append(f"{item.ifname} has the MAC address {format_mac(link.mac)} instead of {format_mac(item.mac)}")
+    if host_index and link.peer != host_index:
+        found.append(f"{item.ifname} is not the other end of {item.link}")
+    if item.link_up and not link.up:
+        found.append(f"{item.ifname} is down")
+    if item.mtu and link.mtu != item.mtu:
+        found.append(f"{item.ifname} has the MTU {link.mtu} instead of {item.mtu}")
+    return found
+
+
+def _has_route(routes: list[Route], wanted: Route) -> bool:
+    table = dict(wanted.options).get("table")
+    key = (wanted.dst, wanted.gw, table if table and table != 254 else None)
+    return any((route.dst, route.gw, dict(route.options).get("table")) == key for route in routes)

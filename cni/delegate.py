@@ -1,0 +1,135 @@
+"""A foreign IPAM plugin, exec'd from CNI_PATH with our own environment and configuration ("Plugin Delegation", SPEC.md).
+
+Loaded only for an `ipam.type` that is not ours; it costs what an exec costs. The lock is not held meanwhile: a DHCP
+server may take its time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .config import Network, parse_route
+from .errors import INTERNAL, INVALID_ENVIRONMENT, TRY_AGAIN_LATER, CniError
+from .fields import Fields
+from .host import Host
+from .ip import parse_address, parse_prefix
+from .jsontext import dumps, loads
+from .plan import plan_attachment, with_delegated
+from .record import Attachment
+from .request import Request
+from .spec import Dns, Result, ResultAddress
+
+SECONDS = 120  # after that the delegate is killed; dhcp itself gives up earlier
+
+
+def run_delegate(request: Request, kind: str, verb: str) -> Result | None:
+    """The delegate's result on ADD. Its own error passes through unchanged; stderr goes to ours."""
+    import subprocess
+
+    program = find_plugin(kind, request.path)
+    environment = dict(os.environ, CNI_COMMAND=verb)
+    try:
+        done = subprocess.run(
+            [program],
+            input=dumps(request.document).encode(),
+            env=environment,
+            stdout=subprocess.PIPE,
+            timeout=SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CniError(INTERNAL, f"ipam.type {kind}: {verb} by {program}: {error}") from None
+    text = done.stdout.decode("utf-8", "replace")
+    if done.returncode:
+        raise _refusal(kind, verb, text, done.returncode)
+    if verb != "ADD":
+        return None
+    try:
+        return read_result(Fields(loads(text), f"result of {kind}"))
+    except ValueError as problem:
+        raise CniError(INTERNAL, f"ipam.type {kind}: its answer to ADD is not JSON: {problem}") from None
+
+
+def find_plugin(kind: str, path: tuple[str, ...]) -> str:
+    for folder in path:
+        program = os.path.join(folder, kind)
+        if folder and os.path.isfile(program):
+            return program
+    raise CniError(INVALID_ENVIRONMENT, f'ipam.type: "{kind}" is in no folder of CNI_PATH', ":".join(path))
+
+
+def _refusal(kind: str, verb: str, text: str, code: int) -> CniError:
+    try:
+        fields = Fields(loads(text))
+        return CniError(
+            fields.number("code", INTERNAL, 0, 1 << 31), f"{kind}: {fields.text('msg')}", fields.text("details")
+        )
+    except (ValueError, CniError):
+        return CniError(INTERNAL, f"ipam.type {kind}: {verb} failed with exit status {code}", text.strip()[:200])
+
+
+def read_result(fields: Fields) -> Result:
+    """An IPAM result of any version; raises CniError code 7 for what is not one."""
+    ips = []
+    for entry in fields.sections("ips"):
+        prefix = entry.parsed("address", parse_prefix)
+        if prefix is None:
+            raise entry.fail("address", "is required")
+        ips.append(ResultAddress(prefix, entry.parsed("gateway", parse_address)))
+    routes = [parse_route(entry) for entry in fields.sections("routes")]
+    for key in ("ip4", "ip6"):
+        old = fields.section(key)
+        prefix = old.parsed("ip", parse_prefix)
+        if prefix is not None:
+            ips.append(ResultAddress(prefix, old.parsed("gateway", parse_address)))
+            routes += [parse_route(entry) for entry in old.sections("routes")]
+    section = fields.section("dns")
+    dns = Dns(section.texts("nameservers"), section.text("domain"), section.texts("search"), section.texts("options"))
+    return Result((), tuple(ips), tuple(routes), dns)
+
+
+def add_delegated(
+    host: Host, request: Request, network: Network, netns: int, before: Attachment | None
+) -> Result:
+    """ADD with foreign addresses: the record first, so that a kill leaves something to undo; then the delegate, then us."""
+    from .attach import attach, refuse_held_ports
+    from .detach import detach
+
+    if before is not None:
+        detach(host, before)
+    intent = plan_attachment(request, network, ())
+    host.state.begin(intent)
+    host.state.unlock()
+    try:
+        result = run_delegate(request, network.ipam.delegate, "ADD")
+    except CniError:
+        host.lock()
+        undo(host, request, network, intent)
+        raise
+    host.lock()
+    try:
+        if host.state.load(intent.ident) != intent:
+            raise CniError(TRY_AGAIN_LATER, f"{intent.ident} was deleted while {network.ipam.delegate} chose its address")
+        if result is None or not result.ips:
+            raise CniError(INTERNAL, f"ipam.type {network.ipam.delegate}: its answer to ADD has no address")
+        item = with_delegated(intent, network, result)
+        refuse_held_ports(host.state, item)
+        host.state.begin(item)
+        return attach(host, item, netns)
+    except Exception:
+        undo(host, request, network, intent)
+        raise
+
+
+def undo(host: Host, request: Request, network: Network, intent: Attachment) -> None:
+    """The spec's rollback: the delegate's DEL, then the record; a second failure is only said on stderr."""
+    from .detach import detach
+
+    try:
+        run_delegate(request, network.ipam.delegate, "DEL")
+        item = host.state.load(intent.ident)
+        if item is not None:
+            detach(host, item)
+    except (CniError, OSError) as error:
+        sys.stderr.write(f"nftcni: rollback of {intent.ident}: {error}\n")

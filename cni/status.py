@@ -1,0 +1,66 @@
+"""STATUS: could an ADD succeed now, and are the attached containers served? Called every few seconds, so it is cheap.
+
+A host that has never had our table is ready: the first ADD makes it.
+"""
+
+from __future__ import annotations
+
+from . import sysctl
+from .config import parse_network
+from .detach import delegate_type
+from .errors import NOT_READY, NOT_READY_DEGRADED, CniError, kernel_refused
+from .host import Host
+from .ip import Address
+from .ranges import Range
+from .request import Request
+
+
+def status(request: Request) -> None:
+    """Raises CniError 50 when no container could be attached, 51 when attached ones are cut off as well."""
+    network = parse_network(request)
+    host = Host(request.data_dir)
+    try:
+        degraded = _degraded(host, {ranges[0].subnet.version for ranges in network.ipam.range_sets})
+        if degraded:
+            raise CniError(NOT_READY_DEGRADED, degraded[0], "; ".join(degraded))
+        for ranges in network.ipam.range_sets:
+            _refuse_exhausted(host, ranges)
+        dropping = host.table.foreign_forward_drops()
+    except OSError as error:
+        raise kernel_refused(f"STATUS of {request.network}", error) from None
+    if dropping:
+        raise CniError(
+            NOT_READY_DEGRADED,
+            f"forwarding is dropped by policy in {', '.join(dropping)}, which no other table can overrule",
+            "nftcni doctor says how to let containers through",
+        )
+    kind = delegate_type(request)
+    if kind:
+        from .delegate import run_delegate
+
+        run_delegate(request, kind, "STATUS")
+
+
+def _degraded(host: Host, versions: set[int]) -> list[str]:
+    if not host.state.exists() or not host.state.has_records():
+        return []
+    found = []
+    if not host.table.is_current():
+        found.append("table inet nftcni is missing although containers are attached: run nftcni repair")
+    for version, key in ((4, "ipv4/ip_forward"), (6, "ipv6/conf/all/forwarding")):
+        if version in versions and sysctl.read(key) == "0":
+            found.append(f"forwarding is off: net/{key} is 0 although containers are attached: run nftcni repair")
+    return found
+
+
+def _refuse_exhausted(host: Host, ranges: tuple[Range, ...]) -> None:
+    """Looks for one free address; only pools that could be full are counted at all."""
+    size = sum(item.size for item in ranges)
+    leased = host.state.leased()
+    if len(leased) < size:
+        return
+    for item in ranges:
+        for number in range(item.first, item.last + 1):
+            if number != item.gateway.number and str(Address(item.subnet.version, number)) not in leased:
+                return
+    raise CniError(NOT_READY, f"no free address: all {size} of {', '.join(map(str, ranges))} are leased", "nftcni list")
