@@ -20,7 +20,7 @@ KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # SPEC.md 1.1.0 ren
 
 
 def collect(request: Request) -> None:
-    """Raises CniError 7 without a list of valid attachments: an absent list is not an empty one (cnitool sends none)."""
+    """Raises CniError 7 without a list of valid attachments: absent is not empty (cnitool sends none)."""
     valid = _valid_identities(request)
     host = Host(request.data_dir)
     host.lock()

@@ -56,7 +56,8 @@ def host_problems(host: Host, item: Attachment) -> list[str]:
         if not bridge.up:
             found.append(f"the bridge {item.bridge} is down")
         have = read_addresses(host.rtnl, bridge.index)
-        found += [f"the bridge {item.bridge} lacks the gateway address {one}" for one in item.gateways if one not in have]
+        lacking = [prefix for prefix in item.gateways if prefix not in have]
+        found += [f"the bridge {item.bridge} lacks the gateway address {prefix}" for prefix in lacking]
     if port is None:
         found.append(f"the link {item.link} is missing")
     else:

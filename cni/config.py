@@ -159,7 +159,7 @@ def _parse_ipam(request: Request, fields: Fields, runtime: Fields, arguments: Fi
 
 
 def _requested_addresses(request: Request, runtime: Fields, arguments: Fields) -> tuple[Address, ...]:
-    """runtimeConfig.ips with args.cni.ips, or CNI_ARGS IP where that is absent (CONVENTIONS.md); a prefix is ignored."""
+    """runtimeConfig.ips with args.cni.ips, or CNI_ARGS IP where that is absent (CONVENTIONS.md). Prefixes are cut."""
     sources = [runtime, arguments]
     entries = [(path, text) for item in sources for path, text in zip(_paths(item, "ips"), item.texts("ips"))]
     if "IP" in request.args and not arguments.has("ips"):

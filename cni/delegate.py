@@ -1,4 +1,4 @@
-"""A foreign IPAM plugin, exec'd from CNI_PATH with our own environment and configuration ("Plugin Delegation", SPEC.md).
+"""A foreign IPAM plugin, exec'd from CNI_PATH with our environment and configuration ("Plugin Delegation", SPEC.md).
 
 Loaded only for an `ipam.type` that is not ours; it costs what an exec costs. The lock is not held meanwhile: a DHCP
 server may take its time.
@@ -89,10 +89,8 @@ def read_result(fields: Fields) -> Result:
     return Result((), tuple(ips), tuple(routes), dns)
 
 
-def add_delegated(
-    host: Host, request: Request, network: Network, netns: int, before: Attachment | None
-) -> Result:
-    """ADD with foreign addresses: the record first, so that a kill leaves something to undo; then the delegate, then us."""
+def add_delegated(host: Host, request: Request, network: Network, netns: int, before: Attachment | None) -> Result:
+    """ADD with foreign addresses: the record first, for a kill must leave something to undo; the delegate, then we."""
     from .attach import attach, refuse_held_ports
     from .detach import detach
 
@@ -110,7 +108,7 @@ def add_delegated(
     host.lock()
     try:
         if host.state.load(intent.ident) != intent:
-            raise CniError(TRY_AGAIN_LATER, f"{intent.ident} was deleted while {network.ipam.delegate} chose its address")
+            raise CniError(TRY_AGAIN_LATER, f"{intent.ident} was deleted while {network.ipam.delegate} worked for it")
         if result is None or not result.ips:
             raise CniError(INTERNAL, f"ipam.type {network.ipam.delegate}: its answer to ADD has no address")
         item = with_delegated(intent, network, result)

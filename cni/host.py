@@ -36,6 +36,12 @@ class Host:
         self.state: State = open_state(data_dir, self.rtnl.netns_cookie())
         self.table = Table()
 
+    def close(self) -> None:
+        """For processes that live on; a verb leaves this to its exit."""
+        self.state.unlock()
+        self.rtnl.close()
+        self.table.netlink.close()
+
     def lock(self) -> None:
         """Raises CniError 11 after a bounded wait, 5 for a state folder that cannot be used."""
         try:
@@ -57,7 +63,7 @@ class Host:
     # Records
 
     def record(self, ident: str) -> Attachment | None:
-        """The attachment's record; where it is damaged or lost but the kernel knows the attachment, one made from that."""
+        """The attachment's record; where it is damaged or lost but the table knows of it, one made from that."""
         try:
             item = self.state.load(ident)
             lost = "its record is lost"
@@ -72,9 +78,7 @@ class Host:
     def _all(self, network: str = "") -> Iterator[Attachment]:
         from .adopt import adopt_one
 
-        return self.state.all_records(
-            lambda ident, message: adopt_one(self.state, self.table, ident, message), network
-        )
+        return self.state.all_records(lambda ident, message: adopt_one(self.state, self.table, ident, message), network)
 
     def records(self, network: str = "") -> list[Attachment]:
         return list(self._all(network))
@@ -95,9 +99,9 @@ class Host:
 
         items = self.records()
         elements = [element for item in items for element in attachment_elements(item)]
-        bridges = {item.bridge: any(other.isolation for other in items if other.bridge == item.bridge) for item in items}
-        for bridge, isolation in bridges.items():
-            elements += bridge_elements(bridge, isolation)
+        isolated = {item.bridge for item in items if item.isolation}
+        for bridge in {item.bridge for item in items}:
+            elements += bridge_elements(bridge, bridge in isolated)
         run_text(replacing_text(elements_text(elements)))
         self.state.note_rules(self.table.rules_digest())
         return items

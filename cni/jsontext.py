@@ -37,7 +37,7 @@ class _Strict:
         raise ValueError(f"{name} is not JSON (RFC 8259 section 6)")
 
 
-_scan = make_scanner(_Strict)
+_scan = make_scanner(_Strict)  # type: ignore[arg-type]  # it only reads the attributes
 
 
 def loads(text: str) -> Json:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
-SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
+SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 1, 10, 11
 SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE = 32, 33, 71
 NLMSGERR_ATTR_MSG = 1
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
@@ -100,6 +100,15 @@ class Netlink:
             if sequence == sequences[0] or sequence == sequences[-1]:
                 return errors
         raise AssertionError("unreachable: _receive is endless")
+
+    def join(self, group: int) -> None:
+        """Subscribes to a multicast group; `events` then yields what happens."""
+        self.socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+
+    def events(self) -> Iterator[tuple[int, bytes]]:
+        """(type, payload) of events, endlessly. Raises OSError ENOBUFS when some were lost."""
+        for kind, _flags, _sequence, body in self._receive():
+            yield kind, body
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
         while True:

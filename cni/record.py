@@ -116,8 +116,7 @@ def to_document(item: Attachment) -> dict[str, Any]:
     ]
     document["dns"] = item.dns.document()
     document["mappings"] = [
-        [mapping.protocol, str(mapping.host_ip), mapping.host_port, mapping.container_port]
-        for mapping in item.mappings
+        [mapping.protocol, str(mapping.host_ip), mapping.host_port, mapping.container_port] for mapping in item.mappings
     ]
     return document
 
@@ -164,12 +163,15 @@ def _route(entry: Any) -> Route:
 
 
 def _dns(entry: dict[str, Any]) -> Dns:
-    lists = {key: tuple(_typed(text, str) for text in entry.get(key, [])) for key in ("nameservers", "search", "options")}
-    return Dns(lists["nameservers"], _typed(entry.get("domain", ""), str), lists["search"], lists["options"])
+    servers, search, options = (
+        tuple(_typed(text, str) for text in entry.get(key, [])) for key in ("nameservers", "search", "options")
+    )
+    return Dns(servers, _typed(entry.get("domain", ""), str), search, options)
 
 
 def _mapping(entry: Any) -> PortMapping:
     protocol, host_ip, host_port, container_port = _typed(entry, list)
-    if protocol not in PROTOCOLS or not all(type(port) is int and 0 < port < 65536 for port in (host_port, container_port)):
+    ports_fit = all(type(port) is int and 0 < port < 65536 for port in (host_port, container_port))
+    if protocol not in PROTOCOLS or not ports_fit:
         raise ValueError(f"{entry!r} is not a port mapping")
     return PortMapping(protocol, parse_address(_typed(host_ip, str)), host_port, container_port)

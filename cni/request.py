@@ -117,7 +117,7 @@ def _check_attachment(container: str, ifname: str) -> None:
 
 def _read_stdin() -> bytes:
     try:
-        chunks = []
+        chunks: list[bytes] = []
         size = 0
         while True:
             chunk = os.read(0, 1 << 16)

@@ -5,7 +5,7 @@
         attachments/<network>/<container>@<if>  the record, JSON (`record`)
         leases/<address>          -> identity   who has the address
         ports/<protocol>-<port>   -> <host address>=<identity>, or a file of such lines for several host addresses
-        bridges/<bridge>/<network>              networks with attachments there; `.created`, `.address-*` are ours to undo
+        bridges/<bridge>/<network>              networks with attachments there; `.created`, `.address-*`: ours to undo
         last/<network>.<range set> -> address   where the next search begins
         pending                                 a record on its way in; whoever finds one rolls it back
         damaged/                                what could not be read
@@ -16,10 +16,10 @@ A symbolic link appears whole or not at all, fails if it exists and can be read 
 
 from __future__ import annotations
 
-import errno
 import os
 
-from .errors import TRY_AGAIN_LATER, CniError, kernel_refused
+from . import files
+from .errors import kernel_refused
 from .ip import Address, parse_address
 from .jsontext import dumps, loads
 from .record import Attachment, from_document, to_document
@@ -28,7 +28,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-LOCK_SECONDS = 15.0
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -55,13 +54,13 @@ class State:
     # The lock
 
     def lock(self, adopt: Callable[[State], None]) -> None:
-        """Waits at most LOCK_SECONDS, then raises CniError code 11. A fresh folder is filled by `adopt` first."""
+        """Waits at most files.LOCK_SECONDS, then raises CniError code 11. A fresh folder is filled by `adopt` first."""
         try:
             self._lock = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             os.makedirs(self.folder, 0o700, exist_ok=True)
             self._lock = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        _flock(self._lock, self.path("lock"))
+        files.flock(self._lock, self.path("lock"))
         if not self.exists():
             for name in ("leases", "ports", "bridges", "last"):
                 os.makedirs(self.path(name), 0o700, exist_ok=True)
@@ -131,7 +130,7 @@ class State:
         or the record is complete."""
         self._write("pending", item)
         for address in item.leased:
-            _point(item.ident, self.path("leases", str(address)))
+            files.point(item.ident, self.path("leases", str(address)))
         for mapping in item.mappings:
             self._claim(mapping.claim, f"{mapping.host_ip}={item.ident}")
         os.makedirs(self.path("bridges", item.bridge), 0o700, exist_ok=True)
@@ -148,13 +147,13 @@ class State:
         """Frees what the record holds, then removes it. May be repeated after a kill."""
         self._release(item)
         if not self._has_others(item):
-            _unlink(self.path("bridges", item.bridge, item.network))
-        _unlink(self.record_path(item.ident))
+            files.unlink(self.path("bridges", item.bridge, item.network))
+        files.unlink(self.record_path(item.ident))
         self.drop_empty(item.network)
 
     def drop_empty(self, network: str) -> None:
         """Removes what a kill inside `forget` may have left of a network without attachments."""
-        _rmdir(self.path("attachments", network))
+        files.rmdir(self.path("attachments", network))
 
     def _write(self, name: str, item: Attachment) -> None:
         data = (dumps(to_document(item)) + "\n").encode("utf-8", "surrogateescape")
@@ -174,18 +173,17 @@ class State:
         else:
             before = self.load(item.ident)
             self._release(item, keep=before)
-            if before is None:
-                if _rmdir(self.path("attachments", item.network)):
-                    _unlink(self.path("bridges", item.bridge, item.network))
-                    _rmdir(self.path("bridges", item.bridge))
-        _unlink(self.path("pending"))
+            if before is None and files.rmdir(self.path("attachments", item.network)):
+                files.unlink(self.path("bridges", item.bridge, item.network))
+                files.rmdir(self.path("bridges", item.bridge))
+        files.unlink(self.path("pending"))
 
     def _release(self, item: Attachment, keep: Attachment | None = None) -> None:
         """Only what is held in the attachment's own name: a late caller must not free what somebody else has now."""
         for address in item.leased:
             path = self.path("leases", str(address))
-            if _read(path) == item.ident and not (keep and address in keep.leased):
-                _unlink(path)
+            if files.read(path) == item.ident and not (keep and address in keep.leased):
+                files.unlink(path)
         for mapping in item.mappings if keep is None else set(item.mappings) - set(keep.mappings):
             self._unclaim(mapping.claim, f"{mapping.host_ip}={item.ident}")
 
@@ -196,16 +194,16 @@ class State:
     # The table's rules as they were loaded
 
     def note_rules(self, digest: str) -> None:
-        _point(digest or "none", self.path("rules"))
+        files.point(digest or "none", self.path("rules"))
 
     def noted_rules(self) -> str:
-        return _read(self.path("rules"))
+        return files.read(self.path("rules"))
 
     # Leases and ports
 
     def lease_holder(self, address: Address) -> str:
         """The identity that has the address, or ""."""
-        return _read(self.path("leases", str(address)))
+        return files.read(self.path("leases", str(address)))
 
     def leased(self) -> set[str]:
         """All leased addresses, as text. Costs time by their number: for exhaustion, STATUS and listings only."""
@@ -213,19 +211,19 @@ class State:
 
     def last(self, network: str, index: int) -> Address | None:
         try:
-            return parse_address(_read(self.path("last", f"{network}.{index}")))
+            return parse_address(files.read(self.path("last", f"{network}.{index}")))
         except ValueError:
             return None
 
     def remember_last(self, network: str, index: int, address: Address) -> None:
         path = self.path("last", f"{network}.{index}")
-        _unlink(path + "~")
+        files.unlink(path + "~")
         os.symlink(str(address), path + "~")
         os.rename(path + "~", path)
 
     def port_holders(self, claim: str) -> list[tuple[Address, str]]:
         """(host address, identity) of everybody who holds the port on some address."""
-        text = _read(self.path("ports", claim))
+        text = files.read(self.path("ports", claim))
         if not text:
             return []
         return [(parse_address(host_ip), ident) for host_ip, _, ident in (line.partition("=") for line in text.split())]
@@ -235,20 +233,20 @@ class State:
         try:
             os.symlink(line, path)
         except FileExistsError:
-            lines = _read(path).split()
+            lines = files.read(path).split()
             if line not in lines:
                 self._write_lines(path, [*lines, line])
 
     def _unclaim(self, claim: str, line: str) -> None:
         path = self.path("ports", claim)
-        text = _read(path)
+        text = files.read(path)
         if text == line:
-            _unlink(path)
+            files.unlink(path)
         elif line in text.split():
             self._write_lines(path, [other for other in text.split() if other != line])
 
     def _write_lines(self, path: str, lines: list[str]) -> None:
-        _unlink(path + "~")
+        files.unlink(path + "~")
         if len(lines) == 1:
             os.symlink(lines[0], path + "~")
         else:
@@ -282,8 +280,8 @@ class State:
 
     def forget_bridge(self, bridge: str) -> None:
         for name in self._names("bridges", bridge):
-            _unlink(self.path("bridges", bridge, name))
-        _rmdir(self.path("bridges", bridge))
+            files.unlink(self.path("bridges", bridge, name))
+        files.rmdir(self.path("bridges", bridge))
 
     def _touch(self, *parts: str) -> None:
         os.close(os.open(self.path(*parts), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -297,73 +295,6 @@ class State:
                 item = repaired(ident, str(damage))
             if item is not None:
                 yield item
-
-
-def _flock(file: int, path: str) -> None:
-    """A blocking flock, which the kernel grants in order, cut short by a timer (Python retries EINTR otherwise)."""
-    import _signal  # `signal` costs 4 ms, it builds enums
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
-    except BlockingIOError:
-        pass
-
-    def too_long(_number: int, _frame: object) -> None:
-        raise CniError(
-            TRY_AGAIN_LATER,
-            f"waited {LOCK_SECONDS:.0f} s for {path}, which another nftcni process holds",
-            "see who holds it with: fuser -v " + path,
-        )
-
-    before = _signal.signal(_signal.SIGALRM, too_long)
-    _signal.setitimer(_signal.ITIMER_REAL, LOCK_SECONDS)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    finally:
-        _signal.setitimer(_signal.ITIMER_REAL, 0)
-        _signal.signal(_signal.SIGALRM, before)
-
-
-def _point(target: str, path: str) -> None:
-    """A symbolic link, replacing one that is left over; the caller has made sure that it is free."""
-    try:
-        os.symlink(target, path)
-    except FileExistsError:
-        _unlink(path)
-        os.symlink(target, path)
-
-
-def _read(path: str) -> str:
-    """What a link points to or a small file holds, "" if there is none."""
-    try:
-        return os.readlink(path)
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    with open(path, encoding="ascii", errors="replace") as file:
-        return file.read()
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-
-
-def _rmdir(path: str) -> bool:
-    try:
-        os.rmdir(path)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            return False
-        if error.errno != errno.ENOENT:
-            raise
-    return True
 
 
 def open_state(data_dir: str, cookie: int) -> State:

@@ -1,8 +1,8 @@
 """rtnetlink messages as bytes: what we send and the little we read back. Pure; sockets are `netlink`.
 
 Written out with `struct` because pyroute2's codecs cost 50-90 times as much to encode and 130 ms to import; the tests
-compare every message byte for byte with pyroute2's. Numbers are from the kernel's include/uapi/linux/{netlink,rtnetlink,
-if_link,if_addr,veth}.h.
+compare every message byte for byte with pyroute2's. Numbers are from the kernel's include/uapi/linux/{netlink,
+rtnetlink,if_link,if_addr,veth}.h.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The door to libnftables: runs one text command in a child process.
 
-In a child, because two released versions of the library crash on some rulesets (nft 1.0.6 on sets that a newer nft made,
-in any table of the host) and it may call exit(): the runtime gets its CNI answer all the same. Only the table as a whole
+In a child, because released versions of the library crash on some rulesets (nft 1.0.6 on sets that a newer nft made, in
+any table of the host) and it may call exit(): the runtime gets its CNI answer all the same. Only the table as a whole
 passes through here; elements of containers go through `table`.
 """
 
@@ -65,7 +65,7 @@ def _load(command: str) -> str:
     import site
 
     site.main()  # the plugin runs with -S: only here are the distribution's packages wanted
-    import nftables
+    import nftables  # type: ignore[import-not-found]
 
     library = nftables.Nftables()
     code, _output, error = library.cmd(command)

@@ -9,7 +9,7 @@ What an attachment adds is `elements`; loading the text is `library`. The layout
 - Masquerade on `ct status dnat` only for sources on the same bridge (hairpin) and from 127/8: everybody else's address
   reaches the container. It matches `ip saddr . oifname`: `iifname` is empty there when br_netfilter is active.
 - `priority -100` and not `dstnat` on output: nft 1.0.6 refuses the name there.
-- A chain may not be called `fwd`, and maps with concatenated data must come from text, not JSON (nft 1.0.6 makes a set).
+- No chain may be called `fwd`, and maps with concatenated data must come from text, not JSON (nft 1.0.6 makes a set).
 """
 
 from __future__ import annotations

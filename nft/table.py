@@ -96,6 +96,10 @@ class Table:
             rules = []
         return digest(*(f"{chain} {code.hex()}" for chain, code in rules)).hex() if rules else ""
 
+    def names(self) -> list[str]:
+        """Of all tables of the network namespace."""
+        return [wire.read_table_name(payload) for payload in self.netlink.dump(wire.GETTABLE, wire.nfgen(0))]
+
     def foreign_forward_drops(self) -> list[str]:
         """Other tables' base chains on forward with policy drop: `family table chain`. One listing of all chains."""
         found = []
@@ -125,7 +129,7 @@ class Table:
             if held is None or held == element:
                 continue
             text = element_text(held).split(" comment ")[0]
-            holder = f"{held.comment} holds it in table inet {TABLE}" if held.comment else "an element without a comment"
+            holder = f"{held.comment or 'an element without a comment'} holds it in table inet {TABLE}"
             if element.set.startswith("dnat"):
                 return CniError(PORT_TAKEN, f"host port {text} is taken: {holder}")
             return CniError(ADDRESS_TAKEN, f"{element.set} {text} is taken: {holder}")

@@ -17,7 +17,7 @@ from .names import ADDR4, ADDR6, IFNAME, PORT, PROTO, TABLE
 
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
-GETTABLE, GETCHAIN, GETRULE = (SUBSYSTEM | number for number in (1, 4, 7))
+GETTABLE, DELTABLE, GETCHAIN, GETRULE, NEWGEN = (SUBSYSTEM | number for number in (1, 2, 4, 7, 15))
 NEWSETELEM, GETSETELEM, DELSETELEM = (SUBSYSTEM | number for number in (12, 13, 14))
 NFPROTO_INET = 1
 NFTA_TABLE_NAME, NFTA_TABLE_USERDATA = 1, 6
@@ -25,6 +25,7 @@ NFTA_LIST_TABLE, NFTA_LIST_SET, NFTA_LIST_ELEMENTS = 1, 2, 3
 NFTA_LIST_ELEM = 1
 NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA = 1, 2, 6
 NFTA_DATA_VALUE = 1
+NFTA_GEN_PROC_PID = 2
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 1, 3, 4, 5
 NFTA_HOOK_HOOKNUM = 1
 NF_INET_FORWARD, NF_DROP = 2, 0
@@ -183,6 +184,15 @@ def read_comment(userdata: bytes) -> str:
             return userdata[start + 2 : start + 2 + length].rstrip(b"\0").decode("utf-8", "replace")
         start += 2 + length
     return ""
+
+
+def read_table_name(payload: bytes) -> str:
+    return _name(attributes(payload, _NFGEN.size).get(NFTA_TABLE_NAME, b""))
+
+
+def read_generation_process(payload: bytes) -> int:
+    """The process ID behind a transaction, from its NEWGEN event; 0 if the kernel does not say."""
+    return int.from_bytes(attributes(payload, _NFGEN.size).get(NFTA_GEN_PROC_PID, b""), "big")
 
 
 def read_table_comment(payload: bytes) -> str:

@@ -1,0 +1,77 @@
+"""File operations that are atomic or may be repeated, and the lock with a bounded wait. What is kept is `state`."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from .errors import TRY_AGAIN_LATER, CniError
+
+LOCK_SECONDS = 15.0
+
+
+def flock(file: int, path: str) -> None:
+    """A blocking flock, which the kernel grants in order, cut short by a timer (Python retries EINTR otherwise)."""
+    import _signal  # type: ignore[import-not-found]  # `signal` costs 4 ms, it builds enums
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    except BlockingIOError:
+        pass
+
+    def too_long(_number: int, _frame: object) -> None:
+        raise CniError(
+            TRY_AGAIN_LATER,
+            f"waited {LOCK_SECONDS:.0f} s for {path}, which another nftcni process holds",
+            "see who holds it with: fuser -v " + path,
+        )
+
+    before = _signal.signal(_signal.SIGALRM, too_long)
+    _signal.setitimer(_signal.ITIMER_REAL, LOCK_SECONDS)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    finally:
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        _signal.signal(_signal.SIGALRM, before)
+
+
+def point(target: str, path: str) -> None:
+    """A symbolic link, replacing one that is left over; the caller has made sure that it is free."""
+    try:
+        os.symlink(target, path)
+    except FileExistsError:
+        unlink(path)
+        os.symlink(target, path)
+
+
+def read(path: str) -> str:
+    """What a link points to or a small file holds, "" if there is none."""
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    with open(path, encoding="ascii", errors="replace") as file:
+        return file.read()
+
+
+def unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def rmdir(path: str) -> bool:
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        if error.errno != errno.ENOENT:
+            raise
+    return True

@@ -1,0 +1,119 @@
+"""`nftcni watch`: follows the kernel's nf_tables events and restores the table right after somebody flushed it.
+
+A flush and a deletion on purpose look alike to the kernel's event stream, one "table deleted" for each table. They are
+told apart like this, and the administrator always wins:
+
+- Other tables exist after the transaction and none was deleted in it: only ours was meant. Left alone.
+- Ours was the only table: the command line of the process behind the transaction decides. If it names `nftcni` (as in
+  `nft delete table inet nftcni`), it is left alone.
+- More than OFTEN restores within WHILE seconds: somebody means it. Left alone. (A restart of nftables.service flushes
+  twice, once at its stop and once at its start.)
+
+"Left alone" lasts until the table is back, by the next ADD or by `nftcni repair`.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import time
+
+from nft import wire
+from nft.names import TABLE
+from nft.table import Table
+
+from .errors import CniError
+from .netlink import NETLINK_NETFILTER, Netlink
+
+NFNLGRP_NFTABLES = 7
+OFTEN, WHILE = 3, 10.0
+
+
+def follow() -> int:
+    """Until it is interrupted. One line on stdout for everything it does or decides not to do."""
+    events = Netlink(NETLINK_NETFILTER)
+    events.join(NFNLGRP_NFTABLES)
+    watcher = Watcher()
+    watcher.look("the table was missing at the start")
+    say("watching")
+    while True:
+        try:
+            for kind, payload in events.events():
+                watcher.notice(kind, payload)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            watcher.look("the table went away in a burst of changes")
+
+
+class Watcher:
+    """Collects what one transaction deleted, decides at its end, remembers when it restored."""
+
+    def __init__(self) -> None:
+        self.deleted: set[str] = set()
+        self.restores: list[float] = []
+
+    def notice(self, kind: int, payload: bytes) -> None:
+        if kind == wire.DELTABLE:
+            self.deleted.add(wire.read_table_name(payload))
+        elif kind == wire.NEWGEN:
+            if TABLE in self.deleted:
+                words = _command_line(wire.read_generation_process(payload))
+                if _is_missing():
+                    self._decide(words)
+            self.deleted = set()
+
+    def look(self, why: str) -> None:
+        """Without events to go by: what is missing is restored."""
+        self.deleted = set()
+        if _is_missing():
+            self._restore(why)
+
+    def _decide(self, words: str) -> None:
+        others = [name for name in Table().names() if name != TABLE]
+        if others and self.deleted == {TABLE}:
+            say("the table was deleted and others were left: on purpose, left alone")
+        elif self.deleted == {TABLE} and TABLE in words:
+            say("the table was deleted by name: on purpose, left alone")
+        elif len([when for when in self.restores if when > time.monotonic() - WHILE]) >= OFTEN:
+            say(f"the table was deleted {OFTEN} times within {WHILE:.0f} s: on purpose, left alone")
+        else:
+            self._restore("the table was flushed")
+
+    def _restore(self, why: str) -> None:
+        from .operator import mend, open_host
+
+        say(why)
+        self.restores = [*self.restores[-OFTEN:], time.monotonic()]
+        host = open_host()
+        try:
+            mend(host)
+        except CniError as error:
+            say(f"could not be restored: {error}")
+        finally:
+            host.close()
+
+
+def _command_line(process: int) -> str:
+    """nft still lives when its event arrives: closing its socket waits for the kernel to free what it deleted."""
+    try:
+        with open(f"/proc/{process}/cmdline", encoding="utf-8", errors="replace") as file:
+            return file.read().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def _is_missing() -> bool:
+    """Missing only counts while there is something to keep in it."""
+    from .operator import open_host
+
+    host = open_host()
+    try:
+        return host.state.has_records() and host.table.comment() is None
+    finally:
+        host.close()
+
+
+def say(message: str) -> None:
+    sys.stdout.write(f"nftcni watch: {message}\n")
+    sys.stdout.flush()
