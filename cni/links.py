@@ -87,13 +87,18 @@ def bridge_mac(name: str) -> bytes:
 
 
 def create_bridge(rtnl: Netlink, name: str, mtu: int) -> None:
-    """With a MAC address of its own: otherwise it takes, and changes with, the lowest of its ports'."""
+    """With a MAC address of its own: otherwise it takes, and changes with, the lowest of its ports'.
+
+    Without duplicate address detection: while the bridge's link-local address is tentative, up to two seconds after the
+    first container came, the kernel asks for no neighbour and so forwards no IPv6 (ndisc_send_ns, ipv6_get_lladdr).
+    """
     try:
         rtnl.ask(wire.RTM_NEWLINK, wire.new_bridge(name, bridge_mac(name), mtu), wire.CREATE)
     except OSError as error:
         if error.errno != errno.EEXIST:
             raise kernel_refused(f"creating the bridge {name}", error) from None
-    sysctl.write(f"ipv6/conf/{name}/accept_ra", "0")
+    for key in ("accept_ra", "accept_dad"):
+        sysctl.write(f"ipv6/conf/{name}/{key}", "0")
 
 
 def check_bridge(link: Link) -> None:

@@ -1,0 +1,20 @@
+"""What every suite shares: scratch hosts that are closed when the test ends, however it ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from support.scratch import Host
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """A scratch host. Without root there is nothing to test on: that is an error, not a skip."""
+    assert os.geteuid() == 0, "the kernel tests need root: they make network namespaces"
+    made = Host()
+    try:
+        yield made
+    finally:
+        made.close()
