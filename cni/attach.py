@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .config import Network, parse_network
+from .config import Ipam, Network, parse_network
 from .detach import detach
 from .errors import PORT_TAKEN, CniError, kernel_refused
 from .host import Host
@@ -66,7 +66,7 @@ def _add(host: Host, request: Request, network: Network, netns: int) -> Result:
         detach(host, before)
     refuse_held_ports(host.state, item)
     host.state.begin(item)
-    remember(host.state, request.network, network, leases)
+    remember(host.state, request.network, network.ipam, leases)
     return attach(host, item, netns)
 
 
@@ -118,6 +118,6 @@ def refuse_held_ports(state: State, item: Attachment) -> None:
                 )
 
 
-def remember(state: State, name: str, network: Network, leases: tuple[Lease, ...]) -> None:
-    for index, (_ranges, lease) in enumerate(zip(network.ipam.range_sets, leases)):
+def remember(state: State, name: str, ipam: Ipam, leases: tuple[Lease, ...]) -> None:
+    for index, (_ranges, lease) in enumerate(zip(ipam.range_sets, leases)):
         state.remember_last(name, index, lease.address.address)

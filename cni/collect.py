@@ -57,10 +57,10 @@ def _valid_identities(request: Request) -> set[str]:
 
 def detach_many(host: Host, items: list[Attachment]) -> None:
     """What `detach` does, with one transaction, one group of links and one pass over the connections for all."""
-    own = [item for item in items if host.table.get(attachment_elements(item)[0]) is not None]
+    own = [item for item in items if item.in_table and host.table.get(attachment_elements(item)[0]) is not None]
     if own:
         host.table.delete([element for item in own for element in attachment_elements(item)])
-    remove_group(host.rtnl, [item.link for item in items])
+    remove_group(host.rtnl, [item.link for item in items if item.own_link])
     mappings = tuple(mapping for item in items for mapping in item.mappings)
     if any(mapping.protocol == "udp" for mapping in mappings):
         from nft.conntrack import forget_container

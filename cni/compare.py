@@ -36,7 +36,7 @@ def table_problems(host: Host) -> list[str]:
 def element_problems(host: Host, item: Attachment) -> list[str]:
     """Missing or altered elements of one attachment and its bridge, content compared."""
     found = []
-    shared = bridge_elements(item.bridge, item.isolation)
+    shared = bridge_elements(item.bridge, item.isolation) if item.in_table else []
     for wanted in attachment_elements(item) + shared:
         held = host.table.get(wanted)
         if held is None:
@@ -48,6 +48,19 @@ def element_problems(host: Host, item: Attachment) -> list[str]:
 
 def host_problems(host: Host, item: Attachment) -> list[str]:
     """The bridge, the host end, the leases and the sysctls of one attachment."""
+    return (_port_problems(host, item) if item.own_link else []) + _claim_problems(host, item)
+
+
+def _claim_problems(host: Host, item: Attachment) -> list[str]:
+    found = [f"net/{key} is not {value}" for key, value in host_sysctls(item) if sysctl.read(key) not in ("", value)]
+    for address in item.leased:
+        holder = host.state.lease_holder(address)
+        if holder != item.ident:
+            found.append(f"the address {address} is leased to {holder or 'nobody'}")
+    return found
+
+
+def _port_problems(host: Host, item: Attachment) -> list[str]:
     found = []
     bridge, port = get_link(host.rtnl, item.bridge), get_link(host.rtnl, item.link)
     if bridge is None or bridge.kind != "bridge":
@@ -69,13 +82,6 @@ def host_problems(host: Host, item: Attachment) -> list[str]:
             found.append(f"hairpin of the port {item.link} is {'on' if port.hairpin else 'off'}")
         if port.isolated != item.port_isolation:
             found.append(f"isolation of the port {item.link} is {'on' if port.isolated else 'off'}")
-    for key, value in host_sysctls(item):
-        if sysctl.read(key) not in ("", value):
-            found.append(f"net/{key} is not {value}")
-    for address in item.leased:
-        holder = host.state.lease_holder(address)
-        if holder != item.ident:
-            found.append(f"the address {address} is leased to {holder or 'nobody'}")
     return found
 
 

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 BUILT_IN_IPAM = ("", "host-local", "nftcni")
 ROUTE_NUMBERS = {"mtu": 0xFFFF, "advmss": 0xFFFF, "priority": 0xFFFFFFFF, "table": 0xFFFFFFFF, "scope": 255}
 NOT_DONE = "nftcni does not do this; remove the key, or use the reference plugin for this network"
+BACKENDS = ("", "nftables", "iptables")  # how the reference plugins would do it; here it is nftables in any case
 REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
-    "ipMasqBackend": ("", "nftables"),
-    "backend": ("", "nftables"),
+    "ipMasqBackend": BACKENDS,
+    "backend": BACKENDS,
     "promiscMode": (False,),
     "vlan": (0,),
     "vlanTrunk": ([],),
-    "preserveDefaultVlan": (False,),
+    "preserveDefaultVlan": (False, True),  # speaks of `vlan` only
     "macspoofchk": (False,),
     "snat": (True,),
     "masqAll": (False,),
@@ -37,12 +38,17 @@ REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
     "externalSetMarkChain": ("",),
     "conditionsV4": ([],),
     "conditionsV6": ([],),
-    "iptablesAdminChainName": ("",),
+    "iptablesAdminChainName": ("", "CNI-ADMIN"),
     "firewalldZone": ("",),
     "sysctl": ({},),
     "promisc": (False,),
     "allmulti": (False,),
     "txQLen": (0,),
+}
+KEYS_OF = {  # of the reference plugins whose names the executable may have
+    "bridge": ("ipMasqBackend", "promiscMode", "vlan", "vlanTrunk", "preserveDefaultVlan", "macspoofchk"),
+    "portmap": ("backend", "snat", "masqAll", "markMasqBit", "externalSetMarkChain", "conditionsV4", "conditionsV6"),
+    "firewall": ("backend", "iptablesAdminChainName", "firewalldZone"),
 }
 POLICIES = ("", "open", "same-bridge", "isolated")
 
@@ -79,19 +85,17 @@ class Network(Value):
 
 
 def parse_network(request: Request) -> Network:
-    """Raises CniError codes 2 and 7."""
+    """Raises CniError codes 2 and 7. Under the name `bridge` the defaults are those of the reference plugin."""
     fields = Fields(request.document)
-    for key, neutral in REFUSED.items():
-        fields.refuse_unless(key, neutral, NOT_DONE)
+    refuse_unsupported(fields, request.role)
+    ours = request.role != "bridge"
     runtime = fields.section("runtimeConfig")
     for key in ("bandwidth", "infinibandGUID", "deviceID"):
         runtime.refuse_unless(key, ({}, ""), NOT_DONE)
     arguments = fields.section("args").section("cni")
-    is_gateway = fields.flag("isGateway", True) or fields.flag("isDefaultGateway")
-    ipam = _parse_ipam(request, fields, runtime, arguments)
-    policy = fields.text("ingressPolicy")
-    if policy not in POLICIES:
-        raise fields.fail("ingressPolicy", f"must be one of {', '.join(filter(None, POLICIES))}")
+    is_gateway = fields.flag("isGateway", ours) or fields.flag("isDefaultGateway")
+    ipam = parse_ipam(request)
+    isolation, port_isolation = isolation_asked(fields, ours) if ours else (False, False)
     mtu = fields.number("mtu", 0, 0, 65535)
     lowest = 1280 if any(item.subnet.version == 6 for ranges in ipam.range_sets for item in ranges) else 68
     if mtu and mtu < lowest:
@@ -101,14 +105,14 @@ def parse_network(request: Request) -> Network:
         raise fields.fail("disableContainerInterface", "cannot be combined with ipam")
     return Network(
         name=request.network,
-        bridge=fields.parsed("bridge", check_ifname) or "nftcni0",
+        bridge=fields.parsed("bridge", check_ifname) or ("nftcni0" if ours else "cni0"),
         is_gateway=is_gateway,
-        is_default_gateway=fields.flag("isDefaultGateway", is_gateway and not ipam.routes_given),
+        is_default_gateway=fields.flag("isDefaultGateway", ours and is_gateway and not ipam.routes_given),
         force_address=fields.flag("forceAddress"),
-        ip_masq=fields.flag("ipMasq", True),
-        hairpin=fields.flag("hairpinMode", True),
-        isolation=fields.flag("isolation", policy != "open"),
-        port_isolation=fields.flag("portIsolation", policy == "isolated"),
+        ip_masq=fields.flag("ipMasq", ours),
+        hairpin=fields.flag("hairpinMode", ours),
+        isolation=fields.flag("isolation", isolation),
+        port_isolation=fields.flag("portIsolation", port_isolation),
         mtu=mtu,
         mac=_requested_mac(request, fields, runtime, arguments),
         dad=fields.flag("enabledad"),
@@ -116,6 +120,20 @@ def parse_network(request: Request) -> Network:
         ipam=ipam,
         mappings=parse_port_mappings(runtime),
     )
+
+
+def refuse_unsupported(fields: Fields, role: str) -> None:
+    """Raises CniError code 2 for what the reference plugin of that name does and we do not. Without a role: of all."""
+    for key in KEYS_OF[role] if role else REFUSED:
+        fields.refuse_unless(key, REFUSED[key], NOT_DONE)
+
+
+def isolation_asked(fields: Fields, default: bool = False) -> tuple[bool, bool]:
+    """(between networks, between the ports of a bridge) by ingressPolicy of the reference firewall plugin."""
+    policy = fields.text("ingressPolicy")
+    if policy not in POLICIES:
+        raise fields.fail("ingressPolicy", f"must be one of {', '.join(filter(None, POLICIES))}")
+    return (policy != "open" if policy else default), policy == "isolated"
 
 
 def _requested_mac(request: Request, fields: Fields, runtime: Fields, arguments: Fields) -> bytes:
@@ -130,7 +148,10 @@ def _from_args(request: Request, key: str) -> Fields:
     return Fields({key: request.args[key]}, "CNI_ARGS")
 
 
-def _parse_ipam(request: Request, fields: Fields, runtime: Fields, arguments: Fields) -> Ipam:
+def parse_ipam(request: Request) -> Ipam:
+    """Raises CniError code 7."""
+    fields = Fields(request.document)
+    runtime, arguments = fields.section("runtimeConfig"), fields.section("args").section("cni")
     ipam = fields.section("ipam")
     kind = ipam.text("type")
     if "/" in kind or kind in (".", ".."):

@@ -42,7 +42,7 @@ def delete(request: Request) -> None:
 def detach(host: Host, item: Attachment) -> None:
     last = host.state.is_last(item)
     host.delete_elements(item, last)
-    links = [item.link]
+    links = [item.link] if item.own_link else []
     if last:
         links += host.leave_bridge(item)
     remove_links(host.rtnl, links)

@@ -59,6 +59,17 @@ def read(path: str) -> str:
         return file.read()
 
 
+def write(path: str, text: str) -> None:
+    """A whole file. Not atomic: a reader must bear a half of it, or it gets its name by a rename later."""
+    data = text.encode("utf-8", "surrogateescape")
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        while data:
+            data = data[os.write(file, data) :]
+    finally:
+        os.close(file)
+
+
 def unlink(path: str) -> None:
     try:
         os.unlink(path)

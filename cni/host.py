@@ -87,6 +87,8 @@ class Host:
 
     def add_elements(self, item: Attachment, again: bool) -> None:
         """The attachment's and its bridge's elements; where the table is missing, everybody's."""
+        if not item.in_table:
+            return
         shared = bridge_elements(item.bridge, item.isolation)
         try:
             self.table.add(attachment_elements(item), shared, again)
@@ -100,7 +102,7 @@ class Host:
         items = self.records()
         elements = [element for item in items for element in attachment_elements(item)]
         isolated = {item.bridge for item in items if item.isolation}
-        for bridge in {item.bridge for item in items}:
+        for bridge in {item.bridge for item in items if item.in_table}:
             elements += bridge_elements(bridge, bridge in isolated)
         run_text(replacing_text(elements_text(elements)))
         self.state.note_rules(self.table.rules_digest())
@@ -109,7 +111,7 @@ class Host:
     def delete_elements(self, item: Attachment, last: bool) -> None:
         """Only while the attachment's marker is there: without it, whatever has these keys is not this attachment's."""
         elements = attachment_elements(item)
-        own = elements if self.table.get(elements[0]) is not None else []
+        own = elements if elements and self.table.get(elements[0]) is not None else []
         shared = bridge_elements(item.bridge, isolation=True) if last else []
         doomed = own + [element for element in shared if self.table.get(element) is not None]
         if doomed:
@@ -153,7 +155,7 @@ class Host:
 
     def leave_bridge(self, item: Attachment) -> list[str]:
         """Undoes what we did to the bridge of the last attachment, and returns the links to remove with it."""
-        facts = self.state.bridge_facts(item.bridge)
+        facts = self.state.bridge_facts(item.bridge) if item.bridge else []
         if "created" in facts and not set(self.ports(item.bridge)) - {item.link}:
             return [item.bridge]
         link = get_link(self.rtnl, item.bridge)

@@ -36,6 +36,8 @@ class Link(Value):
     peer: int
     hairpin: bool
     isolated: bool
+    flags: int
+    queue: int
 
 
 def get_link(rtnl: Netlink, name: str) -> Link | None:
@@ -63,6 +65,8 @@ def read_link(payload: bytes) -> Link:
         peer=_number(found.get(wire.IFLA_LINK, b"")),
         hairpin=port.get(wire.IFLA_BRPORT_MODE) == b"\x01",
         isolated=port.get(wire.IFLA_BRPORT_ISOLATED) == b"\x01",
+        flags=flags,
+        queue=_number(found.get(wire.IFLA_TXQLEN, b"")),
     )
 
 
@@ -114,9 +118,7 @@ def ready_bridge(rtnl: Netlink, bridge: Link, item: Attachment, note: Callable[[
     """Up, with its gateway addresses and sysctls. `note(address)` is told before an address is added."""
     if not bridge.up:
         rtnl.ask(wire.RTM_NEWLINK, wire.set_up(bridge.index))
-    for key, value in host_sysctls(item):
-        if sysctl.read(key) not in (value, ""):
-            sysctl.write(key, value)
+    set_host_sysctls(item)
     for prefix in item.gateways:
         try:
             note(prefix)
@@ -127,13 +129,23 @@ def ready_bridge(rtnl: Netlink, bridge: Link, item: Attachment, note: Callable[[
                 raise kernel_refused(f"adding {prefix} to the bridge {bridge.name}", error) from None
 
 
+def set_host_sysctls(item: Attachment) -> None:
+    for key, value in host_sysctls(item):
+        if sysctl.read(key) not in (value, ""):
+            sysctl.write(key, value)
+
+
 def host_sysctls(item: Attachment) -> list[tuple[str, str]]:
     """Forwarding, and on the bridge route_localnet, without which 127.0.0.1 cannot reach a published port."""
     wanted = []
     if item.is_gateway and item.address_of(4):
-        wanted += [("ipv4/ip_forward", "1"), (f"ipv4/conf/{item.bridge}/route_localnet", "1")]
+        wanted.append(("ipv4/ip_forward", "1"))
+        if item.bridge:
+            wanted.append((f"ipv4/conf/{item.bridge}/route_localnet", "1"))
     if item.is_gateway and item.address_of(6):
-        wanted += [(f"ipv6/conf/{item.bridge}/disable_ipv6", "0"), ("ipv6/conf/all/forwarding", "1")]
+        if item.own_link:
+            wanted.append((f"ipv6/conf/{item.bridge}/disable_ipv6", "0"))
+        wanted.append(("ipv6/conf/all/forwarding", "1"))
     return wanted
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 
 VERSION = "0.1.0"
+REFERENCE = "1.9.0"  # the release of the reference plugins whose keys the drop-in names know
 
 
 def main() -> None:
@@ -58,9 +59,14 @@ def run() -> int:
 
 
 def about() -> int:
+    """nerdctl reads the version of `firewall` from the first line to learn what it can do; the rest of the line must
+    be a semantic version (guessFirewallPluginVersion of its netutil package)."""
+    from .request import role_of
     from .spec import VERSIONS
 
-    sys.stderr.write(f"CNI nftcni plugin v{VERSION}\nCNI protocol versions supported: {', '.join(VERSIONS)}\n")
+    role = role_of(sys.argv[0])
+    title = f"{role} plugin v{REFERENCE}+nftcni.{VERSION}" if role else f"nftcni plugin v{VERSION}"
+    sys.stderr.write(f"CNI {title}\nCNI protocol versions supported: {', '.join(VERSIONS)}\n")
     return 0
 
 
@@ -74,6 +80,10 @@ def answer(verb: str) -> str:
     from .request import read_request
 
     request = read_request(verb)
+    if request.role and request.role != "bridge":
+        from .dropin import answer_as
+
+        return answer_as(request)
     if verb == "ADD":
         from .attach import add
 

@@ -74,7 +74,8 @@ def describe(item: Attachment) -> str:
     addresses = " ".join(str(lease.address) for lease in item.leases) or "no address"
     ports = " ".join(f"{mapping}->{mapping.container_port}" for mapping in item.mappings)
     state = "" if item.done else "  (ADD did not finish)"
-    return f"{item.ident}  {item.link}@{item.bridge}  {addresses}" + (f"  {ports}" if ports else "") + state
+    link = f"{item.link}@{item.bridge}" if item.own_link else f"(link not ours) {item.bridge}".rstrip()
+    return f"{item.ident}  {link}  {addresses}" + (f"  {ports}" if ports else "") + state
 
 
 def problems_of(host: Host) -> list[str]:
@@ -101,14 +102,17 @@ def repair(only_check: bool) -> int:
 
 def mend(host: Host) -> int:
     """The whole table in one transaction, then what each attachment needs on the host. 1 if something remains."""
-    from .links import finish_port, get_link
+    from .links import finish_port, get_link, set_host_sysctls
 
     items = host.rebuild_table()
     for item in items:
-        if get_link(host.rtnl, item.link) is None:
-            continue  # the container is gone; its DEL or a GC takes the rest away
-        host.ensure_bridge(item)
-        finish_port(host.rtnl, item)
+        if item.own_link:
+            if get_link(host.rtnl, item.link) is None:
+                continue  # the container is gone; its DEL or a GC takes the rest away
+            host.ensure_bridge(item)
+            finish_port(host.rtnl, item)
+        else:
+            set_host_sysctls(item)
         print(f"restored {describe(item)}")
     remaining = problems_of(host)
     for problem in remaining:

@@ -43,6 +43,7 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         dad=network.dad,
         link_up=network.link_up,
         delegate=network.ipam.delegate,
+        own_leases=not delegated,
     )
 
 

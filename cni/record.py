@@ -31,8 +31,9 @@ class Lease(Value):
 class Attachment(Value):
     """One interface of one container on one network. `mappings` all have a host address of their own family.
 
-    `sandbox` is CNI_NETNS as it was given, `delegate` the foreign IPAM plugin that holds the addresses, `done` whether
-    ADD came to its end.
+    `sandbox` is CNI_NETNS as it was given, `delegate` the foreign IPAM plugin that we called for the addresses, `done`
+    whether ADD came to its end. Without `own_link` somebody else's plugin made the interface, `bridge` is then the
+    host's link that leads to it, "" if there is none; without `own_leases` the addresses are not ours to lease.
     """
 
     network: str
@@ -55,6 +56,8 @@ class Attachment(Value):
     dad: bool = False
     link_up: bool = True
     delegate: str = ""
+    own_link: bool = True
+    own_leases: bool = True
     done: bool = False
 
     @property
@@ -76,7 +79,12 @@ class Attachment(Value):
     @property
     def leased(self) -> tuple[Address, ...]:
         """The addresses that are ours to lease; those of a foreign IPAM plugin are its own affair."""
-        return () if self.delegate else self.addresses
+        return self.addresses if self.own_leases else ()
+
+    @property
+    def in_table(self) -> bool:
+        """Whether it has elements at all; addresses leased for somebody else's plugin alone have none."""
+        return self.own_link or bool(self.mappings) or self.isolation
 
     def address_of(self, version: int) -> Address | None:
         """The container's first address of a family, the one its published ports lead to."""
@@ -85,7 +93,7 @@ class Attachment(Value):
     @property
     def gateways(self) -> tuple[Prefix, ...]:
         """The addresses that the bridge has because of this attachment."""
-        if not self.is_gateway:
+        if not self.is_gateway or not self.own_link:
             return ()
         found = {Prefix(lease.gateway, lease.address.length): None for lease in self.leases if lease.gateway}
         return tuple(found)
@@ -96,8 +104,11 @@ def attachment_key(ident: str) -> bytes:
     return digest("attachment", ident)
 
 
-FLAGS = ("is_gateway", "force_address", "ip_masq", "isolation", "port_isolation", "hairpin", "dad", "link_up", "done")
 TEXTS = ("network", "container", "ifname", "sandbox", "bridge", "delegate")
+FLAGS = (
+    *("is_gateway", "force_address", "ip_masq", "isolation", "port_isolation", "hairpin", "dad", "link_up"),
+    *("own_link", "own_leases", "done"),
+)
 
 
 def to_document(item: Attachment) -> dict[str, Any]:

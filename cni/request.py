@@ -22,6 +22,7 @@ DATA_DIR = "/run/nftcni"
 STDIN_LIMIT = 8 << 20  # bytes; 1000 port mappings are 0.1 MiB
 NAME_LIMIT = 80  # network: with the interface it must leave room for a container ID in a 128 character comment
 ID_LIMIT = 200  # container ID: it is part of a file name, whose limit is 255 bytes
+ROLES = ("bridge", "portmap", "firewall", "tuning", "host-local", "loopback")
 REQUIRED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
     "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
@@ -32,9 +33,11 @@ REQUIRED = {
 
 
 class Request(Value):
-    """`args` are the pairs of CNI_ARGS that mean something to us; `document` is stdin, an object, still as it came."""
+    """`role` is the reference plugin that the executable is called as, "" for its own name. `args` are the pairs of
+    CNI_ARGS that mean something to us; `document` is stdin, an object, still as it came."""
 
     verb: str
+    role: str
     container: str
     netns: str
     ifname: str
@@ -44,6 +47,12 @@ class Request(Value):
     network: str
     data_dir: str
     document: dict[str, Json]
+
+
+def role_of(program: str) -> str:
+    """Which reference plugin's place the executable takes: conf/install --drop-in links it under their names."""
+    name = os.path.basename(program)
+    return name if name in ROLES else ""
 
 
 def check_ifname(text: str) -> str:
@@ -87,6 +96,7 @@ def read_request(verb: str) -> Request:
         raise fields.fail("dataDir", "must be an absolute path")
     return Request(
         verb=verb,
+        role=role_of(sys.argv[0]),
         container=container,
         netns=os.environ.get("CNI_NETNS", ""),
         ifname=ifname,
@@ -156,10 +166,6 @@ def _parse_args(text: str) -> dict[str, str]:
     if unknown and pairs.get("IgnoreUnknown", "").lower() not in ("1", "true"):
         raise CniError(INVALID_ENVIRONMENT, f"CNI_ARGS: unknown key {unknown[0][:80]!r}, and no IgnoreUnknown=1")
     return known
-
-
-def verb_from_environment() -> str:
-    return os.environ.get("CNI_COMMAND", "")
 
 
 def write_document(text: str) -> None:

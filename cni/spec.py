@@ -92,11 +92,10 @@ def result_document(result: Result, version: str) -> dict[str, Any]:
         return _result_020(result, version)
     with_mtu = version == "1.1.0"
     numbered = version.startswith("0.")
-    document: dict[str, Any] = {
-        "cniVersion": version,
-        "interfaces": [_interface(item, with_mtu) for item in result.interfaces],
-        "ips": [_address(item, numbered) for item in result.ips],
-    }
+    document: dict[str, Any] = {"cniVersion": version}
+    if result.interfaces:
+        document["interfaces"] = [_interface(item, with_mtu) for item in result.interfaces]
+    document["ips"] = [_address(item, numbered) for item in result.ips]
     if result.routes:
         document["routes"] = [_route(item, with_mtu) for item in result.routes]
     dns = result.dns.document()

@@ -5,7 +5,7 @@
         attachments/<network>/<container>@<if>  the record, JSON (`record`)
         leases/<address>          -> identity   who has the address
         ports/<protocol>-<port>   -> <host address>=<identity>, or a file of such lines for several host addresses
-        bridges/<bridge>/<network>              networks with attachments there; `.created`, `.address-*`: ours to undo
+        bridges/<bridge>/<host link>            one for each attachment there; `.created`, `.address-*`: ours to undo
         last/<network>.<range set> -> address   where the next search begins
         pending                                 a record on its way in; whoever finds one rolls it back
         damaged/                                what could not be read
@@ -133,8 +133,9 @@ class State:
             files.point(item.ident, self.path("leases", str(address)))
         for mapping in item.mappings:
             self._claim(mapping.claim, f"{mapping.host_ip}={item.ident}")
-        os.makedirs(self.path("bridges", item.bridge), 0o700, exist_ok=True)
-        self._touch("bridges", item.bridge, item.network)
+        if item.bridge:
+            os.makedirs(self.path("bridges", item.bridge), 0o700, exist_ok=True)
+            self._touch("bridges", item.bridge, item.link)
         os.makedirs(self.path("attachments", item.network), 0o700, exist_ok=True)
         os.rename(self.path("pending"), self.record_path(item.ident))
 
@@ -143,26 +144,31 @@ class State:
         self._write("pending.update", item)
         os.rename(self.path("pending.update"), self.record_path(item.ident))
 
+    def shrink(self, before: Attachment, item: Attachment) -> None:
+        """Replaces a record by one that holds less. After a kill at any point the next `lock` frees the rest."""
+        self._write("pending", before)
+        self.update(item)
+        self._release(before, keep=item)
+        files.unlink(self.path("pending"))
+
     def forget(self, item: Attachment) -> None:
         """Frees what the record holds, then removes it. May be repeated after a kill."""
         self._release(item)
-        if not self._has_others(item):
-            files.unlink(self.path("bridges", item.bridge, item.network))
+        self._leave_bridge(item)
         files.unlink(self.record_path(item.ident))
         self.drop_empty(item.network)
+
+    def _leave_bridge(self, item: Attachment) -> None:
+        if item.bridge:
+            files.unlink(self.path("bridges", item.bridge, item.link))
+            files.rmdir(self.path("bridges", item.bridge))
 
     def drop_empty(self, network: str) -> None:
         """Removes what a kill inside `forget` may have left of a network without attachments."""
         files.rmdir(self.path("attachments", network))
 
     def _write(self, name: str, item: Attachment) -> None:
-        data = (dumps(to_document(item)) + "\n").encode("utf-8", "surrogateescape")
-        file = os.open(self.path(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            while data:
-                data = data[os.write(file, data) :]
-        finally:
-            os.close(file)
+        files.write(self.path(name), dumps(to_document(item)) + "\n")
 
     def _roll_back(self) -> None:
         try:
@@ -173,9 +179,9 @@ class State:
         else:
             before = self.load(item.ident)
             self._release(item, keep=before)
-            if before is None and files.rmdir(self.path("attachments", item.network)):
-                files.unlink(self.path("bridges", item.bridge, item.network))
-                files.rmdir(self.path("bridges", item.bridge))
+            if before is None or before.bridge != item.bridge:
+                self._leave_bridge(item)
+            files.rmdir(self.path("attachments", item.network))
         files.unlink(self.path("pending"))
 
     def _release(self, item: Attachment, keep: Attachment | None = None) -> None:
@@ -257,18 +263,14 @@ class State:
     # Bridges
 
     def is_last(self, item: Attachment) -> bool:
-        """No other attachment, of any network, is on this one's bridge."""
-        others = [name for name in self._names("bridges", item.bridge) if name[0] != "." and name != item.network]
-        return not others and not self._has_others(item)
-
-    def _has_others(self, item: Attachment) -> bool:
-        """Looks at two entries at most: a network may have a thousand."""
-        own = os.path.basename(self.record_path(item.ident))
-        try:
-            with os.scandir(self.path("attachments", item.network)) as entries:
-                return any(entry.name != own for entry in entries)
-        except FileNotFoundError:
+        """No other attachment, of any network, is on this one's bridge. Stops at the first: it may have a thousand."""
+        if not item.bridge:
             return False
+        try:
+            with os.scandir(self.path("bridges", item.bridge)) as entries:
+                return all(entry.name[0] == "." or entry.name == item.link for entry in entries)
+        except FileNotFoundError:
+            return True
 
     def note_bridge(self, bridge: str, fact: str) -> None:
         """Before we create the bridge (`created`) or give it an address (`address-...`): so that we may undo it."""
@@ -282,6 +284,19 @@ class State:
         for name in self._names("bridges", bridge):
             files.unlink(self.path("bridges", bridge, name))
         files.rmdir(self.path("bridges", bridge))
+
+    # What `tuning` found on an interface, for its DEL
+
+    def keep_settings(self, name: str, text: str) -> None:
+        """The first to be kept stays: a repeated ADD finds its own settings."""
+        os.makedirs(self.path("tuning"), 0o700, exist_ok=True)
+        if not os.path.lexists(self.path("tuning", name)):
+            files.write(self.path("tuning", name), text)
+
+    def take_settings(self, name: str) -> str:
+        text = files.read(self.path("tuning", name))
+        files.unlink(self.path("tuning", name))
+        return text
 
     def _touch(self, *parts: str) -> None:
         os.close(os.open(self.path(*parts), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -19,26 +19,35 @@ def status(request: Request) -> None:
     """Raises CniError 50 when no container could be attached, 51 when attached ones are cut off as well."""
     network = parse_network(request)
     host = Host(request.data_dir)
+    _refuse_unserved(host, request, {ranges[0].subnet.version for ranges in network.ipam.range_sets})
+    for ranges in network.ipam.range_sets:
+        refuse_exhausted(host, ranges)
+    kind = delegate_type(request)
+    if kind:
+        from .delegate import run_delegate
+
+        run_delegate(request, kind, "STATUS")
+
+
+def chained_status(request: Request) -> None:
+    """For `portmap` and `firewall`, which have no pool. Raises CniError 51."""
+    _refuse_unserved(Host(request.data_dir), request, {4})
+
+
+def _refuse_unserved(host: Host, request: Request, versions: set[int]) -> None:
     try:
-        degraded = _degraded(host, {ranges[0].subnet.version for ranges in network.ipam.range_sets})
-        if degraded:
-            raise CniError(NOT_READY_DEGRADED, degraded[0], "; ".join(degraded))
-        for ranges in network.ipam.range_sets:
-            _refuse_exhausted(host, ranges)
+        degraded = _degraded(host, versions)
         dropping = host.table.foreign_forward_drops()
     except OSError as error:
         raise kernel_refused(f"STATUS of {request.network}", error) from None
+    if degraded:
+        raise CniError(NOT_READY_DEGRADED, degraded[0], "; ".join(degraded))
     if dropping:
         raise CniError(
             NOT_READY_DEGRADED,
             f"forwarding is dropped by policy in {', '.join(dropping)}, which no other table can overrule",
             "nftcni doctor says how to let containers through",
         )
-    kind = delegate_type(request)
-    if kind:
-        from .delegate import run_delegate
-
-        run_delegate(request, kind, "STATUS")
 
 
 def _degraded(host: Host, versions: set[int]) -> list[str]:
@@ -53,7 +62,7 @@ def _degraded(host: Host, versions: set[int]) -> list[str]:
     return found
 
 
-def _refuse_exhausted(host: Host, ranges: tuple[Range, ...]) -> None:
+def refuse_exhausted(host: Host, ranges: tuple[Range, ...]) -> None:
     """Looks for one free address; only pools that could be full are counted at all."""
     size = sum(item.size for item in ranges)
     leased = host.state.leased()

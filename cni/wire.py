@@ -26,7 +26,7 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
-IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 27, 28, 29
+IFLA_TXQLEN, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 13, 27, 28, 29
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33  # MODE is hairpin
 VETH_INFO_PEER = 1
@@ -34,7 +34,7 @@ IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 8, 15
 RTAX_MTU, RTAX_ADVMSS = 2, 8
 IFA_F_NODAD = 0x02
-IFF_UP = 0x1
+IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST = 254, 4, 0, 253, 1
 FAMILY = {4: 2, 6: 10}  # AF_INET, AF_INET6
@@ -126,6 +126,17 @@ def set_port(index: int, hairpin: bool, isolated: bool) -> bytes:
 
 def set_up(index: int) -> bytes:
     return IFINFO.pack(0, 0, index, IFF_UP, IFF_UP)
+
+
+def tune(index: int, flags: dict[int, bool], mac: bytes, mtu: int, queue: int | None) -> bytes:
+    """`flags` are those to set or clear; b"", 0 and None leave MAC address, MTU and queue length as they are."""
+    mask = sum(flags)
+    body = IFINFO.pack(0, 0, index, sum(flag for flag, on in flags.items() if on), mask)
+    if mac:
+        body += attr(IFLA_ADDRESS, mac)
+    if mtu:
+        body += attr_u32(IFLA_MTU, mtu)
+    return body + (attr_u32(IFLA_TXQLEN, queue) if queue is not None else b"")
 
 
 def set_group(name: str, group: int) -> bytes:

@@ -23,12 +23,15 @@ def marker(key: bytes, ident: str = "") -> Element:
 
 def attachment_elements(item: Attachment) -> list[Element]:
     """The elements that are this attachment's alone; `attachments` comes first, so that a conflict is told apart."""
+    if not item.in_table:
+        return []
     ident = item.ident
     elements = [marker(item.key, ident)]
     for lease in item.leases:
         version, packed = lease.address.version, lease.address.address.packed
         own = f"own{version}"
-        elements.append(Element(own, pack(SETS[own][0], (packed, item.bridge)), b"", ident))
+        if item.bridge:
+            elements.append(Element(own, pack(SETS[own][0], (packed, item.bridge)), b"", ident))
         if item.ip_masq:
             elements.append(Element(f"masq{version}", packed, b"", ident))
     for mapping in item.mappings:
@@ -48,6 +51,8 @@ def attachment_elements(item: Attachment) -> list[Element]:
 
 def bridge_elements(bridge: str, isolation: bool) -> list[Element]:
     """The elements that every attachment of a bridge shares; they go with the bridge's last attachment."""
+    if not bridge:
+        return []
     name = pack((IFNAME,), (bridge,))
     elements = [Element("bridges", name), Element("same_net", name + name)]
     return [*elements, Element("isolated", name)] if isolation else elements

@@ -1,0 +1,64 @@
+"""prevResult: what the plugins before this one in a chain have made ("prevResult", SPEC.md). Pure.
+
+Chained plugins hand it on as it came; only what they need of it is read here.
+"""
+
+from __future__ import annotations
+
+from .errors import INVALID_CONFIG, CniError
+from .fields import Fields
+from .ip import Prefix, parse_prefix
+from .request import Request
+from .value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .jsontext import Json
+
+
+class Previous(Value):
+    """`addresses` are those of the container's interface CNI_IFNAME, `host_link` the host's way to it: the bridge, or
+    the host end of a pair; "" where there is none (macvlan). `document` is the whole of it."""
+
+    addresses: tuple[Prefix, ...]
+    host_link: str
+    document: dict[str, Json]
+
+
+def parse_previous(request: Request) -> Previous:
+    """Raises CniError code 7 without a prevResult, or for one that is no result."""
+    fields = Fields(request.document)
+    if not fields.has("prevResult"):
+        raise CniError(INVALID_CONFIG, f"prevResult: {request.verb} needs the result of the plugins before this one")
+    document = fields.raw("prevResult")
+    previous = fields.section("prevResult")
+    assert isinstance(document, dict), "section has checked it"
+    whole = {**document, "cniVersion": request.version}
+    return Previous(addresses_of(previous, request.ifname), _host_link(previous), whole)
+
+
+def addresses_of(previous: Fields, ifname: str) -> tuple[Prefix, ...]:
+    """In any version's shape. An address without an interface index belongs to every interface."""
+    interfaces = list(previous.sections("interfaces"))
+    found = []
+    for entry in previous.sections("ips"):
+        prefix = entry.parsed("address", parse_prefix)
+        if prefix is None:
+            raise entry.fail("address", "is required")
+        if entry.has("interface"):
+            owner = interfaces[entry.number("interface", 0, 0, max(len(interfaces) - 1, 0))] if interfaces else None
+            if owner is not None and not (owner.text("name") == ifname and owner.text("sandbox")):
+                continue
+        found.append(prefix)
+    for key in ("ip4", "ip6"):
+        prefix = previous.section(key).parsed("ip", parse_prefix)
+        if prefix is not None:
+            found.append(prefix)
+    return tuple(found)
+
+
+def _host_link(previous: Fields) -> str:
+    for entry in previous.sections("interfaces"):
+        if not entry.text("sandbox"):
+            return entry.text("name")
+    return ""
