@@ -1,0 +1,82 @@
+"""The read-only stand-in for iptables: what nerdctl reads from it, and that it refuses everything else.
+
+The command lines are those of go-iptables 0.8 and nerdctl 2.3 (pkg/portutil/iptable, pkg/ocihook).
+"""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from support.scratch import CHECKOUT, Host, network, port
+
+PORTS = [port(8080, 80), port(5353, 53, "udp", "127.0.0.1"), port(9000, 9, "sctp", "::")]
+
+
+def iptables(host: Host, *words: str, name: str = "iptables") -> subprocess.CompletedProcess[str]:
+    link = host.file(f"/run/{name}")
+    if not link.is_symlink():
+        link.symlink_to(CHECKOUT / "conf" / "iptables-answers")
+    return host.call(f"/run/{name}", *words)
+
+
+def test_version_is_one_that_go_iptables_reads(host: Host) -> None:
+    done = iptables(host, "--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("iptables v1.8.9 (nf_tables)")
+
+
+def test_no_table_means_no_ports(host: Host) -> None:
+    assert iptables(host, "-t", "nat", "-S", "CNI-HOSTPORT-DNAT", "1", "--wait").returncode == 0
+    assert iptables(host, "-t", "nat", "-S", "CNI-HOSTPORT-DNAT", "--wait").stdout == "-N CNI-HOSTPORT-DNAT\n"
+
+
+def test_published_ports_are_listed_by_family_with_their_host_addresses(host: Host) -> None:
+    host.add(network("net0", "10.88.0.0/24", "fd00:88::/64", ports=PORTS))
+    lines = iptables(host, "-t", "nat", "-S", "CNI-HOSTPORT-DNAT", "--wait").stdout.splitlines()
+    assert lines[0] == "-N CNI-HOSTPORT-DNAT"
+    assert sorted(lines[1:]) == [
+        "-A CNI-HOSTPORT-DNAT -d 127.0.0.1/32 -p udp -m udp --dport 5353 -j DNAT --to-destination 10.88.0.2:53",
+        "-A CNI-HOSTPORT-DNAT -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.88.0.2:80",
+    ]
+    lines6 = iptables(host, "-t", "nat", "-S", "CNI-HOSTPORT-DNAT", name="ip6tables").stdout.splitlines()
+    assert sorted(lines6[1:]) == [
+        "-A CNI-HOSTPORT-DNAT -p sctp -m sctp --dport 9000 -j DNAT --to-destination [fd00:88::2]:9",
+        "-A CNI-HOSTPORT-DNAT -p tcp -m tcp --dport 8080 -j DNAT --to-destination [fd00:88::2]:80",
+    ]
+
+
+@pytest.mark.parametrize("table", ["nat", "filter", "mangle"])
+def test_whole_listings_hold_no_container_id_that_nerdctl_would_delete_rules_by(host: Host, table: str) -> None:
+    host.add(network(ports=PORTS[:1]), container="f00dfeed")
+    done = iptables(host, "-t", table, "-S")
+    assert done.returncode == 0
+    assert "-P OUTPUT ACCEPT" in done.stdout.splitlines()
+    assert "f00dfeed" not in done.stdout
+
+
+@pytest.mark.parametrize("chain", ["CNI-DN-0123456789abcdef", "DOCKER"])
+def test_unknown_chains_do_not_exist(host: Host, chain: str) -> None:
+    done = iptables(host, "-t", "nat", "-S", chain, "1", "--wait")
+    assert done.returncode == 1
+    assert "No chain/target/match by that name" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-t", "nat", "-A", "POSTROUTING", "-j", "MASQUERADE"),
+        ("-t", "nat", "-X", "CNI-0123"),
+        ("-F",),
+        ("-t", "nat", "-C", "POSTROUTING", "-j", "ACCEPT"),
+        ("-P", "FORWARD", "DROP"),
+        (),
+    ],
+)
+def test_changes_are_refused_with_what_to_do_instead(host: Host, words: tuple[str, ...]) -> None:
+    before = host.run("nft", "-j", "list", "ruleset")
+    done = iptables(host, *words)
+    assert done.returncode == 2
+    assert "nftcni" in done.stderr
+    assert "nft" in done.stderr
+    assert host.run("nft", "-j", "list", "ruleset") == before
