@@ -1,0 +1,286 @@
+"""conf/install on a scratch host whose /etc, /usr and /opt take changes without the machine seeing them; the conflists.
+
+What is on that host is compared file by file, with `find` as the oracle. Getting packages from a distribution is not
+tested here: the packages are there, or made to be missing where nothing can install them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.scratch import CHECKOUT, PLUGIN, Host
+from support.traffic import Server, ask
+
+# The reference plugins, networks and iptables of the machine are not those of a fresh host.
+FRESH = """
+mkdir /run/layers && mount -t tmpfs layers /run/layers
+for folder in etc usr; do
+    mkdir -p /run/layers/$folder /run/layers/$folder.work
+    mount -t overlay -o lowerdir=/$folder,upperdir=/run/layers/$folder,workdir=/run/layers/$folder.work over /$folder
+done
+mount -t tmpfs empty /opt
+rm -rf /etc/cni /usr/local/lib/nftcni /usr/local/sbin/nftcni /usr/local/lib/systemd /etc/systemd/system/*.wants/nftcni*
+rm -f /usr/sbin/ip*tables* /usr/bin/ip*tables* /usr/local/sbin/ip*tables*
+"""
+BIN, NETWORKS, LIB = "/opt/cni/bin", "/etc/cni/net.d", "/usr/local/lib/nftcni"
+DROP_IN = ["bridge", "firewall", "host-local", "loopback", "portmap", "tuning"]
+CONFLISTS = sorted(path.stem for path in (CHECKOUT / "conf").glob("*.conflist"))
+
+
+@pytest.fixture
+def fresh(host: Host) -> Iterator[Host]:
+    host.run("sh", "-ec", FRESH)
+    yield host
+
+
+def install(host: Host, *words: str, status: int = 0, checkout: Path = CHECKOUT, by: tuple[str, ...] = ()) -> str:
+    """What conf/install said, on stdout and then stderr."""
+    done = host.call(*by, "sh", str(checkout / "conf" / "install"), *words)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def tree(host: Host, *folders: str) -> list[str]:
+    """Every file with its kind, mode, size, link target and time of change; folders without a time."""
+    places = folders or ("/etc", "/usr/local", "/opt")
+    lines = host.run("find", *places, "-type", "d", "-printf", "%p %m\n", "-o", "-printf", "%p %y %m %s %l %T@\n")
+    return sorted(lines.splitlines())
+
+
+def write(host: Host, path: str, text: str, mode: int = 0o755) -> None:
+    host.run("mkdir", "-p", str(Path(path).parent))
+    host.file(path).write_text(text)
+    host.file(path).chmod(mode)
+
+
+def read_conflist(host: Host, name: str) -> Any:
+    return json.loads(host.file(f"{NETWORKS}/{name}.conflist").read_text())
+
+
+def as_runtime(conflist: Any, ports: list[Any]) -> Any:
+    """The plugin object as libcni delivers it: version and name put in, and only the capabilities that it declares."""
+    plugin = dict(conflist["plugins"][0])
+    offered = {"portMappings": ports}
+    declared = plugin.pop("capabilities", {})
+    delivered = {key: value for key, value in offered.items() if declared.get(key) and value}
+    plugin.update(cniVersion=conflist["cniVersion"], name=conflist["name"])
+    return {**plugin, "runtimeConfig": delivered} if delivered else plugin
+
+
+# The conflists
+
+
+@pytest.mark.parametrize("name", CONFLISTS)
+def test_each_conflist_makes_a_network(host: Host, name: str) -> None:
+    conflist = json.loads((CHECKOUT / "conf" / f"{name}.conflist").read_text())
+    assert conflist["cniVersion"] == "1.0.0", "what every runtime of today understands"
+    check_network(host, conflist)
+
+
+@pytest.mark.parametrize("subnets", [["10.244.1.0/24"], ["10.244.1.0/24", "fd00:244:1::/64"]], ids=["v4", "dual"])
+def test_the_template_of_containerd_makes_a_network(host: Host, subnets: list[str]) -> None:
+    text = (CHECKOUT / "conf" / "podcidr.template").read_text()
+    start, end = text.index("[{{range"), text.index("{{end}}]") + len("{{end}}]")
+    ranges = [[{"subnet": subnet}] for subnet in subnets]
+    rendered = json.loads(text[:start] + json.dumps(ranges) + text[end:])
+    check_network(host, rendered)
+
+
+def check_network(host: Host, conflist: Any, plugin: str = PLUGIN) -> None:
+    """One container publishes a port if the network can, a second one and the host reach it by all its addresses."""
+    publishing = as_runtime(conflist, [{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}])
+    plain = as_runtime(conflist, [])
+    before = host.snapshot()
+    result = host.add(publishing, "one", plugin=plugin)
+    host.add(plain, "two", plugin=plugin)
+    one, two = host.namespaces
+    addresses = [entry["address"].split("/")[0] for entry in result["ips"]]
+    assert len(addresses) == len(plain["ipam"]["ranges"])
+    with Server(one, 80):
+        for address in addresses:
+            assert ask(two, address, 80).startswith("one ")
+            assert ask(host, address, 80).startswith("one ")
+        expected = "one" if "runtimeConfig" in publishing else "refused"
+        assert ask(host, "127.0.0.1", 8080).split()[0] == expected
+    assert host.cni("CHECK", {**publishing, "prevResult": result}, "one", plugin=plugin).status == 0
+    host.delete(publishing, "one", plugin=plugin)
+    host.delete(plain, "two", plugin=plugin)
+    assert host.snapshot() == before
+
+
+def test_the_networks_of_the_conflists_do_not_overlap() -> None:
+    """A host may have all of them: each has a name, a bridge and subnets of its own."""
+    lists = [json.loads((CHECKOUT / "conf" / f"{name}.conflist").read_text()) for name in CONFLISTS]
+    assert len(lists) >= 4
+    plugins = [item["plugins"][0] for item in lists]
+    subnets = [entry[0]["subnet"] for plugin in plugins for entry in plugin["ipam"]["ranges"]]
+    for values in ([item["name"] for item in lists], [plugin["bridge"] for plugin in plugins], subnets):
+        assert len(set(values)) == len(values)
+
+
+# Installing
+
+
+def test_an_installed_plugin_serves_containers_and_was_compiled(fresh: Host) -> None:
+    install(fresh)
+    before = tree(fresh)
+    check_network(fresh, read_conflist(fresh, "nerdctl-bridge"), f"{BIN}/nftcni")
+    assert tree(fresh) == before, "a plugin that compiles its modules when it runs was not compiled before"
+    sources = {path.split()[0] for path in before if path.split()[0].endswith(".py") and LIB in path}
+    compiled = [path for path in before if ".pyc " in path and LIB in path]
+    assert len(sources) > 20 and len(compiled) == len(sources)
+    assert fresh.run("nftcni", "--version").startswith("nftcni ")
+
+
+def test_a_second_run_changes_nothing_but_files_times(fresh: Host) -> None:
+    def content() -> list[str]:
+        lines = fresh.run("find", BIN, NETWORKS, LIB, "-printf", "%p %y %m %l\n")
+        files = fresh.run("sh", "-c", f"find {BIN} {NETWORKS} {LIB} -type f ! -name manifest | xargs sha256sum")
+        manifest = fresh.file(f"{LIB}/manifest").read_text()
+        return sorted([*lines.splitlines(), *files.splitlines(), *manifest.splitlines()])
+
+    install(fresh)
+    before = content()
+    said = install(fresh)
+    assert content() == before
+    assert "is there already" in said
+
+
+def test_uninstall_leaves_nothing(fresh: Host) -> None:
+    before = tree(fresh)
+    install(fresh, "--drop-in")
+    check_network(fresh, read_conflist(fresh, "nerdctl-bridge"), f"{BIN}/nftcni")
+    install(fresh, "--conflist", "10-nftcni", "--bin-dir", "/opt/other")
+    assert tree(fresh) != before
+    install(fresh, "--uninstall")
+    assert tree(fresh) == before
+    assert "nftcni" not in fresh.run("nft", "list", "ruleset")
+    assert not fresh.file("/run/nftcni").exists()
+    assert "nothing is installed" in install(fresh, "--uninstall", status=1)
+
+
+def test_uninstall_waits_for_the_last_container(fresh: Host) -> None:
+    install(fresh)
+    config = as_runtime(read_conflist(fresh, "nerdctl-bridge"), [])
+    fresh.add(config, "one", plugin=f"{BIN}/nftcni")
+    before = tree(fresh)
+    said = install(fresh, "--uninstall", status=1)
+    assert "bridge/one/eth0" in said
+    assert tree(fresh) == before
+    fresh.delete(config, "one", plugin=f"{BIN}/nftcni")
+    install(fresh, "--uninstall")
+
+
+def test_uninstall_keeps_what_was_changed_since(fresh: Host) -> None:
+    install(fresh)
+    place = f"{NETWORKS}/nerdctl-bridge.conflist"
+    write(fresh, place, "mine")
+    said = install(fresh, "--uninstall")
+    assert f"left {place}" in said and f"left {NETWORKS}: not empty" in said
+    assert fresh.file(place).read_text() == "mine"
+    assert not fresh.file(BIN).exists()
+
+
+def test_a_network_that_is_there_is_left_alone(fresh: Host) -> None:
+    write(fresh, f"{NETWORKS}/87-other.conflist", "{}")
+    install(fresh)
+    assert fresh.run("ls", NETWORKS).split() == ["87-other.conflist"]
+    install(fresh, "--conflist", "podman-nftcni")
+    assert fresh.run("ls", NETWORKS).split() == ["87-other.conflist", "podman-nftcni.conflist"]
+
+
+def test_newer_code_replaces_the_stub_and_keeps_the_code_that_may_run(fresh: Host, tmp_path: Path) -> None:
+    for folder in ("cni", "nft", "conf"):
+        shutil.copytree(CHECKOUT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    main = tmp_path / "cni" / "main.py"
+    original = main.read_text()
+    stub = fresh.file(f"{BIN}/nftcni")
+    folders = []
+    for version in ("7.0.1", "7.0.2", "7.0.3"):
+        held = stub.open() if folders else None
+        main.write_text(original.replace('VERSION = "', f'VERSION = "{version}+', 1))
+        install(fresh, checkout=tmp_path)
+        assert fresh.run("nftcni", "--version").startswith(f"nftcni {version}+")
+        folders.append(stub.read_text().split('"')[1])
+        if held:
+            with held:  # by rename: the file that a runtime had open is whole
+                assert folders[-2] in held.read()
+    kept = fresh.run("find", LIB, "-mindepth", "1", "-maxdepth", "1", "-type", "d").split()
+    assert sorted(kept) == sorted(folders[1:])
+
+
+# Drop-in names and answers to iptables
+
+
+def test_drop_in_links_every_name(fresh: Host) -> None:
+    install(fresh, "--drop-in", "--bin-dir", "/opt/nftcni/bin")
+    links = fresh.run("find", "/opt/nftcni/bin", "-type", "l", "-printf", "%f %l\n")
+    assert sorted(links.splitlines()) == [f"{name} nftcni" for name in DROP_IN]
+    for name in DROP_IN:
+        answer = json.loads(fresh.cni("VERSION", {"cniVersion": "1.0.0"}, plugin=f"/opt/nftcni/bin/{name}").stdout)
+        assert "1.0.0" in answer["supportedVersions"]
+
+
+def test_drop_in_never_covers_another_plugin_unless_told(fresh: Host) -> None:
+    write(fresh, f"{BIN}/portmap", "the reference one")
+    before = tree(fresh)
+    assert f"{BIN}/portmap is there" in install(fresh, "--drop-in", status=1)
+    assert tree(fresh) == before
+    install(fresh, "--drop-in", "--force")
+    assert fresh.run("readlink", f"{BIN}/portmap") == "nftcni\n"
+    install(fresh, "--uninstall")
+    assert tree(fresh) == before
+
+
+def test_answers_to_iptables_only_where_there_is_none(fresh: Host) -> None:
+    install(fresh, "--iptables-answers")
+    assert fresh.run("iptables", "--version").startswith("iptables v1.")
+    assert fresh.run("readlink", "-f", "/usr/local/sbin/ip6tables").startswith(LIB)
+    install(fresh)  # a newer version later: the links follow
+    install(fresh, "--uninstall")
+    for folder in ("/usr/sbin", "/usr/local/sbin"):
+        write(fresh, f"{folder}/iptables", "#!/bin/sh\necho a real one\n")
+        before = tree(fresh)
+        said = install(fresh, "--iptables-answers", "--force", status=1)
+        assert f"{folder}/iptables" in said
+        assert tree(fresh) == before
+        fresh.file(f"{folder}/iptables").unlink()
+
+
+# Refusals
+
+
+OLD_PYTHON = "printf '#!/bin/sh\\nexit 1\\n' > /run/old; chmod 755 /run/old; mv /run/old /usr/bin/python3"
+REFUSALS: dict[str, tuple[list[str], str]] = {  # what it says: its arguments, what is done to the host before
+    "needs a value": (["--bin-dir"], ""),
+    "no conf/nonesuch.conflist": (["--conflist", "nonesuch"], ""),
+    "/opt/cni/bin/nftcni is there": ([], "mkdir -p /opt/cni/bin; echo theirs > /opt/cni/bin/nftcni"),
+    "/usr/local/sbin/nftcni is there": ([], "echo theirs > /usr/local/sbin/nftcni"),
+    "holds something else": (["--lib-dir", "/opt/theirs"], "mkdir -p /opt/theirs/things"),
+    "is not a folder": (["--conf-dir", "/opt/file"], "touch /opt/file"),
+    "only letters": (["--bin-dir", "/opt/a b"], ""),
+    "needs /usr/bin/python3": ([], "rm /usr/bin/python3"),
+    "needs Python 3.9": ([], OLD_PYTHON),
+    "missing: nftables": ([], "rm -r /usr/lib/python3/dist-packages/nftables; rm -f /usr/bin/apt-get"),
+}
+
+
+@pytest.mark.parametrize("words", REFUSALS)
+def test_a_refusal_says_why_and_changes_nothing(fresh: Host, words: str) -> None:
+    arguments, preparation = REFUSALS[words]
+    fresh.run("sh", "-ec", preparation)
+    before = tree(fresh)
+    said = install(fresh, *arguments, status=1)
+    assert words in said
+    assert tree(fresh) == before
+
+
+def test_only_root_may_install(fresh: Host) -> None:
+    before = tree(fresh)
+    assert "needs root" in install(fresh, status=1, by=("unshare", "--user"))
+    assert tree(fresh) == before
