@@ -2,8 +2,8 @@
 
 nerdctl execs `iptables` before `run -p` to learn which host ports are taken (ReadIPTables in its pkg/portutil) and
 gives up where there is none. conf/install --iptables-answers puts this in its place on hosts without iptables. It knows
-the listings of the built-in chains, all empty, and of the chain that the reference portmap keeps its ports in. They have
-no container IDs, for nerdctl tries to delete rules that hold one. Every change is refused.
+the listings of the built-in chains, all empty, and of the chain that the reference portmap keeps its ports in, without
+container IDs, for nerdctl tries to delete rules that hold one. Every change is refused.
 """
 
 from __future__ import annotations

@@ -135,8 +135,18 @@ class Host:
             if "created" not in facts and f"address-{prefix}" not in facts and prefix not in self.addresses(bridge):
                 self.state.note_bridge(item.bridge, f"address-{prefix}")
 
-        ready_bridge(self.rtnl, bridge, item, note)
+        added = ready_bridge(self.rtnl, bridge, item, note)
+        if added and item.force_address:
+            self._take_conflicting(bridge, added)
         return bridge
+
+    def _take_conflicting(self, bridge: Link, added: list[Prefix]) -> None:
+        """`forceAddress` of the reference plugin: any other IPv4 address gives way, an IPv6 one if the subnets meet."""
+        for prefix in self.addresses(bridge):
+            for new in added:
+                meets = prefix.address in new.network or new.address in prefix.network
+                if prefix != new and prefix.version == new.version and (new.version == 4 or meets):
+                    self._take_address(bridge, prefix)
 
     def addresses(self, link: Link) -> list[Prefix]:
         """The addresses of one link of the host. A listing: not for the common path."""

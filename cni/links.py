@@ -114,19 +114,23 @@ def check_bridge(link: Link) -> None:
         )
 
 
-def ready_bridge(rtnl: Netlink, bridge: Link, item: Attachment, note: Callable[[Prefix], None]) -> None:
-    """Up, with its gateway addresses and sysctls. `note(address)` is told before an address is added."""
+def ready_bridge(rtnl: Netlink, bridge: Link, item: Attachment, note: Callable[[Prefix], None]) -> list[Prefix]:
+    """Up, with its gateway addresses and sysctls. `note(address)` is told before an address is added; returns those
+    that were not there before."""
     if not bridge.up:
         rtnl.ask(wire.RTM_NEWLINK, wire.set_up(bridge.index))
     set_host_sysctls(item)
+    added = []
     for prefix in item.gateways:
         try:
             note(prefix)
             flags = wire.IFA_F_NODAD if prefix.version == 6 else 0
             rtnl.ask(wire.RTM_NEWADDR, wire.address(bridge.index, prefix, flags), wire.CREATE)
+            added.append(prefix)
         except OSError as error:
             if error.errno != errno.EEXIST:
                 raise kernel_refused(f"adding {prefix} to the bridge {bridge.name}", error) from None
+    return added
 
 
 def set_host_sysctls(item: Attachment) -> None:
