@@ -1,4 +1,4 @@
-"""Scratch hosts: network and mount namespaces of their own, in which the plugin may do what it likes to links and tables.
+"""Scratch hosts: network and mount namespaces of their own, where the plugin may do what it likes to links and tables.
 
 Here lives everything that makes a host, its containers and its neighbours, and that calls the plugin as a runtime does.
 Sending traffic is `traffic`; what a test compares with is the kernel, by `ip -j`, `nft -j` and /proc.
