@@ -6,6 +6,10 @@ import gc
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .request import Request
+
 VERSION = "0.1.0"
 REFERENCE = "1.9.0"  # the release of the reference plugins whose keys the drop-in names know
 
@@ -30,32 +34,42 @@ def run() -> int:
         return operate(sys.argv[1:])
     if not verb:
         return about()
-    from .errors import INTERNAL, CniError
+    text, status = answer(verb)
+    if text:
+        from .request import write_document
 
+        write_document(text)
+    return status
+
+
+def answer(verb: str) -> tuple[str, int]:
+    """The document for stdout, "" for none, and the exit status. Whatever happens, the runtime gets a CNI answer."""
+    from .errors import INTERNAL, CniError
+    from .spec import NEWEST
+
+    version = NEWEST  # until the configuration says which one the runtime speaks
     try:
-        text = answer(verb)
+        if verb == "VERSION":
+            return answer_version(), 0
+        from .request import read_request
+
+        request = read_request(verb)
+        version = request.version
+        return perform(request), 0
     except CniError as error:
         refusal = error
     except RecursionError:
         refusal = CniError(INTERNAL, "the configuration is nested too deeply")
-    except Exception as error:  # a defect of ours: the runtime still gets a proper answer
+    except Exception as error:  # a defect of ours
         from traceback import format_exc
 
         last = format_exc().strip().splitlines()[-3:]
         place = " | ".join(line.strip() for line in last)
         refusal = CniError(INTERNAL, f"{verb}: unexpected {type(error).__name__}: {error}", place)
-    else:
-        if text:
-            from .request import write_document
-
-            write_document(text)
-        return 0
     from .jsontext import dumps
-    from .request import write_document
-    from .spec import NEWEST, error_document
+    from .spec import error_document
 
-    write_document(dumps(error_document(refusal, NEWEST)))
-    return 1
+    return dumps(error_document(refusal, version)), 1
 
 
 def about() -> int:
@@ -70,22 +84,33 @@ def about() -> int:
     return 0
 
 
-def answer(verb: str) -> str:
-    """The document for stdout, "" for none. Raises CniError."""
-    from .jsontext import dumps
-    from .spec import NEWEST, result_document, version_document
+def answer_version() -> str:
+    """Echoes the version asked in, as the specification says ("VERSION"); libcni's own plugins never read stdin, so
+    whatever else stands there is passed over."""
+    from .jsontext import dumps, loads
+    from .spec import NEWEST, VERSIONS, version_document
 
-    if verb == "VERSION":
-        return dumps(version_document(NEWEST))
-    from .request import read_request
+    asked: object = None
+    if not os.isatty(0):
+        try:
+            document = loads(os.read(0, 1 << 16).decode())
+            asked = document.get("cniVersion") if isinstance(document, dict) else None
+        except (OSError, ValueError):
+            asked = None
+    return dumps(version_document(asked if isinstance(asked, str) and asked in VERSIONS else NEWEST))
 
-    request = read_request(verb)
+
+def perform(request: Request) -> str:
+    """One verb but VERSION: its document, "" for none. Raises CniError."""
+    verb = request.verb
     if request.role and request.role != "bridge":
         from .dropin import answer_as
 
         return answer_as(request)
     if verb == "ADD":
         from .attach import add
+        from .jsontext import dumps
+        from .spec import result_document
 
         return dumps(result_document(add(request), request.version))
     if verb == "DEL":
