@@ -129,11 +129,15 @@ class Host:
             raise CniError(IO_FAILURE, f"the bridge {item.bridge} disappeared while it was set up", "try again")
         check_bridge(link)
         bridge = link
+        adopted = not self.state.has_fact(item.bridge, "created")
+        if adopted and self.state.is_last(item):
+            # Otherwise the kernel gives it the lowest address of its ports, ours included, and takes it away again.
+            self.rtnl.ask(wire.RTM_NEWLINK, wire.tune(bridge.index, {}, bridge.mac, 0, None))
 
         def note(prefix: Prefix) -> None:
-            facts = self.state.bridge_facts(item.bridge)
-            if "created" not in facts and f"address-{prefix}" not in facts and prefix not in self.addresses(bridge):
-                self.state.note_bridge(item.bridge, f"address-{prefix}")
+            fact = f"address-{prefix}"
+            if adopted and not self.state.has_fact(item.bridge, fact) and prefix not in self.addresses(bridge):
+                self.state.note_bridge(item.bridge, fact)
 
         added = ready_bridge(self.rtnl, bridge, item, note)
         if added and item.force_address:

@@ -120,5 +120,11 @@ def parse_mac(text: str) -> bytes:
     return mac
 
 
+def link_local(mac: bytes) -> Prefix:
+    """The IPv6 address that the kernel derives from a MAC address (RFC 4291, appendix A)."""
+    interface = bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
+    return Prefix(Address(6, 0xFE80 << 112 | int.from_bytes(interface, "big")), 64)
+
+
 def format_mac(mac: bytes) -> str:
     return mac.hex(":")

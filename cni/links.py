@@ -10,7 +10,7 @@ import os
 
 from . import sysctl, wire
 from .errors import IFNAME_TAKEN, INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
-from .ip import Prefix
+from .ip import Prefix, link_local
 from .names import derived_mac
 from .netlink import KernelError, Netlink, is_missing
 from .netns import Inside
@@ -93,16 +93,21 @@ def bridge_mac(name: str) -> bytes:
 def create_bridge(rtnl: Netlink, name: str, mtu: int) -> None:
     """With a MAC address of its own: otherwise it takes, and changes with, the lowest of its ports'.
 
-    Without duplicate address detection: while the bridge's link-local address is tentative, up to two seconds after the
-    first container came, the kernel asks for no neighbour and so forwards no IPv6 (ndisc_send_ns, ipv6_get_lladdr).
+    With its link-local address at once: until the kernel has made one in its own time, and while that is tentative, up
+    to two seconds after the first container came, it asks for no neighbour and so forwards no IPv6 (ndisc_send_ns,
+    ipv6_get_lladdr).
     """
+    mac = bridge_mac(name)
     try:
-        rtnl.ask(wire.RTM_NEWLINK, wire.new_bridge(name, bridge_mac(name), mtu), wire.CREATE)
+        rtnl.ask(wire.RTM_NEWLINK, wire.new_bridge(name, mac, mtu), wire.CREATE)
     except OSError as error:
         if error.errno != errno.EEXIST:
             raise kernel_refused(f"creating the bridge {name}", error) from None
     for key in ("accept_ra", "accept_dad"):
         sysctl.write(f"ipv6/conf/{name}/{key}", "0")
+    link = get_link(rtnl, name)
+    if link is not None and sysctl.read(f"ipv6/conf/{name}/disable_ipv6") == "0":
+        _repeatable(rtnl, wire.RTM_NEWADDR, wire.address(link.index, link_local(mac), wire.IFA_F_NODAD), name)
 
 
 def check_bridge(link: Link) -> None:

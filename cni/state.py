@@ -277,7 +277,11 @@ class State:
         os.makedirs(self.path("bridges", bridge), 0o700, exist_ok=True)
         self._touch("bridges", bridge, "." + fact.replace("/", "%"))
 
+    def has_fact(self, bridge: str, fact: str) -> bool:
+        return os.path.lexists(self.path("bridges", bridge, "." + fact.replace("/", "%")))
+
     def bridge_facts(self, bridge: str) -> list[str]:
+        """All of them, by a listing: only for a bridge's last attachment."""
         return [name[1:].replace("%", "/") for name in self._names("bridges", bridge) if name.startswith(".")]
 
     def forget_bridge(self, bridge: str) -> None:

@@ -31,6 +31,7 @@ OFTEN, WHILE = 3, 10.0
 
 def follow() -> int:
     """Until it is interrupted. One line on stdout for everything it does or decides not to do."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a journal must not wait for a full block
     events = Netlink(NETLINK_NETFILTER)
     events.join(NFNLGRP_NFTABLES)
     watcher = Watcher()
@@ -116,4 +117,3 @@ def _is_missing() -> bool:
 
 def say(message: str) -> None:
     sys.stdout.write(f"nftcni watch: {message}\n")
-    sys.stdout.flush()

@@ -177,10 +177,18 @@ class Host(Namespace):
         other = self.container(name)
         self.run("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", name)
         v4, v6 = f"198.51.{99 + number}.", f"2001:db8:{99 + number}::"
+        # A cable that was plugged in long ago: no address is tentative, and both ends know each other.
+        for place, link in ((self, f"to-{name}"), (other, "eth0")):
+            place.set_sysctl(f"ipv6/conf/{link}/accept_dad", "0")
         for run, link, last in ((self.run, f"to-{name}", "1"), (other.run, "eth0", "2")):
             run("ip", "addr", "add", f"{v4}{last}/24", "dev", link)
             run("ip", "addr", "add", f"{v6}{last}/64", "dev", link, "nodad")
             run("ip", "link", "set", link, "up")
+        for place, link, far, mac in (
+            (self, f"to-{name}", f"{v6}2", other.link("eth0")["address"]),
+            (other, "eth0", f"{v6}1", self.link(f"to-{name}")["address"]),
+        ):
+            place.run("ip", "neigh", "replace", far, "lladdr", mac, "dev", link, "nud", "permanent")
         other.run("ip", "link", "set", "lo", "up")
         return other
 
@@ -262,7 +270,7 @@ class Host(Namespace):
 
     def links(self) -> list[Json]:
         """All links with what makes them what they are; numbers that only the kernel gives are left out."""
-        keys = ("ifname", "mtu", "master", "address", "operstate", "link_type")
+        keys = ("ifname", "mtu", "master", "address", "link_type")
         return [{key: item.get(key) for key in keys} for item in self.json("ip", "-j", "link")]
 
     def snapshot(self) -> dict[str, Json]:
@@ -279,7 +287,8 @@ class Host(Namespace):
     def routes(self) -> list[str]:
         """Link-local and multicast ones come and go with the kernel's duplicate address detection."""
         lines = self.run("ip", "route", "show", "table", "all") + self.run("ip", "-6", "route", "show", "table", "all")
-        return sorted(line for line in lines.splitlines() if "fe80:" not in line and "multicast" not in line)
+        kept = [line for line in lines.splitlines() if "fe80:" not in line and "multicast" not in line]
+        return sorted(line.replace("linkdown", "").strip() for line in kept)
 
     def flows(self) -> list[str]:
         """Connections in the tracker that lead through a published port, without their timers and counters."""
