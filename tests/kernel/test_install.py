@@ -123,6 +123,11 @@ def test_the_networks_of_the_conflists_do_not_overlap() -> None:
         assert len(set(values)) == len(values)
 
 
+def test_the_readme_explains_the_packaged_conflist() -> None:
+    shown = (CHECKOUT / "README.md").read_text().split("```json\n")[1].split("```")[0]
+    assert shown == (CHECKOUT / "conf" / "nerdctl-bridge.conflist").read_text()
+
+
 # Installing
 
 
