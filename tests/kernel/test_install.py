@@ -205,7 +205,7 @@ def test_newer_code_replaces_the_stub_and_keeps_the_code_that_may_run(fresh: Hos
     main = tmp_path / "cni" / "main.py"
     original = main.read_text()
     stub = fresh.file(f"{BIN}/nftcni")
-    folders = []
+    folders: list[str] = []
     for version in ("7.0.1", "7.0.2", "7.0.3"):
         held = stub.open() if folders else None
         main.write_text(original.replace('VERSION = "', f'VERSION = "{version}+', 1))
