@@ -126,6 +126,9 @@ def undo(host: Host, request: Request, network: Network, intent: Attachment) -> 
 
     try:
         run_delegate(request, network.ipam.delegate, "DEL")
+    except CniError as error:
+        sys.stderr.write(f"nftcni: rollback of {intent.ident}: {error}\n")
+    try:
         item = host.state.load(intent.ident)
         if item is not None:
             detach(host, item)

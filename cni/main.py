@@ -112,7 +112,12 @@ def perform(request: Request) -> str:
         from .jsontext import dumps
         from .spec import result_document
 
-        return dumps(result_document(add(request), request.version))
+        document = result_document(add(request), request.version)
+        if request.document.get("prevResult") is not None:
+            from .previous import merged
+
+            document = merged(request, document)
+        return dumps(document)
     if verb == "DEL":
         from .detach import delete
 

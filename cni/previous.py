@@ -62,3 +62,23 @@ def _host_link(previous: Fields) -> str:
         if not entry.text("sandbox"):
             return entry.text("name")
     return ""
+
+
+def merged(request: Request, own: dict[str, Json]) -> dict[str, Json]:
+    """Our result behind an earlier plugin's, which must stay in it ("ADD", SPEC.md): lists joined, the rest is its."""
+    before = parse_previous(request).document
+    earlier = _items(before, "interfaces")
+    for entry in _items(own, "ips"):
+        if isinstance(entry, dict) and isinstance(entry.get("interface"), int):
+            entry["interface"] = int(str(entry["interface"])) + len(earlier)
+    joined: dict[str, Json] = {
+        key: _items(before, key) + _items(own, key)
+        for key in ("interfaces", "ips", "routes")
+        if key in before or key in own
+    }
+    return {**own, **before, **joined}
+
+
+def _items(document: dict[str, Json], key: str) -> list[Json]:
+    value = document.get(key)
+    return list(value) if isinstance(value, list) else []

@@ -49,7 +49,7 @@ def _child(command: str, writer: int) -> None:
         status = 0
     except _Refused as refusal:
         os.write(writer, str(refusal).encode())
-    except ImportError as problem:
+    except (ImportError, AttributeError, OSError) as problem:  # the module, what is in it, or libnftables.so is missing
         os.write(writer, f"{problem}; {INSTALL}".encode())
     except BaseException as problem:
         os.write(writer, f"{type(problem).__name__}: {problem}".encode())

@@ -1,0 +1,149 @@
+"""Built-in addresses: range sets, pools, requests, next-fit, exhaustion, and what host-local returns beside them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.scratch import Host, network
+
+
+def ipam(*sets: list[dict[str, str]], **keys: Any) -> dict[str, Any]:
+    return {"type": "host-local", "ranges": list(sets), **keys}
+
+
+def small(subnet: str, start: str = "", end: str = "", gateway: str = "") -> dict[str, str]:
+    keys = {"subnet": subnet, "rangeStart": start, "rangeEnd": end, "gateway": gateway}
+    return {key: value for key, value in keys.items() if value}
+
+
+def addresses(result: Any) -> list[str]:
+    return [item["address"] for item in result["ips"]]
+
+
+def test_one_address_of_each_set(host: Host) -> None:
+    config = network(ipam=ipam([small("10.88.0.0/24")], [small("fd00:88::/64")], [small("10.89.0.0/24")]))
+    result = host.add(config)
+    assert addresses(result) == ["10.88.0.2/24", "fd00:88::2/64", "10.89.0.2/24"]
+    assert host.namespaces[0].addresses("eth0") == set(addresses(result))
+    assert [item["gateway"] for item in result["ips"]] == ["10.88.0.1", "fd00:88::1", "10.89.0.1"]
+
+
+def test_start_end_and_gateway(host: Host) -> None:
+    config = network(ipam=ipam([small("10.88.0.0/24", "10.88.0.100", "10.88.0.101", "10.88.0.254")]))
+    assert [addresses(host.add(config, name)) for name in ("c1", "c2")] == [["10.88.0.100/24"], ["10.88.0.101/24"]]
+    assert host.addresses("br-net0") == {"10.88.0.254/24"}
+
+
+def test_the_ranges_of_a_set_are_used_one_after_the_other(host: Host) -> None:
+    pools = [small("10.88.0.0/24", "10.88.0.9", "10.88.0.9"), small("10.89.0.0/24", "10.89.0.9", "10.89.0.9")]
+    config = network(ipam=ipam(pools))
+    results = [host.add(config, name) for name in ("c1", "c2")]
+    assert [addresses(item) for item in results] == [["10.88.0.9/24"], ["10.89.0.9/24"]]
+    assert results[1]["ips"][0]["gateway"] == "10.89.0.1"
+    assert host.addresses("br-net0") == {"10.88.0.1/24", "10.89.0.1/24"}
+
+
+def test_an_address_just_freed_is_not_handed_out_at_once(host: Host) -> None:
+    config = network(ipam=ipam([small("10.88.0.0/29")]))  # .2 to .6
+    seen = []
+    for _ in range(6):
+        seen += addresses(host.add(config))
+        host.delete(config)
+    assert [text[len("10.88.0.") : -len("/29")] for text in seen] == ["2", "3", "4", "5", "6", "2"]
+
+
+def test_exhaustion_says_which_range_and_how_many(host: Host) -> None:
+    config = network(ipam=ipam([small("10.88.0.0/24", "10.88.0.1", "10.88.0.3")]))  # .1 is the gateway
+    for name in ("c1", "c2"):
+        host.add(config, name)
+    host.container("c3")
+    answer = host.refused("ADD", config, "c3")
+    assert answer.code == 101 and "10.88.0.1-10.88.0.3 of 10.88.0.0/24" in answer.words and " 2 " in answer.words
+    host.delete(config)
+    assert addresses(host.add(config, "c3")) == ["10.88.0.2/24"]
+
+
+def test_a_failed_second_set_leaves_nothing_of_the_first(host: Host) -> None:
+    tiny = small("fd00:88::/126", "fd00:88::2", "fd00:88::2")
+    config = network(ipam=ipam([small("10.88.0.0/24")], [tiny]))
+    host.add(config)
+    host.container("c2")
+    assert host.refused("ADD", config, "c2").code == 101
+
+
+@pytest.mark.parametrize("way", ["runtimeConfig", "args", "CNI_ARGS"])
+@pytest.mark.parametrize("written", ["{}", "{}/24"])
+def test_requested_addresses(host: Host, way: str, written: str) -> None:
+    wanted = written.format("10.88.0.77")
+    keys: dict[str, Any] = {"runtimeConfig": {"ips": [wanted]}, "args": {"cni": {"ips": [wanted]}}}
+    options = {"args": f"IgnoreUnknown=1;IP={wanted}"} if way == "CNI_ARGS" else {}
+    result = host.add(network(**({way: keys[way]} if way in keys else {})), **options)
+    assert addresses(result) == ["10.88.0.77/24"]
+
+
+def test_requested_addresses_of_both_families_and_sources(host: Host) -> None:
+    """nerdctl sends --ip by CNI_ARGS and --ip6 by the capability ips."""
+    config = network("net0", "10.88.0.0/24", "fd00:88::/64", runtimeConfig={"ips": ["fd00:88::99"]})
+    assert addresses(host.add(config, args="IP=10.88.0.99;IgnoreUnknown=1")) == ["10.88.0.99/24", "fd00:88::99/64"]
+
+
+def test_a_requested_address_does_not_move_the_search(host: Host) -> None:
+    config = network()
+    host.add(config, "c1")
+    host.add(network(runtimeConfig={"ips": ["10.88.0.3"]}), "c2")
+    assert addresses(host.add(config, "c3")) == ["10.88.0.4/24"]
+
+
+def test_ip_ranges_of_the_runtime_come_first(host: Host) -> None:
+    """Kubernetes hands out the node's PodCIDR this way, in Go's case."""
+    config = network(ipam={"type": "host-local"})
+    config["runtimeConfig"] = {"ipRanges": [[{"Subnet": "10.99.0.0/24", "RangeStart": "10.99.0.50"}]]}
+    assert addresses(host.add(config)) == ["10.99.0.50/24"]
+
+
+def test_the_old_single_range(host: Host) -> None:
+    config = network(ipam={"type": "host-local", "subnet": "10.88.0.0/24", "rangeStart": "10.88.0.20"})
+    assert addresses(host.add(config)) == ["10.88.0.20/24"]
+
+
+def test_two_networks_of_one_subnet_share_its_addresses(host: Host) -> None:
+    """The reference keeps leases by network and hands the same address out twice; here an address is the host's."""
+    first = addresses(host.add(network("net0", bridge="br0")))
+    second = addresses(host.add(network("net1", bridge="br0"), "c2"))
+    assert first != second
+
+
+def test_names_come_from_the_configuration(host: Host) -> None:
+    dns = {"nameservers": ["192.0.2.53"], "domain": "example.org", "search": ["example.org"], "options": ["ndots:2"]}
+    assert host.add(network(dns=dns))["dns"] == dns
+
+
+def test_names_come_from_a_resolv_conf(host: Host, tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    path.write_text(
+        "# comment\nnameserver 192.0.2.53\nnameserver fd00::53\nsearch a.example b.example\noptions ndots:5\n"
+    )
+    config = network(ipam=ipam([small("10.88.0.0/24")], resolvConf=str(path)))
+    found = host.add(config)["dns"]
+    assert found["nameservers"] == ["192.0.2.53", "fd00::53"]
+    assert found["search"] == ["a.example", "b.example"] and found["options"] == ["ndots:5"]
+
+
+def test_names_of_the_runtime_win(host: Host) -> None:
+    """The capability dns says servers and searches (CONVENTIONS.md), go-cni in Go's case."""
+    config = network(dns={"nameservers": ["192.0.2.53"]})
+    config["runtimeConfig"] = {"dns": {"Servers": ["192.0.2.1"], "Searches": ["x.example"], "Options": ["ndots:1"]}}
+    assert host.add(config)["dns"] == {
+        "nameservers": ["192.0.2.1"],
+        "search": ["x.example"],
+        "options": ["ndots:1"],
+    }
+
+
+def test_leases_are_readable_with_ls(host: Host) -> None:
+    host.add(network())
+    (link,) = [path for path in host.state_files() if path.endswith("leases/10.88.0.2")]
+    assert os.readlink(host.file(f"/run/nftcni/{link}")) == "net0/c1/eth0"

@@ -1,0 +1,174 @@
+"""A foreign `ipam.type`: found on CNI_PATH, called for every verb, its errors passed on, its work undone on failure.
+
+The first one is a script that writes down what it was asked; the second is the reference plugin `static`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.scratch import Host, network, port
+
+REFERENCE = Path("/usr/lib/cni")
+SCRIPT = """#!/bin/sh
+cat > {folder}/$CNI_COMMAND.stdin
+echo "$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME $CNI_ARGS" >> {folder}/calls
+echo "a word for the log" >&2
+[ -e {folder}/$CNI_COMMAND.fails ] && cat {folder}/$CNI_COMMAND.fails && exit 1
+[ $CNI_COMMAND = ADD ] && cat {folder}/result
+exit 0
+"""
+RESULT = {
+    "cniVersion": "1.0.0",
+    "ips": [{"address": "10.77.0.5/24", "gateway": "10.77.0.1"}],
+    "routes": [{"dst": "0.0.0.0/0"}],
+    "dns": {"nameservers": ["10.77.0.1"]},
+}
+
+
+class Delegate:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        script = folder / "leaser"
+        script.write_text(SCRIPT.format(folder=folder))
+        script.chmod(0o755)
+        self.answers(RESULT)
+        self.env = {"CNI_PATH": f"/nonexistent:{folder}"}
+
+    def answers(self, result: Any) -> None:
+        (self.folder / "result").write_text(result if isinstance(result, str) else json.dumps(result))
+
+    def fails(self, verb: str, error: Any) -> None:
+        (self.folder / f"{verb}.fails").write_text(error if isinstance(error, str) else json.dumps(error))
+
+    @property
+    def calls(self) -> list[str]:
+        path = self.folder / "calls"
+        return path.read_text().splitlines() if path.exists() else []
+
+    @property
+    def verbs(self) -> list[str]:
+        return [call.split()[0] for call in self.calls]
+
+
+@pytest.fixture
+def delegate(tmp_path: Path) -> Delegate:
+    return Delegate(tmp_path)
+
+
+CONFIG = network(ipam={"type": "leaser", "own": [1]}, ports=[port(8080, 80)])
+
+
+def test_add_uses_its_answer(host: Host, delegate: Delegate) -> None:
+    result = host.add(CONFIG, env=delegate.env, args="IgnoreUnknown=1;X=y")
+    assert [item["address"] for item in result["ips"]] == ["10.77.0.5/24"]
+    assert result["dns"] == RESULT["dns"]
+    assert host.addresses("br-net0") == {"10.77.0.1/24"}
+    assert host.namespaces[0].json("ip", "-j", "route", "show", "default")[0]["gateway"] == "10.77.0.1"
+    assert host.elements()["dnat4"][0][1]["concat"] == ["10.77.0.5", 80]
+    assert delegate.calls == ["ADD c1 eth0 IgnoreUnknown=1;X=y"]
+    assert json.loads((delegate.folder / "ADD.stdin").read_text()) == CONFIG
+
+
+def test_its_words_reach_the_log(host: Host, delegate: Delegate) -> None:
+    host.container("c1")
+    assert "a word for the log" in host.cni("ADD", CONFIG, env=delegate.env).stderr
+
+
+def test_del_runs_it_and_leaves_nothing(host: Host, delegate: Delegate) -> None:
+    host.container("c1")
+    before = host.snapshot()
+    host.add(CONFIG, env=delegate.env)
+    host.delete(CONFIG, env=delegate.env)
+    host.delete(CONFIG, netns="", env=delegate.env)
+    assert delegate.verbs == ["ADD", "DEL", "DEL"]
+    assert host.snapshot() == before
+
+
+def test_check_gc_and_status_are_forwarded(host: Host, delegate: Delegate) -> None:
+    result = host.add(CONFIG, env=delegate.env)
+    for verb, keys in (("CHECK", {"prevResult": result}), ("GC", {"cni.dev/valid-attachments": []}), ("STATUS", {})):
+        answer = host.cni(verb, {**CONFIG, **keys}, env=delegate.env)
+        assert answer.status == 0, answer.stdout
+    assert delegate.verbs == ["ADD", "CHECK", "GC", "STATUS"]
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL", "CHECK", "STATUS"])
+def test_its_error_is_passed_on_with_its_code(host: Host, delegate: Delegate, verb: str) -> None:
+    host.container("c1")
+    keys = {}
+    if verb in ("CHECK", "DEL"):
+        keys = {"prevResult": host.add(CONFIG, env=delegate.env)}
+    delegate.fails(verb, {"cniVersion": "1.0.0", "code": 142, "msg": "no lease today", "details": "ask tomorrow"})
+    answer = host.cni(verb, {**CONFIG, **keys}, env=delegate.env)
+    assert answer.code == 142 and "no lease today" in answer.words and "ask tomorrow" in answer.words
+    assert "leaser" in answer.words
+
+
+def test_a_failed_add_is_undone_by_its_del(host: Host, delegate: Delegate) -> None:
+    host.container("c1")
+    delegate.fails("ADD", {"code": 142, "msg": "no lease today"})
+    host.refused("ADD", CONFIG, env=delegate.env)
+    assert delegate.verbs == ["ADD", "DEL"]
+
+
+def test_a_failure_of_ours_is_undone_by_its_del(host: Host, delegate: Delegate) -> None:
+    host.add(network("other", ports=[port(8080, 80)]), "holder")
+    host.container("c1")
+    answer = host.refused("ADD", CONFIG, env=delegate.env)
+    assert answer.code == 100 and "holder" in answer.words
+    assert delegate.verbs == ["ADD", "DEL"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "garbage", "[]", "{}", '{"ips": []}', '{"ips": [{"address": "x"}]}', '{"ips": 5}']
+)
+def test_an_answer_that_is_no_result(host: Host, delegate: Delegate, text: str) -> None:
+    host.container("c1")
+    delegate.answers(text)
+    answer = host.refused("ADD", CONFIG, env=delegate.env)
+    assert answer.code in (7, 999) and "leaser" in answer.words
+    assert delegate.verbs == ["ADD", "DEL"]
+
+
+def test_output_that_is_no_error_document(host: Host, delegate: Delegate) -> None:
+    host.container("c1")
+    delegate.fails("ADD", "Segmentation fault")
+    answer = host.refused("ADD", CONFIG, env=delegate.env)
+    assert answer.code == 999 and "leaser" in answer.words and "Segmentation fault" in answer.words
+
+
+def test_a_delegate_that_is_in_no_folder(host: Host, delegate: Delegate) -> None:
+    host.container("c1")
+    answer = host.refused("ADD", network(ipam={"type": "missing"}), env=delegate.env)
+    assert answer.code == 4 and "missing" in answer.words and str(delegate.folder) in answer.words
+
+
+@pytest.mark.parametrize("kind", ["../leaser", "a/b", ".."])
+def test_a_delegate_is_a_name_not_a_path(host: Host, delegate: Delegate, kind: str) -> None:
+    host.container("c1")
+    answer = host.refused("ADD", network(ipam={"type": kind}), env=delegate.env)
+    assert answer.code == 7 and kind in answer.words
+
+
+def test_old_result_shapes_are_understood(host: Host, delegate: Delegate) -> None:
+    delegate.answers({"cniVersion": "0.2.0", "ip4": {"ip": "10.77.0.6/24", "gateway": "10.77.0.1"}})
+    result = host.add(CONFIG, env=delegate.env)
+    assert [item["address"] for item in result["ips"]] == ["10.77.0.6/24"]
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the package containernetworking-plugins: /usr/lib/cni")
+def test_the_reference_plugin_static(host: Host) -> None:
+    ipam = {"type": "static", "addresses": [{"address": "10.66.0.9/24", "gateway": "10.66.0.1"}]}
+    config = network(ipam=ipam, version="1.0.0")
+    env = {"CNI_PATH": str(REFERENCE)}
+    host.container("c1")
+    before = host.snapshot()
+    result = host.add(config, env=env)
+    assert [item["address"] for item in result["ips"]] == ["10.66.0.9/24"]
+    assert host.cni("CHECK", {**config, "prevResult": result}, env=env).status == 0
+    host.delete(config, env=env)
+    assert host.snapshot() == before
