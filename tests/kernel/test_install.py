@@ -219,6 +219,21 @@ def test_newer_code_replaces_the_stub_and_keeps_the_code_that_may_run(fresh: Hos
     assert sorted(kept) == sorted(folders[1:])
 
 
+def test_the_tools_of_busybox_are_enough(fresh: Host) -> None:
+    """As on Alpine: no coreutils, no bash."""
+    busybox = shutil.which("busybox")
+    if not busybox:
+        pytest.skip("NOT TESTED: conf/install with BusyBox needs busybox (package busybox-static)")
+    fresh.run("mkdir", "/run/tools")
+    for name in fresh.run(busybox, "--list").split():
+        fresh.run("ln", "-s", busybox, f"/run/tools/{name}")
+    before = tree(fresh)
+    for words in (["--drop-in"], [], ["--uninstall"]):
+        done = fresh.call("env", "PATH=/run/tools:/usr/bin", busybox, "sh", str(CHECKOUT / "conf" / "install"), *words)
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert tree(fresh) == before
+
+
 # Drop-in names and answers to iptables
 
 
