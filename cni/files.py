@@ -55,7 +55,7 @@ def read(path: str) -> str:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-    with open(path, encoding="ascii", errors="replace") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         return file.read()
 
 

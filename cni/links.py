@@ -83,7 +83,7 @@ def _number(raw: bytes) -> int:
 def bridge_mac(name: str) -> bytes:
     """The same at every start of one host, different on two hosts whose bridges may share a wire (machine-id(5))."""
     try:
-        with open("/etc/machine-id", encoding="ascii") as file:
+        with open("/etc/machine-id", encoding="utf-8") as file:
             host = file.read().strip()
     except (OSError, ValueError):
         host = os.uname().nodename

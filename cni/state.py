@@ -39,7 +39,7 @@ class State:
     """Every method but `unlocked` readers needs `lock` first; errors of the file system are OSError."""
 
     def __init__(self, data_dir: str, cookie: int) -> None:
-        with open(BOOT_ID, encoding="ascii") as file:
+        with open(BOOT_ID, encoding="utf-8") as file:
             self.boot = file.read().strip()
         self.data_dir = data_dir
         self.folder = f"{data_dir}/{self.boot}.{cookie}"
@@ -256,7 +256,7 @@ class State:
         if len(lines) == 1:
             os.symlink(lines[0], path + "~")
         else:
-            with open(path + "~", "w", encoding="ascii") as file:
+            with open(path + "~", "w", encoding="utf-8") as file:
                 file.write("\n".join(lines))
         os.rename(path + "~", path)
 

@@ -100,7 +100,7 @@ def get_link(name: str) -> bytes:
 
 def new_bridge(name: str, mac: bytes, mtu: int) -> bytes:
     size = attr_u32(IFLA_MTU, mtu) if mtu else b""
-    kind = attr(IFLA_LINKINFO, attr(IFLA_INFO_KIND, b"bridge"))
+    kind = attr(IFLA_LINKINFO, attr_name(IFLA_INFO_KIND, "bridge"))
     return IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + attr_name(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, mac) + size + kind
 
 
@@ -112,7 +112,7 @@ def new_veth(name: str, mac: bytes, mtu: int, master: int, peer: str, peer_mac: 
     size = attr_u32(IFLA_MTU, mtu) if mtu else b""
     other = IFINFO.pack(0, 0, 0, 0, 0) + attr_name(IFLA_IFNAME, peer) + attr(IFLA_ADDRESS, peer_mac) + size
     other += attr_u32(IFLA_NET_NS_FD, netns_fd)
-    info = attr(IFLA_INFO_KIND, b"veth") + attr(IFLA_INFO_DATA, attr(VETH_INFO_PEER, other))
+    info = attr_name(IFLA_INFO_KIND, "veth") + attr(IFLA_INFO_DATA, attr(VETH_INFO_PEER, other))
     host = attr_name(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, mac) + size + attr_u32(IFLA_MASTER, master)
     return IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + host + attr(IFLA_LINKINFO, info)
 
@@ -120,7 +120,7 @@ def new_veth(name: str, mac: bytes, mtu: int, master: int, peer: str, peer_mac: 
 def set_port(index: int, hairpin: bool, isolated: bool) -> bytes:
     """Bridge port flags; in the message that creates the link the kernel ignores them."""
     data = attr(IFLA_BRPORT_MODE, bytes([hairpin])) + attr(IFLA_BRPORT_ISOLATED, bytes([isolated]))
-    info = attr(IFLA_INFO_SLAVE_KIND, b"bridge") + attr(IFLA_INFO_SLAVE_DATA, data)
+    info = attr_name(IFLA_INFO_SLAVE_KIND, "bridge") + attr(IFLA_INFO_SLAVE_DATA, data)
     return IFINFO.pack(0, 0, index, 0, 0) + attr(IFLA_LINKINFO, info)
 
 

@@ -1,0 +1,89 @@
+"""The import diet: which modules each verb loads. Python itself is most of the time that a container waits for.
+
+When this fails it prints the import times; what is new there has to earn its milliseconds or be loaded when needed.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from support.scratch import PLUGIN, Host, network, port
+
+PYTHON = "/usr/bin/python3"
+FORBIDDEN = {
+    *("argparse", "dataclasses", "enum", "functools", "hashlib", "inspect", "ipaddress", "json", "logging", "pathlib"),
+    *("re", "random", "shutil", "signal", "socket", "subprocess", "tempfile", "threading", "traceback", "typing"),
+    *("nftables", "pyroute2", "site", "ssl", "collections", "contextlib"),
+}
+# What `import os` brings, which a bare interpreter loads as well unless it starts with -S.
+OS = {"os", "stat", "_stat", "posixpath", "genericpath", "abc", "_abc", "_collections_abc"}
+# setns(2) has no binding in Python's os module before 3.12.
+ONLY_BEFORE_312 = {"ctypes", "_ctypes", "ctypes._endian", "types"} if sys.version_info < (3, 12) else set()
+# The verbs' own rooms: what ADD needs is not loaded by VERSION, and so on.
+ROOMS = {
+    "VERSION": {"errors", "ip", "jsontext", "main", "request", "spec", "value", "fields"},
+    "STATUS": {"attach", "delegate", "collect", "adopt", "chained", "tuning", "operator", "watch", "doctor"},
+    "ADD": {"collect", "status", "check", "compare", "inspect", "delegate", "adopt", "chained", "operator"},
+    "DEL": {"collect", "status", "check", "compare", "inspect", "delegate", "adopt", "chained", "operator"},
+}
+
+
+def loaded(host: Host, verb: str, config: object) -> tuple[set[str], str]:
+    """The modules that the verb loads on top of a bare interpreter's, and the table of import times."""
+    variables = {
+        **{"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1"},
+        **{"CNI_IFNAME": "eth0", "CNI_PATH": "/x", "PYTHONDONTWRITEBYTECODE": ""},
+    }
+    words = (PYTHON, "-X", "importtime", "-IS", PLUGIN)
+    done = host.call(*words, input=json.dumps(config), env=variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    return names - bare(), done.stderr
+
+
+def bare() -> set[str]:
+    done = subprocess.run([PYTHON, "-X", "importtime", "-IS", "-c", "pass"], capture_output=True, text=True, check=True)
+    return {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+
+
+@pytest.fixture
+def steady(host: Host) -> Host:
+    """A host on which a container is attached already: the first ADD loads the library that makes the table."""
+    host.add(network("net0", "10.88.0.0/24", "fd00:88::/64"), "first")
+    host.container("c1")
+    return host
+
+
+@pytest.mark.parametrize("verb", ["VERSION", "STATUS", "ADD", "DEL"])
+def test_diet(steady: Host, verb: str) -> None:
+    config = network("net0", "10.88.0.0/24", "fd00:88::/64", ports=[port(8080, 80)])
+    if verb == "DEL":
+        steady.add(config)
+    names, times = loaded(steady, verb, config)
+    heavy = {name for name in names if name.split(".")[0] in FORBIDDEN}
+    rooms = {name.split(".")[1] for name in names if name.startswith("cni.")}
+    excess = rooms - ROOMS[verb] if verb == "VERSION" else rooms & ROOMS[verb]
+    assert not heavy and not excess, f"{verb} loads {sorted(heavy | excess)}\n{times}"
+
+
+def test_foreign_modules_are_these(steady: Host) -> None:
+    """Everything that is not ours and not in a bare interpreter, named one by one."""
+    names, times = loaded(steady, "ADD", network("net0", ports=[port(8080, 80)]))
+    foreign = {name for name in names if name.split(".")[0] not in ("cni", "nft")}
+    builtin = {
+        "_socket",
+        "_struct",
+        "struct",
+        "_json",
+        "_blake2",
+        "fcntl",
+        "errno",
+        "time",
+        "_signal",
+        "__future__",
+        "gc",
+    }
+    assert foreign - ONLY_BEFORE_312 - OS <= builtin, f"{sorted(foreign)}\n{times}"
