@@ -234,6 +234,42 @@ def test_the_tools_of_busybox_are_enough(fresh: Host) -> None:
     assert tree(fresh) == before
 
 
+MANAGERS = {  # how each is told to install the Python module, by its own manual
+    "apt-get": "apt-get install -qq -y --no-install-recommends python3-nftables",
+    "dnf": "dnf install -q -y python3-nftables",
+    "apk": "apk add -q -U py3-nftables",
+    "pacman": "pacman -S --noconfirm --needed nftables",
+    "zypper": "zypper -n -q install python3-nftables",
+}
+
+
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_what_is_missing_comes_from_the_distribution(fresh: Host, manager: str) -> None:
+    """The manager is a stand-in that refuses once, for want of fresh lists, and then does install."""
+    module = "/usr/lib/python3/dist-packages/nftables"
+    fresh.run("sh", "-ec", f"mv {module} /run/module; rm -f /usr/bin/apt-get")
+    write(
+        fresh,
+        f"/usr/local/bin/{manager}",
+        f'#!/bin/sh\necho "${{0##*/}} $*" >>/run/asked\n[ -e /run/known ] || {{ '
+        f">/run/known; exit 1; }}\n[ ! -e /run/module ] || mv /run/module {module}\n",
+    )
+    said = install(fresh)
+    assert "installing" in said and "answers in" in said
+    asked = fresh.file("/run/asked").read_text().splitlines()
+    assert asked[0] == asked[-1] == MANAGERS[manager]
+
+
+@pytest.mark.parametrize("moment", [0.03, 0.08, 0.12, 0.16, 0.2, 0.25])
+def test_an_installation_that_was_killed_can_be_repeated_and_removed(fresh: Host, moment: float) -> None:
+    before = tree(fresh)
+    fresh.call("timeout", "--signal=KILL", str(moment), "sh", str(CHECKOUT / "conf" / "install"), "--drop-in")
+    install(fresh, "--drop-in")
+    assert fresh.run("nftcni", "--version")
+    install(fresh, "--uninstall")
+    assert tree(fresh) == before
+
+
 # Drop-in names and answers to iptables
 
 
