@@ -205,8 +205,14 @@ def test_the_capabilities_of_a_unit_are_enough(host: Host, unit: str, command: s
     words = [*as_in(unit), command]
     if command == "repair":
         host.nft("flush ruleset")
+        bridge = config["bridge"]
+        wanted = {key: host.sysctl(key) for key in ("ipv4/ip_forward", f"ipv4/conf/{bridge}/route_localnet")}
+        assert set(wanted.values()) == {"1"}
+        for key in wanted:
+            host.set_sysctl(key, "0")
         host.run(*words)
         assert host.elements() == before
+        assert {key: host.sysctl(key) for key in wanted} == wanted
         return
     log = host.file("/run/watch.log")
     with log.open("w") as file:
