@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLUGIN = os.environ.get("NFTCNI_EXECUTABLE", str(CHECKOUT / "conf" / "nftcni"))
 CLONE_NEWNET = 0x40000000
@@ -191,6 +193,17 @@ class Host(Namespace):
             place.run("ip", "neigh", "replace", far, "lladdr", mac, "dev", link, "nud", "permanent")
         other.run("ip", "link", "set", "lo", "up")
         return other
+
+    def place(self, name: str) -> Namespace:
+        """This host by "host", any other namespace by its own name."""
+        return self if name == self.name else next(item for item in self.namespaces if item.name == name)
+
+    def bridge_netfilter(self, value: str) -> None:
+        """Whether bridged frames pass this host's IP tables too, as br_netfilter makes them by default."""
+        if not Path("/proc/sys/net/bridge").is_dir():
+            pytest.skip("NOT RUN: bridge-nf-call-iptables needs the kernel module br_netfilter, which is not loaded")
+        for key in ("iptables", "ip6tables"):
+            self.set_sysctl(f"bridge/bridge-nf-call-{key}", value)
 
     def _keep(self, namespace: Namespace) -> Namespace:
         self.namespaces.append(namespace)
