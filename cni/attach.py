@@ -95,7 +95,14 @@ def apply(host: Host, item: Attachment, netns: int, again: bool) -> Result:
         create_veth(host.rtnl, item, bridge, netns)
     else:
         finish_port(host.rtnl, item)
-    configure_container(item, netns)
+    try:
+        configure_container(item, netns)
+    except CniError:
+        if port is None:
+            raise
+        remove_links(host.rtnl, [item.link])  # more is missing than can be put back one by one
+        create_veth(host.rtnl, item, bridge, netns)
+        configure_container(item, netns)
     if any(mapping.protocol == "udp" for mapping in item.mappings):
         from nft.conntrack import forget_new_ports
 

@@ -66,13 +66,13 @@ class Host:
         """The attachment's record; where it is damaged or lost but the table knows of it, one made from that."""
         try:
             item = self.state.load(ident)
-            lost = "its record is lost"
+            damaged = ""
         except Damaged as damage:
-            item, lost = None, str(damage)
-        if item is None and (lost != "its record is lost" or self.table.get(marker(attachment_key(ident)))):
+            item, damaged = None, str(damage)
+        if item is None and (damaged or self.table.get(marker(attachment_key(ident)))):
             from .adopt import adopt_one
 
-            item = adopt_one(self.state, self.table, ident, lost)
+            item = adopt_one(self.state, self.table, ident, damaged or f"the record of {ident} is lost")
         return item
 
     def _all(self, network: str = "") -> Iterator[Attachment]:

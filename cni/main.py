@@ -38,7 +38,7 @@ def run() -> int:
     if text:
         from .request import write_document
 
-        write_document(text)
+        status = write_document(text) or status
     return status
 
 

@@ -168,11 +168,13 @@ def _parse_args(text: str) -> dict[str, str]:
     return known
 
 
-def write_document(text: str) -> None:
-    """The one write to stdout. A runtime that has gone away is not an error of ours."""
+def write_document(text: str) -> int:
+    """The one write to stdout. 1 if nobody could read it: the runtime must not take silence for success."""
     data = (text + "\n").encode()
     try:
         while data:
             data = data[os.write(1, data) :]
     except OSError as error:
-        sys.stderr.write(f"nftcni: nobody reads the answer: {error}\n")
+        sys.stderr.write(f"nftcni: the answer could not be written to stdout: {error}\n")
+        return 1
+    return 0

@@ -8,6 +8,7 @@
         bridges/<bridge>/<host link>            one for each attachment there; `.created`, `.address-*`: ours to undo
         last/<network>.<range set> -> address   where the next search begins
         pending                                 a record on its way in; whoever finds one rolls it back
+        new                                     anything on its way to its name; whoever finds one removes it
         damaged/                                what could not be read
 
 The folder's name is the boot and the namespace that it is true for, so a reboot frees everything without a sweep.
@@ -67,6 +68,8 @@ class State:
             adopt(self)
             os.makedirs(self.path("attachments"), 0o700, exist_ok=True)
             self._drop_other_boots()
+        if os.path.lexists(self.path("new")):
+            os.unlink(self.path("new"))
         if os.path.lexists(self.path("pending")):
             self._roll_back()
 
@@ -141,8 +144,8 @@ class State:
 
     def update(self, item: Attachment) -> None:
         """Replaces a record whose leases and ports stay what they are."""
-        self._write("pending.update", item)
-        os.rename(self.path("pending.update"), self.record_path(item.ident))
+        self._write("new", item)
+        os.rename(self.path("new"), self.record_path(item.ident))
 
     def shrink(self, before: Attachment, item: Attachment) -> None:
         """Replaces a record by one that holds less. After a kill at any point the next `lock` frees the rest."""
@@ -200,7 +203,7 @@ class State:
     # The table's rules as they were loaded
 
     def note_rules(self, digest: str) -> None:
-        files.point(digest or "none", self.path("rules"))
+        self._point(digest or "none", self.path("rules"))
 
     def noted_rules(self) -> str:
         return files.read(self.path("rules"))
@@ -222,17 +225,18 @@ class State:
             return None
 
     def remember_last(self, network: str, index: int, address: Address) -> None:
-        path = self.path("last", f"{network}.{index}")
-        files.unlink(path + "~")
-        os.symlink(str(address), path + "~")
-        os.rename(path + "~", path)
+        self._point(str(address), self.path("last", f"{network}.{index}"))
 
     def port_holders(self, claim: str) -> list[tuple[Address, str]]:
         """(host address, identity) of everybody who holds the port on some address."""
-        text = files.read(self.path("ports", claim))
-        if not text:
-            return []
-        return [(parse_address(host_ip), ident) for host_ip, _, ident in (line.partition("=") for line in text.split())]
+        found = []
+        for line in files.read(self.path("ports", claim)).split():
+            host_ip, _, ident = line.partition("=")
+            try:
+                found.append((parse_address(host_ip), ident))
+            except ValueError:
+                continue  # damaged; what the kernel holds is still refused there
+        return found
 
     def _claim(self, claim: str, line: str) -> None:
         path = self.path("ports", claim)
@@ -252,13 +256,16 @@ class State:
             self._write_lines(path, [other for other in text.split() if other != line])
 
     def _write_lines(self, path: str, lines: list[str]) -> None:
-        files.unlink(path + "~")
         if len(lines) == 1:
-            os.symlink(lines[0], path + "~")
+            self._point(lines[0], path)
         else:
-            with open(path + "~", "w", encoding="utf-8") as file:
-                file.write("\n".join(lines))
-        os.rename(path + "~", path)
+            files.write(self.path("new"), "\n".join(lines))
+            os.rename(self.path("new"), path)
+
+    def _point(self, target: str, path: str) -> None:
+        """A symbolic link in place of what is there, in one step."""
+        os.symlink(target, self.path("new"))
+        os.rename(self.path("new"), path)
 
     # Bridges
 

@@ -1,0 +1,117 @@
+"""Breaking the plugin at one system call: which calls a verb makes, and running it with one of them killed or failed.
+
+strace counts the calls of each name for each process; a SIGKILL lands on the entry of the call, so that call N is not
+executed and everything before it is. A call of the interpreter's own start is none of ours to survive.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from support.scratch import PLUGIN, Answer, Host, Json
+
+# What changes something outside the process, or may block. fork is clone on most machines, symlink symlinkat on some.
+CALLS = (
+    *("openat", "write", "rename", "unlink", "rmdir", "mkdir", "symlink", "flock", "setns", "socket", "bind"),
+    *("sendto", "sendmsg", "recvfrom", "recvmsg", "clone", "wait4", "setsockopt"),
+)
+OURS = re.compile(r'"(/run/|/proc/|/dev/null|/etc/machine-id)|\(\d+<|^\w+\((\d+,|AF_NETLINK|child_stack|-1|NULL)')
+ERRORS = {
+    "openat": ("EMFILE", "EIO", "ENOMEM", "EPERM"),
+    "write": ("ENOSPC", "EIO", "EINTR"),
+    "rename": ("ENOSPC", "EROFS", "EIO"),
+    "unlink": ("EROFS", "EIO", "EPERM"),
+    "rmdir": ("EROFS", "EIO"),
+    "mkdir": ("ENOSPC", "EROFS", "EPERM"),
+    "symlink": ("ENOSPC", "EROFS", "EIO"),
+    "flock": ("EINTR", "ENOMEM", "EIO"),
+    "setns": ("EPERM", "ENOMEM"),
+    "socket": ("EMFILE", "ENOMEM", "EPERM"),
+    "bind": ("ENOMEM",),
+    "sendto": ("ENOBUFS", "ENOMEM", "EPERM"),
+    "sendmsg": ("ENOBUFS", "ENOMEM"),
+    "recvfrom": ("ENOBUFS", "ENOMEM", "EINTR"),
+    "recvmsg": ("ENOMEM", "EINTR"),
+    "clone": ("ENOMEM", "EAGAIN"),
+    "wait4": ("EINTR",),
+    "setsockopt": ("ENOMEM",),
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """The `number`-th call of that name in whichever process of the verb reaches it."""
+
+    call: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.call}#{self.number}"
+
+
+@dataclass
+class Run:
+    """One command line of the plugin: a verb with its configuration, or an operator's command."""
+
+    verb: str
+    config: Json
+    container: str = "c1"
+    words: tuple[str, ...] = ()
+
+    def command(self, host: Host, prefix: tuple[str, ...]) -> Answer:
+        variables: dict[str, str] = {}
+        if self.verb:
+            variables = {
+                **{"CNI_COMMAND": self.verb, "CNI_CONTAINERID": self.container, "CNI_IFNAME": "eth0"},
+                **{"CNI_NETNS": f"/run/netns/{self.container}", "CNI_PATH": "/nonexistent"},
+            }
+        text = json.dumps(self.config) if self.config is not None else ""
+        done = host.call(*prefix, PLUGIN, *self.words, input=text, env=variables)
+        return Lenient(done.returncode, done.stdout, done.stderr)
+
+
+class Lenient(Answer):
+    """stdout may be cut off, or a command's text."""
+
+    def __post_init__(self) -> None:
+        try:
+            super().__post_init__()
+        except ValueError:
+            self.document = None
+
+
+def points(host: Host, run: Run) -> list[Point]:
+    """Every call of the run that is ours, in the order of names and numbers. The run takes effect."""
+    path = "/run/strace.log"
+    answer = run.command(host, ("strace", "-f", "-qq", "-o", path, "-e", "trace=" + ",".join(CALLS)))
+    assert answer.status == 0, answer.stdout + answer.stderr
+    counts: dict[tuple[str, str], int] = {}
+    found: dict[Point, None] = {}
+    for line in host.file(path).read_text(errors="replace").splitlines():
+        process, _, rest = line.partition(" ")
+        match = re.match(r"\s*(\w+)\(", rest)
+        if not match or "resumed>" in rest.split("(")[0]:
+            continue
+        name = match.group(1)
+        counts[process, name] = counts.get((process, name), 0) + 1
+        if OURS.search(rest.strip()) or name != "openat":
+            found[Point(name, counts[process, name])] = None
+    return sorted(found, key=lambda point: (CALLS.index(point.call), point.number))
+
+
+def killed(host: Host, run: Run, point: Point) -> Answer:
+    inject = f"inject={point.call}:signal=KILL:when={point.number}"
+    return run.command(host, ("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={point.call}", "-e", inject))
+
+
+def failed(host: Host, run: Run, point: Point, error: str) -> Answer:
+    inject = f"inject={point.call}:error={error}:when={point.number}"
+    prefix = ("timeout", "--signal=KILL", "20", "strace", "-f", "-qq", "-o", "/dev/null")
+    return run.command(host, (*prefix, "-e", f"trace={point.call}", "-e", inject))
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {key: (one[key], other[key]) for key in one if one[key] != other[key]}

@@ -1,0 +1,179 @@
+"""State lost or damaged: set aside with a message, the rest goes on, nothing that the kernel holds is given away."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Callable
+
+import pytest
+from support.scratch import PLUGIN, Host, network, port
+
+DUAL = ("10.88.0.0/24", "fd00:88::/64")
+PORTS = [port(8080, 80), port(5353, 53, "udp", "127.0.0.1")]
+CONFIG = network("net0", *DUAL, ports=PORTS)
+
+
+def folder(host: Host) -> Path:
+    (found,) = [path for path in host.file("/run/nftcni").iterdir() if "." in path.name]
+    return found
+
+
+def record(host: Host) -> Path:
+    return folder(host) / "attachments" / "net0" / "c1@eth0"
+
+
+def read_claim(path: Path) -> str:
+    """A link for one host address, a file for several."""
+    return os.readlink(path) if path.is_symlink() else path.read_text()
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "zero-length": lambda path: path.write_text(""),
+    "truncated": lambda path: path.write_text(path.read_text()[:100]),
+    "garbage": lambda path: path.write_bytes(bytes(range(256))),
+    "not-an-object": lambda path: path.write_text("[]"),
+    "newer-schema": lambda path: path.write_text(path.read_text().replace('"schema":1', '"schema":2')),
+    "a-field-missing": lambda path: path.write_text(path.read_text().replace('"bridge"', '"brigde"')),
+    "somebody-elses": lambda path: path.write_text(path.read_text().replace('"c1"', '"c9"')),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.fixture
+def damaged(host: Host) -> Host:
+    host.container("c1")
+    host.add(network("net0", *DUAL, ports=[port(9090, 80)]), "other")
+    host.add(CONFIG)
+    return host
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("way", ["DEL", "GC", "ADD again"])
+def test_a_damaged_record(damaged: Host, name: str, way: str) -> None:
+    DAMAGES[name](record(damaged))
+    valid = [{"containerID": "other", "ifname": "eth0"}]
+    if way == "ADD again":
+        result = damaged.add(CONFIG)
+        assert damaged.cni("CHECK", {**CONFIG, "prevResult": result}).status == 0
+        damaged.delete(CONFIG)
+    elif way == "DEL":
+        answer = damaged.cni("DEL", CONFIG, netns="")
+        assert answer.status == 0
+        assert "net0" in answer.stderr and "c1" in answer.stderr, "the damage has to be said"
+    else:
+        assert damaged.cni("GC", {**CONFIG, "cni.dev/valid-attachments": valid}).status == 0
+        if name == "gone":
+            damaged.delete(CONFIG)  # no record, nothing listed: the table's own entry is found by its name
+    left = [path for path in damaged.state_files() if "/damaged/" not in path]
+    assert not [path for path in left if "c1" in path]
+    assert {item["elem"]["comment"] for item in damaged.elements()["attachments"]} == {"net0/other/eth0"}
+    assert {item[0]["elem"]["comment"] for item in damaged.elements()["dnat4"]} == {"net0/other/eth0"}
+    ports = list((folder(damaged) / "ports").iterdir())
+    assert not [text for text in map(read_claim, ports) if "c1" in text]
+
+
+def test_what_was_damaged_is_kept_aside_for_people(damaged: Host) -> None:
+    record(damaged).write_text("garbage")
+    done = damaged.command("list")
+    assert "moved to" in done.stderr and "c1@eth0" in done.stderr
+    (kept,) = (folder(damaged) / "damaged").iterdir()
+    assert kept.read_text() == "garbage"
+
+
+@pytest.mark.parametrize("config", ["same", "other-network"])
+def test_lost_state_gives_nothing_away(damaged: Host, config: str) -> None:
+    damaged.run("rm", "-rf", "/run/nftcni")
+    damaged.container("c3")
+    taken = network("net0", *DUAL) if config == "same" else network("net1", *DUAL, bridge="br-net0")
+    result = damaged.add(taken, "c3")
+    held = {"10.88.0.2/24", "10.88.0.3/24", "fd00:88::2/64", "fd00:88::3/64"}
+    assert not held & {item["address"] for item in result["ips"]}
+    damaged.container("c4")
+    answer = damaged.cni("ADD", network("net2", "10.90.0.0/24", ports=[port(8080, 80)]), "c4")
+    assert answer.code == 100 and "net0" in answer.words and "c1" in answer.words
+    asked = network("net0", *DUAL, runtimeConfig={"ips": ["10.88.0.3"]})
+    assert damaged.cni("ADD", asked, "c4").code == 102
+
+
+def test_lost_state_is_said_once(damaged: Host) -> None:
+    damaged.run("rm", "-rf", "/run/nftcni")
+    damaged.container("c3")
+    first = damaged.cni("ADD", network("net0", *DUAL), "c3")
+    assert "net0/c1/eth0" in first.stderr and "lost" in first.stderr
+    assert damaged.cni("DEL", network("net0", *DUAL), "c3").stderr == ""
+
+
+def test_lost_state_is_deleted_from_the_table_alone(damaged: Host) -> None:
+    damaged.run("rm", "-rf", "/run/nftcni")
+    damaged.delete(CONFIG, netns="")
+    damaged.delete(network("net0", *DUAL), "other", netns="")
+    assert damaged.elements() == {} and damaged.state_files() == []
+    assert damaged.link("br-net0") is None
+    assert damaged.namespaces[0].link("eth0") is None
+
+
+@pytest.mark.parametrize("what", ["leases/10.88.0.3", "ports/tcp-8080"])
+@pytest.mark.parametrize("damage", ["gone", "garbage", "a-folder"])
+def test_a_damaged_lease_or_port(damaged: Host, what: str, damage: str) -> None:
+    """The kernel's keys are the second lock: what the folder forgot is still refused there."""
+    path = folder(damaged) / what
+    path.unlink()
+    if damage == "garbage":
+        path.symlink_to("garbage")
+    elif damage == "a-folder":
+        path.mkdir()
+    damaged.container("c3")
+    if what.startswith("ports"):
+        answer = damaged.cni("ADD", network("net0", *DUAL, ports=[port(8080, 80)]), "c3")
+        assert answer.status != 0 and answer.code in (5, 100), answer.stdout
+    else:
+        asked = network("net0", *DUAL, runtimeConfig={"ips": ["10.88.0.3"]})
+        answer = damaged.cni("ADD", asked, "c3")
+        assert answer.status != 0 and answer.code in (5, 102), answer.stdout
+    assert "Traceback" not in answer.stdout + answer.stderr
+
+
+def test_another_boot_frees_everything_at_once(damaged: Host, tmp_path: Path) -> None:
+    """The folder's name is the boot's; a reboot takes the kernel's part, so the table goes here too."""
+    for namespace in damaged.namespaces:
+        if namespace.link("eth0"):
+            namespace.run("ip", "link", "del", "eth0")
+    damaged.run("ip", "link", "del", "br-net0")
+    damaged.nft("flush ruleset")
+    other = tmp_path / "boot_id"
+    other.write_text("00000000-1111-2222-3333-444444444444\n")
+    damaged.run("mount", "--bind", str(other), "/proc/sys/kernel/random/boot_id")
+    before = folder(damaged).name
+    result = damaged.add(network("net0", *DUAL, ports=PORTS), "new")
+    assert result["ips"][0]["address"] == "10.88.0.2/24"
+    assert folder(damaged).name != before, "the old boot's folder is gone"
+
+
+def test_nothing_is_listed_when_there_is_nothing_to_free(host: Host) -> None:
+    """The sweep of other boots' folders runs when a folder is made, never in the steady state."""
+    host.add(CONFIG, "first")
+    host.container("c1")
+    words = ("strace", "-f", "-qq", "-y", "-e", "trace=getdents64", "-o", "/run/log", PLUGIN)
+    variables = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0"}
+    done = host.call(*words, input=json.dumps(network("net0", *DUAL)), env={**variables, "CNI_PATH": "/x"})
+    assert done.returncode == 0, done.stdout
+    log = host.file("/run/log").read_text()
+    assert "getdents64" in log, "Python's own start lists its folders"
+    assert "/run/nftcni" not in log
+
+
+def test_another_host_namespace_is_another_host(host: Host, tmp_path: Path) -> None:
+    """RootlessKit and tests share a folder: leases of one network namespace mean nothing in another."""
+    host.env["NFTCNI_DATA_DIR"] = str(tmp_path)
+    host.add(network("net0", *DUAL, ports=PORTS))
+    other = Host()
+    try:
+        other.env["NFTCNI_DATA_DIR"] = str(tmp_path)
+        assert other.add(network("net0", *DUAL, ports=PORTS))["ips"][0]["address"] == "10.88.0.2/24"
+        other.delete(network("net0", *DUAL, ports=PORTS))
+    finally:
+        other.close()
+    assert len(host.elements()["attachments"]) == 1
+    assert "net0/c1/eth0" in host.command("list").stdout
