@@ -1,0 +1,52 @@
+"""How long a new TCP connection takes through a published port, by how many are published: connect(2) and no more."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+
+from hosts import BenchHost, neighbour
+from peers import Container
+from processes import Series, Space
+
+ROUND = 100
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: no TIME_WAIT is left behind
+
+
+class Route:
+    """From a neighbour through one published port of a host to a container that listens."""
+
+    def __init__(self, host: BenchHost, container: Container, index: int, lan: Space | None = None) -> None:
+        self.lan = lan or neighbour(host)
+        self.port = int(str(container.ports[index]["HostPort"]))
+        self.series = Series()
+        with container.space.entered():
+            self.server = socket.socket()
+        self.server.bind(("0.0.0.0", int(str(container.ports[index]["ContainerPort"]))))
+        self.server.listen(2 * ROUND)
+        self.server.setblocking(False)
+
+    def sample(self, count: int = ROUND) -> None:
+        """Times in microseconds. Nobody else has to run for a handshake; connections are taken off afterwards."""
+        with self.lan.entered():
+            clients = [socket.socket() for _ in range(count)]
+        for client in clients:
+            client.settimeout(5)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            start = time.perf_counter()
+            client.connect(("198.51.100.1", self.port))
+            self.series.values.append((time.perf_counter() - start) * 1e6)
+        for client in clients:
+            connection, _ = self.server.accept()
+            client.close()
+            connection.close()
+
+
+def measure(routes: list[Route], rounds: int) -> None:
+    for route in routes:
+        route.sample(20)  # neighbours learn of each other
+        route.series.values.clear()
+    for index in range(rounds):
+        for route in routes if index % 2 else list(reversed(routes)):
+            route.sample()

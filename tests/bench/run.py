@@ -1,0 +1,85 @@
+"""Measures the plugin against a bare interpreter, against its peers and against itself on a large host.
+
+    tests/bench/run.py [--full] [--rounds N] [--json FILE] [--chart FILE]
+
+Needs root, nft and the system's Python; makes a scratch host and touches nothing outside of it. A figure that is not
+reached does not fail the run, a call that fails does. Peers: Debian's containernetworking-plugins in /usr/lib/cni;
+newer ones and netavark where NFTCNI_BENCH_CNI (a folder) and NFTCNI_BENCH_NETAVARK (an executable) say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from chart import draw  # noqa: E402
+from report import machine, table  # noqa: E402
+from support.scratch import CHECKOUT, Host  # noqa: E402
+
+STUB = """#!/usr/bin/python3 -IS
+import sys
+
+sys.path.insert(0, "{code}")
+
+from cni.main import main
+
+main()
+"""
+
+
+def install(folder: Path) -> None:
+    """As conf/install leaves it: the sources with their bytecode, and a stub."""
+    code = folder / "code"
+    for package in ("cni", "nft"):
+        shutil.copytree(CHECKOUT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
+    words = ["/usr/bin/python3", "-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(code)]
+    subprocess.run(words, check=True)
+    (folder / "bin").mkdir()
+    stub = folder / "bin" / "nftcni"
+    stub.write_text(STUB.format(code=code))
+    stub.chmod(0o755)
+    shutil.copy(HERE / "fill.py", folder / "fill.py")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="more samples, and peers with more containers and ports")
+    parser.add_argument("--rounds", type=int, default=0, help="samples of each thing (25, with --full 100)")
+    parser.add_argument("--json", type=Path, help="write everything that was measured here")
+    parser.add_argument("--chart", type=Path, help="write the charts here, as SVG")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="nftcni-bench-"))
+    folder.chmod(0o755)
+    host = Host()
+    try:
+        install(folder)
+        words = [sys.executable, str(HERE / "worker.py"), "--install", str(folder)]
+        words += ["--rounds", str(options.rounds or (100 if options.full else 25))]
+        words += ["--full"] if options.full else []
+        with host.popen(*words, env={"PYTHONDONTWRITEBYTECODE": "1"}) as worker:
+            status = worker.wait()
+        if status:
+            sys.exit(status)
+        results = json.loads((folder / "found.json").read_text())
+    finally:
+        host.close()
+        shutil.rmtree(folder)
+    results["machine"] = machine()
+    print(table(results), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + os.linesep)
+    if options.chart:
+        options.chart.write_text(draw(results["figures"]))
+
+
+if __name__ == "__main__":
+    main()
