@@ -1,0 +1,172 @@
+"""UDP flows that the connection tracker remembers: what is from before ADD or outlives DEL must not be followed.
+
+The oracle is conntrack's own table (`conntrack -L`) and who answers the next packet of a socket that is kept. Flows
+that have nothing to do with the ports must stay the entries they were, by the kernel's ID.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from typing import Any
+
+import pytest
+from support.scratch import Host, Namespace, network, port
+from support.traffic import QUICK, Server, ask, ask_on, open_socket, serving
+
+NET = ("10.88.0.0/24", "fd00:88::/64")
+HOST = {socket.AF_INET: "198.51.100.1", socket.AF_INET6: "2001:db8:100::1"}
+LAN = {socket.AF_INET: "198.51.100.2", socket.AF_INET6: "2001:db8:100::2"}
+FAMILIES = [pytest.param(socket.AF_INET, id="v4"), pytest.param(socket.AF_INET6, id="v6")]
+
+
+def entries(host: Host, number: int, family: int = socket.AF_INET) -> dict[str, str]:
+    """The UDP flows whose first packet went to the port: the kernel's ID of each, and its two directions."""
+    name = "ipv6" if family == socket.AF_INET6 else "ipv4"
+    listed = host.run("conntrack", "-L", "-f", name, "-p", "udp", "--orig-port-dst", str(number), "-o", "id")
+    lines = [line for line in listed.splitlines() if line.strip()]
+    found = {re.findall(r"\bid=(\d+)", line)[0]: " ".join(re.findall(r"\w+=[\w.:]+", line)) for line in lines}
+    assert len(found) == len(lines)
+    return found
+
+
+def say(sock: socket.socket) -> str:
+    """One more packet of a flow that exists, and its answer."""
+    sock.settimeout(QUICK)
+    try:
+        sock.send(b"?")
+        return sock.recv(2048).decode()
+    except OSError:
+        return "silence"
+
+
+def track(host: Host) -> None:
+    """Connections are tracked from before the plugin's first ADD, as on a host that has a firewall."""
+    host.nft("table inet tracker { chain c { type filter hook prerouting priority 0; ct state new counter; }; }")
+    host.nft("table inet tracker { chain o { type filter hook output priority 0; ct state new counter; }; }")
+
+
+@pytest.fixture
+def lan(host: Host) -> Namespace:
+    track(host)
+    return host.neighbour()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("served", [True, False], ids=["answered", "unanswered"])
+def test_a_flow_from_before_add_reaches_the_container_after_it(
+    host: Host, lan: Namespace, family: socket.AddressFamily, served: bool
+) -> None:
+    """A client that keeps sending from one port: first somebody on the host answered it, or nobody did."""
+    with open_socket(lan, family, "udp") as sock:
+        with contextlib.ExitStack() as stack:
+            if served:
+                stack.enter_context(Server(host, 5300, "udp"))
+            first = ask_on(sock, HOST[family], 5300)
+            assert first.startswith("host ") is served
+        (old,) = entries(host, 5300, family)
+        host.add(network("net0", *NET, ports=[port(5300, 53, "udp")]))
+        assert old not in entries(host, 5300, family)
+        with Server(host.place("c1"), 53, "udp"):
+            assert say(sock) == f"c1 {LAN[family]}"
+
+
+def test_the_hosts_own_flow_from_before_add_reaches_the_container_after_it(host: Host, lan: Namespace) -> None:
+    with open_socket(host, socket.AF_INET, "udp") as sock:
+        with Server(host, 5300, "udp"):
+            assert ask_on(sock, HOST[socket.AF_INET], 5300).startswith("host ")
+        host.add(network("net0", *NET, ports=[port(5300, 53, "udp")]))
+        with Server(host.place("c1"), 53, "udp"):
+            assert say(sock) == "c1 198.51.100.1"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_flows_that_outlive_del_are_gone(host: Host, lan: Namespace, family: socket.AddressFamily) -> None:
+    """And the next holder of the port gets the packets of a client that never stopped sending."""
+    config = network("net0", *NET, ports=[port(5300, 53, "udp")])
+    host.add(config)
+    with open_socket(lan, family, "udp") as sock:
+        with Server(host.place("c1"), 53, "udp"):
+            assert ask_on(sock, HOST[family], 5300) == f"c1 {LAN[family]}"
+            assert len(entries(host, 5300, family)) == 1
+            host.delete(config, netns="")
+        assert entries(host, 5300, family) == {}
+        host.add(config, "c2")
+        with Server(host.place("c2"), 53, "udp"):
+            assert say(sock) == f"c2 {LAN[family]}"
+
+
+def test_many_ports_and_clients_in_one_go(host: Host, lan: Namespace) -> None:
+    """Sixty ports with a flow each from the LAN, and unrelated ones among them."""
+    ports: list[Any] = [port(6000 + number, 53, "udp") for number in range(60)]
+    config = network("net0", *NET, ports=ports)
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(open_socket(lan, socket.AF_INET, "udp")) for _ in ports]
+        for number, sock in enumerate(socks):
+            sock.connect((HOST[socket.AF_INET], 6000 + number))
+            sock.send(b"?")
+        assert all(len(entries(host, number)) == 1 for number in (6000, 6030, 6059))
+        host.add(config)
+        assert [len(entries(host, 6000 + number)) for number in (0, 30, 59)] == [0, 0, 0]
+        with Server(host.place("c1"), 53, "udp"):
+            for sock in socks:
+                sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # forgets that the first packet was refused
+            assert {say(sock) for sock in socks} == {"c1 198.51.100.2"}
+        host.delete(config)
+        left = host.run("conntrack", "-L", "-p", "udp")
+        assert not [line for line in left.splitlines() if re.search(r"dport=60[0-5]\d", line)]
+
+
+def test_unrelated_flows_survive_add_and_del(host: Host, lan: Namespace) -> None:
+    """Not one of these is a flow to the published port of the host; each must stay the same entry of the tracker.
+
+    In turn: another port of the host; that port of the far machine, passing through; that port of the neighbour, asked
+    by the host; a sibling's published port; that port of the far machine asked by a container behind masquerade.
+    """
+    far = host.neighbour("far", 2)
+    lan.run("ip", "route", "add", "198.51.101.0/24", "via", HOST[socket.AF_INET])
+    far.run("ip", "route", "add", "198.51.100.0/24", "via", "198.51.101.1")
+    host.add(network("net0", *NET, ports=[port(5400, 53, "udp")]), "other")
+    host.set_sysctl("ipv4/ip_forward", "1")
+    other = host.place("other")
+    flows = [
+        (lan, HOST[socket.AF_INET], 5301, "host"),
+        (lan, "198.51.101.2", 5300, "far"),
+        (host, LAN[socket.AF_INET], 5300, "lan"),
+        (lan, HOST[socket.AF_INET], 5400, "other"),
+        (other, "198.51.101.2", 5300, "far"),
+    ]
+    servers = [Server(host, 5301, "udp"), Server(far, 5300, "udp"), Server(lan, 5300, "udp"), Server(other, 53, "udp")]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(serving(*servers))
+        for asker, address, number, name in flows:
+            sock = stack.enter_context(open_socket(asker, socket.AF_INET, "udp"))
+            assert ask_on(sock, address, number).startswith(name + " ")
+        before = {number: entries(host, number) for number in (5300, 5301, 5400)}
+        assert [len(found) for found in before.values()] == [3, 1, 1]
+        config = network("net0", *NET, ports=[port(5300, 53, "udp")])
+        for change in (host.add, host.delete):
+            change(config, "c1")
+            assert {number: entries(host, number) for number in before} == before, change.__name__
+
+
+@pytest.mark.parametrize(("host_ip", "gone"), [("198.51.100.1", True), ("203.0.113.1", False), ("127.0.0.1", False)])
+def test_a_specific_address_concerns_its_own_flows_only(host: Host, lan: Namespace, host_ip: str, gone: bool) -> None:
+    host.run("ip", "addr", "add", "203.0.113.1/32", "dev", "lo")
+    with open_socket(lan, socket.AF_INET, "udp") as sock, Server(host, 5300, "udp"):
+        assert ask_on(sock, HOST[socket.AF_INET], 5300).startswith("host ")
+        before = entries(host, 5300)
+        host.add(network("net0", *NET, ports=[port(5300, 53, "udp", host_ip)]))
+        assert entries(host, 5300) == ({} if gone else before)
+
+
+def test_tcp_connections_of_the_host_survive(host: Host, lan: Namespace) -> None:
+    """Publishing a TCP port does not cut who is connected to the host's own service of that number."""
+    with Server(host, 9000, "tcp"), open_socket(lan, socket.AF_INET, "tcp") as sock:
+        sock.settimeout(QUICK)
+        sock.connect((HOST[socket.AF_INET], 9000))
+        host.add(network("net0", *NET, ports=[port(9000, 80), port(9000, 80, "udp")]))
+        assert sock.recv(100) == b"host 198.51.100.2"
+    with Server(host.place("c1"), 80):
+        assert ask(lan, HOST[socket.AF_INET], 9000) == "c1 198.51.100.2"
