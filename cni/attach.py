@@ -48,6 +48,7 @@ def add(request: Request) -> Result:
     try:
         return _add(host, request, network, netns)
     except OSError as error:
+        tidy(host)
         raise kernel_refused(f"ADD of {identity(request.network, request.container, request.ifname)}", error) from None
 
 
@@ -62,11 +63,13 @@ def _add(host: Host, request: Request, network: Network, netns: int) -> Result:
     item = plan_attachment(request, network, leases)
     if before is not None:
         if before.replace(done=False) == item:
+            refuse_held_ports(host.state, item)
+            host.state.begin(item)  # a DEL that was killed may have freed some of it
             return attach(host, item, netns, again=True)
         detach(host, before)
     refuse_held_ports(host.state, item)
-    host.state.begin(item)
     remember(host.state, request.network, network.ipam, leases)
+    host.state.begin(item)
     return attach(host, item, netns)
 
 
@@ -79,9 +82,18 @@ def attach(host: Host, item: Attachment, netns: int, again: bool = False) -> Res
         result = apply(host, item, netns, again)
         host.state.update(item.replace(done=True))
     except Exception:
+        tidy(host)
         detach(host, item)
         raise
     return result
+
+
+def tidy(host: Host) -> None:
+    """After an error; a second one is for the next call's lock to deal with."""
+    try:
+        host.state.tidy()
+    except OSError:
+        return
 
 
 def apply(host: Host, item: Attachment, netns: int, again: bool) -> Result:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from nft.elements import attachment_elements
 
-from .attach import refuse_held_ports
+from .attach import refuse_held_ports, tidy
 from .check import refuse_problems
 from .compare import element_problems, table_problems
 from .config import NOT_DONE, isolation_asked, refuse_unsupported
@@ -51,6 +51,7 @@ def add(request: Request) -> dict[str, Json]:
             item = base.replace(isolation=True, port_isolation=port_isolation)
         _amend(host, before, item)
     except OSError as error:
+        tidy(host)
         raise kernel_refused(f"{request.role}: ADD for {request.container}", error) from None
     return previous.document
 
@@ -99,6 +100,7 @@ def _amend(host: Host, before: Attachment | None, item: Attachment) -> None:
             forget_new_ports(item.mappings, item.addresses)
         host.state.update(item.replace(done=True))
     except Exception:
+        tidy(host)
         if before is None:
             detach(host, item)
         else:

@@ -5,7 +5,7 @@ The record holds the leases alone, and neither links nor table elements belong t
 
 from __future__ import annotations
 
-from .attach import HeldLeases, remember
+from .attach import HeldLeases, remember, tidy
 from .check import refuse_problems
 from .config import parse_ipam
 from .detach import detach
@@ -52,6 +52,7 @@ def add(request: Request) -> Result:
         host.state.begin(item)
         remember(host.state, request.network, ipam, leases)
     except OSError as error:
+        tidy(host)
         raise kernel_refused(f"host-local: ADD for {ident}", error) from None
     return Result((), tuple(ResultAddress(lease.address, lease.gateway) for lease in leases), ipam.routes, ipam.dns)
 

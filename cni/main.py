@@ -20,8 +20,11 @@ def main() -> None:
     status = 1
     try:
         status = run()
-    finally:
         sys.stdout.flush()
+    except OSError as error:
+        sys.stderr.write(f"nftcni: writing to stdout: {error}\n")
+        status = 1
+    finally:
         sys.stderr.flush()
         os._exit(status)
 
@@ -44,7 +47,7 @@ def run() -> int:
 
 def answer(verb: str) -> tuple[str, int]:
     """The document for stdout, "" for none, and the exit status. Whatever happens, the runtime gets a CNI answer."""
-    from .errors import INTERNAL, CniError
+    from .errors import INTERNAL, IO_FAILURE, CniError
     from .spec import NEWEST
 
     version = NEWEST  # until the configuration says which one the runtime speaks
@@ -60,6 +63,8 @@ def answer(verb: str) -> tuple[str, int]:
         refusal = error
     except RecursionError:
         refusal = CniError(INTERNAL, "the configuration is nested too deeply")
+    except ImportError as error:
+        refusal = CniError(IO_FAILURE, f"{verb}: loading the plugin's code: {error}", "is the installation whole?")
     except Exception as error:  # a defect of ours
         from traceback import format_exc
 

@@ -80,5 +80,8 @@ class Inside:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _setns(self._home)
+        try:
+            _setns(self._home)
+        except OSError:
+            _setns(self._home)  # once more for a moment's lack of memory: from in here nothing could be cleaned up
         os.close(self._home)

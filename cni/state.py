@@ -68,6 +68,10 @@ class State:
             adopt(self)
             os.makedirs(self.path("attachments"), 0o700, exist_ok=True)
             self._drop_other_boots()
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Takes back what a kill or an error has left half done."""
         if os.path.lexists(self.path("new")):
             os.unlink(self.path("new"))
         if os.path.lexists(self.path("pending")):

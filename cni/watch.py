@@ -3,7 +3,8 @@
 A flush and a deletion on purpose look alike to the kernel's event stream, one "table deleted" for each table. They are
 told apart like this, and the administrator always wins:
 
-- Other tables exist after the transaction and none was deleted in it: only ours was meant. Left alone.
+- Tables that were there before are there still and only ours was deleted: only ours was meant. Left alone. Tables that
+  the same transaction made do not count: a firewall's file begins with `flush ruleset` and goes on with its own.
 - Ours was the only table: the command line of the process behind the transaction decides. If it names `nftcni` (as in
   `nft delete table inet nftcni`), it is left alone.
 - More than OFTEN restores within WHILE seconds: somebody means it. Left alone. (A restart of nftables.service flushes
@@ -52,26 +53,29 @@ class Watcher:
 
     def __init__(self) -> None:
         self.deleted: set[str] = set()
+        self.made: set[str] = set()
         self.restores: list[float] = []
 
     def notice(self, kind: int, payload: bytes) -> None:
         if kind == wire.DELTABLE:
             self.deleted.add(wire.read_table_name(payload))
+        elif kind == wire.NEWTABLE:
+            self.made.add(wire.read_table_name(payload))
         elif kind == wire.NEWGEN:
             if TABLE in self.deleted:
                 words = _command_line(wire.read_generation_process(payload))
                 if _is_missing():
                     self._decide(words)
-            self.deleted = set()
+            self.deleted, self.made = set(), set()
 
     def look(self, why: str) -> None:
         """Without events to go by: what is missing is restored."""
-        self.deleted = set()
+        self.deleted, self.made = set(), set()
         if _is_missing():
             self._restore(why)
 
     def _decide(self, words: str) -> None:
-        others = [name for name in Table().names() if name != TABLE]
+        others = set(Table().names()) - {TABLE} - self.made
         if others and self.deleted == {TABLE}:
             say("the table was deleted and others were left: on purpose, left alone")
         elif self.deleted == {TABLE} and TABLE in words:

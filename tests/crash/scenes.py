@@ -39,7 +39,10 @@ class Scene:
             self.host.call("nft", "delete", "table", "inet", "nftcni")
             self.host.run("rm", "-rf", "/run/nftcni")
 
-    def leftovers(self) -> dict[str, Any]:
+    def leftovers(self, flushed: bool) -> dict[str, Any]:
+        """After a flush the others' table is for repair, or for the next ADD, to bring back."""
+        if flushed:
+            self.host.command("repair")
         found = differences(self.host.snapshot(), self.before)
         if self.keeper and not found:
             answer = self.host.cni("CHECK", {**KEEPER, "prevResult": self.kept}, "keeper")

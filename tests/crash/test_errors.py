@@ -34,7 +34,7 @@ def test_every_error_is_answered(host: Host, tally: Counter[str], name: str) -> 
     situation = SITUATIONS[name]
     scene = Scene(host, situation.keeper, situation.fresh)
     situation.prepare(scene)
-    places = points(host, situation.run)
+    places = points(host, situation.run, children=False)
     host.delete(CONFIG)
     problems = []
     for index, place in enumerate(places):
@@ -48,10 +48,11 @@ def test_every_error_is_answered(host: Host, tally: Counter[str], name: str) -> 
             problems.append(f"{place} {error}: {wrong}")
             tally["improper"] += 1
         # A failed ADD has cleaned up after itself; everything else is finished by the runtime's DEL.
-        gone = situation.run.verb == "ADD" and answer.status != 0 and answer.document is not None
+        failed_add = situation.run.verb == "ADD" and answer.status != 0 and answer.document is not None
+        gone = failed_add and not situation.attached
         if not gone:
             host.delete(CONFIG)
-        left = scene.leftovers()
+        left = scene.leftovers(situation.flushed)
         if left:
             problems.append(f"{place} {error}, answered {answer.stdout.strip()[:300]}: left {left}")
             tally["leftovers"] += 1

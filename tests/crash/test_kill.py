@@ -15,7 +15,7 @@ def test_killed_anywhere(host: Host, tally: Counter[str], name: str) -> None:
     situation = SITUATIONS[name]
     scene = Scene(host, situation.keeper, situation.fresh)
     situation.prepare(scene)
-    places = points(host, situation.run)
+    places = points(host, situation.run, children=True)
     host.delete(situation.run.config or SITUATIONS["GC"].run.config)
     assert len(places) > 40, "strace saw too little to mean anything"
     problems = []
@@ -31,7 +31,7 @@ def test_killed_anywhere(host: Host, tally: Counter[str], name: str) -> None:
                 problems.append(f"{place}, then {way}: {error}")
                 tally["improper"] += 1
                 host.cni("DEL", situation.run.config or SITUATIONS["GC"].run.config)
-            left = scene.leftovers()
+            left = scene.leftovers(situation.flushed)
             if left:
                 problems.append(f"{place}, then {way}: left {left}")
                 tally["leftovers"] += 1

@@ -1,0 +1,175 @@
+"""`nftcni repair`, `list`, `doctor`: a flushed table comes back whole, in one transaction, and traffic passes again."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Callable
+
+import pytest
+from support.scratch import Host, network, port
+from support.traffic import Server, ask
+
+DUAL = ("10.88.0.0/24", "fd00:88::/64")
+CONFIG = network("net0", *DUAL, ports=[port(8080, 80), port(53, 53, "udp", "127.0.0.1")])
+
+
+@pytest.fixture
+def attached(host: Host) -> Host:
+    host.neighbour()
+    host.add(CONFIG)
+    host.add(network("net1", "10.89.0.0/24", isolation=False), "c2")
+    return host
+
+
+def serves(host: Host) -> None:
+    container = next(item for item in host.namespaces if item.name == "c1")
+    lan = next(item for item in host.namespaces if item.name == "lan")
+    with Server(container, 80):
+        assert ask(lan, "198.51.100.1", 8080) == "c1 198.51.100.2"
+        assert ask(host, "127.0.0.1", 8080) == "c1 10.88.0.1"
+        assert ask(lan, "2001:db8:100::1", 8080) == "c1 2001:db8:100::2"
+
+
+def port_link(host: Host) -> str:
+    return next(str(item["ifname"]) for item in host.links() if item["master"] == "br-net0")
+
+
+BREAKS: dict[str, tuple[Callable[[Host], object], str]] = {
+    "ruleset-flushed": (lambda host: host.nft("flush ruleset"), "table inet nftcni is missing"),
+    "table-deleted": (lambda host: host.nft("delete table inet nftcni"), "table inet nftcni is missing"),
+    "elements-flushed": (lambda host: host.nft("flush map inet nftcni dnat4"), "8080"),
+    "element-altered": (
+        lambda host: host.nft(
+            "delete element inet nftcni dnat4 { tcp . 8080 }\n"
+            'add element inet nftcni dnat4 { tcp . 8080 comment "net0/c1/eth0" : 10.88.0.99 . 80 }'
+        ),
+        "10.88.0.99",
+    ),
+    "chain-flushed": (lambda host: host.nft("flush chain inet nftcni portmap"), "rules"),
+    "rule-inserted": (lambda host: host.nft("insert rule inet nftcni filter_forward drop"), "rules"),
+    "hairpin-off": (
+        lambda host: host.run("bridge", "link", "set", "dev", port_link(host), "hairpin", "off"),
+        "hairpin",
+    ),
+    "forwarding-off": (lambda host: host.set_sysctl("ipv4/ip_forward", "0"), "ip_forward"),
+    "route-localnet-off": (lambda host: host.set_sysctl("ipv4/conf/br-net0/route_localnet", "0"), "route_localnet"),
+    "gateway-gone": (lambda host: host.run("ip", "addr", "del", "10.88.0.1/24", "dev", "br-net0"), "10.88.0.1/24"),
+    "bridge-down": (lambda host: host.run("ip", "link", "set", "br-net0", "down"), "br-net0"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_repair_restores(attached: Host, name: str) -> None:
+    elements, links = attached.elements(), attached.links()
+    break_it, words = BREAKS[name]
+    break_it(attached)
+    ruleset = attached.run("nft", "-j", "list", "ruleset")
+    check = attached.command("repair", "--check")
+    assert check.returncode == 1 and words in check.stdout, check.stdout
+    assert attached.run("nft", "-j", "list", "ruleset") == ruleset, "--check changes nothing"
+    done = attached.command("repair")
+    assert done.returncode == 0, done.stdout
+    assert "restored net0/c1/eth0" in done.stdout and "restored net1/c2/eth0" in done.stdout
+    assert (attached.elements(), attached.links()) == (elements, links)
+    serves(attached)
+    again = attached.command("repair")
+    assert (again.returncode, again.stdout) == (0, "nothing to repair\n")
+
+
+def test_repair_is_one_transaction(attached: Host) -> None:
+    """No packet finds half a table: the ruleset's generation moves by one."""
+    attached.nft("delete table inet nftcni")
+
+    with attached.popen("nft", "monitor", stdout=-1) as monitor:
+        try:
+            assert attached.command("repair").returncode == 0
+            attached.nft("add table inet end")
+        finally:
+            monitor.terminate()
+        out = monitor.communicate(timeout=10)[0]
+    own = out.split("add table inet end")[0]
+    assert own.count("# new generation") == 1, own[-500:]
+    assert "tcp . 8080" in own
+
+
+def test_a_healthy_host_needs_no_repair(attached: Host) -> None:
+    before = attached.snapshot()
+    for words in (("repair",), ("repair", "--check")):
+        assert attached.command(*words).returncode == 0
+    assert attached.snapshot() == before
+
+
+def test_nothing_attached_is_nothing_to_repair(host: Host) -> None:
+    done = host.command("repair")
+    assert (done.returncode, done.stdout) == (0, "nothing to repair\n")
+
+
+def test_repair_passes_over_containers_that_are_gone(attached: Host) -> None:
+    """Their links went with the namespace; DEL or GC takes the rest, not repair."""
+    attached.run("ip", "link", "del", port_link(attached))
+    attached.nft("flush ruleset")
+    done = attached.command("repair")
+    assert "restored net1/c2/eth0" in done.stdout
+    attached.delete(CONFIG)
+    assert attached.command("repair", "--check").returncode == 0
+
+
+def test_the_next_add_restores_everybody(attached: Host) -> None:
+    elements = attached.elements()
+    attached.nft("flush ruleset")
+    attached.add(network("net0", *DUAL), "c3")
+    now = attached.elements()
+    for name, items in elements.items():
+        assert all(item in now[name] for item in items), name
+    serves(attached)
+
+
+def test_list_for_people_and_programs(attached: Host) -> None:
+    text = attached.command("list").stdout
+    (line,) = [line for line in text.splitlines() if "net0/c1/eth0" in line]
+    assert all(
+        word in line for word in ("br-net0", "10.88.0.2/24", "fd00:88::2/64", "8080/tcp->80", "127.0.0.1:53/udp->53")
+    )
+    records = json.loads(attached.command("list", "--json").stdout)
+    assert [item["container"] for item in records] == ["c1", "c2"]
+
+
+def test_doctor_is_content_with_a_healthy_host(attached: Host) -> None:
+    done = attached.command("doctor")
+    assert done.returncode == 0 and "2 attachments, all well" in done.stdout
+
+
+AILMENTS: dict[str, tuple[Callable[[Host], object], str, str]] = {
+    "forward-drop": (
+        lambda host: host.nft(
+            "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}"
+        ),
+        "ip filter FORWARD",
+        "DOCKER-USER",
+    ),
+    "forwarding": (lambda host: host.set_sysctl("ipv4/ip_forward", "0"), "ip_forward", "sysctl -w"),
+    "table": (lambda host: host.nft("flush ruleset"), "missing", "nftcni repair"),
+    "overlap": (lambda host: host.run("ip", "addr", "add", "10.88.0.200/24", "dev", "to-lan"), "10.88.0.200", "net0"),
+}
+
+
+@pytest.mark.parametrize("name", AILMENTS)
+def test_doctor_finds_and_says_what_to_do(attached: Host, name: str) -> None:
+    break_it, finding, remedy = AILMENTS[name]
+    break_it(attached)
+    before = attached.snapshot()
+    done = attached.command("doctor")
+    assert done.returncode == 1 and finding in done.stdout and remedy in done.stdout, done.stdout
+    assert attached.snapshot() == before
+
+
+@pytest.mark.parametrize("words", [("lsit",), ("list", "--xml"), ("repair", "all"), ("--verbose",)])
+def test_unknown_words_get_the_usage(host: Host, words: tuple[str, ...]) -> None:
+    done = host.command(*words)
+    assert (done.returncode, done.stdout) == (2, "") and "usage: nftcni list" in done.stderr
+
+
+def test_help_and_version(host: Host) -> None:
+    assert "usage: nftcni list" in host.command("--help").stdout
+    assert re.fullmatch(r"nftcni \d+\.\d+\.\d+\n", host.command("--version").stdout)
