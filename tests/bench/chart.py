@@ -110,7 +110,9 @@ class Panel:
         for line in sorted(self.lines, key=lambda item: -item.points[-1][1]):
             x, value = line.points[-1]
             at_edge = self._x(x) > self.left + self.width * 0.75
-            y = max(self._y(value) + (-9 if at_edge else 4), lowest + 15)
+            y = self._y(value) + (-9 if at_edge else 4)
+            if y < lowest + 15:
+                y = max(self._y(value) + (19 if at_edge else 4), lowest + 15)
             lowest = y
             number = f"{value:.0f}" if value >= 100 else f"{value:.1f}"
             place, anchor = (self._x(x), "end") if at_edge else (self._x(x) + 11, "start")

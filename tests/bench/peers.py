@@ -162,5 +162,5 @@ class Netavark:
         (FOLDER / "netavark").mkdir(exist_ok=True)
         action = "setup" if verb == "ADD" else "teardown"
         argv = [self.executable, "--config", str(FOLDER / "netavark"), action, container.space.path]
-        env = {"PATH": os.environ.get("PATH", ""), "NETAVARK_FW": os.environ.get("NETAVARK_FW", "nftables")}
+        env = {key: os.environ[key] for key in ("PATH", "NETAVARK_FW") if key in os.environ}
         return Call(argv, env, str(path), str(path) + ".out", str(path) + ".err")

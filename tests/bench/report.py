@@ -25,6 +25,7 @@ LINES = (
     ("ADD, 1000 tcp ports / two", "ADD tcp1000", "ADD ipv4", 4.0, "most"),
     ("ADD, 1000 udp ports / two", "ADD udp1000", "ADD ipv4", 5.0, "most"),
     ("64 ADDs at once / one", "ADD 64 at once", "ADD single", 64 / 2 * 1.3, "most"),
+    ("64 bare interpreters at once / one", "bare 64 at once", "bare", None, ""),
     ("connect, last of 10 000 / first of 10", "connect last of 10000", "connect first of 10", 1.15, "most"),
     ("peak memory of ADD / bare", "memory ADD", "memory bare", 2.0, "most"),
 )

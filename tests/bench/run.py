@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Measures the plugin against a bare interpreter, against its peers and against itself on a large host.
 
     tests/bench/run.py [--full] [--rounds N] [--json FILE] [--chart FILE]
@@ -53,7 +54,7 @@ def install(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="more samples, and peers with more containers and ports")
-    parser.add_argument("--rounds", type=int, default=0, help="samples of each thing (25, with --full 100)")
+    parser.add_argument("--rounds", type=int, default=0, help="samples of each thing (50, with --full 200)")
     parser.add_argument("--json", type=Path, help="write everything that was measured here")
     parser.add_argument("--chart", type=Path, help="write the charts here, as SVG")
     options = parser.parse_args()
@@ -63,7 +64,7 @@ def main() -> None:
     try:
         install(folder)
         words = [sys.executable, str(HERE / "worker.py"), "--install", str(folder)]
-        words += ["--rounds", str(options.rounds or (100 if options.full else 25))]
+        words += ["--rounds", str(options.rounds or (200 if options.full else 50))]
         words += ["--full"] if options.full else []
         with host.popen(*words, env={"PYTHONDONTWRITEBYTECODE": "1"}) as worker:
             status = worker.wait()

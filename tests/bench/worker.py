@@ -57,6 +57,18 @@ class Plain:
         time.sleep(SETTLE / 4)
 
 
+def together(host: BenchHost, calls: list[Call]) -> float:
+    """Milliseconds from the first start to the last end."""
+    with host.space.entered():
+        start = time.perf_counter()
+        running = [(call.start(), call) for call in calls]
+        ended = [(os.waitpid(pid, 0)[1], call) for pid, call in running]
+        took = (time.perf_counter() - start) * 1e3
+    for status, call in ended:
+        call.check(status)
+    return took
+
+
 def say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
@@ -163,11 +175,11 @@ class Bench:
         return {f"memory {name}": series.summary() for name, series in sizes.items()}
 
     def at_once(self) -> dict[str, Any]:
-        """Wall time from the first start to the last end, on two processors, and single ADDs between."""
+        """On two processors, with single ADDs between, and bare interpreters as what no plugin in Python can beat."""
         host = self.host("parallel")
         host.keep()
         containers = [host.container(30000 + 2 * index) for index in range(AT_ONCE)]
-        single, wall = Series(), Series()
+        single, wall, bare = Series(), Series(), Series()
         allowed = os.sched_getaffinity(0)
         os.sched_setaffinity(0, set(sorted(allowed)[:2]))
         for _ in range(6):
@@ -181,18 +193,13 @@ class Bench:
                     operation = host.peer.prepare(verb, container)
                     assert not isinstance(operation, Call)
                     calls += operation.calls
-                with host.space.entered():
-                    start = time.perf_counter()
-                    running = [(call.start(), call) for call in calls]
-                    ended = [(os.waitpid(pid, 0)[1], call) for pid, call in running]
-                    took = (time.perf_counter() - start) * 1e3
-                for status, call in ended:
-                    call.check(status)
+                took = together(host, calls)
                 if verb == "ADD":
                     wall.values.append(took)
                 time.sleep(1)
+            bare.values.append(together(host, [Call(BARE)] * AT_ONCE))
         os.sched_setaffinity(0, allowed)
-        return {"ADD single": single.summary(), "ADD 64 at once": wall.summary()}
+        return {"ADD single": single.summary(), "ADD 64 at once": wall.summary(), "bare 64 at once": bare.summary()}
 
     def growing(self, peers: dict[str, Subject], found: dict[str, Any]) -> None:
         """The peers with more containers on their hosts; these are real, so without --full they are few."""
