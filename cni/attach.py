@@ -8,7 +8,7 @@ from .errors import PORT_TAKEN, CniError, kernel_refused
 from .host import Host
 from .ip import Address
 from .ipam import Leases, choose
-from .links import configure_container, create_veth, finish_port, get_link, is_pair
+from .links import announce, configure_container, create_veth, finish_port, get_link, is_pair
 from .names import derived_mac, identity
 from .netns import open_netns
 from .plan import plan_attachment, result_of
@@ -108,17 +108,19 @@ def apply(host: Host, item: Attachment, netns: int, again: bool) -> Result:
     else:
         finish_port(host.rtnl, item)
     try:
-        configure_container(item, netns)
+        inside = configure_container(item, netns)
     except CniError:
         if port is None:
             raise
         remove_links(host.rtnl, [item.link])  # more is missing than can be put back one by one
         create_veth(host.rtnl, item, bridge, netns)
-        configure_container(item, netns)
+        inside = configure_container(item, netns)
     if any(mapping.protocol == "udp" for mapping in item.mappings):
         from nft.conntrack import forget_new_ports
 
-        forget_new_ports(item.mappings, item.addresses)
+        forget_new_ports(item.mappings, item.addresses, host.is_local)
+    if item.leases and item.link_up:
+        announce(host.rtnl, item, inside)
     return result_of(item, bridge, derived_mac("host", item.ident))
 
 

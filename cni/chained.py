@@ -97,7 +97,7 @@ def _amend(host: Host, before: Attachment | None, item: Attachment) -> None:
         if any(mapping.protocol == "udp" for mapping in item.mappings):
             from nft.conntrack import forget_new_ports
 
-            forget_new_ports(item.mappings, item.addresses)
+            forget_new_ports(item.mappings, item.addresses, host.is_local)
         host.state.update(item.replace(done=True))
     except Exception:
         tidy(host)

@@ -12,7 +12,7 @@ from nft.table import Table, TableMissing
 
 from . import wire
 from .errors import IO_FAILURE, CniError, kernel_refused
-from .ip import Prefix
+from .ip import Address, Prefix
 from .links import bridge_mac, check_bridge, create_bridge, get_link, read_link, ready_bridge
 from .netlink import Netlink, is_missing
 from .record import Attachment, attachment_key
@@ -151,6 +151,14 @@ class Host:
                 meets = prefix.address in new.network or new.address in prefix.network
                 if prefix != new and prefix.version == new.version and (new.version == 4 or meets):
                     self._take_address(bridge, prefix)
+
+    def is_local(self, address: Address) -> bool:
+        """Whether packets to the address end on this host, as `fib daddr type local` of the table asks."""
+        try:
+            reply = self.rtnl.ask(wire.RTM_GETROUTE, wire.get_route(address))
+        except OSError:
+            return False  # no route at all
+        return bool(wire.RTMSG.unpack_from(reply)[7] == wire.RTN_LOCAL)
 
     def addresses(self, link: Link) -> list[Prefix]:
         """The addresses of one link of the host. A listing: not for the common path."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 from . import sysctl, wire
 from .errors import IFNAME_TAKEN, INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+FORWARDING_SECONDS = 1.0  # with the spanning tree protocol on, a port takes half a minute; nobody waits for that
+
+
 class Link(Value):
     """What RTM_GETLINK says of one link, as far as it matters. `peer` is the other end's index."""
 
@@ -36,6 +40,7 @@ class Link(Value):
     peer: int
     hairpin: bool
     isolated: bool
+    forwarding: bool
     flags: int
     queue: int
 
@@ -65,6 +70,7 @@ def read_link(payload: bytes) -> Link:
         peer=_number(found.get(wire.IFLA_LINK, b"")),
         hairpin=port.get(wire.IFLA_BRPORT_MODE) == b"\x01",
         isolated=port.get(wire.IFLA_BRPORT_ISOLATED) == b"\x01",
+        forwarding=port.get(wire.IFLA_BRPORT_STATE) == bytes([wire.BR_STATE_FORWARDING]),
         flags=flags,
         queue=_number(found.get(wire.IFLA_TXQLEN, b"")),
     )
@@ -201,12 +207,8 @@ def is_pair(port: Link, item: Attachment, netns: int) -> bool:
     return link is not None and link.peer == port.index and link.index == port.peer and link.mac == item.mac
 
 
-def configure_container(item: Attachment, netns: int) -> Link:
-    """Addresses, link up, routes, inside the namespace. The order makes the kernel announce the addresses.
-
-    arp_notify and ndisc_notify make it send unsolicited announcements for all addresses when the link comes up, so that
-    neighbours forget who had them before.
-    """
+def configure_container(item: Attachment, netns: int) -> Netlink:
+    """Addresses, link up, routes, inside the namespace. Returns a socket in there, for `announce`."""
     with Inside(netns):
         rtnl = Netlink()
         try:
@@ -226,11 +228,27 @@ def configure_container(item: Attachment, netns: int) -> Link:
             for route in item.routes:
                 payload = wire.route(link.index, route.dst, route.gw, dict(route.options))
                 _repeatable(rtnl, wire.RTM_NEWROUTE, payload, route_text(route))
-            return link
+            return rtnl
         except KernelError as error:
             raise kernel_refused(f"configuring {item.ifname} in {item.sandbox}", error) from None
-        finally:
-            rtnl.close()
+
+
+def announce(rtnl: Netlink, item: Attachment, inside: Netlink) -> None:
+    """Unsolicited ARP and neighbour advertisements for all addresses, so that neighbours forget who had them before.
+
+    arp_notify and ndisc_notify make the kernel send them when the link comes up, but then the bridge port is not
+    forwarding yet (the bridge hears of the carrier by linkwatch, a work queue) and drops them. They make it send them,
+    too, when the MAC address is set, even to what it is (NETDEV_CHANGEADDR in devinet.c and ndisc.c).
+    """
+    end = time.monotonic() + FORWARDING_SECONDS
+    while True:
+        port = get_link(rtnl, item.link)
+        if port is None or port.forwarding or time.monotonic() > end:
+            break
+        time.sleep(0.0001)
+    link = get_link(inside, item.ifname)
+    if link is not None:
+        inside.ask(wire.RTM_NEWLINK, wire.tune(link.index, {}, item.mac, 0, None))
 
 
 def container_sysctls(item: Attachment) -> list[tuple[str, str]]:

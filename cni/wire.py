@@ -28,7 +28,8 @@ RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_TXQLEN, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 13, 27, 28, 29
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
-IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33  # MODE is hairpin
+IFLA_BRPORT_STATE, IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 1, 4, 33  # MODE is hairpin
+BR_STATE_FORWARDING = 3
 VETH_INFO_PEER = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 8, 15
@@ -36,7 +37,8 @@ RTAX_MTU, RTAX_ADVMSS = 2, 8
 IFA_F_NODAD = 0x02
 IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
 RTEXT_FILTER_SKIP_STATS = 1 << 3
-RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST = 254, 4, 0, 253, 1
+RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 254, 4, 0, 253
+RTN_UNICAST, RTN_LOCAL = 1, 2
 FAMILY = {4: 2, 6: 10}  # AF_INET, AF_INET6
 
 NLMSG = Struct("=IHHII")  # length, type, flags, sequence, port
@@ -155,6 +157,12 @@ def address(index: int, prefix: Prefix, flags: int = 0) -> bytes:
     if prefix.version == 4 and prefix.length < 31:
         body += attr(IFA_BROADCAST, Address(4, prefix.last).packed)
     return body + (attr_u32(IFA_FLAGS, flags) if flags else b"")
+
+
+def get_route(address: Address) -> bytes:
+    """Which way a packet to the address would go."""
+    packed = address.packed
+    return RTMSG.pack(FAMILY[address.version], len(packed) * 8, 0, 0, 0, 0, 0, 0, 0) + attr(RTA_DST, packed)
 
 
 def route(index: int, dst: Prefix, gateway: Address | None, options: dict[str, int]) -> bytes:

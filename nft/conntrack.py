@@ -39,8 +39,14 @@ class Direction(Value):
     port: bytes
 
 
-def forget_new_ports(mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> int:
-    """After ADD: UDP flows to the mappings' host ports that do not lead to the container. Returns how many."""
+def forget_new_ports(
+    mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...], is_local: Callable[[Address], bool]
+) -> int:
+    """After ADD: UDP flows to the mappings' host ports that do not lead to the container. Returns how many.
+
+    `is_local` says whether an address is the host's: a flow to that port of another machine, the host's own or one that
+    passes through, is none of ours.
+    """
     wanted = {
         (mapping.host_port.to_bytes(2, "big"), mapping.host_ip.version): mapping.host_ip
         for mapping in mappings
@@ -52,9 +58,9 @@ def forget_new_ports(mappings: tuple[PortMapping, ...], addresses: tuple[Address
         host_ip = wanted.get((original.port, version))
         if host_ip is None or not (host_ip.is_unspecified or host_ip.packed == original.target):
             return False
-        back = reply()
-        # What a container or the host sends out, masqueraded, to that port of another machine stays.
-        return back.source not in own and (back.source != original.target or back.target == original.source)
+        if reply().source in own:
+            return False
+        return is_local(Address(version, int.from_bytes(original.target, "big")))
 
     return _forget({version for _port, version in wanted}, stale)
 
