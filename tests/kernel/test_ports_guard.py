@@ -35,8 +35,9 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Host]:
     with contextlib.closing(host), contextlib.ExitStack() as stack:
         host.neighbour()
         host.bridge_netfilter(request.param)
-        # The worst case: somebody opened the way for all links already.
-        host.set_sysctl("ipv4/conf/to-lan/route_localnet", "1")
+        # The worst case: somebody opened the way for all links already, and the kernel's own guards are down.
+        for key in ("route_localnet", "accept_local"):
+            host.set_sysctl(f"ipv4/conf/all/{key}", "1")
         for name, net in (("c1", "net0"), ("c2", "net0"), ("o1", "net1")):
             subnet = "10.88.0.0/24" if net == "net0" else "10.89.0.0/24"
             host.add(network(net, subnet, ports=PORTS if name == "c1" else ()), name)
