@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from support.scratch import Host, Namespace, network, port
+from support.traffic import Server, ask
 
 DUAL = ("10.88.0.0/24", "fd00:88::/64")
 MAC = "02:42:ac:11:00:0{}"
@@ -76,6 +77,23 @@ def test_an_adopted_bridge_is_left_as_it_was(host: Host, adopted_address: str | 
     assert "10.88.0.1/24" in host.addresses("br-net0")
     host.delete(config)
     assert host.snapshot() == before
+
+
+def test_an_adopted_bridge_keeps_our_address_until_the_last_container_goes(host: Host) -> None:
+    host.run("ip", "link", "add", "br-net0", "up", "type", "bridge")
+    config = network("net0", *DUAL)
+    for name in ("c1", "c2"):
+        host.add(config, name)
+    host.delete(config, "c1")
+    assert host.addresses("br-net0") == {"10.88.0.1/24", "fd00:88::1/64"}
+    host.delete(config, "c2")
+    assert host.addresses("br-net0") == set() and host.link("br-net0") is not None
+
+
+def test_an_adopted_bridge_lends_its_mac_and_keeps_it(host: Host) -> None:
+    host.run("ip", "link", "add", "br-net0", "address", MAC.format(9), "up", "type", "bridge")
+    result = host.add(network("net0"))
+    assert result["interfaces"][0]["mac"] == host.link("br-net0")["address"] == MAC.format(9)
 
 
 def test_a_bridge_that_somebody_else_joined_stays(host: Host) -> None:
@@ -195,6 +213,22 @@ def test_layer_two_only(host: Host) -> None:
     assert result["ips"] == [] and "UP" not in container.link("eth0")["flags"]
     assert host.addresses("br-net0") == set()
     host.delete(config)
+
+
+def test_both_interfaces_of_a_container_carry_traffic(host: Host) -> None:
+    """Each reaches its own network's sibling by its own address, and is reached by its own published port."""
+    lan = host.neighbour()
+    for number in (0, 1):
+        subnets = (f"10.{88 + number}.0.0/24", f"fd00:{88 + number}::/64")
+        config = network(f"net{number}", *subnets, ports=[port(8000 + number, 80)], isDefaultGateway=number == 0)
+        host.add(config, ifname=f"eth{number}")
+        host.add(network(f"net{number}", *subnets), f"sibling{number}")
+    with Server(host.place("c1"), 80), Server(host.place("sibling1"), 80):
+        assert ask(host.place("c1"), "10.89.0.3", 80) == "sibling1 10.89.0.2"
+        assert ask(host.place("sibling0"), "10.88.0.2", 80) == "c1 10.88.0.3"
+        assert ask(host.place("sibling1"), "fd00:89::2", 80) == "c1 fd00:89::3"
+        assert ask(lan, "198.51.100.1", 8000) == "c1 198.51.100.2"
+        assert ask(host, "127.0.0.1", 8001) == "c1 10.89.0.1"
 
 
 def test_two_interfaces_added_at_the_same_time(host: Host) -> None:
