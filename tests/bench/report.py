@@ -22,6 +22,7 @@ LINES = (
     ("STATUS / bare interpreter", "STATUS", "bare", 1.6, "most"),
     ("ADD, 10 000 attachments / none", "ADD full10000", "ADD ipv4", 1.3, "most"),
     ("DEL, 10 000 attachments / none", "DEL full10000", "DEL ipv4", 1.3, "most"),
+    ("STATUS, 10 000 attachments / none", "STATUS full10000", "STATUS", None, ""),
     ("ADD, 1000 tcp ports / two", "ADD tcp1000", "ADD ipv4", 4.0, "most"),
     ("ADD, 1000 udp ports / two", "ADD udp1000", "ADD ipv4", 5.0, "most"),
     ("64 ADDs at once / one", "ADD 64 at once", "ADD single", 64 / 2 * 1.3, "most"),

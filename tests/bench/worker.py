@@ -140,6 +140,11 @@ class Bench:
         for verb in ("VERSION", "STATUS"):
             call = versions.calls[0]
             plain[verb] = Plain(empty, Call(call.argv, {**call.env, "CNI_COMMAND": verb}, call.stdin))
+        large = subjects["full10000"]
+        crowd = large.host.peer.prepare("ADD", large.container)
+        assert not isinstance(crowd, Call)
+        asked = {**crowd.calls[0].env, "CNI_COMMAND": "STATUS"}
+        plain["STATUS full10000"] = Plain(large.host, Call(crowd.calls[0].argv, asked, crowd.calls[0].stdin))
         everything: list[Subject | Plain] = [*plain.values(), *subjects.values()]
         say(f"{self.rounds} rounds of {len(everything)} subjects")
         for index in range(WARM_UPS + self.rounds):
