@@ -21,7 +21,7 @@ FORBIDDEN = {
 # What `import os` brings, which a bare interpreter loads as well unless it starts with -S.
 OS = {"os", "stat", "_stat", "posixpath", "genericpath", "abc", "_abc", "_collections_abc"}
 # setns(2) has no binding in Python's os module before 3.12.
-ONLY_BEFORE_312 = {"ctypes", "_ctypes", "ctypes._endian", "types"} if sys.version_info < (3, 12) else set()
+ONLY_BEFORE_312 = {"_ctypes"} if sys.version_info < (3, 12) else set()
 # The verbs' own rooms: what ADD needs is not loaded by VERSION, and so on.
 ROOMS = {
     "VERSION": {"errors", "ip", "jsontext", "main", "request", "spec", "value", "fields"},
