@@ -11,7 +11,6 @@ import os
 from typing import Any
 
 import pytest
-from fuzz.targets import TARGETS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.scratch import network, port
@@ -19,6 +18,7 @@ from support.scratch import network, port
 from cni import wire
 from cni.ip import parse_prefix
 from cni.record import Attachment, Lease, to_document
+from fuzz.targets import TARGETS
 from nft import wire as nft_wire
 from nft.elements import attachment_elements
 
