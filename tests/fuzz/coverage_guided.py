@@ -1,6 +1,7 @@
 """Coverage-guided fuzzing of one parser with atheris: python tests/fuzz/coverage_guided.py PARSER [libFuzzer options].
 
-CI runs each for a few seconds (test_coverage_guided.py). A long run: ... configuration -max_total_time=3600 CORPUS_FOLDER
+CI runs each for a few seconds (test_coverage_guided.py). A long run:
+python tests/fuzz/coverage_guided.py configuration -max_total_time=3600 CORPUS_FOLDER
 """
 
 from __future__ import annotations
