@@ -1,4 +1,4 @@
-"""Requests as `cni.request` reads them, without a process: what the tests of configurations start from. No tests here."""
+"""Requests as `cni.request` reads them, but without a process: what tests of configurations start from."""
 
 from __future__ import annotations
 

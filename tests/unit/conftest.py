@@ -1,4 +1,4 @@
-"""Hypothesis for the unit tests: no deadline, for how long an example takes says more of the machine than of the code."""
+"""Hypothesis for the unit tests: no deadline, since the time of an example says more of the machine than the code."""
 
 from __future__ import annotations
 
