@@ -59,7 +59,7 @@ class Machine(Host):
         """On the host that is being made, then with its processes."""
         if not hasattr(self, "_init"):
             return super().popen(*words, env=env, **options)
-        enter = ["nsenter", "-t", str(self.pid), "--net", "--mount", "--pid", "--wd=/", "--", *words]
+        enter = ["nsenter", "-t", str(self.pid), "--net", "--mount", "--pid", "--", "env", "--chdir=/", *words]
         return subprocess.Popen(enter, env={**self.env, **(env or {})}, text=True, **options)
 
     def install(self, *words: str) -> None:

@@ -71,16 +71,12 @@ def test_the_network_is_listed_and_inspected(nerdctl: Nerdctl) -> None:
 
 
 def test_inspect_and_port_tell_what_the_kernel_has(nerdctl: Nerdctl) -> None:
-    nerdctl.run("web", "-p 8080:80 -p 127.0.0.1:8081:80")
+    nerdctl.run("web", "-p 127.0.0.1:8080:80 -p 8443:443")
     settings = nerdctl.inspect("web")["NetworkSettings"]
-    link = nerdctl.inside("web").link("eth0")
     assert settings["IPAddress"] == nerdctl.address("web")
-    assert settings["MacAddress"] == link["address"]
-    assert settings["Ports"]["80/tcp"] == [
-        {"HostIp": "0.0.0.0", "HostPort": "8080"},
-        {"HostIp": "127.0.0.1", "HostPort": "8081"},
-    ]
-    assert sorted(nerdctl("port web").splitlines()) == ["80/tcp -> 0.0.0.0:8080", "80/tcp -> 127.0.0.1:8081"]
+    assert settings["MacAddress"] == nerdctl.inside("web").link("eth0")["address"]
+    assert settings["Ports"]["80/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": "8080"}]
+    assert sorted(nerdctl("port web").splitlines()) == ["443/tcp -> 0.0.0.0:8443", "80/tcp -> 127.0.0.1:8080"]
 
 
 def test_an_address_of_the_users_choice(nerdctl: Nerdctl) -> None:
@@ -129,7 +125,8 @@ def test_stop_start_restart_kill(nerdctl: Nerdctl) -> None:
         if end:
             nerdctl(f"{end} web")
             wait_for(lambda: machine.snapshot() == empty, f"nothing left after {end}")
-            assert nerdctl.ask("127.0.0.1", 8080) == "refused"
+            # Silence, for nerdctl's own socket on the port stays until the stopped task is deleted.
+            assert nerdctl.ask("127.0.0.1", 8080) in ("refused", "silence")
         nerdctl(f"{begin} web")
         nerdctl.ready("web")
     assert nerdctl.ask("127.0.0.1", 8080).startswith("web ")

@@ -1,0 +1,189 @@
+"""containerd without nerdctl: the CRI as the kubelet uses it, by crictl, and `ctr run --cni`.
+
+The network is conf/10-nftcni.conflist, which has both families.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import programs
+import pytest
+from conftest import start_containerd
+from machine import Machine, browse, wait_for
+from nerdctl import HERE, HERE6, NEIGHBOUR, NEIGHBOUR6
+from support.scratch import Namespace
+
+
+class Kubelet:
+    """What the kubelet asks of containerd, in words of crictl."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self._number = 0
+
+    def __call__(self, *words: str) -> str:
+        endpoint = "unix:///run/containerd/containerd.sock"
+        return self.machine.run("crictl", "-r", endpoint, "-i", endpoint, *words).strip()
+
+    def pod(self, name: str, *ports: dict[str, Any], **keys: Any) -> str:
+        """A pod's ID. The pause image is the web server, so that the pod answers by itself."""
+        self._number += 1
+        metadata = {"name": name, "namespace": "default", "uid": f"uid-{self._number}", "attempt": 0}
+        linux = {"security_context": {"namespace_options": {}}}
+        config = {"metadata": metadata, "hostname": name, "linux": linux, "port_mappings": list(ports), **keys}
+        self.machine.write("/run/pod.json", json.dumps(config))
+        pod = self("runp", "/run/pod.json")
+        wait_for(lambda: browse(self.machine, self.addresses(pod)[0], 80).startswith(f"{name} "), f"the pod {name}")
+        return pod
+
+    def status(self, pod: str) -> Any:
+        return json.loads(self("inspectp", "-o", "json", pod))
+
+    def addresses(self, pod: str) -> list[str]:
+        network = self.status(pod)["status"]["network"]
+        return [network["ip"], *(item["ip"] for item in network.get("additionalIps") or [])]
+
+    def inside(self, pod: str) -> Namespace:
+        return self.machine.inside(pod, str(self.status(pod)["info"]["pid"]))
+
+    def remove(self, *pods: str) -> None:
+        for pod in pods:
+            self("stopp", pod)
+            self("rmp", pod)
+
+
+def host_port(number: int, inside: int = 80, ip: str = "") -> dict[str, Any]:
+    return {"protocol": 0, "container_port": inside, "host_port": number, "host_ip": ip}
+
+
+@pytest.fixture(scope="module")
+def kubelet(containerd: Machine) -> Kubelet:
+    programs.require("crictl")
+    containerd.install("--conflist", "10-nftcni")
+    # The loopback of a pod is a plugin of its own for containerd 1.6, and the host has no reference plugins.
+    containerd.run("ln", "-s", "nftcni", "/opt/cni/bin/loopback")
+    kubelet = Kubelet(containerd)
+    wait_for(lambda: "NetworkReady" in kubelet("info"), "the CRI")
+    wait_for(lambda: _network_is_ready(kubelet), "the network that was just installed")
+    return kubelet
+
+
+def _network_is_ready(kubelet: Kubelet) -> bool:
+    conditions = json.loads(kubelet("info"))["status"]["conditions"]
+    return next(item["status"] for item in conditions if item["type"] == "NetworkReady")
+
+
+@pytest.fixture(autouse=True)
+def unchanged(kubelet: Kubelet) -> Iterator[None]:
+    before = kubelet.machine.state()
+    yield
+    kubelet.remove(*kubelet("pods", "-q").split())
+    wait_for(lambda: kubelet.machine.processes() == before["processes"], "the pods' processes to go")
+    assert kubelet.machine.state() == before
+
+
+def test_a_pod_with_a_host_port_in_both_families(kubelet: Kubelet) -> None:
+    pod = kubelet.pod("web", host_port(8080))
+    v4, v6 = kubelet.addresses(pod)
+    assert {v4, v6} == {item.split("/")[0] for item in kubelet.inside(pod).addresses("eth0")}
+    assert browse(kubelet.machine.lan, HERE, 8080) == f"web {NEIGHBOUR}"
+    assert browse(kubelet.machine.lan, HERE6, 8080) == f"web {NEIGHBOUR6}"
+    assert browse(kubelet.inside(pod), "127.0.0.1", 80) == "web 127.0.0.1", "the loopback is up"
+    kubelet("stopp", pod)
+    assert browse(kubelet.machine.lan, HERE, 8080) == "refused"
+
+
+def test_a_port_for_one_address_of_the_host(kubelet: Kubelet) -> None:
+    kubelet.pod("web", host_port(8080, ip="127.0.0.1"))
+    assert browse(kubelet.machine, "127.0.0.1", 8080).startswith("web ")
+    assert browse(kubelet.machine.lan, HERE, 8080) == "refused"
+
+
+def test_pods_reach_each_other_and_keep_their_address(kubelet: Kubelet) -> None:
+    one, two = kubelet.pod("one"), kubelet.pod("two")
+    for here, there in zip(kubelet.addresses(one), kubelet.addresses(two)):
+        assert browse(kubelet.inside(one), there, 80) == f"two {here}"
+
+
+def test_dns_is_the_pods_and_bandwidth_does_no_harm(kubelet: Kubelet) -> None:
+    dns = {"servers": ["10.96.0.10"], "searches": ["svc.cluster.local"], "options": ["ndots:5"]}
+    annotations = {"kubernetes.io/ingress-bandwidth": "10M", "kubernetes.io/egress-bandwidth": "10M"}
+    pod = kubelet.pod("web", host_port(8080), dns_config=dns, annotations=annotations)
+    text = kubelet.machine.file(f"/run/containerd/io.containerd.grpc.v1.cri/sandboxes/{pod}/resolv.conf")
+    content = (
+        text
+        if text.exists()
+        else kubelet.machine.file(f"/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/{pod}/resolv.conf")
+    )
+    assert "nameserver 10.96.0.10" in content.read_text()
+    assert browse(kubelet.machine.lan, HERE, 8080) == f"web {NEIGHBOUR}"
+
+
+def test_a_second_pod_with_the_port_is_refused_by_name(kubelet: Kubelet) -> None:
+    kubelet.pod("web", host_port(8080))
+    with pytest.raises(AssertionError, match="8080.*taken by network pods"):
+        kubelet.pod("late", host_port(8080))
+    assert browse(kubelet.machine.lan, HERE, 8080) == f"web {NEIGHBOUR}"
+
+
+def test_a_pod_whose_namespace_is_gone_can_be_removed(kubelet: Kubelet) -> None:
+    pod = kubelet.pod("web", host_port(8080))
+    kubelet.machine.run("kill", "-9", str(kubelet.status(pod)["info"]["pid"]))
+    path = next(
+        item["path"]
+        for item in kubelet.status(pod)["info"]["runtimeSpec"]["linux"]["namespaces"]
+        if item["type"] == "network"
+    )
+    kubelet.machine.run("umount", path)
+    kubelet.machine.run("rm", path)
+    kubelet.remove(pod)
+    assert browse(kubelet.machine.lan, HERE, 8080) == "refused"
+
+
+def test_pods_survive_a_restart_of_containerd(kubelet: Kubelet) -> None:
+    pod = kubelet.pod("web", host_port(8080))
+    kubelet.machine.stop("containerd")
+    assert browse(kubelet.machine.lan, HERE, 8080) == f"web {NEIGHBOUR}"
+    start_containerd(kubelet.machine)
+    wait_for(lambda: pod in kubelet("pods", "-q", "--no-trunc"), "containerd to know its pods")
+    assert browse(kubelet.machine.lan, HERE, 8080) == f"web {NEIGHBOUR}"
+
+
+def test_ctr_run(kubelet: Kubelet) -> None:
+    """It passes no ports; the container is attached before its task starts and detached when it ends."""
+    words = ["run", "--rm", "--cni", "docker.io/library/who:latest", "c1", "ip", "-4", "addr", "show", "eth0"]
+    assert "inet 10.84." in kubelet.machine.run("ctr", *words)
+
+
+def test_the_template_for_a_range_of_the_kubelet_is_valid(kubelet: Kubelet) -> None:
+    """containerd renders conf/podcidr.template when it is told a range, and serves pods from it."""
+    machine = kubelet.machine
+    template = textwrap.dedent(machine.run("cat", f"{programs.CHECKOUT}/conf/podcidr.template"))
+    machine.write("/etc/cni/podcidr.template", template)
+    config = machine.file("/etc/containerd/config.toml").read_text()
+    line = '  conf_dir = "/etc/cni/net.d"\n'
+    with_template = config.replace(
+        line, '  conf_dir = "/run/rendered"\n  conf_template = "/etc/cni/podcidr.template"\n'
+    )
+    machine.run("mkdir", "-p", "/run/rendered")
+    try:
+        machine.write("/etc/containerd/config.toml", with_template)
+        machine.stop("containerd")
+        start_containerd(machine)
+        kubelet("config", "--help")
+        wait_for(lambda: kubelet("info"), "the CRI")
+        kubelet.machine.run(
+            "crictl", "-r", "unix:///run/containerd/containerd.sock", "update-runtime-config", "10.244.9.0/24"
+        )
+        wait_for(lambda: _network_is_ready(kubelet), "the rendered network")
+        pod = kubelet.pod("web", host_port(8080))
+        assert kubelet.addresses(pod)[0].startswith("10.244.9.")
+        kubelet.remove(pod)
+    finally:
+        machine.write("/etc/containerd/config.toml", config)
+        machine.stop("containerd")
+        start_containerd(machine)
