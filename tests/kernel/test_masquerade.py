@@ -110,8 +110,8 @@ def test_none_between_networks_that_are_open_to_each_other(host: Host, br_netfil
     host.bridge_netfilter(br_netfilter)
     one, other = (attach(host, name, net, isolation=False) for name, net in (("a", "net0"), ("b", "net1")))
     with Server(one, 80):
-        assert ask(other, "10.88.0.2", 80) == "a 10.89.0.2"
-        assert ask(other, "fd00:88::2", 80) == "a fd00:89::2"
+        assert ask(other, "10.88.0.2", 80, timeout=3) == "a 10.89.0.2"
+        assert ask(other, "fd00:88::2", 80, timeout=3) == "a fd00:89::2"
 
 
 def test_an_answer_of_a_published_port_comes_from_the_host(host: Host) -> None:

@@ -113,7 +113,7 @@ def test_a_sibling_reaches_the_new_holder_of_an_address_at_once(host: Host, sibl
     """The address moves to a container with another MAC while the sibling's entry of it is still good."""
     host.add(config(MAC[0]), "c1")
     with Server(host.place("c1"), 80):
-        assert ask(sibling, address, 80).startswith("c1 ")
+        assert ask(sibling, address, 80, timeout=3).startswith("c1 ")
     (entry,) = sibling.json("ip", "-j", "neigh", "show", address)
     assert entry["lladdr"] == MAC[0]
     host.delete(config(MAC[0]), "c1")
