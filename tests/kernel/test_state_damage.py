@@ -37,6 +37,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "newer-schema": lambda path: path.write_text(path.read_text().replace('"schema":1', '"schema":2')),
     "a-field-missing": lambda path: path.write_text(path.read_text().replace('"bridge"', '"brigde"')),
     "somebody-elses": lambda path: path.write_text(path.read_text().replace('"c1"', '"c9"')),
+    "a-folder": lambda path: (path.unlink(), path.mkdir()),
     "gone": lambda path: path.unlink(),
 }
 

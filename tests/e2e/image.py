@@ -1,0 +1,61 @@
+"""The one image of the suite, made of the distribution's static busybox: a web server that says whom it sees.
+
+An archive as `docker save` writes it, which ctr, nerdctl and podman read. Nothing comes from a registry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+NAME = "docker.io/library/who:latest"
+BUSYBOX = Path("/bin/busybox")
+APPLETS = "sh sleep httpd wget nc ip cat echo ls hostname ping nslookup true seq mkdir chmod ps".split()
+WHO = """#!/bin/sh
+printf 'Content-Type: text/plain\\r\\n\\r\\n'
+from=${REMOTE_ADDR#[}
+from=${from%]}
+echo "$(hostname) ${from#::ffff:}"
+"""
+
+
+def archive(path: Path) -> None:
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        for folder in ("bin", "etc", "tmp", "www", "www/cgi-bin"):
+            _add(tar, folder, kind=tarfile.DIRTYPE)
+        _add(tar, "bin/busybox", BUSYBOX.read_bytes())
+        for applet in APPLETS:
+            _add(tar, f"bin/{applet}", kind=tarfile.SYMTYPE, target="busybox")
+        _add(tar, "www/cgi-bin/who", WHO.encode())
+        _add(tar, "etc/passwd", b"root:x:0:0:root:/:/bin/sh\n")
+    data = layer.getvalue()
+    config = {
+        "architecture": "amd64" if Path("/lib64/ld-linux-x86-64.so.2").exists() else "arm64",
+        "os": "linux",
+        # The first process of a container ignores SIGTERM, and nobody should wait for that.
+        "config": {
+            "Cmd": ["httpd", "-f", "-h", "/www"],
+            "Env": ["PATH=/bin"],
+            "StopSignal": "SIGKILL",
+            "ExposedPorts": {"80/tcp": {}},
+        },
+        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(data).hexdigest()]},
+        "history": [{"created_by": "tests/e2e"}],
+    }
+    text = json.dumps(config).encode()
+    name = hashlib.sha256(text).hexdigest() + ".json"
+    manifest = [{"Config": name, "RepoTags": [NAME], "Layers": ["layer.tar"]}]
+    with tarfile.open(path, mode="w") as tar:
+        _add(tar, name, text)
+        _add(tar, "layer.tar", data)
+        _add(tar, "manifest.json", json.dumps(manifest).encode())
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, target: str = "") -> None:
+    member = tarfile.TarInfo(name)
+    member.type, member.size, member.mode, member.linkname = kind, len(data), 0o755, target
+    tar.addfile(member, io.BytesIO(data))

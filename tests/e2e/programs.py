@@ -1,0 +1,79 @@
+"""The programs under test: where they come from, which version, and what happens where one is missing.
+
+containerd, runc and podman are the distribution's. nerdctl, crictl and cnitool are built once by the go client, at the
+versions pinned here, into .cache/e2e of the checkout. What cannot be had is not run on a user's machine, which the
+last lines of the summary say, and a failure in CI.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.scratch import CHECKOUT
+
+CACHE = Path(os.environ.get("NFTCNI_CACHE", CHECKOUT / ".cache")) / "e2e"
+BIN = CACHE / "bin"
+PACKAGES = {
+    "nerdctl": ("github.com/containerd/nerdctl/v2", "v2.3.5", "./cmd/nerdctl"),
+    "crictl": ("sigs.k8s.io/cri-tools", "v1.34.0", "./cmd/crictl"),
+    "cnitool": ("github.com/containernetworking/cni", "v1.3.0", "./cnitool"),
+}
+VERSION_WORDS = {"cnitool": ["--version"], "runc": ["--version"], "busybox": []}
+NOT_RUN: dict[str, str] = {}
+VERSIONS: dict[str, str] = {}
+
+
+def require(*names: str) -> None:
+    """The programs, or the reason why this is not run."""
+    for name in names:
+        problem = _find(name)
+        if problem:
+            NOT_RUN[name] = problem
+            words = f"NOT RUN: {name} is missing: {problem}"
+            if os.environ.get("CI"):
+                pytest.fail(words)
+            pytest.skip(words)
+
+
+@functools.cache
+def _find(name: str) -> str:
+    """Empty when the program is there, else what is wrong."""
+    path = _built(name) if name in PACKAGES else shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if not path or path.startswith("cannot"):
+        return path or "not installed"
+    if name in PACKAGES:
+        VERSIONS[name] = PACKAGES[name][1]
+    else:
+        done = subprocess.run(
+            [path, *VERSION_WORDS.get(name, ["--version"])], capture_output=True, text=True, check=False
+        )
+        VERSIONS[name] = done.stdout.splitlines()[0] if done.stdout else "?"
+    return ""
+
+
+def _built(name: str) -> str:
+    """The program's path, made of its module if need be; or `cannot ...`."""
+    module, version, package = PACKAGES[name]
+    path, stamp = BIN / name, BIN / f".{name}"
+    wanted = f"{module}@{version}"
+    if path.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return str(path)
+    if not shutil.which("go"):
+        return "cannot be built without the go client"
+    BIN.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        ["sh", str(CHECKOUT / "tests" / "e2e" / "build"), module, version, package, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "SOURCES": str(CACHE / "src")},
+    )
+    if done.returncode:
+        return f"cannot be built: {(done.stderr.strip().splitlines() or ['?'])[-1]}"
+    stamp.write_text(wanted)
+    return str(path)

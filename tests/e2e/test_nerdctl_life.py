@@ -1,0 +1,176 @@
+"""The life of containers under nerdctl with the packaged network: addresses, several networks, stop, start, restart.
+
+Every test ends with all containers gone and the host as it was. Published ports in their forms are in
+test_nerdctl_ports, the drop-in names in test_nerdctl_networks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import programs
+import pytest
+from conftest import start_containerd
+from machine import Machine, browse, wait_for
+from nerdctl import HERE, NEIGHBOUR, Nerdctl
+
+SECOND = {
+    "cniVersion": "1.0.0",
+    "name": "second",
+    "plugins": [
+        {
+            "type": "nftcni",
+            "bridge": "nftcni1",
+            "capabilities": {"portMappings": True, "ips": True},
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.5.0.0/24"}]]},
+        }
+    ],
+}
+COMPOSE = """
+services:
+  web:
+    image: who
+    hostname: web
+    pull_policy: never
+    ports: ["8080:80"]
+  db:
+    image: who
+    hostname: db
+    pull_policy: never
+networks:
+  default:
+    external: true
+    name: second
+"""
+
+
+@pytest.fixture(scope="module")
+def nerdctl(containerd: Machine) -> Nerdctl:
+    programs.require("nerdctl")
+    containerd.install("--iptables-answers")
+    containerd.write("/etc/cni/net.d/second.conflist", json.dumps(SECOND))
+    return Nerdctl(containerd)
+
+
+@pytest.fixture(autouse=True)
+def unchanged(nerdctl: Nerdctl) -> Iterator[None]:
+    before = nerdctl.machine.state()
+    yield
+    nerdctl.clear()
+    assert nerdctl.machine.state() == before
+
+
+def test_the_network_is_listed_and_inspected(nerdctl: Nerdctl) -> None:
+    assert "bridge" in nerdctl("network ls").split()
+    found = json.loads(nerdctl("network inspect bridge"))[0]
+    assert [entry["Subnet"] for entry in found["IPAM"]["Config"]] == ["10.4.0.0/24", "fd6e:6674:636e:4::/64"]
+    nerdctl.run("web")
+    found = json.loads(nerdctl("network inspect bridge"))[0]
+    assert [entry["Name"] for entry in found["Containers"].values()] == ["web"]
+
+
+def test_inspect_and_port_tell_what_the_kernel_has(nerdctl: Nerdctl) -> None:
+    nerdctl.run("web", "-p 8080:80 -p 127.0.0.1:8081:80")
+    settings = nerdctl.inspect("web")["NetworkSettings"]
+    link = nerdctl.inside("web").link("eth0")
+    assert settings["IPAddress"] == nerdctl.address("web")
+    assert settings["MacAddress"] == link["address"]
+    assert settings["Ports"]["80/tcp"] == [
+        {"HostIp": "0.0.0.0", "HostPort": "8080"},
+        {"HostIp": "127.0.0.1", "HostPort": "8081"},
+    ]
+    assert sorted(nerdctl("port web").splitlines()) == ["80/tcp -> 0.0.0.0:8080", "80/tcp -> 127.0.0.1:8081"]
+
+
+def test_an_address_of_the_users_choice(nerdctl: Nerdctl) -> None:
+    nerdctl.run("web", "--ip 10.4.0.77")
+    assert nerdctl.address("web") == "10.4.0.77"
+    assert "10.4.0.77" in nerdctl.fails("run -d --pull=never --name second --ip 10.4.0.77 who")
+    assert "192.0.2.9" in nerdctl.fails("run -d --pull=never --name third --ip 192.0.2.9 who")
+
+
+def test_an_ipv6_address_of_the_users_choice(nerdctl: Nerdctl) -> None:
+    nerdctl.run("web", "--ip6 fd6e:6674:636e:4::77")
+    assert "fd6e:6674:636e:4::77/64" in nerdctl.inside("web").addresses("eth0")
+    nerdctl.fails("run -d --pull=never --name second --ip6 fd6e:6674:636e:5::77 who")
+
+
+def test_a_mac_address_needs_the_drop_in_names(nerdctl: Nerdctl) -> None:
+    """nerdctl itself allows it for the types bridge and macvlan only, and says so before any plugin runs."""
+    assert "type" in nerdctl.fails("run -d --pull=never --mac-address 02:42:0a:04:00:99 who")
+
+
+def test_siblings_reach_each_other_by_address_and_by_published_port(nerdctl: Nerdctl) -> None:
+    nerdctl.run("web", "-p 8080:80")
+    nerdctl.run("db")
+    assert nerdctl(f"exec db wget -qO- http://{nerdctl.address('web')}/cgi-bin/who") == f"web {nerdctl.address('db')}"
+    assert nerdctl(f"exec db wget -qO- http://{HERE}:8080/cgi-bin/who").startswith("web ")
+    assert nerdctl("exec db wget -qO- http://web/cgi-bin/who").startswith("web "), "nerdctl writes /etc/hosts"
+    assert browse(nerdctl.machine.lan, HERE, 8080) == f"web {NEIGHBOUR}"
+
+
+def test_two_networks(nerdctl: Nerdctl) -> None:
+    nerdctl.run("both", "--net bridge --net second -p 8080:80")
+    nerdctl.run("other", "--net second")
+    assert nerdctl.address("both", "eth0").startswith("10.4.0.")
+    assert nerdctl.address("both", "eth1").startswith("10.5.0.")
+    assert nerdctl.ask_from_outside(HERE, 8080) == f"both {NEIGHBOUR}"
+    inner = nerdctl.address("both", "eth1")
+    assert nerdctl(f"exec other wget -qO- http://{inner}/cgi-bin/who") == f"both {nerdctl.address('other')}"
+
+
+def test_stop_start_restart_kill(nerdctl: Nerdctl) -> None:
+    machine = nerdctl.machine
+    empty = machine.snapshot()
+    nerdctl.run("web", "-p 127.0.0.1:8080:80")
+    for end, begin in (("stop", "start"), ("kill", "start"), ("", "restart")):
+        assert nerdctl.ask("127.0.0.1", 8080).startswith("web ")
+        if end:
+            nerdctl(f"{end} web")
+            wait_for(lambda: machine.snapshot() == empty, f"nothing left after {end}")
+            assert nerdctl.ask("127.0.0.1", 8080) == "refused"
+        nerdctl(f"{begin} web")
+        nerdctl.ready("web")
+    assert nerdctl.ask("127.0.0.1", 8080).startswith("web ")
+    nerdctl("rm -f web")
+    assert machine.snapshot() == empty
+
+
+def test_a_container_that_ends_by_itself(nerdctl: Nerdctl) -> None:
+    assert nerdctl("run --rm --pull=never -p 8080:80 who echo done") == "done"
+    assert nerdctl.ask("127.0.0.1", 8080) == "refused"
+
+
+def test_a_failed_start_leaves_nothing(nerdctl: Nerdctl) -> None:
+    empty = nerdctl.machine.snapshot()
+    nerdctl.fails("run -d --pull=never --name web -p 8080:80 who /no/such/program")
+    assert nerdctl.machine.snapshot() == empty
+
+
+def test_restart_always_over_a_restart_of_containerd(nerdctl: Nerdctl) -> None:
+    machine = nerdctl.machine
+    nerdctl.run("web", "--restart always -p 8080:80")
+    machine.stop("containerd")
+    assert nerdctl.ask_from_outside(HERE, 8080) == f"web {NEIGHBOUR}", "a container needs no daemon"
+    number = str(next(path for path in machine.file("/proc").glob("[0-9]*") if _is(path, "httpd")).name)
+    machine.run("kill", "-9", number)
+    start_containerd(machine)
+    wait_for(lambda: nerdctl.ask_from_outside(HERE, 8080) == f"web {NEIGHBOUR}", "the restarted container")
+
+
+def _is(process: object, name: str) -> bool:
+    with open(f"{process}/comm") as file:
+        return file.read().strip() == name
+
+
+def test_compose(nerdctl: Nerdctl) -> None:
+    nerdctl.machine.write("/run/compose/compose.yaml", COMPOSE)
+    nerdctl("compose -f /run/compose/compose.yaml up -d")
+    names = nerdctl("ps --format '{{.Names}}'").split()
+    assert len(names) == 2
+    wait_for(lambda: nerdctl.ask_from_outside(HERE, 8080) == f"web {NEIGHBOUR}", "the published service")
+    db = next(name for name in names if "db" in name)
+    assert nerdctl(f"exec {db} wget -qO- http://web/cgi-bin/who") == f"web {nerdctl.address(db)}"
+    nerdctl("compose -f /run/compose/compose.yaml down")
+    assert nerdctl("ps -aq") == ""
