@@ -13,7 +13,25 @@ from pathlib import Path
 
 NAME = "docker.io/library/who:latest"
 BUSYBOX = Path("/bin/busybox")
-APPLETS = "sh sleep httpd wget nc ip cat echo ls hostname ping nslookup true seq mkdir chmod ps".split()
+APPLETS = [
+    "sh",
+    "sleep",
+    "httpd",
+    "wget",
+    "nc",
+    "ip",
+    "cat",
+    "echo",
+    "ls",
+    "hostname",
+    "ping",
+    "nslookup",
+    "true",
+    "seq",
+    "mkdir",
+    "chmod",
+    "ps",
+]
 WHO = """#!/bin/sh
 printf 'Content-Type: text/plain\\r\\n\\r\\n'
 from=${REMOTE_ADDR#[}
