@@ -13,7 +13,7 @@ from nft.names import SETS
 from nft.table import Table
 from nft.wire import Element, unpack
 
-from .ip import Address, Prefix
+from .ip import BITS, Address, Prefix
 from .names import derived_mac
 from .ports import ANY, PortMapping
 from .record import Attachment, Lease
@@ -49,28 +49,28 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
     parts = ident.split("/")
     if len(parts) != 3 or not is_name(parts[0]) or not is_name(parts[1].lstrip("~")) or not parts[2]:
         return None
-    leases: list[Lease] = []
+    addresses: dict[Address, None] = {}
     mappings: list[PortMapping] = []
     bridge = ""
     masq = False
     for element in elements:
-        if element.set not in SETS:
-            continue
-        key, data = SETS[element.set]
-        fields = unpack(key, element.key)
+        try:
+            key, data = SETS[element.set]
+            fields, values = unpack(key, element.key), unpack(data, element.data)
+        except (KeyError, ValueError):
+            continue  # nothing of ours looks like that; somebody wrote into the table by hand
         if element.set in ("own4", "own6"):
-            version = int(element.set[-1])
-            leases.append(Lease(_prefix(version, fields[0])))
+            addresses[_address(fields[0])] = None
             bridge = str(fields[1])
         elif element.set.startswith("masq"):
+            addresses[_address(fields[0])] = None
             masq = True
-        elif element.set.startswith("dnat"):
-            version = int(element.set[4])
-            host_ip = _prefix(version, fields[0]).address if element.set.endswith("_ip") else ANY[version]
-            protocol, host_port = fields[-2:]
-            container_port = unpack(data, element.data)[1]
-            assert isinstance(protocol, int) and isinstance(host_port, int) and isinstance(container_port, int)
+        elif element.set.startswith("dnat") and fields[-2] in PROTOCOL_NAMES:
+            host_ip = _address(fields[0]) if element.set.endswith("_ip") else ANY[int(element.set[4])]
+            numbers = fields[-2], fields[-1], values[1]
+            protocol, host_port, container_port = (int(str(number)) for number in numbers)
             mappings.append(PortMapping(PROTOCOL_NAMES[protocol], host_ip, host_port, container_port))
+            addresses[_address(values[0])] = None
     return Attachment(
         network=parts[0],
         container=parts[1],
@@ -78,16 +78,16 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
         sandbox="",
         bridge=bridge or "nftcni0",
         mac=derived_mac("container", ident),
-        leases=tuple(leases),
+        leases=tuple(Lease(Prefix(address, BITS[address.version])) for address in addresses),
         mappings=tuple(mappings),
         ip_masq=masq,
         is_gateway=False,
     )
 
 
-def _prefix(version: int, packed: object) -> Prefix:
-    assert isinstance(packed, bytes)
-    return Prefix(Address(version, int.from_bytes(packed, "big")), 32 if version == 4 else 128)
+def _address(packed: object) -> Address:
+    assert isinstance(packed, bytes), "addresses are unpacked as bytes"
+    return Address(4 if len(packed) == 4 else 6, int.from_bytes(packed, "big"))
 
 
 def say(message: str) -> None:

@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-from .config import Ipam, Network, parse_network
+from .config import Network, parse_network
 from .detach import detach
 from .errors import PORT_TAKEN, CniError, kernel_refused
 from .host import Host
-from .ip import Address
-from .ipam import Leases, choose
+from .ipam import choose
+from .leases import HeldLeases, remember
 from .links import announce, configure_container, create_veth, finish_port, get_link, is_pair
 from .names import derived_mac, identity
 from .netns import open_netns
 from .plan import plan_attachment, result_of
 from .ports import collide
-from .record import Attachment, Lease
+from .record import Attachment
 from .removal import remove_links
 from .request import Request
 from .spec import Result
 from .state import State
-
-
-class HeldLeases(Leases):
-    """The leases of the state folder, with the attachment's own counting as free."""
-
-    def __init__(self, state: State, network: str, ident: str) -> None:
-        self._state = state
-        self._network = network
-        self._ident = ident
-
-    def holder(self, address: Address) -> str:
-        holder = self._state.lease_holder(address)
-        return "" if holder == self._ident else holder
-
-    def all(self) -> set[str]:
-        return self._state.leased()
-
-    def last(self, index: int) -> Address | None:
-        return self._state.last(self._network, index)
 
 
 def add(request: Request) -> Result:
@@ -137,8 +118,3 @@ def refuse_held_ports(state: State, item: Attachment) -> None:
                     f"(on {host_ip})",
                     "publish another port, or remove that container",
                 )
-
-
-def remember(state: State, name: str, ipam: Ipam, leases: tuple[Lease, ...]) -> None:
-    for index, (_ranges, lease) in enumerate(zip(ipam.range_sets, leases)):
-        state.remember_last(name, index, lease.address.address)

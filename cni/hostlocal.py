@@ -5,13 +5,14 @@ The record holds the leases alone, and neither links nor table elements belong t
 
 from __future__ import annotations
 
-from .attach import HeldLeases, remember, tidy
+from .attach import tidy
 from .check import refuse_problems
 from .config import parse_ipam
 from .detach import detach
 from .errors import INVALID_CONFIG, NOT_READY, CniError, kernel_refused
 from .host import Host
 from .ipam import choose
+from .leases import HeldLeases, remember
 from .names import derived_mac, identity
 from .previous import parse_previous
 from .record import Attachment
@@ -92,5 +93,4 @@ def status(request: Request) -> None:
     if not ipam.range_sets:
         raise CniError(NOT_READY, "ipam.ranges: no range to lease from")
     host = Host(request.data_dir)
-    for ranges in ipam.range_sets:
-        refuse_exhausted(host, ranges)
+    refuse_exhausted(host, request, ipam)

@@ -49,7 +49,7 @@ def choose(ipam: Ipam, leases: Leases, prefer: tuple[Lease, ...] = ()) -> tuple[
         elif before is not None and not leases.holder(before):
             chosen.append(_lease(ranges, before))
         else:
-            chosen.append(_lease(ranges, _next_free(ranges, leases, leases.last(index))))
+            chosen.append(_lease(ranges, next_free(ranges, leases, leases.last(index))))
     if wanted:
         have = "; ".join(str(item) for ranges in ipam.range_sets for item in ranges)
         raise CniError(
@@ -86,7 +86,8 @@ def _requested(ranges: tuple[Range, ...], address: Address, leases: Leases) -> L
     return Lease(Prefix(address, item.subnet.length), item.gateway)
 
 
-def _next_free(ranges: tuple[Range, ...], leases: Leases, last: Address | None) -> Address:
+def next_free(ranges: tuple[Range, ...], leases: Leases, last: Address | None) -> Address:
+    """Raises CniError 101."""
     for tried, address in enumerate(_after(ranges, last)):
         if not leases.holder(address):
             return address

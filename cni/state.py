@@ -108,7 +108,7 @@ class State:
             return item
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError as problem:
+        except (ValueError, IsADirectoryError) as problem:
             raise Damaged(self._set_aside(path, str(problem))) from None
 
     def _set_aside(self, path: str, problem: str) -> str:

@@ -6,12 +6,12 @@ A host that has never had our table is ready: the first ADD makes it.
 from __future__ import annotations
 
 from . import sysctl
-from .config import parse_network
+from .config import Ipam, parse_network
 from .detach import delegate_type
 from .errors import NOT_READY, NOT_READY_DEGRADED, CniError, kernel_refused
 from .host import Host
-from .ip import Address
-from .ranges import Range
+from .ipam import next_free
+from .leases import HeldLeases
 from .request import Request
 
 
@@ -20,8 +20,7 @@ def status(request: Request) -> None:
     network = parse_network(request)
     host = Host(request.data_dir)
     _refuse_unserved(host, request, {ranges[0].subnet.version for ranges in network.ipam.range_sets})
-    for ranges in network.ipam.range_sets:
-        refuse_exhausted(host, ranges)
+    refuse_exhausted(host, request, network.ipam)
     kind = delegate_type(request)
     if kind:
         from .delegate import run_delegate
@@ -62,14 +61,11 @@ def _degraded(host: Host, versions: set[int]) -> list[str]:
     return found
 
 
-def refuse_exhausted(host: Host, ranges: tuple[Range, ...]) -> None:
-    """Looks for one free address; only pools that could be full are counted at all."""
-    size = sum(item.size for item in ranges)
-    leased = host.state.leased()
-    if len(leased) < size:
-        return
-    for item in ranges:
-        for number in range(item.first, item.last + 1):
-            if number != item.gateway.number and str(Address(item.subnet.version, number)) not in leased:
-                return
-    raise CniError(NOT_READY, f"no free address: all {size} of {', '.join(map(str, ranges))} are leased", "nftcni list")
+def refuse_exhausted(host: Host, request: Request, ipam: Ipam) -> None:
+    """Looks for the address that the next ADD would get."""
+    leases = HeldLeases(host.state, request.network)
+    for index, ranges in enumerate(ipam.range_sets):
+        try:
+            next_free(ranges, leases, leases.last(index))
+        except CniError as error:
+            raise CniError(NOT_READY, error.msg, error.details) from None

@@ -14,6 +14,9 @@ from cni.errors import IO_FAILURE, CniError
 INSTALL = "install the distribution's packages nftables and python3-nftables (py3-nftables on Alpine)"
 
 
+LOADED = "\nnftcni: loaded"  # the last word of a child that came to its end: the library may call exit(0), too
+
+
 def run_text(command: str) -> None:
     """One transaction from nft's own language. Raises CniError code 5 with what nft said, or how it died."""
     reader, writer = os.pipe()
@@ -26,7 +29,7 @@ def run_text(command: str) -> None:
         said = pipe.read()
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    if code == 0:
+    if said.endswith(LOADED):
         return
     if code < 0:
         raise CniError(
@@ -45,7 +48,8 @@ def _child(command: str, writer: int) -> None:
         os.dup2(null, 0)
         os.dup2(null, 1)
         os.dup2(writer, 2)
-        os.write(writer, _load(command).encode())
+        _load(command)
+        os.write(writer, LOADED.encode())
         status = 0
     except _Refused as refusal:
         os.write(writer, str(refusal).encode())
@@ -61,7 +65,7 @@ class _Refused(Exception):
     pass
 
 
-def _load(command: str) -> str:
+def _load(command: str) -> None:
     import site
 
     site.main()  # the plugin runs with -S: only here are the distribution's packages wanted
@@ -71,4 +75,3 @@ def _load(command: str) -> str:
     code, _output, error = library.cmd(command)
     if code:
         raise _Refused(error.strip())
-    return ""

@@ -1,21 +1,14 @@
-"""The figures of a fuzz run and the one line that says them at its end."""
+"""The suite's one line: how many sequences and inputs were tried, and what came of them."""
 
 from __future__ import annotations
 
 import pytest
-
-FIGURES = {"sequences": 0, "steps": 0, "parsers": 0, "inputs": 0, "leftovers": 0}
-
-
-@pytest.fixture
-def figures() -> dict[str, int]:
-    return FIGURES
+from tally import TALLY
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    findings = len(terminalreporter.stats.get("failed", [])) + len(terminalreporter.stats.get("error", []))
-    terminalreporter.write_line(
-        "fuzz: {sequences} sequences of {steps} steps replayed on the kernel, {parsers} parsers with {inputs} inputs, "
-        "{leftovers} leftovers, ".format(**FIGURES)
-        + f"{findings} findings"
-    )
+    if TALLY:
+        terminalreporter.write_line(
+            f"fuzz: {TALLY['sequences']} sequences of {TALLY['steps']} steps on the kernel, {TALLY['crashes']} of them "
+            f"killed, {TALLY['inputs']} inputs to {TALLY['parsers']} parsers, {TALLY['leftovers']} leftovers"
+        )

@@ -1,90 +1,133 @@
-"""Every parser against mutated valid documents (hypothesis): nothing but the documented refusal comes out.
+"""Every parser under coverage-guided fuzzing for a few seconds, and under mutations of documents that are right.
 
-A short run by default; NFTCNI_FUZZ_EXAMPLES=200000 pytest tests/fuzz/test_parsers.py is the long one. The same targets
-run under atheris in coverage_guided.py.
+NFTCNI_FUZZ_SECONDS=3600 makes a long run of it.
 """
 
 from __future__ import annotations
 
-import json
+import copy
 import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.scratch import network, port
+from tally import TALLY
 
-from cni import wire
-from cni.ip import parse_prefix
-from cni.record import Attachment, Lease, to_document
-from fuzz.targets import TARGETS
-from nft import wire as nft_wire
-from nft.elements import attachment_elements
+from cni.config import parse_network
+from cni.errors import CniError
+from cni.record import Attachment, from_document, to_document
+from cni.request import Request
 
-EXAMPLES = int(os.environ.get("NFTCNI_FUZZ_EXAMPLES", "2000"))
-LEASES = (Lease(parse_prefix("10.88.0.2/24")), Lease(parse_prefix("fd00:88::2/64")))
-ITEM = Attachment("net0", "c1", "eth0", "/run/netns/c1", "br-net0", b"\2\0\0\0\0\1", leases=LEASES)
-CONFIG = network("net0", "10.88.0.0/24", "fd00:88::/64", ports=[port(8080, 80)], mtu=1400)
-CONFIG["ipam"]["routes"] = [{"dst": "10.0.0.0/8", "gw": "10.88.0.1", "mtu": 1400}]
-CONFIG["runtimeConfig"].update(ips=["10.88.0.9"], mac="02:00:00:00:00:09", dns={"nameservers": ["10.0.0.1"]})
-CONFIG["args"] = {"cni": {"ips": ["10.88.0.9/24"], "mac": "02:00:00:00:00:09"}}
-WORDS = ("10.88.0.0/24", "::1", "fd00::/130", "eth0", "", "\ud800", "\0", "tcp", "1.2.3.4/99", "٣", "a" * 300)
-LEAVES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.sampled_from(WORDS), st.just([])
-)
-VALUES = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=5
-)
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path to every value inside a document."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(found for key, item in inside for found in places(item, (*path, key)))]
-
-
-@st.composite
-def mutated(draw: st.DrawFn, document: Any) -> bytes:
-    changed = json.loads(json.dumps(document))
-    for path in draw(st.lists(st.sampled_from(places(document)[1:]), min_size=1, max_size=3)):
-        parent = changed
-        try:
-            for key in path[:-1]:
-                parent = parent[key]
-            parent[path[-1]] = draw(VALUES)
-        except (KeyError, IndexError, TypeError):
-            continue  # an earlier change took the place away
-    return json.dumps(changed).encode()
-
-
-@st.composite
-def spliced(draw: st.DrawFn, valid: bytes) -> bytes:
-    start = draw(st.integers(0, len(valid)))
-    end = draw(st.integers(start, len(valid)))
-    return valid[:start] + draw(st.binary(max_size=20)) + valid[end:]
-
-
-RECORD = to_document(ITEM)
-LINK = wire.new_veth("vethx", b"\2\0\0\0\0\1", 1400, 3, "eth0", b"\2\0\0\0\0\2", 5)
-ELEMENTS = [payload for _kind, _flags, payload in nft_wire.adding(attachment_elements(ITEM), exclusive=True)]
-INPUTS: dict[str, st.SearchStrategy[bytes]] = {
-    "configuration": mutated(CONFIG) | spliced(json.dumps(CONFIG).encode()),
-    "record": mutated(RECORD) | spliced(json.dumps(RECORD).encode()),
-    "json_text": mutated(CONFIG) | spliced(json.dumps(CONFIG).encode()) | st.binary(),
-    "arguments": spliced(b"IgnoreUnknown=1;IP=10.88.0.9;MAC=02:00:00:00:00:09;K8S_POD_NAME=x") | st.binary(),
-    "netlink": st.one_of(st.binary(), spliced(wire.message(16, 0, 1, LINK)), *map(spliced, [LINK, *ELEMENTS])),
-    "table_elements": st.binary(max_size=200),
+SECONDS = int(os.environ.get("NFTCNI_FUZZ_SECONDS", "8"))
+EXAMPLES = SECONDS * 100
+FUZZER = Path(__file__).with_name("coverage_guided.py")
+SEEDS = {
+    "configuration": [
+        b'{"bridge":"br0","ipam":{"ranges":[[{"subnet":"10.0.0.0/24","rangeStart":"10.0.0.9","gateway":"10.0.0.1"}]],'
+        b'"routes":[{"dst":"0.0.0.0/0","gw":"10.0.0.1","mtu":1400}]},"runtimeConfig":{"portMappings":[{"hostPort":80,'
+        b'"containerPort":80,"protocol":"tcp","hostIP":"127.0.0.1"}],"ips":["10.0.0.5/24"],"mac":"02:00:00:00:00:01"}}',
+        b'{"sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"1"},"mtu":1400,"args":{"cni":{"ips":["fd00::1"]}}}',
+    ],
+    "record": [],
+    "arguments": [b"IP=10.0.0.1;MAC=02:00:00:00:00:01;IgnoreUnknown=1;K8S_POD_NAME=x"],
+    "netlink": [bytes.fromhex("1c00000010000500010000000000000000000000010000000100000001000000")],
+    "table": [b"net0/c1/eth0"],
 }
 
 
-@pytest.mark.parametrize("name", TARGETS)
-def test_only_documented_refusals(name: str, figures: dict[str, int]) -> None:
-    @settings(max_examples=EXAMPLES, deadline=1000, database=None, suppress_health_check=list(HealthCheck))
-    @given(INPUTS[name])
-    def run(data: bytes) -> None:
-        figures["inputs"] += 1
-        TARGETS[name](data)
+@pytest.mark.parametrize("target", SEEDS)
+def test_coverage_guided(tmp_path: Path, target: str) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for number, seed in enumerate(SEEDS[target]):
+        (corpus / str(number)).write_bytes(seed)
+    words = [sys.executable, str(FUZZER), target, f"-max_total_time={SECONDS}", "-timeout=10", str(corpus)]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS + 120, check=False)
+    found = re.search(r"Done (\d+) runs", done.stderr)
+    assert done.returncode == 0 and found, done.stderr[-3000:]
+    TALLY["inputs"] += int(found.group(1))
+    TALLY["parsers"] += 1
 
-    figures["parsers"] += 1
-    run()
+
+VALID = [
+    network("net0", "10.88.0.0/24", "fd00:88::/64", ports=[port(8080, 80), port(53, 53, "udp", "127.0.0.1")]),
+    network(
+        ipam={"type": "host-local", "subnet": "10.0.0.0/24", "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1"}]},
+        runtimeConfig={"ips": ["10.0.0.9"], "mac": "02:00:00:00:00:01", "dns": {"servers": ["192.0.2.1"]}},
+        args={"cni": {"ips": ["10.0.0.8"], "mac": "02:00:00:00:00:02"}},
+        mtu=1400,
+    ),
+]
+ODD = st.sampled_from(
+    [
+        None,
+        True,
+        0,
+        -1,
+        65536,
+        1 << 70,
+        1.5,
+        "",
+        "x",
+        "10.0.0.1",
+        "::1",
+        "a/b",
+        "\0",
+        "é" * 300,
+        [],
+        {},
+        [[]],
+        [{}],
+        {"": 1},
+    ]
+)
+
+
+def spots(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to every value of a document."""
+    found = [path]
+    if isinstance(value, dict):
+        for key in value:
+            found += spots(value[key], (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            found += spots(item, (*path, index))
+    return found
+
+
+def altered(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    result = copy.deepcopy(document)
+    place = result
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    return result
+
+
+@settings(max_examples=EXAMPLES, deadline=None, database=None)
+@given(st.sampled_from(VALID), st.data())
+def test_configurations_altered_in_one_place(document: Any, data: Any) -> None:
+    path = data.draw(st.sampled_from([path for path in spots(document) if path]))
+    broken = altered(document, path, data.draw(ODD))
+    try:
+        parse_network(Request("ADD", "", "c1", "", "eth0", {}, (), "1.1.0", "net0", "/run/nftcni", broken))
+    except CniError as error:
+        assert error.code in (2, 7) and error.msg
+
+
+@settings(max_examples=EXAMPLES, deadline=None, database=None)
+@given(st.data())
+def test_records_altered_in_one_place(data: Any) -> None:
+    document = to_document(Attachment("net0", "c1", "eth0", "/run/netns/c1", "br0", bytes.fromhex("020000000001")))
+    path = data.draw(st.sampled_from([path for path in spots(document) if path]))
+    try:
+        item = from_document(altered(document, path, data.draw(ODD)))
+    except ValueError:
+        return
+    assert from_document(to_document(item)) == item

@@ -1,0 +1,33 @@
+"""The state folder's leases as `ipam` asks for them, and the memory of where the last search ended."""
+
+from __future__ import annotations
+
+from .config import Ipam
+from .ip import Address
+from .ipam import Leases
+from .record import Lease
+from .state import State
+
+
+class HeldLeases(Leases):
+    """What is leased in the folder, with one attachment's own counting as free ("" for none)."""
+
+    def __init__(self, state: State, network: str, ident: str = "") -> None:
+        self._state = state
+        self._network = network
+        self._ident = ident
+
+    def holder(self, address: Address) -> str:
+        holder = self._state.lease_holder(address)
+        return "" if holder == self._ident else holder
+
+    def all(self) -> set[str]:
+        return self._state.leased()
+
+    def last(self, index: int) -> Address | None:
+        return self._state.last(self._network, index)
+
+
+def remember(state: State, name: str, ipam: Ipam, leases: tuple[Lease, ...]) -> None:
+    for index, (_ranges, lease) in enumerate(zip(ipam.range_sets, leases)):
+        state.remember_last(name, index, lease.address.address)

@@ -1,0 +1,201 @@
+"""An attachment's elements, as bytes and as text: the kernel and nft say whether both mean the same and what we meant.
+
+Tables are loaded in a scratch host by nft from text and by our netlink messages, then listed with `nft -j`. What is
+expected is written from the attachment's own fields. Traffic through them is in tests/kernel.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.scratch import Host
+
+from cni.ip import Prefix, parse_address, parse_prefix
+from cni.ports import PortMapping
+from cni.record import Attachment, Lease
+from nft.elements import attachment_elements, bridge_elements, elements_text
+from nft.names import SETS
+from nft.ruleset import replacing_text, table_text
+from nft.table import Table
+from nft.wire import Element
+
+LONG = "default-" + "0123456789abcdef" * 12  # 200 characters, as long as container IDs may be
+
+
+def attachment(number: int = 2, container: str = "c1", **keys: Any) -> Attachment:
+    """A dual stack container that publishes on every kind of host address."""
+    leases = tuple(Lease(parse_prefix(text)) for text in (f"10.88.0.{number}/24", f"fd00:88::{number:x}/64"))
+    ports = (
+        ("tcp", "0.0.0.0", 8000 + number, 80),
+        ("udp", "127.0.0.1", 8000 + number, 53),
+        ("sctp", "::", 8000 + number, 65535),
+        ("tcp", "fd00::1", 8000 + number, 1),
+    )
+    defaults: dict[str, Any] = {
+        "network": "net0",
+        "container": container,
+        "ifname": "eth0",
+        "sandbox": "",
+        "bridge": "br-net0",
+        "mac": bytes(6),
+        "leases": leases,
+        "mappings": tuple(PortMapping(name, parse_address(ip), port, to) for name, ip, port, to in ports),
+    }
+    return Attachment(**{**defaults, **keys})
+
+
+def expected(item: Attachment) -> set[tuple[Any, ...]]:
+    """(set, key, data, comment) from the fields: the sets as reference documentation of the table has them."""
+    comment = f"{item.network}/{item.container}/{item.ifname}"
+    found: set[tuple[Any, ...]] = set()
+    targets = {lease.address.version: str(lease.address.address) for lease in reversed(item.leases)}
+    for lease in item.leases:
+        text, version = str(lease.address.address), lease.address.version
+        found.add((f"own{version}", (text, item.bridge), (), comment))
+        if item.ip_masq:
+            found.add((f"masq{version}", (text,), (), comment))
+    for mapping in item.mappings:
+        assert mapping.host_ip is not None
+        text, version = str(mapping.host_ip), mapping.host_ip.version
+        host: tuple[str, ...] = () if text in ("0.0.0.0", "::") else (text,)
+        data = (targets[version], mapping.container_port)
+        name = f"dnat{version}" + ("_ip" if host else "")
+        found.add((name, (*host, mapping.protocol, mapping.host_port), data, comment))
+    return found
+
+
+def listed(host: Host) -> set[tuple[Any, ...]]:
+    """The same from `nft -j`, the attachments' 16 byte markers left out."""
+    found = set()
+    for name, entries in host.elements().items():
+        for entry in entries if name != "attachments" else []:
+            key, data = entry if isinstance(entry, list) else (entry, None)
+            comment = key["elem"].get("comment", "") if isinstance(key, dict) and "elem" in key else ""
+            key = key["elem"]["val"] if comment else key
+            found.add((name, _fields(key), _fields(data), comment))
+    return found
+
+
+def _fields(value: Any) -> tuple[Any, ...]:
+    if value is None:
+        return ()
+    return tuple(value["concat"]) if isinstance(value, dict) else (value,)
+
+
+def shared(bridge: str, isolation: bool) -> set[tuple[Any, ...]]:
+    found: set[tuple[Any, ...]] = {("bridges", (bridge,), (), ""), ("same_net", (bridge, bridge), (), "")}
+    return found | ({("isolated", (bridge,), (), "")} if isolation else set())
+
+
+@pytest.mark.parametrize("isolation", [True, False])
+@pytest.mark.parametrize("way", ["text", "netlink"])
+def test_what_nft_lists_is_what_was_meant(host: Host, way: str, isolation: bool) -> None:
+    items = [attachment(2), attachment(3, "c2", ip_masq=False), attachment(4, "c3", mappings=())]
+    own = [element for item in items for element in attachment_elements(item)]
+    common = bridge_elements("br-net0", isolation)
+    if way == "text":
+        host.nft(table_text() + elements_text(own + common))
+    else:
+        host.nft(table_text())
+        with host.entered():
+            Table().add(own, common)
+    assert listed(host) == set().union(*map(expected, items)) | shared("br-net0", isolation)
+    markers = [entry["elem"] for entry in host.elements()["attachments"]]
+    assert {marker["comment"] for marker in markers} == {f"net0/{name}/eth0" for name in ("c1", "c2", "c3")}
+    assert len({marker["val"] for marker in markers}) == 3
+
+
+def test_the_kernel_gives_back_what_nft_was_told(host: Host) -> None:
+    """Text through nft's parser into the kernel, out through our own reader: the very same values."""
+    own = attachment_elements(attachment()) + bridge_elements("br-net0", True)
+    host.nft(table_text() + elements_text(own))
+    with host.entered():
+        table = Table()
+        assert sorted(table.elements(), key=repr) == sorted(own, key=repr)
+        assert [table.get(element) for element in own] == own
+        assert table.comment() == "nftcni schema 1" == _comment(host)
+
+
+def _comment(host: Host) -> str:
+    return host.run("nft", "list", "table", "inet", "nftcni").split('comment "')[1].split('"')[0]
+
+
+NUMBER = st.integers(1, 65535)
+HOSTS = st.sampled_from(["0.0.0.0", "::", "127.0.0.1", "198.51.100.7", "fd00::7", "2001:db8::"])
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}", fullmatch=True)
+LINKS = st.text("abcXYZ019_.-~+@#$!?=,;&()[]{}<>|^*", min_size=1, max_size=15).filter(
+    lambda text: text not in (".", "..")
+)
+PORTS = st.tuples(st.sampled_from(["tcp", "udp", "sctp"]), HOSTS, NUMBER, NUMBER)
+KEYS = st.tuples(NAMES, NAMES, LINKS, st.lists(PORTS, max_size=3), st.booleans())
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(KEYS, min_size=1, max_size=20, unique_by=lambda item: item[1]))
+def test_whatever_is_attached_nft_reads_the_text_as_meant(host: Host, drawn: list[Any]) -> None:
+    """Every odd bridge name that we allow, too. Each example replaces the whole table, as `repair` does."""
+    taken: set[tuple[str, int, str]] = set()
+    items = []
+    for number, (network, container, bridge, ports, masq) in enumerate(drawn, 1):
+        free = [entry for entry in ports if (entry[0], entry[2], entry[1]) not in taken]
+        free = list({(entry[0], entry[1], entry[2]): entry for entry in free}.values())
+        taken |= {(entry[0], entry[2], entry[1]) for entry in free}
+        made = tuple(PortMapping(name, parse_address(ip), port, to) for name, ip, port, to in free)
+        keys = {"network": network, "bridge": bridge, "mappings": made, "ip_masq": masq}
+        items.append(attachment(number, container, **keys))
+    elements = [element for item in items for element in attachment_elements(item)]
+    host.nft(replacing_text(elements_text(elements)))
+    assert listed(host) == set().union(*map(expected, items))
+
+
+def test_the_longest_names_fit_a_comment(host: Host) -> None:
+    """nft takes 128 characters; whose element it is stays told apart."""
+    items = [attachment(2, LONG, network="n" * 80, ifname="e" * 15), attachment(3, LONG[:-1] + "x", network="n" * 80)]
+    elements = [element for item in items for element in attachment_elements(item)]
+    host.nft(table_text() + elements_text(elements))
+    with host.entered():
+        comments = {element.comment for element in Table().elements()}
+    assert comments == {item.ident for item in items} and len(comments) == 2
+    assert all(len(comment) <= 128 for comment in comments)
+
+
+def test_sets_have_the_types_that_the_elements_are_packed_for(host: Host) -> None:
+    host.nft(table_text())
+    found = {}
+    for item in json.loads(host.run("nft", "-j", "list", "table", "inet", "nftcni"))["nftables"]:
+        for kind in ("set", "map"):
+            if kind in item:
+                entry = item[kind]
+                found[entry["name"]] = (_types(entry["type"]), _types(entry.get("map", [])))
+    # nft 1.0.6 prints a concatenated data type as one text or not in full; keys are compared everywhere.
+    assert {name: key for name, (key, _data) in found.items()} == {name: key for name, (key, _data) in SETS.items()}
+    assert {name for name, (_key, data) in found.items() if data} == {
+        name for name, (_key, data) in SETS.items() if data
+    }
+
+
+def _types(value: Any) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, list) else (value,)
+
+
+def test_an_attachment_without_anything_in_the_table() -> None:
+    """Addresses leased for somebody else's plugin alone."""
+    item = attachment(own_link=False, mappings=(), isolation=False)
+    assert attachment_elements(item) == []
+
+
+def test_a_port_leads_to_the_first_address_of_its_family() -> None:
+    first, second = Lease(parse_prefix("10.88.0.2/24")), Lease(parse_prefix("10.88.0.3/24"))
+    mapping = PortMapping("tcp", parse_address("0.0.0.0"), 8080, 80)
+    (found,) = [
+        element
+        for element in attachment_elements(attachment(leases=(first, second), mappings=(mapping,)))
+        if element.set == "dnat4"
+    ]
+    packed = parse_address("10.88.0.2").packed
+    assert found == Element("dnat4", b"\x06\0\0\0\x1f\x90\0\0", packed + b"\0\x50\0\0", "net0/c1/eth0")
+    assert isinstance(first.address, Prefix)
