@@ -85,7 +85,9 @@ class Machine(Host):
 
     def inside(self, name: str, pid: str) -> Namespace:
         """The network namespace of a process of this host, which may be in a container."""
-        path = f"/proc/{pid}/ns/net"
+        return self.opened(name, f"/proc/{pid}/ns/net")
+
+    def opened(self, name: str, path: str) -> Namespace:
         return self._keep(Namespace(name, path, os.open(self.file(path), os.O_RDONLY)))
 
     def state(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ The network is conf/10-nftcni.conflist, which has both families.
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from conftest import start_containerd
 from machine import Machine, browse, wait_for
 from nerdctl import HERE, HERE6, NEIGHBOUR, NEIGHBOUR6
-from support.scratch import Namespace
+from support.scratch import CHECKOUT, Namespace
 
 
 class Kubelet:
@@ -113,13 +112,8 @@ def test_dns_is_the_pods_and_bandwidth_does_no_harm(kubelet: Kubelet) -> None:
     dns = {"servers": ["10.96.0.10"], "searches": ["svc.cluster.local"], "options": ["ndots:5"]}
     annotations = {"kubernetes.io/ingress-bandwidth": "10M", "kubernetes.io/egress-bandwidth": "10M"}
     pod = kubelet.pod("web", host_port(8080), dns_config=dns, annotations=annotations)
-    text = kubelet.machine.file(f"/run/containerd/io.containerd.grpc.v1.cri/sandboxes/{pod}/resolv.conf")
-    content = (
-        text
-        if text.exists()
-        else kubelet.machine.file(f"/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/{pod}/resolv.conf")
-    )
-    assert "nameserver 10.96.0.10" in content.read_text()
+    folder = f"/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/{pod}"
+    assert "nameserver 10.96.0.10" in kubelet.machine.file(f"{folder}/resolv.conf").read_text()
     assert browse(kubelet.machine.lan, HERE, 8080) == f"web {NEIGHBOUR}"
 
 
@@ -162,8 +156,7 @@ def test_ctr_run(kubelet: Kubelet) -> None:
 def test_the_template_for_a_range_of_the_kubelet_is_valid(kubelet: Kubelet) -> None:
     """containerd renders conf/podcidr.template when it is told a range, and serves pods from it."""
     machine = kubelet.machine
-    template = textwrap.dedent(machine.run("cat", f"{programs.CHECKOUT}/conf/podcidr.template"))
-    machine.write("/etc/cni/podcidr.template", template)
+    machine.write("/etc/cni/podcidr.template", (CHECKOUT / "conf" / "podcidr.template").read_text())
     config = machine.file("/etc/containerd/config.toml").read_text()
     line = '  conf_dir = "/etc/cni/net.d"\n'
     with_template = config.replace(
@@ -174,11 +167,8 @@ def test_the_template_for_a_range_of_the_kubelet_is_valid(kubelet: Kubelet) -> N
         machine.write("/etc/containerd/config.toml", with_template)
         machine.stop("containerd")
         start_containerd(machine)
-        kubelet("config", "--help")
         wait_for(lambda: kubelet("info"), "the CRI")
-        kubelet.machine.run(
-            "crictl", "-r", "unix:///run/containerd/containerd.sock", "update-runtime-config", "10.244.9.0/24"
-        )
+        kubelet("update-runtime-config", "--pod-cidr", "10.244.9.0/24")
         wait_for(lambda: _network_is_ready(kubelet), "the rendered network")
         pod = kubelet.pod("web", host_port(8080))
         assert kubelet.addresses(pod)[0].startswith("10.244.9.")

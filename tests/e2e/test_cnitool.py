@@ -1,0 +1,107 @@
+"""cnitool of the CNI project over our conflists, and CRI-O's sequence of calls replayed.
+
+CRI-O itself is in no distribution's archive that the suite uses; its order was read from ocicni's source.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import programs
+import pytest
+from machine import Machine
+from support.scratch import CHECKOUT, Namespace
+from support.traffic import Server, ask
+
+CHOSEN = '{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]}'
+
+
+@pytest.fixture(scope="module")
+def tool(machine: Machine) -> Machine:
+    programs.require("cnitool")
+    machine.install("--conflist", "nerdctl-bridge")
+    config = json.loads(machine.file("/etc/cni/net.d/nerdctl-bridge.conflist").read_text())
+    config.update(cniVersion="1.1.0", name="newest")
+    config["plugins"][0].update(bridge="newest", ipam={"ranges": [[{"subnet": "10.6.0.0/24"}]]})
+    machine.write("/etc/cni/net.d/newest.conflist", json.dumps(config))
+    return machine
+
+
+@pytest.fixture
+def pod(machine: Machine) -> Namespace:
+    machine.run("mkdir", "-p", "/run/netns")
+    if machine.file("/run/netns/pod").exists():
+        machine.run("ip", "netns", "delete", "pod")
+    machine.run("ip", "netns", "add", "pod")
+    return machine.opened("pod", "/run/netns/pod")
+
+
+def cnitool(machine: Machine, verb: str, network: str, pod: Namespace, **env: str) -> Any:
+    variables = {"CNI_PATH": "/opt/cni/bin", "NETCONFPATH": "/etc/cni/net.d", **env}
+    done = machine.call("cnitool", verb, network, pod.path, env=variables)
+    assert done.returncode == 0, f"cnitool {verb} {network}: {done.stdout}{done.stderr}"
+    return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+@pytest.mark.parametrize("network", ["bridge", "newest"])
+def test_add_check_and_delete(tool: Machine, pod: Namespace, network: str) -> None:
+    before = tool.state()
+    result = cnitool(tool, "add", network, pod, CAP_ARGS=CHOSEN)
+    addresses = {entry["address"] for entry in result["ips"]}
+    assert addresses == pod.addresses("eth0")
+    cnitool(tool, "check", network, pod, CAP_ARGS=CHOSEN)
+    with Server(pod, 80):
+        assert ask(tool.lan, "198.51.100.1", 8080) == "pod 198.51.100.2"
+    pod.run("ip", "link", "set", "eth0", "down")
+    with pytest.raises(AssertionError, match="eth0"):
+        cnitool(tool, "check", network, pod, CAP_ARGS=CHOSEN)
+    cnitool(tool, "del", network, pod, CAP_ARGS=CHOSEN)
+    cnitool(tool, "del", network, pod)
+    assert tool.state() == before
+
+
+def test_status(tool: Machine, pod: Namespace) -> None:
+    cnitool(tool, "status", "newest", pod)
+
+
+def test_gc_collects_what_is_attached_and_not_named(tool: Machine, pod: Namespace) -> None:
+    """cnitool names nothing: everything on the network goes, and nothing of another one."""
+    before = tool.state()
+    cnitool(tool, "add", "bridge", pod)
+    kept = tool.state()
+    cnitool(tool, "add", "newest", pod, CNI_IFNAME="eth1")
+    cnitool(tool, "gc", "newest", pod)
+    assert tool.state() == kept
+    cnitool(tool, "del", "bridge", pod)
+    assert tool.state() == before
+
+
+def test_the_sequence_of_cri_o(tool: Machine, pod: Namespace) -> None:
+    """VERSION, ADD with CHECK at once, DEL with a stale path and without one, GC at start with both keys."""
+    conflist = json.loads((CHECKOUT / "conf" / "crio-nftcni.conflist").read_text())
+    config = {**conflist["plugins"][0], "name": conflist["name"], "cniVersion": "1.1.0"}
+    config.pop("capabilities", None)
+    plugin, args = "/opt/cni/bin/nftcni", "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;K8S_POD_UID=1"
+    before = tool.snapshot()
+    versions = tool.cni("VERSION", {"cniVersion": "1.0.0"}, "dummy", netns="dummy", ifname="dummy", plugin=plugin)
+    assert {"0.4.0", "1.0.0", "1.1.0"} <= set(versions.document["supportedVersions"])
+    first = tool.cni("ADD", config, "pod1", netns=pod.path, args=args, plugin=plugin)
+    assert first.status == 0, first.stdout
+    checked = tool.cni("CHECK", {**config, "prevResult": first.document}, "pod1", pod.path, args=args, plugin=plugin)
+    assert checked.status == 0, checked.stdout
+    tool.run("ip", "netns", "delete", "pod")
+    for netns in (pod.path, "/run/netns/stale", ""):
+        gone = tool.cni("DEL", {**config, "prevResult": first.document}, "pod1", netns, args=args, plugin=plugin)
+        assert gone.status == 0, gone.stdout
+    assert tool.snapshot() == before
+    tool.run("ip", "netns", "add", "pod")
+    assert tool.cni("ADD", config, "pod2", netns="/run/netns/pod", args=args, plugin=plugin).status == 0
+    keys = {
+        key: [{"containerID": "pod2", "ifname": "eth0"}] for key in ("cni.dev/valid-attachments", "cni.dev/attachments")
+    }
+    kept = tool.snapshot()
+    assert tool.cni("GC", {**config, **keys}, "", netns="", ifname="", plugin=plugin).status == 0
+    assert tool.snapshot() == kept
+    assert tool.cni("GC", {**config, **dict.fromkeys(keys, [])}, "", netns="", ifname="", plugin=plugin).status == 0
+    assert tool.snapshot() == before

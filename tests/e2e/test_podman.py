@@ -1,0 +1,146 @@
+"""podman 4 with its CNI backend and conf/podman-nftcni.conflist.
+
+The settings are those of the README, and what a host without systemd and without all capabilities needs besides.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import programs
+import pytest
+from machine import Machine, browse, wait_for
+from nerdctl import HERE, NEIGHBOUR
+from support.scratch import Namespace
+
+CONTAINERS = """
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+seccomp_profile = "unconfined"
+apparmor_profile = "unconfined"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+[network]
+network_backend = "cni"
+cni_plugin_dirs = ["/opt/cni/bin"]
+default_network = "nftcni"
+"""
+STORAGE = '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n'
+POLICY = {"default": [{"type": "insecureAcceptAnything"}]}
+
+
+class Podman:
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def __call__(self, *words: str) -> str:
+        return self.machine.run("podman", *words).strip()
+
+    def run(self, name: str, *options: str) -> None:
+        self("run", "-d", "--pull=never", "--name", name, "--hostname", name, *options, "docker.io/library/who")
+        self.ready(name)
+
+    def ready(self, name: str) -> None:
+        wait_for(lambda: browse(self.inside(name), "127.0.0.1", 80).startswith(f"{name} "), f"{name}'s web server")
+
+    def inside(self, name: str) -> Namespace:
+        return self.machine.inside(name, self("inspect", "-f", "{{.State.Pid}}", name))
+
+    def address(self, name: str) -> str:
+        return next(item for item in self.inside(name).addresses("eth0") if ":" not in item).split("/")[0]
+
+
+@pytest.fixture(scope="module")
+def podman(machine: Machine, archive: Path) -> Podman:
+    programs.require("podman", "runc", "conmon")
+    machine.install("--conflist", "podman-nftcni")
+    for number in (2, 3):
+        config = json.loads(machine.file("/etc/cni/net.d/podman-nftcni.conflist").read_text())
+        config["name"] = config["plugins"][0]["bridge"] = f"net{number}"
+        config["plugins"][0]["ipam"]["ranges"] = [[{"subnet": f"10.9{number}.0.0/24"}]]
+        machine.write(f"/etc/cni/net.d/net{number}.conflist", json.dumps(config))
+    machine.write("/etc/containers/containers.conf", CONTAINERS)
+    machine.write("/etc/containers/storage.conf", STORAGE)
+    machine.write("/etc/containers/policy.json", json.dumps(POLICY))
+    machine.write("/var/lib/who.tar", "")
+    machine.file("/var/lib/who.tar").write_bytes(archive.read_bytes())
+    podman = Podman(machine)
+    podman("load", "-q", "-i", "/var/lib/who.tar")
+    return podman
+
+
+@pytest.fixture(autouse=True)
+def unchanged(podman: Podman) -> Iterator[None]:
+    before = podman.machine.state()
+    yield
+    podman("rm", "-a", "-f", "-t", "0")
+    wait_for(lambda: podman.machine.processes() == before["processes"], "podman's processes to go")
+    assert podman.machine.state() == before
+
+
+def test_published_ports(podman: Podman) -> None:
+    podman.run("web", "-p", "8080:80", "-p", "127.0.0.1:9080:80", "-p", "9090-9091:80-81")
+    lan = podman.machine.lan
+    for number in (8080, 9090):
+        assert browse(lan, HERE, number) == f"web {NEIGHBOUR}"
+    assert browse(lan, HERE, 9080) == "refused"
+    assert browse(podman.machine, "127.0.0.1", 9080).startswith("web ")
+    assert browse(lan, "2001:db8:100::1", 8080) == "web 2001:db8:100::2"
+    podman.run("db")
+    said = podman("exec", "db", "wget", "-qO-", f"http://{podman.address('web')}/cgi-bin/who")
+    assert said == f"web {podman.address('db')}"
+
+
+def test_addresses_of_the_users_choice(podman: Podman) -> None:
+    podman.run("web", "--ip", "10.87.0.77", "--mac-address", "02:42:0a:57:00:4d")
+    assert podman.address("web") == "10.87.0.77"
+    assert podman.inside("web").link("eth0")["address"] == "02:42:0a:57:00:4d"
+    with pytest.raises(AssertionError, match=r"10\.87\.0\.77"):
+        podman.run("late", "--ip", "10.87.0.77")
+
+
+def test_restart_stop_and_start(podman: Podman) -> None:
+    podman.run("web", "-p", "8080:80")
+    podman("restart", "-t", "0", "web")
+    podman.ready("web")
+    assert browse(podman.machine.lan, HERE, 8080) == f"web {NEIGHBOUR}"
+    podman("stop", "-t", "0", "web")
+    assert browse(podman.machine.lan, HERE, 8080) == "refused"
+    podman("start", "web")
+    podman.ready("web")
+    assert browse(podman.machine.lan, HERE, 8080) == f"web {NEIGHBOUR}"
+
+
+def test_network_reload_brings_a_flushed_table_back(podman: Podman) -> None:
+    podman.run("web", "-p", "8080:80")
+    address, mac = podman.address("web"), podman.inside("web").link("eth0")["address"]
+    podman.machine.run("nft", "flush", "ruleset")
+    assert browse(podman.machine.lan, HERE, 8080, 0.5) != f"web {NEIGHBOUR}"
+    podman("network", "reload", "--all")
+    assert browse(podman.machine.lan, HERE, 8080) == f"web {NEIGHBOUR}"
+    assert (podman.address("web"), podman.inside("web").link("eth0")["address"]) == (address, mac)
+
+
+def test_several_networks(podman: Podman) -> None:
+    podman.run("web", "--network", "net2,net3")
+    addresses = {name: podman.inside("web").addresses(name) for name in ("eth0", "eth1")}
+    assert sorted(item.split(".")[1] for found in addresses.values() for item in found) == ["92", "93"]
+    podman.run("db", "--network", "net3")
+    there = next(item for found in addresses.values() for item in found if item.startswith("10.93.")).split("/")[0]
+    said = podman("exec", "db", "wget", "-qO-", f"http://{there}/cgi-bin/who")
+    assert said == f"web {podman.address('db')}"
+    podman("network", "disconnect", "net2", "web")
+    podman("network", "connect", "net2", "web")
+
+
+def test_several_networks_publish_one_port(podman: Podman) -> None:
+    podman.run("web", "--network", "net2,net3", "-p", "8080:80")
+    assert browse(podman.machine.lan, HERE, 8080) == f"web {NEIGHBOUR}"
+    for network in ("net2", "net3"):
+        podman("network", "disconnect", network, "web")
+        assert browse(podman.machine.lan, HERE, 8080) == f"web {NEIGHBOUR}", f"without {network}"
+        podman("network", "connect", network, "web")
