@@ -102,9 +102,7 @@ def test_container_ids_that_are_none(ask: Ask, verb: str, name: str) -> None:
     assert error.code == INVALID_ENVIRONMENT and "CNI_CONTAINERID" in error.msg and "\n" not in error.msg
 
 
-@pytest.mark.parametrize(
-    "name", ["x" * 16, ".", "..", "a/b", "a:b", "a b", "a\t", "e%d", 'a"', "a'", "a\\", "ü", "br*"]
-)
+@pytest.mark.parametrize("name", ["x" * 16, ".", "..", "a/b", "a:b", "a b", "a\t", "e%d", 'a"', "a'", "a\\", "ü"])
 def test_interface_names_that_are_none(ask: Ask, name: str) -> None:
     error = refusal(ask, CNI_IFNAME=name)
     assert error.code == INVALID_ENVIRONMENT and "CNI_IFNAME" in error.msg

@@ -1,0 +1,180 @@
+"""Which UDP flows are forgotten, and the message that does it, over flows that pyroute2 encodes.
+
+The socket is replaced by one that answers with pyroute2's bytes and keeps ours, which pyroute2 then decodes: its codec
+is the second implementation. The kernel's own table is in tests/kernel/test_conntrack.py.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
+
+from cni.ip import parse_address
+from cni.netlink import KernelError
+from cni.ports import PortMapping
+from cni.wire import NLMSG, message
+from nft import conntrack
+
+HOST4, CLIENT4, OWN4, OLD4 = "198.51.100.1", "198.51.100.2", "10.88.0.2", "10.88.0.9"
+HOST6, CLIENT6, OWN6 = "2001:db8::1", "2001:db8::2", "fd00:88::2"
+UDP, TCP = 17, 6
+
+
+def flow(target: str, source: str, port: int = 8053, *, number: int = 1, protocol: int = UDP, zone: int = 0) -> bytes:
+    """A flow from a client to target:port that `source` answers."""
+    six = ":" in target
+    client = CLIENT6 if six else CLIENT4
+    made = nfct_msg()
+    made["nfgen_family"] = 10 if six else 2
+    made["attrs"] = [
+        ("CTA_TUPLE_ORIG", _tuple(client, target, 40000, port, protocol)),
+        ("CTA_TUPLE_REPLY", _tuple(source, client, port, 40000, protocol)),
+        ("CTA_ID", number),
+    ]
+    if zone:
+        made["attrs"].append(("CTA_ZONE", zone))
+    made.encode()
+    return bytes(made.data)[NLMSG.size :]
+
+
+def _tuple(source: str, target: str, sport: int, dport: int, protocol: int) -> dict[str, Any]:
+    version = "V6" if ":" in source else "V4"
+    ip = {"attrs": [(f"CTA_IP_{version}_SRC", source), (f"CTA_IP_{version}_DST", target)]}
+    ports = [("CTA_PROTO_NUM", protocol), ("CTA_PROTO_SRC_PORT", sport), ("CTA_PROTO_DST_PORT", dport)]
+    return {"attrs": [("CTA_TUPLE_IP", ip), ("CTA_TUPLE_PROTO", {"attrs": ports})]}
+
+
+class Kernel:
+    """Stands for the socket: lists `flows`, keeps what is to be deleted."""
+
+    flows: list[bytes] = []
+    gone: tuple[int, ...] = ()
+
+    def __init__(self, protocol: int) -> None:
+        assert protocol == 12, "NETLINK_NETFILTER"
+        type(self).deleted, type(self).dumps, type(self).closed = [], [], False
+
+    deleted: list[Any]
+    dumps: list[int]
+    closed: bool
+
+    def dump(self, kind: int, payload: bytes) -> Iterator[bytes]:
+        assert kind == 0x101, "IPCTNL_MSG_CT_GET"
+        self.dumps.append(payload[0])
+        yield from [item for item in self.flows if item[0] == payload[0]]
+
+    def ask(self, kind: int, payload: bytes) -> bytes:
+        assert kind == 0x102, "IPCTNL_MSG_CT_DELETE"
+        found = nfct_msg(message(kind, 0, 1, payload))
+        found.decode()
+        self.deleted.append(found)
+        if found.get_attr("CTA_ID") in self.gone:
+            raise KernelError(errno.ENOENT, "gone")
+        return b""
+
+    def close(self) -> None:
+        type(self).closed = True
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> type[Kernel]:
+    monkeypatch.setattr(conntrack, "Netlink", Kernel)
+    monkeypatch.setattr(Kernel, "flows", [])
+    monkeypatch.setattr(Kernel, "gone", ())
+    return Kernel
+
+
+def udp(host_ip: str = "0.0.0.0", port: int = 8053) -> PortMapping:
+    return PortMapping("udp", parse_address(host_ip), port, 53)
+
+
+def new_port(*mappings: PortMapping, local: bool = True) -> int:
+    own = tuple(parse_address(text) for text in (OWN4, OWN6))
+    return conntrack.forget_new_ports(mappings, own, lambda _address: local)
+
+
+def numbers(kernel: type[Kernel]) -> list[int]:
+    return [found.get_attr("CTA_ID") for found in kernel.deleted]
+
+
+def test_the_deletion_as_pyroute2_reads_it(kernel: type[Kernel]) -> None:
+    """The whole tuple, with ID and zone: never another flow of the same ends."""
+    kernel.flows = [flow(HOST4, OLD4, number=0x01020304, zone=7)]
+    assert new_port(udp()) == 1 and kernel.closed
+    (found,) = kernel.deleted
+    assert found["nfgen_family"] == 2 and found.get_attr("CTA_TUPLE_REPLY") is None
+    tuple_ = found.get_attr("CTA_TUPLE_ORIG")
+    ip, ports = tuple_.get_attr("CTA_TUPLE_IP"), tuple_.get_attr("CTA_TUPLE_PROTO")
+    assert (ip.get_attr("CTA_IP_V4_SRC"), ip.get_attr("CTA_IP_V4_DST")) == (CLIENT4, HOST4)
+    names = ("CTA_PROTO_NUM", "CTA_PROTO_SRC_PORT", "CTA_PROTO_DST_PORT")
+    assert [ports.get_attr(name) for name in names] == [UDP, 40000, 8053]
+    assert (found.get_attr("CTA_ID"), found.get_attr("CTA_ZONE")) == (0x01020304, 7)
+
+
+@pytest.mark.parametrize(
+    ("made", "mapping", "wanted"),
+    [
+        (flow(HOST4, HOST4), udp(), [1]),
+        (flow(HOST4, OLD4), udp(), [1]),
+        (flow(HOST4, OWN4), udp(), []),
+        (flow(HOST4, HOST4, 8054), udp(), []),
+        (flow(HOST4, HOST4, protocol=TCP), udp(), []),
+        (flow(HOST4, HOST4), udp(HOST4), [1]),
+        (flow(HOST4, HOST4), udp("198.51.100.9"), []),
+        (flow(HOST6, HOST6), udp("::"), [1]),
+        (flow(HOST6, OWN6), udp("::"), []),
+        (flow(HOST6, HOST6), udp("0.0.0.0"), []),
+        (flow(HOST4, HOST4), udp("::"), []),
+        (flow(HOST4, HOST4), PortMapping("tcp", parse_address("0.0.0.0"), 8053, 53), []),
+    ],
+    ids=[
+        "host's",
+        "another's",
+        "own",
+        "port",
+        "tcp",
+        "address",
+        "other-address",
+        "v6",
+        "v6-own",
+        "v4",
+        "v6-any",
+        "no-udp",
+    ],
+)
+def test_flows_of_a_new_port(kernel: type[Kernel], made: bytes, mapping: PortMapping, wanted: list[int]) -> None:
+    kernel.flows = [made]
+    assert new_port(mapping) == len(wanted) and numbers(kernel) == wanted
+
+
+def test_flows_through_this_host_are_left_alone(kernel: type[Kernel]) -> None:
+    kernel.flows = [flow("203.0.113.5", "203.0.113.5")]
+    assert new_port(udp(), local=False) == 0 and kernel.deleted == []
+
+
+def test_one_pass_for_all_ports_of_a_family(kernel: type[Kernel]) -> None:
+    """The reference portmap lists the whole table once for each port."""
+    kernel.flows = [flow(HOST4, OLD4, 8000 + number, number=number) for number in range(1, 201)]
+    assert new_port(*(udp(port=8000 + number) for number in range(1, 101))) == 100
+    assert kernel.dumps == [2] and numbers(kernel) == list(range(1, 101))
+
+
+def test_flows_that_outlive_a_container(kernel: type[Kernel]) -> None:
+    kernel.flows = [
+        flow(HOST4, OWN4, number=1),
+        flow(HOST4, OLD4, number=2),
+        flow(HOST4, HOST4, number=3),
+        flow(HOST4, OWN4, 9999, number=4),
+    ]
+    assert conntrack.forget_container((udp(),), (parse_address(OWN4),)) == 2
+    assert numbers(kernel) == [1, 4]
+
+
+def test_a_flow_that_is_gone_by_itself_is_no_error(kernel: type[Kernel]) -> None:
+    kernel.flows, kernel.gone = [flow(HOST4, OLD4, number=number) for number in (1, 2)], (1,)
+    new_port(udp())
+    assert numbers(kernel) == [1, 2] and kernel.closed
