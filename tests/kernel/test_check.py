@@ -37,6 +37,11 @@ def delete_element(set_and_key: str) -> Callable[[Host, Namespace], None]:
     return lambda host, _container: host.nft(f"delete element inet nftcni {name} {{ {key} }}")
 
 
+def rename(_host: Host, inside: Namespace) -> None:
+    inside.run("ip", "link", "set", "eth0", "down")
+    inside.run("ip", "link", "set", "eth0", "name", "lan0")
+
+
 # what is done to the host or the container, and a word of what CHECK must say
 DRIFTS: dict[str, tuple[Callable[[Host, Namespace], object], str]] = {
     "port-element-gone": (delete_element("dnat4 tcp . 8080"), "8080"),
@@ -89,6 +94,12 @@ DRIFTS: dict[str, tuple[Callable[[Host, Namespace], object], str]] = {
         lambda _, inside: inside.run("ip", "addr", "del", "fd00:88::2/64", "dev", "eth0"),
         "fd00:88::2/64",
     ),
+    "renamed": (rename, "missing"),
+    "other-network-has-the-lease": (
+        lambda host, _: host.run("sh", "-c", "cd /run/nftcni/*/leases && ln -sfn net9/c9/eth0 10.88.0.2"),
+        "net9/c9/eth0",
+    ),
+    "lease-gone": (lambda host, _: host.run("sh", "-c", "rm /run/nftcni/*/leases/10.88.0.2"), "10.88.0.2"),
     "route-gone": (lambda _, inside: inside.run("ip", "route", "del", "default"), "0.0.0.0/0"),
 }
 
@@ -119,10 +130,47 @@ def test_what_later_plugins_added_is_no_drift(attached: tuple[Host, Namespace, J
     assert check(host, more).status == 0
 
 
+def test_a_later_plugin_may_have_set_mac_and_mtu(attached: tuple[Host, Namespace, Json]) -> None:
+    """As the reference plugin tuning does, which says so in its result."""
+    host, container, result = attached
+    container.run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:09", "mtu", "1300")
+    container.run("ip", "route", "replace", "default", "via", "10.88.0.1", "dev", "eth0")
+    *others, inside = result["interfaces"]
+    answer = check(host, {**result, "interfaces": [*others, {**inside, "mac": "02:00:00:00:00:09", "mtu": 1300}]})
+    assert answer.status == 0, answer.words
+
+
 def test_a_previous_result_that_lacks_an_address(attached: tuple[Host, Namespace, Json]) -> None:
     host, _, result = attached
     answer = check(host, {**result, "ips": result["ips"][1:]})
     assert answer.code == 104 and "10.88.0.2/24" in answer.words
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("mac", "02:00:00:00:00:09"), ("name", "eth7"), ("sandbox", "/run/netns/c9")],
+)
+def test_a_previous_result_with_another_interface(attached: tuple[Host, Namespace, Json], key: str, value: str) -> None:
+    host, _, result = attached
+    *others, inside = result["interfaces"]
+    answer = check(host, {**result, "interfaces": [*others, {**inside, key: value}]})
+    assert answer.code == 104 and "net0/c1/eth0" in answer.words
+
+
+@pytest.mark.parametrize("address", ["10.88.0.3/24", "fd00:88::3/64", "192.0.2.9/24"])
+def test_a_previous_result_with_an_address_that_is_not_there(
+    attached: tuple[Host, Namespace, Json], address: str
+) -> None:
+    """Whoever has put it into the result: on this interface it is missing."""
+    host, _, result = attached
+    answer = check(host, {**result, "ips": [*result["ips"], {"address": address, "interface": 2}]})
+    assert answer.code == 104 and address in answer.words
+
+
+def test_without_a_previous_result(attached: tuple[Host, Namespace, Json]) -> None:
+    host, _, _ = attached
+    answer = host.refused("CHECK", CONFIG)
+    assert answer.code == 7 and "prevResult" in answer.words
 
 
 @pytest.mark.parametrize("previous", [None, "text", [], {"ips": [{"address": 5}]}])

@@ -1,11 +1,12 @@
 """A foreign `ipam.type`: found on CNI_PATH, called for every verb, its errors passed on, its work undone on failure.
 
-The first one is a script that writes down what it was asked; the second is the reference plugin `static`.
+The first one is a script that writes down what it was asked; the others are the reference plugins, where installed.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ REFERENCE = Path("/usr/lib/cni")
 SCRIPT = """#!/bin/sh
 cat > {folder}/$CNI_COMMAND.stdin
 echo "$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME $CNI_ARGS" >> {folder}/calls
+echo "$CNI_NETNS $CNI_PATH" > {folder}/$CNI_COMMAND.env
 echo "a word for the log" >&2
 [ -e {folder}/$CNI_COMMAND.fails ] && cat {folder}/$CNI_COMMAND.fails && exit 1
 [ $CNI_COMMAND = ADD ] && cat {folder}/result
@@ -160,7 +162,78 @@ def test_old_result_shapes_are_understood(host: Host, delegate: Delegate) -> Non
     assert [item["address"] for item in result["ips"]] == ["10.77.0.6/24"]
 
 
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the package containernetworking-plugins: /usr/lib/cni")
+@pytest.mark.parametrize("verb", ["CHECK", "GC", "STATUS", "DEL"])
+def test_every_verb_hands_on_the_whole_request(host: Host, delegate: Delegate, verb: str) -> None:
+    """The same environment and the full configuration ("Delegated plugin execution", SPEC.md)."""
+    result = host.add(CONFIG, env=delegate.env)
+    config = {**CONFIG, "prevResult": result, "cni.dev/valid-attachments": []}
+    assert host.cni(verb, config, env=delegate.env).status == 0
+    assert json.loads((delegate.folder / f"{verb}.stdin").read_text()) == config
+    assert (delegate.folder / f"{verb}.env").read_text().split() == ["/run/netns/c1", delegate.env["CNI_PATH"]]
+
+
+def test_gc_goes_on_past_its_error_and_reports_it(host: Host, delegate: Delegate) -> None:
+    host.container("c1")
+    before = host.snapshot()
+    host.add(CONFIG, env=delegate.env)
+    delegate.fails("GC", {"code": 142, "msg": "no collection today"})
+    answer = host.cni("GC", {**CONFIG, "cni.dev/valid-attachments": []}, env=delegate.env)
+    assert answer.code == 142 and "no collection today" in answer.words
+    assert host.snapshot()["elements"] == before["elements"]
+    assert host.links() == before["links"]
+
+
+@pytest.mark.parametrize("how", ["fails", "missing"])
+def test_del_takes_down_the_network_whatever_becomes_of_it(host: Host, delegate: Delegate, how: str) -> None:
+    """Its error is passed on, so that the runtime calls again: the lease may still be there."""
+    host.container("c1")
+    before = host.snapshot()
+    host.add(CONFIG, env=delegate.env)
+    if how == "fails":
+        delegate.fails("DEL", {"code": 142, "msg": "no lease today"})
+    answer = host.cni("DEL", CONFIG, env=delegate.env if how == "fails" else {})
+    assert answer.status != 0 and "leaser" in answer.words
+    assert (host.elements(), host.links()) == (before["elements"], before["links"])
+    (delegate.folder / "DEL.fails").unlink(missing_ok=True)
+    host.delete(CONFIG, env=delegate.env)
+    assert host.snapshot() == before
+
+
+def test_a_delegate_that_is_killed(host: Host, delegate: Delegate) -> None:
+    host.container("c1")
+    script = delegate.folder / "leaser"
+    script.write_text("#!/bin/sh\n[ $CNI_COMMAND = ADD ] && kill -9 $$\nexit 0\n")
+    answer = host.refused("ADD", CONFIG, env=delegate.env)
+    assert answer.code == 999 and "leaser" in answer.words
+
+
+def test_a_delegate_that_cannot_be_executed(host: Host, delegate: Delegate) -> None:
+    host.container("c1")
+    (delegate.folder / "leaser").write_text("#!/nonexistent/interpreter\n")
+    answer = host.refused("ADD", CONFIG, env=delegate.env)
+    assert answer.code in (4, 5, 999) and "leaser" in answer.words
+
+
+def test_the_first_folder_of_the_path_wins(host: Host, delegate: Delegate, tmp_path: Path) -> None:
+    """A folder of that name is no executable; a symbolic link to one is."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    (first / "leaser").mkdir(parents=True)
+    second.mkdir()
+    (second / "leaser").symlink_to(delegate.folder / "leaser")
+    third = tmp_path / "third"
+    third.mkdir()
+    (third / "leaser").write_text("#!/bin/sh\nexit 1\n")
+    (third / "leaser").chmod(0o755)
+    host.add(CONFIG, env={"CNI_PATH": f"{first}:{second}:{third}"})
+    assert delegate.verbs == ["ADD"]
+
+
+needs_reference = pytest.mark.skipif(
+    not REFERENCE.is_dir(), reason="NOT RUN: needs the package containernetworking-plugins in /usr/lib/cni"
+)
+
+
+@needs_reference
 def test_the_reference_plugin_static(host: Host) -> None:
     ipam = {"type": "static", "addresses": [{"address": "10.66.0.9/24", "gateway": "10.66.0.1"}]}
     config = network(ipam=ipam, version="1.0.0")
@@ -171,4 +244,30 @@ def test_the_reference_plugin_static(host: Host) -> None:
     assert [item["address"] for item in result["ips"]] == ["10.66.0.9/24"]
     assert host.cni("CHECK", {**config, "prevResult": result}, env=env).status == 0
     host.delete(config, env=env)
+    assert host.snapshot() == before
+
+
+@needs_reference
+def test_the_reference_plugin_host_local_under_another_name(host: Host, tmp_path: Path) -> None:
+    """Under its own name it is built in; as `pool` it is exec'd, and what it leased lies in its own folder."""
+    shutil.copy(REFERENCE / "host-local", tmp_path / "pool")
+    leases = tmp_path / "leases"
+    pool = {"subnet": "10.55.0.0/24", "rangeStart": "10.55.0.20", "rangeEnd": "10.55.0.21"}
+    config = network(ipam={"type": "pool", "dataDir": str(leases), "ranges": [[pool]]}, version="1.0.0")
+    env = {"CNI_PATH": str(tmp_path)}
+    for name in ("c1", "c2", "c3"):
+        host.container(name)
+    before = host.snapshot()
+    results = [host.add(config, name, env=env) for name in ("c1", "c2")]
+    assert [item["ips"][0]["address"] for item in results] == ["10.55.0.20/24", "10.55.0.21/24"]
+    assert host.place("c2").addresses("eth0") == {"10.55.0.21/24"}
+    assert (leases / "net0" / "10.55.0.21").read_text().split() == ["c2", "eth0"]
+    assert host.cni("CHECK", {**config, "prevResult": results[0]}, env=env).status == 0
+    full = host.refused("ADD", config, "c3", env=env)
+    assert "pool" in full.words and "no IP addresses available" in full.words
+    (leases / "net0" / "10.55.0.20").unlink()
+    assert host.cni("CHECK", {**config, "prevResult": results[0]}, env=env).status != 0
+    for name in ("c1", "c2"):
+        host.delete(config, name, env=env)
+    assert not list((leases / "net0").glob("10.*"))
     assert host.snapshot() == before
