@@ -25,6 +25,7 @@ def machine() -> Iterator[Machine]:
     assert os.geteuid() == 0, "these tests need root: they make network namespaces"
     made = Machine()
     try:
+        assert made.foreign() == []
         yield made
     finally:
         made.close()

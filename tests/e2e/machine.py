@@ -62,6 +62,14 @@ class Machine(Host):
         enter = ["nsenter", "-t", str(self.pid), "--net", "--mount", "--pid", "--", "env", "--chdir=/", *words]
         return subprocess.Popen(enter, env={**self.env, **(env or {})}, text=True, **options)
 
+    def foreign(self) -> list[str]:
+        """What would do the plugin's work for it: iptables that is not our answerer, reference plugins."""
+        named = ["-name", "ip*tables*", "-o", "-name", "xtables*"]
+        found = self.run("find", *PATH.split(":")[1:], "(", *named, ")").split()
+        plugins = [word for name in ("portmap", "host-local", "firewall") for word in ("-o", "-name", name)][1:]
+        found += self.run("find", "/opt", "/usr/lib", "/usr/libexec", "/usr/local", *plugins).split()
+        return [path for path in found if not self.run("readlink", "-f", path).startswith("/usr/local/lib/nftcni/")]
+
     def install(self, *words: str) -> None:
         """conf/install as the README has it; the packages are there."""
         done = self.call("sh", str(CHECKOUT / "conf" / "install"), *words)
@@ -100,12 +108,18 @@ class Machine(Host):
         return [line for line in super().routes() if not line.startswith("anycast")]
 
     def processes(self) -> list[str]:
-        """What runs on the host, by name."""
+        """What runs on the host, by name; what has ended and is not collected yet has no executable any more."""
         names = []
-        for path in self.file("/proc").glob("[0-9]*/comm"):
+        for path in self.file("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                names.append(path.read_text().strip())
+                os.readlink(path / "exe")
+                names.append((path / "comm").read_text().strip())
         return sorted(names)
+
+    def check_unchanged(self, before: dict[str, Any]) -> None:
+        """Programs may end a moment after the command that ended them; everything else must be gone by then."""
+        wait_for(lambda: self.processes() == before["processes"], f"the end of all but {before['processes']}")
+        assert self.state() == before
 
     def close(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -32,7 +32,7 @@ class Kubelet:
         """A pod's ID. The pause image is the web server, so that the pod answers by itself."""
         self._number += 1
         metadata = {"name": name, "namespace": "default", "uid": f"uid-{self._number}", "attempt": 0}
-        linux = {"security_context": {"namespace_options": {}}}
+        linux: dict[str, Any] = {"security_context": {"namespace_options": {}}}
         config = {"metadata": metadata, "hostname": name, "linux": linux, "port_mappings": list(ports), **keys}
         self.machine.write("/run/pod.json", json.dumps(config))
         pod = self("runp", "/run/pod.json")
@@ -73,7 +73,7 @@ def kubelet(containerd: Machine) -> Kubelet:
 
 def _network_is_ready(kubelet: Kubelet) -> bool:
     conditions = json.loads(kubelet("info"))["status"]["conditions"]
-    return next(item["status"] for item in conditions if item["type"] == "NetworkReady")
+    return any(item["status"] for item in conditions if item["type"] == "NetworkReady")
 
 
 @pytest.fixture(autouse=True)
@@ -81,8 +81,7 @@ def unchanged(kubelet: Kubelet) -> Iterator[None]:
     before = kubelet.machine.state()
     yield
     kubelet.remove(*kubelet("pods", "-q").split())
-    wait_for(lambda: kubelet.machine.processes() == before["processes"], "the pods' processes to go")
-    assert kubelet.machine.state() == before
+    kubelet.machine.check_unchanged(before)
 
 
 def test_a_pod_with_a_host_port_in_both_families(kubelet: Kubelet) -> None:

@@ -58,7 +58,7 @@ def unchanged(nerdctl: Nerdctl) -> Iterator[None]:
     before = nerdctl.machine.state()
     yield
     nerdctl.clear()
-    assert nerdctl.machine.state() == before
+    nerdctl.machine.check_unchanged(before)
 
 
 def test_the_network_is_listed_and_inspected(nerdctl: Nerdctl) -> None:

@@ -30,7 +30,7 @@ def unchanged(nerdctl: Nerdctl) -> Iterator[None]:
     yield
     nerdctl.clear()
     nerdctl("network prune -f")
-    assert nerdctl.machine.state() == before
+    nerdctl.machine.check_unchanged(before)
 
 
 def test_the_generated_default_network(nerdctl: Nerdctl) -> None:

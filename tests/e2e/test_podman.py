@@ -78,8 +78,7 @@ def unchanged(podman: Podman) -> Iterator[None]:
     before = podman.machine.state()
     yield
     podman("rm", "-a", "-f", "-t", "0")
-    wait_for(lambda: podman.machine.processes() == before["processes"], "podman's processes to go")
-    assert podman.machine.state() == before
+    podman.machine.check_unchanged(before)
 
 
 def test_published_ports(podman: Podman) -> None:
