@@ -12,7 +12,7 @@ from .links import announce, configure_container, create_veth, finish_port, get_
 from .names import derived_mac, identity
 from .netns import open_netns
 from .plan import plan_attachment, result_of
-from .ports import collide
+from .ports import PortMapping, collide
 from .record import Attachment
 from .removal import remove_links
 from .request import Request
@@ -41,7 +41,7 @@ def _add(host: Host, request: Request, network: Network, netns: int) -> Result:
 
         return add_delegated(host, request, network, netns, before)
     leases = choose(network.ipam, HeldLeases(host.state, request.network, ident), before.leases if before else ())
-    item = plan_attachment(request, network, leases)
+    item = without_shared_ports(host.state, plan_attachment(request, network, leases))
     if before is not None:
         if before.replace(done=False) == item:
             refuse_held_ports(host.state, item)
@@ -103,6 +103,20 @@ def apply(host: Host, item: Attachment, netns: int, again: bool) -> Result:
     if item.leases and item.link_up:
         announce(host.rtnl, item, inside)
     return result_of(item, bridge, derived_mac("host", item.ident))
+
+
+def without_shared_ports(state: State, item: Attachment) -> Attachment:
+    """Runtimes ask every network of a container for all of its ports, in parallel (go-cni, podman): whichever
+    attachment is first publishes them."""
+    container = item.ident.split("/")[1]
+
+    def shared(mapping: PortMapping) -> bool:
+        return any(
+            holder != item.ident and holder.split("/")[1:2] == [container] and host_ip == mapping.host_ip
+            for host_ip, holder in state.port_holders(mapping.claim)
+        )
+
+    return item.replace(mappings=tuple(mapping for mapping in item.mappings if not shared(mapping)))
 
 
 def refuse_held_ports(state: State, item: Attachment) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from nft.elements import attachment_elements
 
-from .attach import refuse_held_ports, tidy
+from .attach import refuse_held_ports, tidy, without_shared_ports
 from .check import refuse_problems
 from .compare import element_problems, table_problems
 from .config import NOT_DONE, isolation_asked, refuse_unsupported
@@ -87,6 +87,7 @@ def _amend(host: Host, before: Attachment | None, item: Attachment) -> None:
     fails."""
     if before is not None:
         _give_up(host, before, before.replace(mappings=_both(before, item)))
+    item = without_shared_ports(host.state, item)
     refuse_held_ports(host.state, item)
     host.state.begin(item.replace(done=False))
     try:

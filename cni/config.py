@@ -105,7 +105,7 @@ def parse_network(request: Request) -> Network:
         raise fields.fail("disableContainerInterface", "cannot be combined with ipam")
     return Network(
         name=request.network,
-        bridge=fields.parsed("bridge", check_ifname) or ("nftcni0" if ours else "cni0"),
+        bridge=fields.parsed("bridge", _check_bridge_name) or ("nftcni0" if ours else "cni0"),
         is_gateway=is_gateway,
         is_default_gateway=fields.flag("isDefaultGateway", ours and is_gateway and not ipam.routes_given),
         force_address=fields.flag("forceAddress"),
@@ -120,6 +120,12 @@ def parse_network(request: Request) -> Network:
         ipam=ipam,
         mappings=parse_port_mappings(runtime),
     )
+
+
+def _check_bridge_name(text: str) -> str:
+    if "*" in text:
+        raise ValueError("holds a *, which nft takes for any interface")
+    return check_ifname(text)
 
 
 def refuse_unsupported(fields: Fields, role: str) -> None:
@@ -138,10 +144,10 @@ def isolation_asked(fields: Fields, default: bool = False) -> tuple[bool, bool]:
 
 def _requested_mac(request: Request, fields: Fields, runtime: Fields, arguments: Fields) -> bytes:
     """runtimeConfig.mac, else args.cni.mac, else CNI_ARGS MAC, as the reference bridge orders them; b"" for none."""
-    mac = runtime.parsed("mac", parse_mac) or arguments.parsed("mac", parse_mac) or fields.parsed("mac", parse_mac)
-    if mac is None and "MAC" in request.args:
-        mac = _from_args(request, "MAC").parsed("MAC", parse_mac)
-    return mac or b""
+    given = [source.parsed("mac", parse_mac) for source in (runtime, arguments, fields)]
+    if "MAC" in request.args:
+        given.append(_from_args(request, "MAC").parsed("MAC", parse_mac))
+    return next(filter(None, given), b"")
 
 
 def _from_args(request: Request, key: str) -> Fields:
@@ -164,8 +170,10 @@ def parse_ipam(request: Request) -> Ipam:
     sets += parse_range_sets(ipam, "ranges")
     if kind and not sets:
         raise ipam.fail("ranges", "at least one range is needed")
-    check_overlaps(sets, ipam.name("ranges"))
+    check_overlaps(sets)
     if request.version in ("0.1.0", "0.2.0"):
+        if not sets:
+            raise ipam.fail("ranges", f"cniVersion {request.version} has no result without an address; use 0.3.0")
         for version in (4, 6):
             if sum(ranges[0].subnet.version == version for ranges in sets) > 1:
                 raise ipam.fail("ranges", f"cniVersion {request.version} knows one address per family, use 0.3.0")
@@ -210,12 +218,13 @@ def parse_route(fields: Fields) -> Route:
 
 
 def _choose_dns(fields: Fields, runtime: Fields, ipam: Fields) -> Dns:
+    section = runtime.section("dns")  # the capability says `servers` and `searches` (CONVENTIONS.md)
+    asked = Dns(section.texts("servers"), "", section.texts("searches"), section.texts("options"))
+    own, path = _parse_dns(fields.section("dns")), ipam.text("resolvConf")
     if runtime.has("dns"):
-        section = runtime.section("dns")  # the capability says `servers` and `searches` (CONVENTIONS.md)
-        return Dns(section.texts("servers"), "", section.texts("searches"), section.texts("options"))
+        return asked
     if fields.has("dns"):
-        return _parse_dns(fields.section("dns"))
-    path = ipam.text("resolvConf")
+        return own
     if not path:
         return Dns()
     from .resolvconf import read_resolv_conf

@@ -91,7 +91,7 @@ def read_result(fields: Fields) -> Result:
 
 def add_delegated(host: Host, request: Request, network: Network, netns: int, before: Attachment | None) -> Result:
     """ADD with foreign addresses: the record first, for a kill must leave something to undo; the delegate, then we."""
-    from .attach import attach, refuse_held_ports
+    from .attach import attach, refuse_held_ports, without_shared_ports
     from .detach import detach
 
     if before is not None:
@@ -111,7 +111,7 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
             raise CniError(TRY_AGAIN_LATER, f"{intent.ident} was deleted while {network.ipam.delegate} worked for it")
         if result is None or not result.ips:
             raise CniError(INTERNAL, f"ipam.type {network.ipam.delegate}: its answer to ADD has no address")
-        item = with_delegated(intent, network, result)
+        item = without_shared_ports(host.state, with_delegated(intent, network, result))
         refuse_held_ports(host.state, item)
         host.state.begin(item)
         return attach(host, item, netns)

@@ -28,7 +28,14 @@ class _Strict:
     strict = True
     object_hook = None
     object_pairs_hook = None
-    parse_float = float
+
+    @staticmethod
+    def parse_float(text: str) -> float:
+        number = float(text)
+        if number - number != 0:
+            raise ValueError(f"{text} is beyond the range of numbers")
+        return number
+
     parse_int = int
     memo: dict[str, str] = {}
 

@@ -117,12 +117,12 @@ def perform(request: Request) -> str:
         from .jsontext import dumps
         from .spec import result_document
 
-        document = result_document(add(request), request.version)
-        if request.document.get("prevResult") is not None:
-            from .previous import merged
+        if request.document.get("prevResult") is None:
+            return dumps(result_document(add(request), request.version))
+        from .previous import merged, parse_previous
 
-            document = merged(request, document)
-        return dumps(document)
+        previous = parse_previous(request)
+        return dumps(merged(previous.document, result_document(add(request), request.version)))
     if verb == "DEL":
         from .detach import delete
 

@@ -46,7 +46,9 @@ def addresses_of(previous: Fields, ifname: str) -> tuple[Prefix, ...]:
         if prefix is None:
             raise entry.fail("address", "is required")
         if entry.has("interface"):
-            owner = interfaces[entry.number("interface", 0, 0, max(len(interfaces) - 1, 0))] if interfaces else None
+            # -1, as libcni writes for results of old versions, is as good as none.
+            index = entry.number("interface", -1, -1, max(len(interfaces) - 1, 0))
+            owner = interfaces[index] if interfaces and index >= 0 else None
             if owner is not None and not (owner.text("name") == ifname and owner.text("sandbox")):
                 continue
         found.append(prefix)
@@ -64,9 +66,8 @@ def _host_link(previous: Fields) -> str:
     return ""
 
 
-def merged(request: Request, own: dict[str, Json]) -> dict[str, Json]:
+def merged(before: dict[str, Json], own: dict[str, Json]) -> dict[str, Json]:
     """Our result behind an earlier plugin's, which must stay in it ("ADD", SPEC.md): lists joined, the rest is its."""
-    before = parse_previous(request).document
     earlier = _items(before, "interfaces")
     for entry in _items(own, "ips"):
         if isinstance(entry, dict) and isinstance(entry.get("interface"), int):

@@ -64,27 +64,24 @@ def parse_range(fields: Fields) -> Range:
 
 def parse_range_sets(owner: Fields, key: str) -> list[tuple[Range, ...]]:
     """The list of lists under `key`. Overlaps across sets are the caller's to check, once it has all of them."""
-    from .fields import Fields
+    from .fields import Fields, quote
 
     sets = []
     for path, item in owner.items(key):
         if not isinstance(item, list):
-            raise CniError(INVALID_CONFIG, f"{path} must be a list of ranges (a range set)")
+            raise CniError(INVALID_CONFIG, f"{path}: {quote(item)}: must be a list of ranges (a range set)")
         ranges = tuple(parse_range(Fields(entry, f"{path}[{index}]")) for index, entry in enumerate(item))
         if not ranges:
             raise CniError(INVALID_CONFIG, f"{path} is an empty range set")
+        if len({item.subnet.version for item in ranges}) > 1:
+            raise CniError(INVALID_CONFIG, f"{path}: a range set mixes IPv4 and IPv6: " + ", ".join(map(str, ranges)))
         sets.append(ranges)
     return sets
 
 
-def check_overlaps(sets: list[tuple[Range, ...]], where: str) -> None:
-    """Raises for two ranges that share an address, and for a set that mixes IPv4 with IPv6."""
-    for ranges in sets:
-        if len({item.subnet.version for item in ranges}) > 1:
-            raise CniError(
-                INVALID_CONFIG, f"{where}: one range set mixes IPv4 and IPv6: " + ", ".join(map(str, ranges))
-            )
+def check_overlaps(sets: list[tuple[Range, ...]]) -> None:
+    """Raises for two ranges that share an address, whichever keys they are under."""
     flat = sorted((item for ranges in sets for item in ranges), key=lambda item: (item.subnet.version, item.first))
     for before, after in zip(flat, flat[1:]):
         if before.subnet.version == after.subnet.version and before.last >= after.first:
-            raise CniError(INVALID_CONFIG, f"{where}: the ranges {before} and {after} overlap")
+            raise CniError(INVALID_CONFIG, f"ipam: the ranges {before} and {after} overlap")

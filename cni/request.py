@@ -92,7 +92,7 @@ def read_request(verb: str) -> Request:
     if len(network) > NAME_LIMIT:
         raise fields.fail("name", f"a network name has at most {NAME_LIMIT} characters")
     data_dir = fields.text("dataDir") or os.environ.get("NFTCNI_DATA_DIR") or DATA_DIR
-    if not data_dir.startswith("/") or "\0" in data_dir:
+    if not data_dir.startswith("/") or "\0" in data_dir or not data_dir.isprintable():
         raise fields.fail("dataDir", "must be an absolute path")
     return Request(
         verb=verb,

@@ -122,7 +122,7 @@ class HostModel(RuleBasedStateMachine):
         assert done.returncode == 0 or self.unsure, done.stdout
         self.flushed = False
 
-    @precondition(lambda self: not self.flushed)
+    @precondition(lambda self: not self.flushed and not self.unsure)
     @rule()
     def lose_state(self) -> None:
         """The table remembers who has what; what the bridge was before is forgotten, so it is made certain first."""

@@ -136,10 +136,15 @@ def test_one_taken_port_of_many_refuses_them_all_and_the_holder_goes_on(host: Ho
         assert ask(lan, ONE, 8001) == "refused"
 
 
-def test_the_same_container_cannot_publish_a_port_by_two_interfaces(host: Host) -> None:
+def test_the_same_container_asks_every_network_for_the_same_ports(host: Host) -> None:
+    """go-cni and podman do, go-cni in parallel: the first interface has them, and keeps them when the other goes."""
     host.add(network("net0", *NETS["net0"], ports=[port(8080, 80)]), "keeper")
-    second = network("net1", *NETS["net1"], ports=[port(8080, 80)])
-    names_the_holder(host.refused("ADD", second, "keeper", ifname="eth1"))
+    before = host.elements()["dnat4"]
+    second = network("net1", *NETS["net1"], ports=[port(8080, 80)], isDefaultGateway=False)
+    host.add(second, "keeper", ifname="eth1")
+    assert host.elements()["dnat4"] == before
+    host.delete(second, "keeper", ifname="eth1")
+    assert host.elements()["dnat4"] == before
 
 
 def test_a_port_is_free_again_after_del_and_a_late_del_takes_nothing_from_its_new_holder(host: Host) -> None:
