@@ -143,6 +143,75 @@ def test_names_of_the_runtime_win(host: Host) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("wanted", "code"),
+    [
+        (["10.88.0.9", "10.88.0.10"], 7),  # one address of a set, so the second has no set
+        (["10.88.0.9", "10.99.0.9"], 7),
+        (["10.88.0.9", "fd00:88::1"], 102),  # a gateway
+        (["fd00:88::9", "10.88.0.9"], 0),  # in any order
+        (["10.88.0.9", "10.88.0.9/24"], 0),  # the same twice
+    ],
+)
+def test_several_requested_addresses(host: Host, wanted: list[str], code: int) -> None:
+    host.container("c1")
+    config = network("net0", "10.88.0.0/24", "fd00:88::/64", runtimeConfig={"ips": wanted})
+    if code:
+        assert host.refused("ADD", config).code == code
+        return
+    assert addresses(host.add(config))[0] == "10.88.0.9/24"
+
+
+def test_ranges_of_the_runtime_come_before_those_of_the_configuration(host: Host) -> None:
+    config = network("net0", "10.88.0.0/24", runtimeConfig={"ipRanges": [[small("10.99.0.0/24")]]})
+    assert addresses(host.add(config)) == ["10.99.0.2/24", "10.88.0.2/24"]
+
+
+def test_the_old_single_range_comes_before_the_list(host: Host) -> None:
+    config = network(ipam=ipam([small("fd00:88::/64")], subnet="10.88.0.0/24", gateway="10.88.0.9"))
+    result = host.add(config)
+    assert addresses(result) == ["10.88.0.1/24", "fd00:88::2/64"]
+    assert result["ips"][0]["gateway"] == "10.88.0.9"
+
+
+def test_the_search_goes_on_where_it_was_and_round(host: Host) -> None:
+    """Next-fit over the pools of a set: after the last address of the last pool comes the first that is free."""
+    pools = [small("10.88.0.0/24", "10.88.0.5", "10.88.0.6"), small("10.89.0.0/24", "10.89.0.5", "10.89.0.6")]
+    config = network(ipam=ipam(pools))
+    names = ["c1", "c2", "c3", "c4"]
+    found = [addresses(host.add(config, name))[0].split("/")[0] for name in names]
+    assert found == ["10.88.0.5", "10.88.0.6", "10.89.0.5", "10.89.0.6"]
+    host.delete(config, "c3")
+    host.delete(config, "c2")
+    assert addresses(host.add(config, "c5")) == ["10.88.0.6/24"]
+    assert addresses(host.add(config, "c6")) == ["10.89.0.5/24"]
+
+
+@pytest.mark.parametrize(
+    ("pool", "first", "last", "size"),
+    [
+        (small("10.88.0.0/30"), "10.88.0.2", "10.88.0.2", 1),
+        (small("10.88.0.0/29", gateway="10.88.0.4"), "10.88.0.1", "10.88.0.6", 5),
+        (small("fd00:88::/126"), "fd00:88::2", "fd00:88::3", 2),  # IPv6 has no broadcast address
+    ],
+)
+def test_network_broadcast_and_gateway_are_never_handed_out(
+    host: Host, pool: dict[str, str], first: str, last: str, size: int
+) -> None:
+    config = network(ipam=ipam([pool]))
+    found = [addresses(host.add(config, f"c{number}"))[0].split("/")[0] for number in range(size)]
+    assert (found[0], found[-1]) == (first, last)
+    host.container("late")
+    answer = host.refused("ADD", config, "late")
+    assert answer.code == 101 and pool["subnet"] in answer.words and f" {size} " in answer.words
+
+
+def test_a_resolv_conf_that_is_not_there(host: Host) -> None:
+    host.container("c1")
+    answer = host.refused("ADD", network(ipam=ipam([small("10.88.0.0/24")], resolvConf="/nonexistent/resolv.conf")))
+    assert answer.code == 7 and "resolvConf" in answer.words and "/nonexistent/resolv.conf" in answer.words
+
+
 def test_leases_are_readable_with_ls(host: Host) -> None:
     host.add(network())
     (link,) = [path for path in host.state_files() if path.endswith("leases/10.88.0.2")]
