@@ -134,6 +134,17 @@ def test_an_address_just_freed_comes_last() -> None:
     assert found == ["2", "3", "4", "5", "6", "2"]
 
 
+def test_behind_a_range_in_the_middle_comes_the_next_one() -> None:
+    ranges = [(2, 1, 1), (2, 1, 1), (2, 1, 1)]
+    leases = Held(last={0: "10.0.1.3"})
+    found = []
+    for _ in range(6):
+        (lease,) = choose(ipam(entries(ranges)), leases)
+        leases.ends[0] = str(lease.address.address)
+        found.append(leases.ends[0])
+    assert found == ["10.0.2.2", "10.0.2.3", "10.0.0.2", "10.0.0.3", "10.0.1.2", "10.0.1.3"]
+
+
 def test_the_cost_does_not_grow_with_the_leases() -> None:
     pool = ipam([{"subnet": "10.0.0.0/16"}])
     hosts = [str(item) for item in ipaddress.ip_network("10.0.0.0/16").hosts()][1:]

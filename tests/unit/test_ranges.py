@@ -92,6 +92,14 @@ def test_two_parts_of_one_subnet_do_not_overlap() -> None:
     assert sets({"ranges": [[first, second]]}) == [wanted]
 
 
+@pytest.mark.parametrize("nested", [True, False])
+def test_one_shared_address_is_an_overlap(nested: bool) -> None:
+    first = {"subnet": "10.4.0.0/24", "rangeEnd": "10.4.0.10"}
+    second = {"subnet": "10.4.0.0/24", "rangeStart": "10.4.0.10"}
+    error = refusal({"ipam": {"ranges": [[first, second]] if nested else [[first], [second]]}})
+    assert error.code == INVALID_CONFIG and "overlap" in error.msg and "10.4.0.10" in error.msg
+
+
 def test_the_order_of_the_sets() -> None:
     """The runtime's ranges before the old single range before `ranges`, as host-local prepends them."""
     runtime = {"ipRanges": [[{"Subnet": "10.1.0.0/24"}], [{"SUBNET": "fd01::/64"}]]}
