@@ -105,7 +105,7 @@ def test_our_result_behind_an_earlier_plugins() -> None:
         "ips": [{"address": "10.2.0.5/16", "interface": 1}],
         "dns": {"domain": "b.example"},
     }
-    assert merged(request({"prevResult": before}), own) == {
+    assert merged(before, own) == {
         "cniVersion": "1.1.0",
         "interfaces": [*INTERFACES[:3], {"name": "br0"}, {"name": "net1", "sandbox": "/run/netns/c1"}],
         "ips": [{"address": "10.1.0.5/16", "interface": 2}, {"address": "10.2.0.5/16", "interface": 4}],
