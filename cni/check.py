@@ -10,7 +10,7 @@ from .links import get_link
 from .names import identity
 from .netns import open_netns
 from .previous import Previous, parse_previous
-from .record import Attachment
+from .record import Attachment, Lease
 from .request import Request
 
 
@@ -26,7 +26,7 @@ def check(request: Request) -> None:
         item = host.state.load(ident) if host.state.exists() else None
         if item is None or not item.done:
             raise CniError(CHECK_FAILED, f"{ident} is not attached", "ADD it")
-        problems = _against_previous(item, previous, request) + all_problems(host, item, netns)
+        problems = _against_previous(item, previous, request) + all_problems(host, item, as_of(item, previous), netns)
     except OSError as error:
         raise kernel_refused(f"CHECK of {ident}", error) from None
     host.state.unlock()
@@ -43,19 +43,31 @@ def refuse_problems(ident: str, problems: list[str]) -> None:
         raise CniError(CHECK_FAILED, f"{ident}: {problems[0]}{more}", "; ".join(problems))
 
 
-def all_problems(host: Host, item: Attachment, netns: int) -> list[str]:
+def all_problems(host: Host, item: Attachment, expected: Attachment, netns: int) -> list[str]:
+    """`item` is what is ours on the host, `expected` how the container's interface should look."""
     problems = table_problems(host)
     if host.table.comment() is not None:
         problems += element_problems(host, item)
     problems += host_problems(host, item)
     port = get_link(host.rtnl, item.link)
-    return problems + container_problems(item, netns, port.index if port else 0)
+    return problems + container_problems(expected, netns, port.index if port else 0)
+
+
+def as_of(item: Attachment, previous: Previous) -> Attachment:
+    """What later plugins of the chain have changed and said so in the result: other addresses, MAC address, MTU."""
+    more = tuple(
+        Lease(address) for address in previous.addresses if address not in [own.address for own in item.leases]
+    )
+    mac, mtu = previous.mac or item.mac, previous.mtu if item.mtu else 0
+    return item.replace(leases=item.leases + more, mac=mac, mtu=mtu or item.mtu)
 
 
 def _against_previous(item: Attachment, previous: Previous, request: Request) -> list[str]:
-    """Later plugins may have added addresses; none of ours may be missing."""
+    """None of our addresses may be missing, and it has to be this namespace."""
     missing = [lease.address for lease in item.leases if lease.address not in previous.addresses]
     found = [f"prevResult lacks the address {address} of {request.ifname}" for address in missing]
     if item.sandbox and item.sandbox != request.netns:
         found.append(f"CNI_NETNS is {request.netns}, attached was {item.sandbox}")
+    if previous.sandbox and previous.sandbox != request.netns:
+        found.append(f"CNI_NETNS is {request.netns}, prevResult says {previous.sandbox}")
     return found

@@ -38,8 +38,8 @@ def collect(request: Request) -> None:
 
 
 def _valid_identities(request: Request) -> set[str]:
-    fields = Fields(request.document)
-    key = next((key for key in KEYS if fields.has(key)), "")
+    given = {key.lower() for key in request.document}
+    key = next((key for key in KEYS if key in given), "")
     if not key:
         raise CniError(
             INVALID_CONFIG,
@@ -47,7 +47,7 @@ def _valid_identities(request: Request) -> set[str]:
             "an empty list removes every attachment of the network",
         )
     found = set()
-    for entry in fields.sections(key):
+    for entry in Fields(request.document).sections(key):  # null is how Go writes a list that was never filled
         container, ifname = entry.text("containerID"), entry.text("ifname")
         if not container or not ifname:
             raise CniError(INVALID_CONFIG, f"{entry.path}: needs containerID and ifname")

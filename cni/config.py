@@ -105,7 +105,7 @@ def parse_network(request: Request) -> Network:
         raise fields.fail("disableContainerInterface", "cannot be combined with ipam")
     return Network(
         name=request.network,
-        bridge=fields.parsed("bridge", _check_bridge_name) or ("nftcni0" if ours else "cni0"),
+        bridge=fields.parsed("bridge", check_ifname) or ("nftcni0" if ours else "cni0"),
         is_gateway=is_gateway,
         is_default_gateway=fields.flag("isDefaultGateway", ours and is_gateway and not ipam.routes_given),
         force_address=fields.flag("forceAddress"),
@@ -120,12 +120,6 @@ def parse_network(request: Request) -> Network:
         ipam=ipam,
         mappings=parse_port_mappings(runtime),
     )
-
-
-def _check_bridge_name(text: str) -> str:
-    if "*" in text:
-        raise ValueError("holds a *, which nft takes for any interface")
-    return check_ifname(text)
 
 
 def refuse_unsupported(fields: Fields, role: str) -> None:

@@ -127,7 +127,7 @@ class Host:
             link = get_link(self.rtnl, item.bridge)
         if link is None:
             raise CniError(IO_FAILURE, f"the bridge {item.bridge} disappeared while it was set up", "try again")
-        check_bridge(link)
+        check_bridge(link, item.bridge)
         bridge = link
         adopted = not self.state.has_fact(item.bridge, "created")
         if adopted and self.state.is_last(item):

@@ -116,11 +116,12 @@ def create_bridge(rtnl: Netlink, name: str, mtu: int) -> None:
         _repeatable(rtnl, wire.RTM_NEWADDR, wire.address(link.index, link_local(mac), wire.IFA_F_NODAD), name)
 
 
-def check_bridge(link: Link) -> None:
+def check_bridge(link: Link, name: str) -> None:
     if link.kind != "bridge":
+        other = "" if link.name == name else f" (another name of {link.name})"
         raise CniError(
             INVALID_CONFIG,
-            f'bridge: "{link.name}" exists and is {link.kind or "a plain device"}, not a bridge',
+            f'bridge: "{name}"{other} exists and is {link.kind or "a plain device"}, not a bridge',
             "choose another name for the key bridge, or remove that link",
         )
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from .errors import INVALID_CONFIG, CniError
 from .fields import Fields
-from .ip import Prefix, parse_prefix
-from .request import Request
+from .ip import Prefix, parse_mac, parse_prefix
+from .request import Request, check_ifname
 from .value import Value
 
 TYPE_CHECKING = False
@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 
 class Previous(Value):
-    """`addresses` are those of the container's interface CNI_IFNAME, `host_link` the host's way to it: the bridge, or
-    the host end of a pair; "" where there is none (macvlan). `document` is the whole of it."""
+    """`addresses` are those of the container's interface CNI_IFNAME, `mac`, `mtu` and `sandbox` what is said of it, as
+    far as it is; `host_link` the host's way to it: the bridge, or the host end of a pair, "" where there is none
+    (macvlan). `document` is the whole of it."""
 
     addresses: tuple[Prefix, ...]
+    mac: bytes
+    mtu: int
+    sandbox: str
     host_link: str
     document: dict[str, Json]
 
@@ -33,8 +37,19 @@ def parse_previous(request: Request) -> Previous:
     document = fields.raw("prevResult")
     previous = fields.section("prevResult")
     assert isinstance(document, dict), "section has checked it"
-    whole = {**document, "cniVersion": request.version}
-    return Previous(addresses_of(previous, request.ifname), _host_link(previous), whole)
+    own = next((entry for entry in previous.sections("interfaces") if _is_own(entry, request.ifname)), Fields({}))
+    return Previous(
+        addresses=addresses_of(previous, request.ifname),
+        mac=own.parsed("mac", parse_mac) or b"",
+        mtu=own.number("mtu", 0, 0, 0x7FFFFFFF),
+        sandbox=own.text("sandbox"),
+        host_link=_host_link(previous),
+        document={**document, "cniVersion": request.version},
+    )
+
+
+def _is_own(entry: Fields, ifname: str) -> bool:
+    return entry.text("name") == ifname and bool(entry.text("sandbox"))
 
 
 def addresses_of(previous: Fields, ifname: str) -> tuple[Prefix, ...]:
@@ -49,7 +64,7 @@ def addresses_of(previous: Fields, ifname: str) -> tuple[Prefix, ...]:
             # -1, as libcni writes for results of old versions, is as good as none.
             index = entry.number("interface", -1, -1, max(len(interfaces) - 1, 0))
             owner = interfaces[index] if interfaces and index >= 0 else None
-            if owner is not None and not (owner.text("name") == ifname and owner.text("sandbox")):
+            if owner is not None and not _is_own(owner, ifname):
                 continue
         found.append(prefix)
     for key in ("ip4", "ip6"):
@@ -62,7 +77,7 @@ def addresses_of(previous: Fields, ifname: str) -> tuple[Prefix, ...]:
 def _host_link(previous: Fields) -> str:
     for entry in previous.sections("interfaces"):
         if not entry.text("sandbox"):
-            return entry.text("name")
+            return entry.parsed("name", check_ifname) or ""
     return ""
 
 

@@ -58,13 +58,14 @@ def role_of(program: str) -> str:
 def check_ifname(text: str) -> str:
     """Raises ValueError with the rule that an interface name breaks (dev_valid_name of the kernel, and our own).
 
-    `%` would make the kernel choose a number, quotes and control characters would make tables unreadable.
+    `%` would make the kernel choose a number, nft takes `*` for any interface, quotes and control characters
+    would end its strings.
     """
     if not text or len(text) > 15:
         raise ValueError("an interface name has 1 to 15 characters")
     if text in (".", ".."):
         raise ValueError("is not an interface name")
-    if not all("!" <= char <= "~" and char not in "/:%\"'\\`" for char in text):
+    if not all("!" <= char <= "~" and char not in "/:%*\"'\\`" for char in text):
         raise ValueError("holds a character that interface names may not have")
     return text
 

@@ -14,12 +14,15 @@ from .ipam import next_free
 from .leases import HeldLeases
 from .request import Request
 
+FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names
+
 
 def status(request: Request) -> None:
     """Raises CniError 50 when no container could be attached, 51 when attached ones are cut off as well."""
     network = parse_network(request)
     host = Host(request.data_dir)
-    _refuse_unserved(host, request, {ranges[0].subnet.version for ranges in network.ipam.range_sets})
+    versions = {ranges[0].subnet.version for ranges in network.ipam.range_sets}
+    _refuse_unserved(host, request, versions if network.is_gateway else set())
     refuse_exhausted(host, request, network.ipam)
     kind = delegate_type(request)
     if kind:
@@ -34,9 +37,11 @@ def chained_status(request: Request) -> None:
 
 
 def _refuse_unserved(host: Host, request: Request, versions: set[int]) -> None:
+    """`versions` are the IP versions that the network needs forwarded."""
+    families = {FAMILIES[version] for version in versions} | ({"inet"} if versions else set())
     try:
         degraded = _degraded(host, versions)
-        dropping = host.table.foreign_forward_drops()
+        dropping = [chain for chain in host.table.foreign_forward_drops() if chain.split()[0] in families]
     except OSError as error:
         raise kernel_refused(f"STATUS of {request.network}", error) from None
     if degraded:

@@ -8,6 +8,7 @@ passes through here; elements of containers go through `table`.
 from __future__ import annotations
 
 import os
+import sys
 
 from cni.errors import IO_FAILURE, CniError
 
@@ -71,6 +72,7 @@ def _load(command: str) -> None:
     site.main()  # the plugin runs with -S: only here are the distribution's packages wanted
     import nftables  # type: ignore[import-not-found]
 
+    sys.unraisablehook = lambda _: None  # without libnftables.so its __del__ fails after its __init__ and says so
     library = nftables.Nftables()
     code, _output, error = library.cmd(command)
     if code:
