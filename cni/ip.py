@@ -104,8 +104,8 @@ def parse_prefix(text: str) -> Prefix:
     return Prefix(address, int(tail))
 
 
-def parse_mac(text: str) -> bytes:
-    """Six bytes from `xx:xx:xx:xx:xx:xx` or with `-`. Raises ValueError for anything a container may not have."""
+def read_mac(text: str) -> bytes:
+    """Six bytes from `xx:xx:xx:xx:xx:xx` or with `-`, as somebody else's interface has it. Raises ValueError."""
     parts = text.replace("-", ":").split(":")
     try:
         mac = bytes(int(part, 16) for part in parts if len(part) == 2)
@@ -113,6 +113,12 @@ def parse_mac(text: str) -> bytes:
         mac = b""
     if len(mac) != 6 or len(parts) != 6:
         raise ValueError("not a MAC address of six hexadecimal pairs")
+    return mac
+
+
+def parse_mac(text: str) -> bytes:
+    """The same, for an interface of ours: also raises ValueError for what the kernel would not give one."""
+    mac = read_mac(text)
     if mac[0] & 1:
         raise ValueError("a multicast MAC address, which no interface can have")
     if not any(mac):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .errors import INVALID_CONFIG, CniError
 from .fields import Fields
-from .ip import Prefix, parse_mac, parse_prefix
+from .ip import Prefix, parse_prefix, read_mac
 from .request import Request, check_ifname
 from .value import Value
 
@@ -40,7 +40,7 @@ def parse_previous(request: Request) -> Previous:
     own = next((entry for entry in previous.sections("interfaces") if _is_own(entry, request.ifname)), Fields({}))
     return Previous(
         addresses=addresses_of(previous, request.ifname),
-        mac=own.parsed("mac", parse_mac) or b"",
+        mac=own.parsed("mac", read_mac) or b"",
         mtu=own.number("mtu", 0, 0, 0x7FFFFFFF),
         sandbox=own.text("sandbox"),
         host_link=_host_link(previous),
