@@ -63,8 +63,6 @@ def host_port(number: int, inside: int = 80, ip: str = "") -> dict[str, Any]:
 def kubelet(containerd: Machine) -> Kubelet:
     programs.require("crictl")
     containerd.install("--conflist", "10-nftcni")
-    # The loopback of a pod is a plugin of its own for containerd 1.6, and the host has no reference plugins.
-    containerd.run("ln", "-s", "nftcni", "/opt/cni/bin/loopback")
     kubelet = Kubelet(containerd)
     wait_for(lambda: "NetworkReady" in kubelet("info"), "the CRI")
     wait_for(lambda: _network_is_ready(kubelet), "the network that was just installed")

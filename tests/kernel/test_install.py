@@ -273,6 +273,13 @@ def test_an_installation_that_was_killed_can_be_repeated_and_removed(fresh: Host
 # Drop-in names and answers to iptables
 
 
+def test_containerds_network_brings_the_loopback_that_its_cri_runs(fresh: Host) -> None:
+    install(fresh, "--conflist", "10-nftcni")
+    assert fresh.run("readlink", f"{BIN}/loopback") == "nftcni\n"
+    install(fresh, "--uninstall")
+    assert not fresh.file(f"{BIN}/loopback").is_symlink()
+
+
 def test_drop_in_links_every_name(fresh: Host) -> None:
     install(fresh, "--drop-in", "--bin-dir", "/opt/nftcni/bin")
     links = fresh.run("find", "/opt/nftcni/bin", "-type", "l", "-printf", "%f %l\n")
