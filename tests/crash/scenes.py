@@ -32,6 +32,7 @@ class Scene:
         if keeper:
             self.kept = host.add(KEEPER, "keeper")
         self.before = host.snapshot()
+        self.sysctls = host.sysctls()
 
     def forget_table(self) -> None:
         """For the first ADD on a host: no table, no state."""

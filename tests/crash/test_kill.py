@@ -36,6 +36,7 @@ def test_killed_anywhere(host: Host, tally: Counter[str], name: str) -> None:
                 problems.append(f"{place}, then {way}: left {left}")
                 tally["leftovers"] += 1
                 scene = _start_again(host, scene)
+    assert host.sysctls() == scene.sysctls
     assert not problems, f"{len(problems)} problems:\n" + "\n".join(problems[:20])
 
 

@@ -5,7 +5,6 @@ What each sends was recorded from the programs themselves; the keys are in Go's 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,26 +17,10 @@ NERDCTL_ARGS = "NERDCTL_CNI_DHCP_HOSTNAME=web;IgnoreUnknown=1;IP=10.88.0.9;MAC=0
 ID = "default-" + "ab" * 32
 
 
-def sysctls(host: Host) -> dict[str, str]:
-    """All of /proc/sys/net that a network namespace has, but for forwarding, which is never taken back, and what the
-    kernel itself changes with it (inet_forward_change: a router accepts no redirects)."""
-    with host.entered():
-        root = Path("/proc/sys/net")
-        names = [path for path in root.rglob("*") if path.is_file()]
-        found = {}
-        for path in names:
-            try:
-                found[str(path.relative_to(root))] = path.read_text()
-            except OSError:
-                continue
-    volatile = ("ip_forward", "forwarding", "accept_redirects", "stable_secret", "nf_conntrack_count", "flush", "icmp_")
-    return {key: value for key, value in found.items() if not any(word in key for word in volatile)}
-
-
 def test_nerdctl_leaves_the_host_exactly_as_it_was(host: Host) -> None:
     lan = host.neighbour()
     container = host.container("c1")
-    before, settings = host.snapshot(), sysctls(host)
+    before, settings = host.snapshot(), host.sysctls()
     config: Any = network("bridge", "10.88.0.0/24", version="1.0.0", ports=PORTS)
     host.delete(config, ID, netns="", args=NERDCTL_ARGS)
     result = host.add(config, ID, netns=container.path, args=NERDCTL_ARGS)
@@ -49,7 +32,7 @@ def test_nerdctl_leaves_the_host_exactly_as_it_was(host: Host) -> None:
     host.delete(config, ID, netns="")
     host.delete(network("bridge", version="1.0.0"), ID, netns="", args="IgnoreUnknown=1")
     assert host.snapshot() == before
-    assert sysctls(host) == settings
+    assert host.sysctls() == settings
 
 
 def test_podman_reloads_into_the_living_namespace(host: Host) -> None:

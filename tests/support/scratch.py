@@ -303,6 +303,28 @@ class Host(Namespace):
         kept = [line for line in lines.splitlines() if "fe80:" not in line and "multicast" not in line]
         return sorted(line.replace("linkdown", "").strip() for line in kept)
 
+    def sysctls(self) -> dict[str, str]:
+        """All of /proc/sys/net that a network namespace has, but for forwarding, which is never taken back, and what
+        the kernel itself changes with it (inet_forward_change: a router accepts no redirects)."""
+        volatile = (
+            "ip_forward",
+            "forwarding",
+            "accept_redirects",
+            "stable_secret",
+            "nf_conntrack_count",
+            "flush",
+            "icmp_",
+        )
+        root = Path("/proc/sys/net")
+        found = {}
+        with self.entered():
+            for path in root.rglob("*"):
+                key = str(path.relative_to(root))
+                if path.is_file() and not any(word in key for word in volatile):
+                    with contextlib.suppress(OSError):
+                        found[key] = path.read_text()
+        return found
+
     def flows(self) -> list[str]:
         """Connections in the tracker that lead through a published port, without their timers and counters."""
         with self.entered():
