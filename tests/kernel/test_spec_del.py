@@ -63,6 +63,13 @@ def test_errors_do_not_hold_the_words_that_go_cni_takes_for_success(host: Host) 
     assert "not found" not in words and "no such file" not in words
 
 
+@pytest.mark.parametrize("verb", ["ADD", "CHECK"])
+def test_a_missing_namespace_is_not_said_in_those_words_either(host: Host, verb: str) -> None:
+    config = network(prevResult={"ips": []}) if verb == "CHECK" else network()
+    words = host.refused(verb, config, netns="/run/netns/gone").words.lower()
+    assert "/run/netns/gone" in words and "not found" not in words and "no such file" not in words
+
+
 @pytest.mark.parametrize("args", ["IP=1=2", "nonsense", "K8S_POD_NAME=x", "IP=;MAC="])
 def test_del_does_not_depend_on_cni_args(host: Host, args: str) -> None:
     """nerdctl's stop sends others than its run, and what is wrong with them no longer matters."""

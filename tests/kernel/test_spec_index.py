@@ -44,7 +44,7 @@ LINES: list[tuple[int, str, str]] = [
     (27, "a delegate's DEL and its errors", "delegation::del_takes_down_the_network_whatever_becomes_of_it"),
     (28, "CHECK compares and tolerates later plugins", "check::drift_is_named"),
     (29, "GC by the list, past errors, to delegates", "delegation::gc_goes_on_past_its_error_and_reports_it"),
-    (30, "GC without a list, both names of the key", "gc::null_is_absent_and_absent_is_not_empty"),
+    (30, "GC without a list, both names of the key", "gc::absent_is_not_empty"),
     (31, "GC not beside ADD and DEL", RUNTIME + "the runtime's duty; our lock would order them (tests/storm)"),
     (32, "who calls GC, STATUS, CHECK", RUNTIME + "facts about runtimes"),
     (33, "STATUS 50 and 51, forwarded", "status_gc::an_exhausted_pool_is_not_ready"),

@@ -112,5 +112,6 @@ def test_the_two_ways_back_to_ready_that_the_message_names(host: Host) -> None:
     host.set_sysctl("ipv4/ip_forward", "0")
     answer = status(host, config)
     assert answer.code == DEGRADED and "nftcni repair" in answer.words
+    assert "table inet nftcni" in answer.words and "ip_forward" in answer.words
     assert host.command("repair").returncode == 0
     assert status(host, config).code == READY
