@@ -9,6 +9,8 @@
         last/<network>.<range set> -> address   where the next search begins
         pending                                 a record on its way in; whoever finds one rolls it back
         new                                     anything on its way to its name; whoever finds one removes it
+        rules                     -> digest     of the table's rules as they were loaded
+        tuning/<host link>                      what an interface had before the drop-in `tuning`
         damaged/                                what could not be read
 
 The folder's name is the boot and the namespace that it is true for, so a reboot frees everything without a sweep.
@@ -20,8 +22,8 @@ from __future__ import annotations
 import os
 
 from . import files
+from .claims import Claims
 from .errors import kernel_refused
-from .ip import Address, parse_address
 from .jsontext import dumps, loads
 from .record import Attachment, from_document, to_document
 
@@ -36,21 +38,18 @@ class Damaged(Exception):
     """A record that could not be read; it has been moved to `damaged/` and its place is free."""
 
 
-class State:
+class State(Claims):
     """Every method but `unlocked` readers needs `lock` first; errors of the file system are OSError."""
 
     def __init__(self, data_dir: str, cookie: int) -> None:
         with open(BOOT_ID, encoding="utf-8") as file:
             self.boot = file.read().strip()
         self.data_dir = data_dir
-        self.folder = f"{data_dir}/{self.boot}.{cookie}"
+        super().__init__(f"{data_dir}/{self.boot}.{cookie}")
         self._lock = -1
 
     def exists(self) -> bool:
         return os.path.isdir(f"{self.folder}/attachments")
-
-    def path(self, *parts: str) -> str:
-        return "/".join((self.folder, *parts))
 
     # The lock
 
@@ -120,17 +119,11 @@ class State:
     def identities(self, network: str = "") -> list[str]:
         """Of all attachments, or of one network's."""
         found = []
-        for name in [network] if network else self._names("attachments"):
-            for entry in self._names("attachments", name):
+        for name in [network] if network else self.names("attachments"):
+            for entry in self.names("attachments", name):
                 container, _, ifname = entry.partition("@")
                 found.append(f"{name}/{container}/{ifname}")
         return found
-
-    def _names(self, *parts: str) -> list[str]:
-        try:
-            return sorted(os.listdir(self.path(*parts)))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
 
     def begin(self, item: Attachment) -> None:
         """Writes a new record with its leases and ports. After a kill at any point the next `lock` takes it all back,
@@ -139,10 +132,10 @@ class State:
         for address in item.leased:
             files.point(item.ident, self.path("leases", str(address)))
         for mapping in item.mappings:
-            self._claim(mapping.claim, f"{mapping.host_ip}={item.ident}")
+            self.claim(mapping.claim, f"{mapping.host_ip}={item.ident}")
         if item.bridge:
             os.makedirs(self.path("bridges", item.bridge), 0o700, exist_ok=True)
-            self._touch("bridges", item.bridge, item.link)
+            self.touch("bridges", item.bridge, item.link)
         os.makedirs(self.path("attachments", item.network), 0o700, exist_ok=True)
         os.rename(self.path("pending"), self.record_path(item.ident))
 
@@ -198,78 +191,11 @@ class State:
             if files.read(path) == item.ident and not (keep and address in keep.leased):
                 files.unlink(path)
         for mapping in item.mappings if keep is None else set(item.mappings) - set(keep.mappings):
-            self._unclaim(mapping.claim, f"{mapping.host_ip}={item.ident}")
+            self.unclaim(mapping.claim, f"{mapping.host_ip}={item.ident}")
 
     def has_records(self) -> bool:
         """Networks' folders go with their last attachment."""
-        return bool(self._names("attachments"))
-
-    # The table's rules as they were loaded
-
-    def note_rules(self, digest: str) -> None:
-        self._point(digest or "none", self.path("rules"))
-
-    def noted_rules(self) -> str:
-        return files.read(self.path("rules"))
-
-    # Leases and ports
-
-    def lease_holder(self, address: Address) -> str:
-        """The identity that has the address, or ""."""
-        return files.read(self.path("leases", str(address)))
-
-    def leased(self) -> set[str]:
-        """All leased addresses, as text. Costs time by their number: for exhaustion, STATUS and listings only."""
-        return set(self._names("leases"))
-
-    def last(self, network: str, index: int) -> Address | None:
-        try:
-            return parse_address(files.read(self.path("last", f"{network}.{index}")))
-        except ValueError:
-            return None
-
-    def remember_last(self, network: str, index: int, address: Address) -> None:
-        self._point(str(address), self.path("last", f"{network}.{index}"))
-
-    def port_holders(self, claim: str) -> list[tuple[Address, str]]:
-        """(host address, identity) of everybody who holds the port on some address."""
-        found = []
-        for line in files.read(self.path("ports", claim)).split():
-            host_ip, _, ident = line.partition("=")
-            try:
-                found.append((parse_address(host_ip), ident))
-            except ValueError:
-                continue  # damaged; what the kernel holds is still refused there
-        return found
-
-    def _claim(self, claim: str, line: str) -> None:
-        path = self.path("ports", claim)
-        try:
-            os.symlink(line, path)
-        except FileExistsError:
-            lines = files.read(path).split()
-            if line not in lines:
-                self._write_lines(path, [*lines, line])
-
-    def _unclaim(self, claim: str, line: str) -> None:
-        path = self.path("ports", claim)
-        text = files.read(path)
-        if text == line:
-            files.unlink(path)
-        elif line in text.split():
-            self._write_lines(path, [other for other in text.split() if other != line])
-
-    def _write_lines(self, path: str, lines: list[str]) -> None:
-        if len(lines) == 1:
-            self._point(lines[0], path)
-        else:
-            files.write(self.path("new"), "\n".join(lines))
-            os.rename(self.path("new"), path)
-
-    def _point(self, target: str, path: str) -> None:
-        """A symbolic link in place of what is there, in one step."""
-        os.symlink(target, self.path("new"))
-        os.rename(self.path("new"), path)
+        return bool(self.names("attachments"))
 
     # Bridges
 
@@ -286,35 +212,19 @@ class State:
     def note_bridge(self, bridge: str, fact: str) -> None:
         """Before we create the bridge (`created`) or give it an address (`address-...`): so that we may undo it."""
         os.makedirs(self.path("bridges", bridge), 0o700, exist_ok=True)
-        self._touch("bridges", bridge, "." + fact.replace("/", "%"))
+        self.touch("bridges", bridge, "." + fact.replace("/", "%"))
 
     def has_fact(self, bridge: str, fact: str) -> bool:
         return os.path.lexists(self.path("bridges", bridge, "." + fact.replace("/", "%")))
 
     def bridge_facts(self, bridge: str) -> list[str]:
         """All of them, by a listing: only for a bridge's last attachment."""
-        return [name[1:].replace("%", "/") for name in self._names("bridges", bridge) if name.startswith(".")]
+        return [name[1:].replace("%", "/") for name in self.names("bridges", bridge) if name.startswith(".")]
 
     def forget_bridge(self, bridge: str) -> None:
-        for name in self._names("bridges", bridge):
+        for name in self.names("bridges", bridge):
             files.unlink(self.path("bridges", bridge, name))
         files.rmdir(self.path("bridges", bridge))
-
-    # What `tuning` found on an interface, for its DEL
-
-    def keep_settings(self, name: str, text: str) -> None:
-        """The first to be kept stays: a repeated ADD finds its own settings."""
-        os.makedirs(self.path("tuning"), 0o700, exist_ok=True)
-        if not os.path.lexists(self.path("tuning", name)):
-            files.write(self.path("tuning", name), text)
-
-    def take_settings(self, name: str) -> str:
-        text = files.read(self.path("tuning", name))
-        files.unlink(self.path("tuning", name))
-        return text
-
-    def _touch(self, *parts: str) -> None:
-        os.close(os.open(self.path(*parts), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
     def all_records(self, repaired: Callable[[str, str], Attachment | None], network: str = "") -> Iterator[Attachment]:
         """Every record; for a damaged one what `repaired(identity, message)` makes of it."""

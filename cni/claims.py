@@ -1,0 +1,107 @@
+"""What the state folder knows by name alone: leases, ports, the memory of the last address, the loaded rules' digest.
+
+Symbolic links and small files, each read and written in one step. Records, their journal, the lock and the layout of
+the folder are `state`, which is the door; who may have what is decided in `ipam` and `attach`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import files
+from .ip import Address, parse_address
+
+
+class Claims:
+    """`folder` is the state folder of one boot and one network namespace; `state` holds its lock."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def path(self, *parts: str) -> str:
+        return "/".join((self.folder, *parts))
+
+    def names(self, *parts: str) -> list[str]:
+        try:
+            return sorted(os.listdir(self.path(*parts)))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def touch(self, *parts: str) -> None:
+        os.close(os.open(self.path(*parts), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def note_rules(self, digest: str) -> None:
+        self._point(digest or "none", self.path("rules"))
+
+    def noted_rules(self) -> str:
+        return files.read(self.path("rules"))
+
+    def lease_holder(self, address: Address) -> str:
+        """The identity that has the address, or ""."""
+        return files.read(self.path("leases", str(address)))
+
+    def leased(self) -> set[str]:
+        """All leased addresses, as text. Costs time by their number: for exhaustion, STATUS and listings only."""
+        return set(self.names("leases"))
+
+    def last(self, network: str, index: int) -> Address | None:
+        try:
+            return parse_address(files.read(self.path("last", f"{network}.{index}")))
+        except ValueError:
+            return None
+
+    def remember_last(self, network: str, index: int, address: Address) -> None:
+        self._point(str(address), self.path("last", f"{network}.{index}"))
+
+    def port_holders(self, claim: str) -> list[tuple[Address, str]]:
+        """(host address, identity) of everybody who holds the port on some address."""
+        found = []
+        for line in files.read(self.path("ports", claim)).split():
+            host_ip, _, ident = line.partition("=")
+            try:
+                address = parse_address(host_ip)
+            except ValueError:
+                continue  # damaged; what the kernel holds is still refused there
+            if ident.count("/") == 2:
+                found.append((address, ident))
+        return found
+
+    def claim(self, claim: str, line: str) -> None:
+        path = self.path("ports", claim)
+        try:
+            os.symlink(line, path)
+        except FileExistsError:
+            lines = files.read(path).split()
+            if line not in lines:
+                self._write_lines(path, [*lines, line])
+
+    def unclaim(self, claim: str, line: str) -> None:
+        path = self.path("ports", claim)
+        text = files.read(path)
+        if text == line:
+            files.unlink(path)
+        elif line in text.split():
+            self._write_lines(path, [other for other in text.split() if other != line])
+
+    def _write_lines(self, path: str, lines: list[str]) -> None:
+        if len(lines) == 1:
+            self._point(lines[0], path)
+        else:
+            files.write(self.path("new"), "\n".join(lines))
+            os.rename(self.path("new"), path)
+
+    def _point(self, target: str, path: str) -> None:
+        """A symbolic link in place of what is there, in one step."""
+        os.symlink(target, self.path("new"))
+        os.rename(self.path("new"), path)
+
+    def keep_settings(self, name: str, text: str) -> None:
+        """The first to be kept stays: a repeated ADD finds its own settings."""
+        os.makedirs(self.path("tuning"), 0o700, exist_ok=True)
+        if not os.path.lexists(self.path("tuning", name)):
+            files.write(self.path("tuning", name), text)
+
+    def take_settings(self, name: str) -> str:
+        text = files.read(self.path("tuning", name))
+        files.unlink(self.path("tuning", name))
+        return text
