@@ -9,7 +9,7 @@ from pathlib import Path
 import image
 import programs
 import pytest
-from machine import Machine, wait_for
+from machine import Machine, start_containerd
 
 
 @pytest.fixture(scope="session")
@@ -43,11 +43,6 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
   bin_dir = "/opt/cni/bin"
   conf_dir = "/etc/cni/net.d"
 """
-
-
-def start_containerd(machine: Machine) -> None:
-    machine.start("containerd", "containerd", "--log-level", "warn")
-    wait_for(lambda: machine.call("ctr", "version").returncode == 0, "containerd")
 
 
 @pytest.fixture(scope="module")

@@ -169,3 +169,8 @@ def browse(namespace: Namespace, address: str, port: int, timeout: float = 2) ->
             return "silence"
         except OSError:
             return "refused"
+
+
+def start_containerd(machine: Machine) -> None:
+    machine.start("containerd", "containerd", "--log-level", "warn")
+    wait_for(lambda: machine.call("ctr", "version").returncode == 0, "containerd")

@@ -11,8 +11,7 @@ from typing import Any
 
 import programs
 import pytest
-from conftest import start_containerd
-from machine import Machine, browse, wait_for
+from machine import Machine, browse, start_containerd, wait_for
 from nerdctl import HERE, HERE6, NEIGHBOUR, NEIGHBOUR6
 from support.scratch import CHECKOUT, Namespace
 

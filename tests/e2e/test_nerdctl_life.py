@@ -11,8 +11,7 @@ from collections.abc import Iterator
 
 import programs
 import pytest
-from conftest import start_containerd
-from machine import Machine, browse, wait_for
+from machine import Machine, browse, start_containerd, wait_for
 from nerdctl import HERE, NEIGHBOUR, Nerdctl
 
 SECOND = {
