@@ -107,7 +107,7 @@ def apply(host: Host, item: Attachment, netns: int, again: bool) -> Result:
 
 def without_shared_ports(state: State, item: Attachment) -> Attachment:
     """Runtimes ask every network of a container for all of its ports, in parallel (go-cni, podman): whichever
-    attachment is first publishes them."""
+    attachment is first publishes them, the others wait for them."""
     container = item.ident.split("/")[1]
 
     def shared(mapping: PortMapping) -> bool:
@@ -116,7 +116,10 @@ def without_shared_ports(state: State, item: Attachment) -> Attachment:
             for host_ip, holder in state.port_holders(mapping.claim)
         )
 
-    return item.replace(mappings=tuple(mapping for mapping in item.mappings if not shared(mapping)))
+    waiting = tuple(filter(shared, item.mappings))
+    if not waiting:
+        return item
+    return item.replace(mappings=tuple(mapping for mapping in item.mappings if mapping not in waiting), standby=waiting)
 
 
 def refuse_held_ports(state: State, item: Attachment) -> None:

@@ -86,7 +86,7 @@ def _amend(host: Host, before: Attachment | None, item: Attachment) -> None:
     """From one record to another that differs in ports and isolation. What it may have added is taken back if it
     fails."""
     if before is not None:
-        _give_up(host, before, before.replace(mappings=_both(before, item)))
+        _give_up(host, before, before.replace(mappings=_both(before, item), standby=()))
     item = without_shared_ports(host.state, item)
     refuse_held_ports(host.state, item)
     host.state.begin(item.replace(done=False))
@@ -105,7 +105,7 @@ def _amend(host: Host, before: Attachment | None, item: Attachment) -> None:
         if before is None:
             detach(host, item)
         else:
-            _give_up(host, item, before.replace(mappings=_both(before, item)))
+            _give_up(host, item, before.replace(mappings=_both(before, item), standby=()))
         raise
 
 
@@ -133,7 +133,7 @@ def delete(request: Request) -> None:
         before = host.record(ident)
         if before is None:
             return
-        item = before.replace(mappings=()) if request.role == "portmap" else before.replace(isolation=False)
+        item = before.replace(mappings=(), standby=()) if request.role == "portmap" else before.replace(isolation=False)
         if not item.own_link and not item.mappings and not item.isolation and not item.own_leases:
             detach(host, before)
         elif request.role == "portmap" or not item.own_link:

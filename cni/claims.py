@@ -67,6 +67,7 @@ class Claims:
         return found
 
     def claim(self, claim: str, line: str) -> None:
+        """`line` is `host address=identity`, with a `?` before it for whoever only waits for it."""
         path = self.path("ports", claim)
         try:
             os.symlink(line, path)
@@ -75,13 +76,18 @@ class Claims:
             if line not in lines:
                 self._write_lines(path, [*lines, line])
 
-    def unclaim(self, claim: str, line: str) -> None:
+    def unclaim(self, claim: str, line: str) -> str:
+        """Takes back a line and the wait for it. Returns the identity that has waited longest for it, or ""."""
         path = self.path("ports", claim)
-        text = files.read(path)
-        if text == line:
-            files.unlink(path)
-        elif line in text.split():
-            self._write_lines(path, [other for other in text.split() if other != line])
+        lines = files.read(path).split()
+        left = [other for other in lines if other.lstrip("?") != line]
+        if left != lines:
+            if left:
+                self._write_lines(path, left)
+            else:
+                files.unlink(path)
+        host_ip = line.partition("=")[0]
+        return next((other.partition("=")[2] for other in left if other.startswith(f"?{host_ip}=")), "")
 
     def _write_lines(self, path: str, lines: list[str]) -> None:
         if len(lines) == 1:

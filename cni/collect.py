@@ -12,6 +12,7 @@ from .errors import INVALID_CONFIG, CniError, kernel_refused
 from .fields import Fields
 from .host import Host
 from .names import identity
+from .ports import PortMapping
 from .record import Attachment
 from .removal import remove_group, remove_links
 from .request import Request
@@ -66,6 +67,7 @@ def detach_many(host: Host, items: list[Attachment]) -> None:
         from nft.conntrack import forget_container
 
         forget_container(mappings, tuple(address for item in items for address in item.addresses))
+    heirs: dict[str, list[PortMapping]] = {}
     for item in items:
         if host.state.is_last(item):
             shared = bridge_elements(item.bridge, isolation=True)
@@ -74,4 +76,9 @@ def detach_many(host: Host, items: list[Attachment]) -> None:
                 host.table.delete(doomed)
             remove_links(host.rtnl, host.leave_bridge(item))
             host.state.forget_bridge(item.bridge)
-        host.state.forget(item)
+        for ident, waiting in host.state.forget(item).items():
+            heirs.setdefault(ident, []).extend(waiting)
+    if heirs:
+        from .heirs import hand_over
+
+        hand_over(host, heirs)

@@ -52,7 +52,11 @@ def detach(host: Host, item: Attachment) -> None:
         forget_container(item.mappings, item.addresses)
     if last:
         host.state.forget_bridge(item.bridge)
-    host.state.forget(item)
+    heirs = host.state.forget(item)
+    if heirs:
+        from .heirs import hand_over
+
+        hand_over(host, heirs)
 
 
 def delegate_type(request: Request) -> str:

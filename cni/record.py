@@ -29,7 +29,8 @@ class Lease(Value):
 
 
 class Attachment(Value):
-    """One interface of one container on one network. `mappings` all have a host address of their own family.
+    """One interface of one container on one network. `mappings` all have a host address of their own family; `standby`
+    are those that another interface of the same container publishes, to be taken over when that one goes.
 
     `sandbox` is CNI_NETNS as it was given, `delegate` the foreign IPAM plugin that we called for the addresses, `done`
     whether ADD came to its end. Without `own_link` somebody else's plugin made the interface, `bridge` is then the
@@ -47,6 +48,7 @@ class Attachment(Value):
     routes: tuple[Route, ...] = ()
     dns: Dns = Dns()
     mappings: tuple[PortMapping, ...] = ()
+    standby: tuple[PortMapping, ...] = ()
     is_gateway: bool = True
     force_address: bool = False
     ip_masq: bool = True
@@ -126,9 +128,10 @@ def to_document(item: Attachment) -> dict[str, Any]:
         for route in item.routes
     ]
     document["dns"] = item.dns.document()
-    document["mappings"] = [
-        [mapping.protocol, str(mapping.host_ip), mapping.host_port, mapping.container_port] for mapping in item.mappings
-    ]
+    for name, mappings in (("mappings", item.mappings), ("standby", item.standby)):
+        document[name] = [
+            [mapping.protocol, str(mapping.host_ip), mapping.host_port, mapping.container_port] for mapping in mappings
+        ]
     return document
 
 
@@ -148,6 +151,7 @@ def from_document(document: Json) -> Attachment:
             routes=tuple(_route(entry) for entry in _typed(document["routes"], list)),
             dns=_dns(_typed(document["dns"], dict)),
             mappings=tuple(_mapping(entry) for entry in _typed(document["mappings"], list)),
+            standby=tuple(_mapping(entry) for entry in _typed(document["standby"], list)),
             **values,
         )
     except (KeyError, TypeError, AttributeError) as problem:

@@ -25,6 +25,7 @@ from . import files
 from .claims import Claims
 from .errors import kernel_refused
 from .jsontext import dumps, loads
+from .ports import PortMapping
 from .record import Attachment, from_document, to_document
 
 TYPE_CHECKING = False
@@ -133,6 +134,8 @@ class State(Claims):
             files.point(item.ident, self.path("leases", str(address)))
         for mapping in item.mappings:
             self.claim(mapping.claim, f"{mapping.host_ip}={item.ident}")
+        for mapping in item.standby:
+            self.claim(mapping.claim, f"?{mapping.host_ip}={item.ident}")
         if item.bridge:
             os.makedirs(self.path("bridges", item.bridge), 0o700, exist_ok=True)
             self.touch("bridges", item.bridge, item.link)
@@ -151,12 +154,14 @@ class State(Claims):
         self._release(before, keep=item)
         files.unlink(self.path("pending"))
 
-    def forget(self, item: Attachment) -> None:
-        """Frees what the record holds, then removes it. May be repeated after a kill."""
-        self._release(item)
+    def forget(self, item: Attachment) -> dict[str, list[PortMapping]]:
+        """Frees what the record holds, then removes it. May be repeated after a kill. Returns who of the same container
+        has waited for which of its ports."""
+        heirs = self._release(item)
         self._leave_bridge(item)
         files.unlink(self.record_path(item.ident))
         self.drop_empty(item.network)
+        return heirs
 
     def _leave_bridge(self, item: Attachment) -> None:
         if item.bridge:
@@ -184,14 +189,20 @@ class State(Claims):
             files.rmdir(self.path("attachments", item.network))
         files.unlink(self.path("pending"))
 
-    def _release(self, item: Attachment, keep: Attachment | None = None) -> None:
+    def _release(self, item: Attachment, keep: Attachment | None = None) -> dict[str, list[PortMapping]]:
         """Only what is held in the attachment's own name: a late caller must not free what somebody else has now."""
         for address in item.leased:
             path = self.path("leases", str(address))
             if files.read(path) == item.ident and not (keep and address in keep.leased):
                 files.unlink(path)
-        for mapping in item.mappings if keep is None else set(item.mappings) - set(keep.mappings):
-            self.unclaim(mapping.claim, f"{mapping.host_ip}={item.ident}")
+        heirs: dict[str, list[PortMapping]] = {}
+        kept = {*keep.mappings, *keep.standby} if keep else set()
+        for mapping in (*item.mappings, *item.standby):
+            if mapping not in kept:
+                heir = self.unclaim(mapping.claim, f"{mapping.host_ip}={item.ident}")
+                if heir and mapping in item.mappings:
+                    heirs.setdefault(heir, []).append(mapping)
+        return heirs
 
     def has_records(self) -> bool:
         """Networks' folders go with their last attachment."""

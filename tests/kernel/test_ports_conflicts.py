@@ -147,6 +147,28 @@ def test_the_same_container_asks_every_network_for_the_same_ports(host: Host) ->
     assert host.elements()["dnat4"] == before
 
 
+@pytest.mark.parametrize("way", ["DEL", "GC"])
+def test_ports_pass_to_the_containers_next_interface(host: Host, way: str) -> None:
+    """podman network disconnect."""
+    host.container("keeper")
+    before = host.snapshot()
+    first = network("net0", *NETS["net0"], ports=[port(8080, 80), port(53, 53, "udp")])
+    second = network("net1", *NETS["net1"], ports=[port(8080, 80), port(53, 53, "udp")], isDefaultGateway=False)
+    host.add(first, "keeper")
+    result = host.add(second, "keeper", ifname="eth1")
+    if way == "DEL":
+        host.delete(first, "keeper")
+    else:
+        assert host.cni("GC", {**first, "cni.dev/valid-attachments": []}).status == 0
+    comments = {key["elem"]["comment"] for name in ("dnat4", "dnat6") for key, _ in host.elements()[name]}
+    assert comments == {"net1/keeper/eth1"} and len(host.elements()["dnat4"]) == 2
+    check = host.cni("CHECK", {**second, "prevResult": result}, "keeper", ifname="eth1")
+    assert check.status == 0, check.stdout
+    host.delete(second, "keeper", ifname="eth1")
+    host.delete(first, "keeper")
+    assert host.snapshot() == before
+
+
 def test_a_port_is_free_again_after_del_and_a_late_del_takes_nothing_from_its_new_holder(host: Host) -> None:
     lan = host.neighbour()
     config = network("net0", *NETS["net0"], ports=[port(8080, 80)])
