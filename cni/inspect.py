@@ -31,15 +31,16 @@ def read_routes(rtnl: Netlink, index: int) -> list[Route]:
         parts = wire.attributes(payload, wire.RTMSG.size)
         if kind != wire.RTN_UNICAST or family not in VERSION:
             continue
-        if int.from_bytes(parts.get(wire.RTA_OIF, b""), byteorder) != index:
-            continue
+        oif = int.from_bytes(parts.get(wire.RTA_OIF, b""), byteorder)
+        hops = [(oif, parts.get(wire.RTA_GATEWAY)), *wire.next_hops(parts.get(wire.RTA_MULTIPATH, b""))]
         version = VERSION[family]
         packed = parts.get(wire.RTA_DST)
         dst = Prefix(_address(family, packed) if packed else Address(version, 0), length)
-        gateway = parts.get(wire.RTA_GATEWAY)
         number = int.from_bytes(parts.get(wire.RTA_TABLE, bytes([table])), byteorder)
         options = (("table", number),) if number != wire.RT_TABLE_MAIN else ()
-        found.append(Route(dst, _address(family, gateway) if gateway else None, options))
+        for way, gateway in hops:
+            if way == index:
+                found.append(Route(dst, _address(family, gateway) if gateway else None, options))
     return found
 
 

@@ -228,7 +228,8 @@ def configure_container(item: Attachment, netns: int) -> Netlink:
                 rtnl.ask(wire.RTM_NEWLINK, wire.set_up(link.index))
             for route in item.routes:
                 payload = wire.route(link.index, route.dst, route.gw, dict(route.options))
-                _repeatable(rtnl, wire.RTM_NEWROUTE, payload, route_text(route))
+                # Behind one to the same place by another interface, which may go: a container on two networks.
+                _repeatable(rtnl, wire.RTM_NEWROUTE, payload, route_text(route), wire.APPEND)
             return rtnl
         except KernelError as error:
             raise kernel_refused(f"configuring {item.ifname} in {item.sandbox}", error) from None
@@ -273,9 +274,9 @@ def route_text(route: Route) -> str:
     return f"{route.dst} via {route.gw}" if route.gw else str(route.dst)
 
 
-def _repeatable(rtnl: Netlink, kind: int, payload: bytes, what: object) -> None:
+def _repeatable(rtnl: Netlink, kind: int, payload: bytes, what: object, flags: int = wire.CREATE) -> None:
     try:
-        rtnl.ask(kind, payload, wire.CREATE)
+        rtnl.ask(kind, payload, flags)
     except OSError as error:
         if error.errno != errno.EEXIST:
             raise kernel_refused(f"adding {what}", error) from None

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
-NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
+NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x200, 0x400, 0x800
 CREATE = NLM_F_CREATE | NLM_F_EXCL
+APPEND = NLM_F_CREATE | NLM_F_APPEND
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
 
@@ -32,7 +33,7 @@ IFLA_BRPORT_STATE, IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 1, 4, 33  # MODE is 
 BR_STATE_FORWARDING = 3
 VETH_INFO_PEER = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 8, 15
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_MULTIPATH, RTA_TABLE = 1, 4, 5, 6, 8, 9, 15
 RTAX_MTU, RTAX_ADVMSS = 2, 8
 IFA_F_NODAD = 0x02
 IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
@@ -45,6 +46,7 @@ NLMSG = Struct("=IHHII")  # length, type, flags, sequence, port
 NLA = Struct("=HH")  # length, type
 IFINFO = Struct("=BxHiII")  # family, device type, index, flags, change mask
 IFADDR = Struct("=BBBBI")  # family, prefix length, flags, scope, index
+RTNEXTHOP = Struct("=HBBi")  # length, flags, hops, index
 RTMSG = Struct("=BBBBBBBBI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
 _U32 = Struct("=I")
 
@@ -74,6 +76,19 @@ def attributes(data: bytes, start: int = 0) -> dict[int, bytes]:
         if length < 4 or start + length > len(data):
             break
         found[kind & NLA_TYPE_MASK] = data[start + 4 : start + length]
+        start += (length + 3) & ~3
+    return found
+
+
+def next_hops(data: bytes) -> list[tuple[int, bytes | None]]:
+    """(index, gateway) of each way of a route that has several (RTA_MULTIPATH). A malformed rest is dropped."""
+    found = []
+    start = 0
+    while start + RTNEXTHOP.size <= len(data):
+        length, _flags, _hops, index = RTNEXTHOP.unpack_from(data, start)
+        if length < RTNEXTHOP.size:
+            break
+        found.append((index, attributes(data[start : start + length], RTNEXTHOP.size).get(RTA_GATEWAY)))
         start += (length + 3) & ~3
     return found
 

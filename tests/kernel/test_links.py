@@ -273,3 +273,16 @@ def test_the_veth_goes_with_its_namespace_and_del_clears_the_rest(host: Host) ->
     host.run("ip", "netns", "del", "c1")
     host.delete(config, netns="")
     assert host.snapshot() == before
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_default_route_is_left_when_one_of_two_networks_goes(host: Host, gone: int) -> None:
+    """The second ADD's default route used to be taken for one that is there already."""
+    configs = [network(f"net{n}", f"10.{88 + n}.0.0/24", f"fd00:{88 + n}::/64") for n in (0, 1)]
+    results = [host.add(config, ifname=f"eth{n}") for n, config in enumerate(configs)]
+    for number, config in enumerate(configs):
+        check = host.cni("CHECK", {**config, "prevResult": results[number]}, ifname=f"eth{number}")
+        assert check.status == 0, check.stdout
+    host.delete(configs[gone], ifname=f"eth{gone}")
+    left = 89 - gone
+    assert {("default", f"10.{left}.0.1"), ("default", f"fd00:{left}::1")} <= routes(host.place("c1"))
