@@ -18,7 +18,7 @@ TYPES = {
     "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
     "sctp": (socket.SOCK_STREAM, 132),
 }
-QUICK = 0.4  # seconds after which silence counts as such; everything here is on one machine
+QUICK = 1.3  # seconds after which silence counts as such; a first packet that got lost is sent again after one
 
 
 def open_socket(namespace: Namespace, family: int, protocol: str) -> socket.socket:
