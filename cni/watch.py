@@ -15,7 +15,9 @@ told apart like this, and the administrator always wins:
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import sys
 import time
 
@@ -35,6 +37,8 @@ def follow() -> int:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a journal must not wait for a full block
     events = Netlink(NETLINK_NETFILTER)
     events.join(NFNLGRP_NFTABLES)
+    with contextlib.suppress(OSError):
+        os.nice(-10)  # to look at the process behind a transaction before it has ended
     watcher = Watcher()
     watcher.look("the table was missing at the start")
     say("watching")
