@@ -6,7 +6,8 @@ told apart like this, and the administrator always wins:
 - Tables that were there before are there still and only ours was deleted: only ours was meant. Left alone. Tables that
   the same transaction made do not count: a firewall's file begins with `flush ruleset` and goes on with its own.
 - Ours was the only table: the command line of the process behind the transaction decides. If it names `nftcni` (as in
-  `nft delete table inet nftcni`), it is left alone.
+  `nft delete table inet nftcni`), it is left alone. The kernel numbers it as the initial PID namespace does, so in a
+  container of its own `watch` takes this case for a flush.
 - More than OFTEN restores within WHILE seconds: somebody means it. Left alone. (A restart of nftables.service flushes
   twice, once at its stop and once at its start.)
 
