@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .errors import INVALID_CONFIG, CniError
 from .fields import Fields
-from .ip import Address, Prefix, parse_address, parse_mac, parse_prefix
+from .ip import Address, parse_address, parse_mac, parse_prefix
 from .ports import PortMapping, parse_port_mappings
 from .ranges import Range, check_overlaps, parse_range, parse_range_sets
 from .request import Request, check_ifname
@@ -231,8 +231,3 @@ def _choose_dns(fields: Fields, runtime: Fields, ipam: Fields) -> Dns:
 
 def _parse_dns(fields: Fields) -> Dns:
     return Dns(fields.texts("nameservers"), fields.text("domain"), fields.texts("search"), fields.texts("options"))
-
-
-def gateway_prefix(item: Range) -> Prefix:
-    """The address that the bridge has for a range: its gateway with the subnet's length."""
-    return Prefix(item.gateway, item.subnet.length)

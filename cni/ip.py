@@ -42,10 +42,6 @@ class Address(Value):
     def is_multicast(self) -> bool:
         return self.number >> 28 == 0xE if self.version == 4 else self.number >> 120 == 0xFF
 
-    @property
-    def is_link_local(self) -> bool:
-        return self.number >> 16 == 0xA9FE if self.version == 4 else self.number >> 118 == 0x3FA
-
 
 class Prefix(Value):
     """An address with a prefix length. It may be a network (no host bits) or an interface's address."""
