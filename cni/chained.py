@@ -114,14 +114,18 @@ def _both(before: Attachment, item: Attachment) -> tuple[PortMapping, ...]:
 
 
 def _give_up(host: Host, before: Attachment, item: Attachment) -> None:
-    """The elements, then the claims, of what `before` has and `item` has not."""
+    """The elements, then the claims, of what `before` has and `item` has not; ports pass to who waits for them."""
     if before == item:
         return
     kept = attachment_elements(item)
     gone = [element for element in attachment_elements(before) if element not in kept]
     if gone:
         host.table.delete(gone)
-    host.state.shrink(before, item)
+    heirs = host.state.shrink(before, item)
+    if heirs:
+        from .heirs import hand_over
+
+        hand_over(host, heirs)
 
 
 def delete(request: Request) -> None:
@@ -162,7 +166,8 @@ def check(request: Request) -> None:
         if item is None or not item.done:
             raise CniError(CHECK_FAILED, f"{ident} is not attached", "ADD it")
         versions = tuple(sorted({prefix.version for prefix in previous.addresses}))
-        lacking = [mapping for mapping in for_families(mappings, versions) if mapping not in item.mappings]
+        known = item.mappings + item.standby  # a waiting port is published by the container's other interface
+        lacking = [mapping for mapping in for_families(mappings, versions) if mapping not in known]
         problems = [f"the port {mapping} is not published" for mapping in lacking]
         if isolation and not item.isolation:
             problems.append("the network is not isolated")

@@ -147,12 +147,14 @@ class State(Claims):
         self._write("new", item)
         os.rename(self.path("new"), self.record_path(item.ident))
 
-    def shrink(self, before: Attachment, item: Attachment) -> None:
-        """Replaces a record by one that holds less. After a kill at any point the next `lock` frees the rest."""
+    def shrink(self, before: Attachment, item: Attachment) -> dict[str, list[PortMapping]]:
+        """Replaces a record by one that holds less. After a kill at any point the next `lock` frees the rest. Returns
+        heirs, as `forget` does."""
         self._write("pending", before)
         self.update(item)
-        self._release(before, keep=item)
+        heirs = self._release(before, keep=item)
         files.unlink(self.path("pending"))
+        return heirs
 
     def forget(self, item: Attachment) -> dict[str, list[PortMapping]]:
         """Frees what the record holds, then removes it. May be repeated after a kill. Returns who of the same container

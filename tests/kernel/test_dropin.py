@@ -37,6 +37,7 @@ class Chain:
         self.folder = folder
         self.plugins = plugins
         self.common = {"cniVersion": version, "name": "chain"}
+        self.ifname = "eth0"
         for name in NAMES:
             if not (folder / name).is_symlink():
                 (folder / name).symlink_to(CHECKOUT / "conf" / "nftcni")
@@ -44,7 +45,7 @@ class Chain:
     def call(self, verb: str, plugin: dict[str, Any], container: str, previous: Any) -> Any:
         config = {**plugin, **self.common, **({"prevResult": previous} if previous else {})}
         options: dict[str, Any] = {"plugin": str(self.folder / plugin["type"]), "env": {"CNI_PATH": str(self.folder)}}
-        answer = self.host.cni(verb, config, container, **options)
+        answer = self.host.cni(verb, config, container, ifname=self.ifname, **options)
         assert answer.status == 0, f"{verb} {plugin['type']}: {answer.stdout}{answer.stderr}"
         return answer.document
 
@@ -291,3 +292,31 @@ def test_gc_under_a_drop_in_name_takes_what_is_not_valid(host: Host, tmp_path: P
         chain.call("GC", config, "", None)
     assert [path.rsplit("/", 1)[1] for path in host.state_files() if "/attachments/" in path] == ["c2@eth0"]
     assert "dnat4" not in host.elements()
+
+
+@pytest.mark.parametrize("gone", ["one", "two"])
+def test_ports_of_a_container_pass_to_its_other_network(host: Host, tmp_path: Path, gone: str) -> None:
+    """go-cni and podman give every network's `portmap` all ports of the container."""
+    lan = host.neighbour()
+    container = host.container("c1")
+    before = host.snapshot()
+    chains = {}
+    results = {}
+    for number, name in enumerate(("one", "two")):
+        ipam = {"type": "host-local", "subnet": f"10.{4 + number}.0.0/24", "routes": [{"dst": "0.0.0.0/0"}]}
+        chain = Chain(host, tmp_path, [{**NERDCTL[0], "bridge": f"br{number}", "ipam": ipam}, *NERDCTL[1:]])
+        chain.common["name"] = name
+        chain.ifname = f"eth{number}"
+        chains[name] = chain
+        results[name] = chain.add("c1")
+    for name, chain in chains.items():
+        chain.check("c1", results[name])
+    kept = "two" if gone == "one" else "one"
+    with Server(container, 80):
+        assert ask(lan, "198.51.100.1", 8080) == "c1 198.51.100.2"
+        chains[gone].delete("c1")
+        assert ask(lan, "198.51.100.1", 8080) == "c1 198.51.100.2"
+    chains[kept].check("c1", results[kept])
+    assert host.command("repair", "--check").returncode == 0
+    chains[kept].delete("c1")
+    assert host.snapshot() == before
