@@ -19,6 +19,13 @@ KEEPER = network("net0", *DUAL, ports=[port(9090, 80)])
 VALID = {"cni.dev/valid-attachments": [{"containerID": "keeper", "ifname": "eth0"}]}
 
 
+def flow_to(address: str) -> list[str]:
+    """What makes the tracker remember a client of the UDP port; it has to go with the container."""
+    client, here = "192.0.2.9", "192.0.2.1"
+    words = ["conntrack", "-I", "-p", "udp", "-t", "600", "-s", client, "-d", here, "--sport", "999", "--dport", "53"]
+    return [*words, "-r", address, "-q", client, "--reply-port-src", "53", "--reply-port-dst", "999"]
+
+
 class Scene:
     """`keeper` is another container that must not notice anything."""
 
@@ -94,6 +101,7 @@ class Situation:
             answer = scene.host.cni("ADD", CONFIG)
             assert answer.status == 0, answer.stdout
             result = answer.document
+            scene.host.run(*flow_to(result["ips"][0]["address"].split("/")[0]))
         if self.flushed:
             scene.host.nft("flush ruleset")
         return result

@@ -1,7 +1,8 @@
 """Breaking the plugin at one system call: which calls a verb makes, and running it with one of them killed or failed.
 
 strace counts the calls of each name for each process; a SIGKILL lands on the entry of the call, so that call N is not
-executed and everything before it is. A call of the interpreter's own start is none of ours to survive.
+executed and everything before it is. A call of the interpreter's own start is none of ours to survive. A child lives on
+when its parent is killed, as it would anywhere.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from support.scratch import PLUGIN, Answer, Host, Json
@@ -18,7 +20,9 @@ CALLS = (
     *("openat", "write", "rename", "unlink", "rmdir", "mkdir", "symlink", "flock", "setns", "socket", "bind"),
     *("sendto", "sendmsg", "recvfrom", "recvmsg", "clone", "wait4", "setsockopt"),
 )
+CHILDREN = str(Path(__file__).with_name("children.py"))
 OURS = re.compile(r'"(/run/|/proc/|/dev/null|/etc/machine-id)|\(\d+<|^\w+\((\d+,|AF_NETLINK|child_stack|-1|NULL)')
+# What these calls do give in practice; of the others the plugin must know as little as the kernel tells.
 ERRORS = {
     "openat": ("EMFILE", "EIO", "ENOMEM", "EPERM"),
     "write": ("ENOSPC", "EIO", "EINTR"),
@@ -39,17 +43,19 @@ ERRORS = {
     "wait4": ("EINTR",),
     "setsockopt": ("ENOMEM",),
 }
+EVERY = ("ENOSPC", "EROFS", "EMFILE", "ENOMEM", "ENOBUFS", "EINTR", "EIO", "EPERM")
 
 
 @dataclass(frozen=True)
 class Point:
-    """The `number`-th call of that name in whichever process of the verb reaches it."""
+    """The `number`-th call of that name in the plugin's own process, or in each child that it forks."""
 
     call: str
     number: int
+    child: bool = False
 
     def __str__(self) -> str:
-        return f"{self.call}#{self.number}"
+        return f"{self.call}#{self.number}" + (" of a child" if self.child else "")
 
 
 @dataclass
@@ -83,9 +89,9 @@ class Lenient(Answer):
             self.document = None
 
 
-def points(host: Host, run: Run, children: bool) -> list[Point]:
-    """Every call of the run that is ours, in the order of names and numbers, with or without those of its children.
-    The run takes effect."""
+def points(host: Host, run: Run) -> list[Point]:
+    """Every call of the run that is ours, in the order of names and numbers, its children's last. The run takes
+    effect."""
     path = "/run/strace.log"
     answer = run.command(host, ("strace", "-f", "-qq", "-o", path, "-e", "trace=" + ",".join(CALLS)))
     assert answer.status == 0, answer.stdout + answer.stderr
@@ -95,28 +101,31 @@ def points(host: Host, run: Run, children: bool) -> list[Point]:
     first = lines[0].partition(" ")[0]
     for line in lines:
         process, _, rest = line.partition(" ")
-        if process != first and not children:
-            continue
         match = re.match(r"\s*(\w+)\(", rest)
         if not match or "resumed>" in rest.split("(")[0]:
             continue
         name = match.group(1)
         counts[process, name] = counts.get((process, name), 0) + 1
         if OURS.search(rest.strip()) or name != "openat":
-            found[Point(name, counts[process, name])] = None
-    return sorted(found, key=lambda point: (CALLS.index(point.call), point.number))
+            found[Point(name, counts[process, name], process != first)] = None
+    return sorted(found, key=lambda point: (point.child, CALLS.index(point.call), point.number))
 
 
 def killed(host: Host, run: Run, point: Point) -> Answer:
-    inject = f"inject={point.call}:signal=KILL:when={point.number}"
-    return run.command(host, ("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={point.call}", "-e", inject))
+    return broken(host, run, point, "signal=KILL")
 
 
 def failed(host: Host, run: Run, point: Point, error: str) -> Answer:
-    inject = f"inject={point.call}:error={error}:when={point.number}"
-    # Without -f: strace counts for each process, and one fault at a time is what is asked.
-    prefix = ("timeout", "--signal=KILL", "20", "strace", "-qq", "-o", "/dev/null")
-    return run.command(host, (*prefix, "-e", f"trace={point.call}", "-e", inject))
+    return broken(host, run, point, f"error={error}")
+
+
+def broken(host: Host, run: Run, point: Point, how: str) -> Answer:
+    """Neither follows forks: strace counts for each process, and one fault at a time is what is asked."""
+    expression = f"inject={point.call}:{how}:when={point.number}"
+    prefix = ("timeout", "--signal=KILL", "20")
+    if point.child:
+        return run.command(host, (*prefix, "/usr/bin/python3", "-IS", CHILDREN, expression, point.call))
+    return run.command(host, (*prefix, "strace", "-qq", "-o", "/dev/null", "-e", f"trace={point.call}", "-e", expression))
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

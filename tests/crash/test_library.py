@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import struct
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,10 +24,18 @@ DEATHS = {
     "raises": "raise RuntimeError('broken')",
     "syntax": "this is not Python",
 }
-# A map with concatenated data, which the JSON of nft before 1.1.0 turns into a set; a rule that uses it is then fatal.
-FOREIGN = """{"nftables": [{"add": {"table": {"family": "inet", "name": "other"}}},
+# A map with concatenated data, which the JSON of nft before 1.1.0 turns into a set.
+CONCATENATED = """{"nftables": [{"add": {"table": {"family": "inet", "name": "other"}}},
 {"add": {"map": {"family": "inet", "table": "other", "name": "m", "type": "inet_service",
-"map": ["ipv4_addr", "inet_service"]}}}]}"""
+"map": ["ipv4_addr", "inet_service"]}}},
+{"add": {"chain": {"family": "inet", "table": "other", "name": "c", "type": "nat", "hook": "prerouting", "prio": -100,
+"policy": "accept"}}}]}"""
+# Using that set as what it was meant to be is fatal for whoever does it.
+FATAL_RULE = "add rule inet other c meta l4proto tcp dnat ip to th dport map @m"
+# What nft 1.1.3 attaches to `set s { type ipv4_addr; }`: the key's byte order, and its `typeof` without an expression,
+# which nft 1.0.6 takes for one. (libnftnl's include/udata.h: NFTNL_UDATA_SET_KEYBYTEORDER, NFTNL_UDATA_SET_KEY_TYPEOF)
+NEWER_USERDATA = bytes.fromhex("0004020000000308000404000000" + "0100")
+BATCH_BEGIN, BATCH_END, NEWTABLE, NEWSET = 0x10, 0x11, 0xA00, 0xA09  # linux/netfilter/nf_tables.h, subsystem 10
 
 
 def break_library(host: Host, code: str) -> None:
@@ -61,17 +73,64 @@ def test_a_table_that_stands_needs_no_library(host: Host, tally: Counter[str], d
     assert host.snapshot() == before
 
 
+def crash_by_json(host: Host) -> bool:
+    """Whether the installed nft dies of it."""
+    done = host.call("nft", "-j", "-f", "-", input=CONCATENATED)
+    assert done.returncode == 0, done.stderr
+    return host.call("nft", FATAL_RULE).returncode in (-11, 139)
+
+
+def crash_by_newer_set(host: Host) -> bool:
+    """The same of a set as a newer nft makes it, in a container image on the host's network for example."""
+
+    def message(kind: int, flags: int, family: int, number: int, *attributes: bytes) -> bytes:
+        body = struct.pack("=BBH", family, 0, socket.htons(10) if kind in (BATCH_BEGIN, BATCH_END) else 0)
+        body += b"".join(attributes)
+        return struct.pack("=IHHII", 16 + len(body), kind, flags, number, 0) + body
+
+    def attribute(kind: int, data: bytes) -> bytes:
+        return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
+
+    create = 0x401  # NLM_F_REQUEST, NLM_F_CREATE
+    number = [attribute(kind, struct.pack("!I", value)) for kind, value in ((3, 0), (4, 7), (5, 4), (10, 1))]
+    batch = (
+        message(BATCH_BEGIN, 1, 0, 1),
+        message(NEWTABLE, create, socket.AF_INET, 2, attribute(1, b"other\0")),
+        message(
+            *(NEWSET, create | 4, socket.AF_INET, 3, attribute(1, b"other\0"), attribute(2, b"s\0")),
+            *(*number, attribute(13, NEWER_USERDATA)),
+        ),
+        message(BATCH_END, 1, 0, 4),
+    )
+    with host.entered():
+        netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+    with netlink:
+        netlink.send(b"".join(batch))
+        length, kind, _flags, _number, _port, error = struct.unpack_from("=IHHIIi", netlink.recv(4096))
+        assert (length, kind, error) == (36, 2, 0), f"the kernel's answer: {os.strerror(-error)}"
+    return host.call("nft", "list", "ruleset").returncode in (-11, 139)
+
+
 @pytest.mark.parametrize("table", ["fresh", "standing"])
-def test_beside_a_ruleset_that_crashes_nft(host: Host, table: str) -> None:
+@pytest.mark.parametrize("make", [crash_by_json, crash_by_newer_set])
+def test_beside_a_ruleset_that_crashes_nft(
+    host: Host, tally: Counter[str], make: Callable[[Host], bool], table: str
+) -> None:
     """Whatever the installed nft makes of it, the answer is one, and only a table that is missing may be refused."""
     host.container("c1")
     if table == "standing":
         host.add(CONFIG)
         host.delete(CONFIG)
-    made = host.call("nft", "-j", "-f", "-", input=FOREIGN)
-    assert made.returncode == 0, made.stderr
-    before = host.snapshot()
+    before = [host.links(), host.addresses("lo"), host.routes(), host.state_files()]
+    crashes = make(host)
+    assert crashes or "v1.0.6" not in host.run("nft", "--version"), "this version is known to"
+    tally["injected"] += 1
     answer = host.cni("ADD", CONFIG)
-    assert answer.status == 0 or (table == "fresh" and answer.code == 5), answer.stdout + answer.stderr
+    if crashes and make is crash_by_newer_set and table == "fresh":
+        assert answer.code == 5 and "libnftables was killed by signal 11" in answer.words, answer.stdout
+    else:
+        assert answer.status == 0, answer.stdout + answer.stderr
+        check = host.cni("CHECK", {**CONFIG, "prevResult": answer.document})
+        assert check.status == 0, check.words
     host.delete(CONFIG)
-    assert host.snapshot() == before
+    assert [host.links(), host.addresses("lo"), host.routes(), host.state_files()] == before

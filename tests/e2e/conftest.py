@@ -9,7 +9,8 @@ from pathlib import Path
 import image
 import programs
 import pytest
-from machine import Machine, start_containerd
+from kubelet import Kubelet, network_is_ready
+from machine import PATH, Machine, start_containerd, wait_for
 
 
 @pytest.fixture(scope="session")
@@ -46,16 +47,34 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
 
 
 @pytest.fixture(scope="module")
-def containerd(machine: Machine, archive: Path) -> Machine:
-    """The host with containerd and the image, in the namespaces of nerdctl and of Kubernetes."""
-    programs.require("containerd", "runc")
+def containerd(request: pytest.FixtureRequest, machine: Machine, archive: Path) -> Iterator[Machine]:
+    """The host with containerd and the image, in the namespaces of nerdctl and of Kubernetes. A file may ask for the
+    newest one by the fixture's parameter; without, it is the distribution's."""
+    if getattr(request, "param", "") == "newest":
+        programs.require("newest/containerd", "newest/containerd-shim-runc-v2", "runc")
+        machine.env["PATH"] = f"{programs.BIN}/newest:{PATH}"
+    else:
+        programs.require("containerd", "runc")
     machine.write("/etc/containerd/config.toml", CONTAINERD)
     start_containerd(machine)
     machine.write("/var/lib/who.tar", "")
     machine.file("/var/lib/who.tar").write_bytes(archive.read_bytes())
     for namespace in ("default", "k8s.io"):
         machine.run("ctr", "-n", namespace, "images", "import", "/var/lib/who.tar")
-    return machine
+    yield machine
+    machine.stop("containerd")
+    machine.run("rm", "-rf", "/var/lib/containerd", "/run/containerd")
+    machine.env["PATH"] = PATH
+
+
+@pytest.fixture(scope="module")
+def kubelet(containerd: Machine) -> Kubelet:
+    programs.require("crictl")
+    containerd.install("--conflist", "10-nftcni")
+    kubelet = Kubelet(containerd)
+    wait_for(lambda: "NetworkReady" in kubelet("info"), "the CRI")
+    wait_for(lambda: network_is_ready(kubelet), "the network that was just installed")
+    return kubelet
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
