@@ -45,8 +45,8 @@ class State(Claims):
     def __init__(self, data_dir: str, cookie: int) -> None:
         with open(BOOT_ID, encoding="utf-8") as file:
             self.boot = file.read().strip()
-        self.data_dir = data_dir
-        super().__init__(f"{data_dir}/{self.boot}.{cookie}")
+        self.data_dir = _own(data_dir)
+        super().__init__(f"{self.data_dir}/{self.boot}.{cookie}")
         self._lock = -1
 
     def exists(self) -> bool:
@@ -248,6 +248,17 @@ class State(Claims):
                 item = repaired(ident, str(damage))
             if item is not None:
                 yield item
+
+
+def _own(data_dir: str) -> str:
+    """RootlessKit shows its users the real root's folder in /run, by a symbolic link (--copy-up); one beside it, which
+    nobody outside sees, is theirs."""
+    if os.access(data_dir, os.W_OK):
+        return data_dir
+    try:
+        return f"{data_dir}-rootless" if os.stat(data_dir).st_uid != os.geteuid() else data_dir
+    except OSError:
+        return data_dir
 
 
 def open_state(data_dir: str, cookie: int) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 from typing import Any
 
 from machine import Machine, browse, wait_for
@@ -18,14 +19,17 @@ class Nerdctl:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
 
+    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.machine.call(*words)
+
     def __call__(self, line: str, *words: str) -> str:
-        done = self.machine.call("nerdctl", *shlex.split(line), *words)
+        done = self.call("nerdctl", *shlex.split(line), *words)
         assert done.returncode == 0, f"nerdctl {line}\n{done.stdout}{done.stderr}"
         return done.stdout.strip()
 
     def fails(self, line: str, *words: str) -> str:
         """What it says when it refuses."""
-        done = self.machine.call("nerdctl", *shlex.split(line), *words)
+        done = self.call("nerdctl", *shlex.split(line), *words)
         assert done.returncode != 0, f"nerdctl {line} succeeded: {done.stdout}"
         return done.stdout + done.stderr
 

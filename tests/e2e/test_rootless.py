@@ -1,15 +1,22 @@
-"""Without root: the plugin in a user namespace of an unprivileged user, which is where rootless runtimes call it.
+"""Without root: nerdctl and containerd under RootlessKit, started by nerdctl's own script; and the plugin alone in a
+user namespace, which is where rootless runtimes call it.
 
-RootlessKit itself needs newuidmap and is not run here. What it adds is a way in from outside: it opens the port on the
-real host and connects to it on 127.0.0.1 inside, which is what is asked here.
+RootlessKit opens the published port on the real host and connects to it on 127.0.0.1 inside.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from machine import Machine, browse
+import programs
+import pytest
+from machine import Machine, browse, wait_for
+from nerdctl import HERE, Nerdctl
+from support.scratch import CHECKOUT, network
 
 # As the user nobody: namespaces of a user, a network and mounts; then one container, as nerdctl would attach it.
 SCRIPT = """
@@ -58,3 +65,77 @@ def test_the_plugin_works_in_a_user_namespace(machine: Machine) -> None:
     assert said == ["0", "served", "served", "1", "0"]
     machine.check_unchanged(before)
     assert browse(machine, "127.0.0.1", 8080) == "refused", "the real host has seen nothing of it"
+
+
+# A user of the host, as the packages of RootlessKit and uidmap want one.
+USER = """
+mount -t tmpfs -o mode=755 net /dev/net
+mknod -m 666 /dev/net/tun c 10 200
+echo nobody:100000:65536 >/etc/subuid
+echo nobody:100000:65536 >/etc/subgid
+mount -t tmpfs home /home
+mkdir -p /home/nobody/.config/cni/net.d /home/nobody/.config/containerd /run/user/65534
+cp "$1" /home/nobody/.config/cni/net.d/
+printf 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]\n' \
+    >/home/nobody/.config/containerd/config.toml
+chown -R nobody:nogroup /home/nobody /run/user/65534
+"""
+AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env"]
+AS_NOBODY += ["HOME=/home/nobody", "USER=nobody", "XDG_RUNTIME_DIR=/run/user/65534"]
+STATE_DIR = "/run/user/65534/containerd-rootless"
+
+
+class Rootless(Nerdctl):
+    """nerdctl as the user nobody types it."""
+
+    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.machine.call(*AS_NOBODY, *words)
+
+    def within(self, *words: str) -> str:
+        """A command in the namespaces of RootlessKit."""
+        child = self.machine.file(f"{STATE_DIR}/child_pid").read_text().strip()
+        enter = ["nsenter", "--user", "--preserve-credentials", "--net", "--mount", "--target", child]
+        done = self.call(*enter, *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def rootless(machine: Machine, archive: Path) -> Iterator[Rootless]:
+    """containerd of an unprivileged user, on a host whose root has containers of this plugin, too."""
+    programs.require("nerdctl", "containerd-rootless.sh", "rootlesskit", "slirp4netns", "newuidmap", "runc")
+    programs.require("newest/containerd", "newest/containerd-shim-runc-v2")
+    machine.install("--iptables-answers", "--conflist", "none")
+    machine.add(network("net0", "10.88.0.0/24"), "roots")
+    machine.run("sh", "-ec", USER, "sh", str(CHECKOUT / "conf" / "nerdctl-bridge.conflist"))
+    path = machine.env["PATH"]
+    machine.env["PATH"] = f"{programs.BIN}/newest:{path}"
+    machine.start("rootless", *AS_NOBODY, "containerd-rootless.sh")
+    made = Rootless(machine)
+    wait_for(lambda: made.call("nerdctl", "info").returncode == 0, "containerd under RootlessKit")
+    machine.file("/home/nobody/who.tar").write_bytes(archive.read_bytes())
+    machine.file("/home/nobody/who.tar").chmod(0o644)
+    made("load -i /home/nobody/who.tar")
+    yield made
+    machine.stop("rootless")
+    machine.env["PATH"] = path
+    machine.delete(network("net0", "10.88.0.0/24"), "roots")
+
+
+def test_published_ports_under_rootlesskit(rootless: Rootless) -> None:
+    machine, before = rootless.machine, rootless.machine.state()
+    rootless.run("web", "-p 8080:80")
+    assert browse(machine, "127.0.0.1", 8080).startswith("web ")
+    assert browse(machine.lan, HERE, 8080).startswith("web "), "RootlessKit's builtin driver connects for the client"
+    rootless.run("db")
+    said = rootless(f"exec db wget -qO- http://{rootless.address('web')}/cgi-bin/who")
+    assert said == f"web {rootless.address('db')}"
+    assert "8080" in rootless.fails("run -d --pull=never --name late -p 8080:80 who")
+    rootless("restart web")
+    rootless.ready("web")
+    assert browse(machine.lan, HERE, 8080).startswith("web ")
+    rootless("rm -f web db late")
+    assert browse(machine, "127.0.0.1", 8080) == "refused"
+    assert "8080" not in rootless.within("nft", "list", "ruleset")
+    assert rootless.within("ip", "-o", "link").count("\n") == 2, "the loopback and RootlessKit's own"
+    machine.check_unchanged(before)
