@@ -9,6 +9,7 @@ from pathlib import Path
 import image
 import programs
 import pytest
+import readme
 from kubelet import Kubelet, network_is_ready
 from machine import PATH, Machine, start_containerd, wait_for
 
@@ -70,7 +71,7 @@ def containerd(request: pytest.FixtureRequest, machine: Machine, archive: Path) 
 @pytest.fixture(scope="module")
 def kubelet(containerd: Machine) -> Kubelet:
     programs.require("crictl")
-    containerd.install("--conflist", "10-nftcni")
+    containerd.shell(readme.commands("containerd")[0])
     kubelet = Kubelet(containerd)
     wait_for(lambda: "NetworkReady" in kubelet("info"), "the CRI")
     wait_for(lambda: network_is_ready(kubelet), "the network that was just installed")

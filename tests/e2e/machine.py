@@ -70,10 +70,9 @@ class Machine(Host):
         found += self.run("find", "/opt", "/usr/lib", "/usr/libexec", "/usr/local", *plugins).split()
         return [path for path in found if not self.run("readlink", "-f", path).startswith("/usr/local/lib/nftcni/")]
 
-    def install(self, *words: str) -> None:
-        """conf/install as the README has it; the packages are there."""
-        done = self.call("sh", str(CHECKOUT / "conf" / "install"), *words)
-        assert done.returncode == 0, done.stdout + done.stderr
+    def shell(self, line: str, image: str = "who") -> str:
+        """A line of the README, in the checkout."""
+        return self.run("sh", "-ec", f"cd {CHECKOUT}; {line.replace('IMAGE', image)}")
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         place = self.file(path)

@@ -10,8 +10,9 @@ from typing import Any
 
 import programs
 import pytest
+import readme
 from machine import Machine
-from support.scratch import CHECKOUT, Namespace
+from support.scratch import Namespace
 from support.traffic import Server, ask
 
 CHOSEN = '{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]}'
@@ -20,7 +21,7 @@ CHOSEN = '{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}
 @pytest.fixture(scope="module")
 def tool(machine: Machine) -> Machine:
     programs.require("cnitool")
-    machine.install("--conflist", "nerdctl-bridge")
+    machine.shell(readme.commands("cnitool")[0])
     config = json.loads(machine.file("/etc/cni/net.d/nerdctl-bridge.conflist").read_text())
     config.update(cniVersion="1.1.0", name="newest")
     config["plugins"][0].update(bridge="newest", ipam={"ranges": [[{"subnet": "10.6.0.0/24"}]]})
@@ -61,6 +62,13 @@ def test_add_check_and_delete(tool: Machine, pod: Namespace, network: str) -> No
     tool.check_unchanged(before)
 
 
+def test_the_commands_of_the_readme(tool: Machine) -> None:
+    before = tool.state()
+    result, *_ = (said for said in map(tool.shell, readme.commands("cnitool")[1:]) if said)
+    assert len(json.loads(result)["ips"]) == 2
+    tool.check_unchanged(before)
+
+
 def test_status(tool: Machine, pod: Namespace) -> None:
     cnitool(tool, "status", "newest", pod)
 
@@ -84,7 +92,9 @@ def test_the_sequence_of_cri_o(tool: Machine, pod: Namespace, nobody: list[str] 
     """VERSION, ADD with CHECK at once, DEL with a stale path and without one, GC at start with both keys.
 
     Go writes a list that nothing was ever appended to as null."""
-    conflist = json.loads((CHECKOUT / "conf" / "crio-nftcni.conflist").read_text())
+    for line in readme.commands("CRI-O"):
+        tool.shell(line)
+    conflist = json.loads(tool.file("/etc/cni/net.d/crio-nftcni.conflist").read_text())
     config = {**conflist["plugins"][0], "name": conflist["name"], "cniVersion": "1.1.0"}
     config.pop("capabilities", None)
     plugin, args = "/opt/cni/bin/nftcni", "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;K8S_POD_UID=1"

@@ -9,10 +9,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
+import readme
 from kubelet import Kubelet, host_port, network_is_ready
 from machine import browse, start_containerd, wait_for
 from nerdctl import HERE, HERE6, NEIGHBOUR, NEIGHBOUR6
-from support.scratch import CHECKOUT
 
 
 pytestmark = pytest.mark.parametrize("containerd", ["distribution", "newest"], indirect=True, scope="module")
@@ -91,19 +91,22 @@ def test_pods_survive_a_restart_of_containerd(kubelet: Kubelet) -> None:
 
 def test_ctr_run(kubelet: Kubelet) -> None:
     """It passes no ports; the container is attached before its task starts and detached when it ends."""
-    words = ["run", "--rm", "--cni", "docker.io/library/who:latest", "c1", "ip", "-4", "addr", "show", "eth0"]
-    assert "inet 10.84." in kubelet.machine.run("ctr", *words)
+    for line in readme.commands("containerd")[1:]:
+        said = kubelet.machine.shell(line, "docker.io/library/who:latest")
+    assert "inet 10.84." in said
 
 
 def test_the_template_for_a_range_of_the_kubelet_is_valid(kubelet: Kubelet) -> None:
     """containerd renders conf/podcidr.template when it is told a range, and serves pods from it."""
     machine = kubelet.machine
-    machine.write("/etc/cni/podcidr.template", (CHECKOUT / "conf" / "podcidr.template").read_text())
+    install, copy = readme.commands("Kubernetes")
+    assert install == "conf/install --conflist none"  # it is installed
+    machine.shell(copy)
+    table, line = readme.settings("Kubernetes").splitlines()
     config = machine.file("/etc/containerd/config.toml").read_text()
-    line = '  conf_dir = "/etc/cni/net.d"\n'
-    with_template = config.replace(
-        line, '  conf_dir = "/run/rendered"\n  conf_template = "/etc/cni/podcidr.template"\n'
-    )
+    folder = '  conf_dir = "/etc/cni/net.d"'
+    assert table in config and folder in config
+    with_template = config.replace(folder, f'  conf_dir = "/run/rendered"\n{line}')
     machine.run("mkdir", "-p", "/run/rendered")
     try:
         machine.write("/etc/containerd/config.toml", with_template)

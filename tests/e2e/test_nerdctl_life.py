@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import programs
 import pytest
+import readme
 from machine import Machine, browse, start_containerd, wait_for
 from nerdctl import HERE, NEIGHBOUR, Nerdctl
 
@@ -47,7 +48,7 @@ networks:
 @pytest.fixture(scope="module")
 def nerdctl(containerd: Machine) -> Nerdctl:
     programs.require("nerdctl")
-    containerd.install("--iptables-answers")
+    containerd.shell(readme.commands("nerdctl")[0])
     containerd.write("/etc/cni/net.d/second.conflist", json.dumps(SECOND))
     return Nerdctl(containerd)
 
@@ -58,6 +59,12 @@ def unchanged(nerdctl: Nerdctl) -> Iterator[None]:
     yield
     nerdctl.clear()
     nerdctl.machine.check_unchanged(before)
+
+
+def test_the_commands_of_the_readme(nerdctl: Nerdctl) -> None:
+    for line in readme.commands("nerdctl")[1:]:
+        nerdctl.machine.shell(line)
+    wait_for(lambda: nerdctl.ask_from_outside(HERE, 8080).endswith(f" {NEIGHBOUR}"), "the published port")
 
 
 def test_the_network_is_listed_and_inspected(nerdctl: Nerdctl) -> None:

@@ -10,15 +10,16 @@ from collections.abc import Iterator
 
 import programs
 import pytest
-from machine import Machine
+import readme
+from machine import Machine, wait_for
 from nerdctl import HERE, NEIGHBOUR, Nerdctl
 
 
 @pytest.fixture(scope="module")
 def nerdctl(containerd: Machine) -> Nerdctl:
     programs.require("nerdctl")
-    containerd.install("--drop-in", "--bin-dir", "/opt/nftcni/bin", "--iptables-answers", "--conflist", "none")
-    containerd.write("/etc/nerdctl/nerdctl.toml", 'cni_path = "/opt/nftcni/bin"\n')
+    containerd.shell(readme.commands("nerdctl network create")[0])
+    containerd.write("/etc/nerdctl/nerdctl.toml", readme.settings("nerdctl network create"))
     nerdctl = Nerdctl(containerd)
     nerdctl("network ls")  # makes the default network
     return nerdctl
@@ -41,6 +42,12 @@ def test_the_generated_default_network(nerdctl: Nerdctl) -> None:
     assert nerdctl.ask_from_outside(HERE, 8080) == f"web {NEIGHBOUR}"
     assert nerdctl(f"exec db wget -qO- http://{nerdctl.address('web')}/cgi-bin/who") == f"web {nerdctl.address('db')}"
     assert nerdctl("exec db wget -qO- http://web/cgi-bin/who").startswith("web ")
+
+
+def test_the_commands_of_the_readme(nerdctl: Nerdctl) -> None:
+    for line in readme.commands("nerdctl network create")[1:]:
+        nerdctl.machine.shell(line)
+    wait_for(lambda: nerdctl.ask_from_outside(HERE, 8080).endswith(f" {NEIGHBOUR}"), "the published port")
 
 
 def test_a_mac_address_of_the_users_choice(nerdctl: Nerdctl) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import programs
 import pytest
+import readme
 from machine import Machine
 from nerdctl import HERE, HERE6, NEIGHBOUR, NEIGHBOUR6, Nerdctl
 from support.traffic import Server, ask
@@ -37,7 +38,7 @@ MATRIX = [
 @pytest.fixture(scope="module")
 def nerdctl(containerd: Machine) -> Nerdctl:
     programs.require("nerdctl")
-    containerd.install("--iptables-answers")
+    containerd.shell(readme.commands("nerdctl")[0])
     return Nerdctl(containerd)
 
 

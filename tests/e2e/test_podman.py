@@ -11,6 +11,7 @@ from pathlib import Path
 
 import programs
 import pytest
+import readme
 from machine import Machine, browse, wait_for
 from nerdctl import HERE, NEIGHBOUR
 from support.scratch import Namespace
@@ -24,10 +25,6 @@ apparmor_profile = "unconfined"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "runc"
-[network]
-network_backend = "cni"
-cni_plugin_dirs = ["/opt/cni/bin"]
-default_network = "nftcni"
 """
 STORAGE = '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n'
 POLICY = {"default": [{"type": "insecureAcceptAnything"}]}
@@ -57,13 +54,13 @@ class Podman:
 @pytest.fixture(scope="module")
 def podman(machine: Machine, archive: Path) -> Podman:
     programs.require("podman", "runc", "conmon")
-    machine.install("--conflist", "podman-nftcni")
+    machine.shell(readme.commands("podman")[0])
     for number in (2, 3):
         config = json.loads(machine.file("/etc/cni/net.d/podman-nftcni.conflist").read_text())
         config["name"] = config["plugins"][0]["bridge"] = f"net{number}"
         config["plugins"][0]["ipam"]["ranges"] = [[{"subnet": f"10.9{number}.0.0/24"}]]
         machine.write(f"/etc/cni/net.d/net{number}.conflist", json.dumps(config))
-    machine.write("/etc/containers/containers.conf", CONTAINERS)
+    machine.write("/etc/containers/containers.conf", CONTAINERS + readme.settings("podman"))
     machine.write("/etc/containers/storage.conf", STORAGE)
     machine.write("/etc/containers/policy.json", json.dumps(POLICY))
     machine.write("/var/lib/who.tar", "")
@@ -79,6 +76,12 @@ def unchanged(podman: Podman) -> Iterator[None]:
     yield
     podman("rm", "-a", "-f", "-t", "0")
     podman.machine.check_unchanged(before)
+
+
+def test_the_commands_of_the_readme(podman: Podman) -> None:
+    for line in readme.commands("podman")[1:]:
+        podman.machine.shell(line, "docker.io/library/who")
+    wait_for(lambda: browse(podman.machine.lan, HERE, 8080).endswith(f" {NEIGHBOUR}"), "the published port")
 
 
 def test_published_ports(podman: Podman) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 
 import programs
 import pytest
+import readme
 from machine import Machine, browse, wait_for
 from nerdctl import HERE, Nerdctl
-from support.scratch import CHECKOUT, network
+from support.scratch import network
 
 # As the user nobody: namespaces of a user, a network and mounts; then one container, as nerdctl would attach it.
 SCRIPT = """
@@ -49,7 +50,7 @@ UNPRIVILEGED = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "
 
 
 def test_the_plugin_works_in_a_user_namespace(machine: Machine) -> None:
-    machine.install("--conflist", "none")
+    machine.shell(readme.commands("Rootless", 0)[0])
     config: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net0", "type": "nftcni", "bridge": "br0"}
     config["ipam"] = {"ranges": [[{"subnet": "10.88.0.0/24"}]]}
     config["runtimeConfig"] = {
@@ -74,8 +75,7 @@ mknod -m 666 /dev/net/tun c 10 200
 echo nobody:100000:65536 >/etc/subuid
 echo nobody:100000:65536 >/etc/subgid
 mount -t tmpfs home /home
-mkdir -p /home/nobody/.config/cni/net.d /home/nobody/.config/containerd /run/user/65534
-cp "$1" /home/nobody/.config/cni/net.d/
+mkdir -p /home/nobody/.config/containerd /run/user/65534
 printf 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]\n' \
     >/home/nobody/.config/containerd/config.toml
 chown -R nobody:nogroup /home/nobody /run/user/65534
@@ -91,6 +91,13 @@ class Rootless(Nerdctl):
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
         return self.machine.call(*AS_NOBODY, *words)
 
+    def shell(self, line: str) -> None:
+        """A line of the README, in the checkout, which may be in a folder that is closed to others."""
+        copied = self.machine.shell("cat conf/nerdctl-bridge.conflist")
+        self.machine.write("/var/lib/checkout/conf/nerdctl-bridge.conflist", copied)
+        done = self.call("sh", "-ec", f"cd /var/lib/checkout; {line.replace('IMAGE', 'who')}")
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def within(self, *words: str) -> str:
         """A command in the namespaces of RootlessKit."""
         child = self.machine.file(f"{STATE_DIR}/child_pid").read_text().strip()
@@ -105,13 +112,16 @@ def rootless(machine: Machine, archive: Path) -> Iterator[Rootless]:
     """containerd of an unprivileged user, on a host whose root has containers of this plugin, too."""
     programs.require("nerdctl", "containerd-rootless.sh", "rootlesskit", "slirp4netns", "newuidmap", "runc")
     programs.require("newest/containerd", "newest/containerd-shim-runc-v2")
-    machine.install("--iptables-answers", "--conflist", "none")
+    machine.shell(readme.commands("Rootless", 0)[0])
     machine.add(network("net0", "10.88.0.0/24"), "roots")
-    machine.run("sh", "-ec", USER, "sh", str(CHECKOUT / "conf" / "nerdctl-bridge.conflist"))
+    machine.run("sh", "-ec", USER)
     path = machine.env["PATH"]
     machine.env["PATH"] = f"{programs.BIN}/newest:{path}"
-    machine.start("rootless", *AS_NOBODY, "containerd-rootless.sh")
     made = Rootless(machine)
+    *prepare, start = readme.commands("Rootless", 1)
+    for line in prepare:
+        made.shell(line)
+    machine.start("rootless", *AS_NOBODY, start)
     wait_for(lambda: made.call("nerdctl", "info").returncode == 0, "containerd under RootlessKit")
     machine.file("/home/nobody/who.tar").write_bytes(archive.read_bytes())
     machine.file("/home/nobody/who.tar").chmod(0o644)
@@ -120,6 +130,15 @@ def rootless(machine: Machine, archive: Path) -> Iterator[Rootless]:
     machine.stop("rootless")
     machine.env["PATH"] = path
     machine.delete(network("net0", "10.88.0.0/24"), "roots")
+
+
+def test_the_commands_of_the_readme(rootless: Rootless) -> None:
+    before = rootless.machine.state()
+    for line in readme.commands("Rootless", 2):
+        rootless.shell(line)
+    wait_for(lambda: browse(rootless.machine.lan, HERE, 8080).endswith(" 10.4.0.1"), "the published port")
+    rootless.clear()
+    rootless.machine.check_unchanged(before)
 
 
 def test_published_ports_under_rootlesskit(rootless: Rootless) -> None:
