@@ -62,22 +62,22 @@ def _delete_in_child(payload: bytes) -> int:
 
 
 def _wait(rtnl: Netlink, names: list[str], children: list[int]) -> None:
-    """Deletion and question serialise on the kernel's rtnl lock, so ENODEV means gone, names free for use again."""
+    """Deletion and question serialise on the kernel's rtnl lock, so ENODEV means gone, names free for use again. The
+    children are looked at first: a link that is there after all of them have ended is not going to go."""
     end = time.monotonic() + DEADLINE
     running = set(children)
     while True:
-        names = [name for name in names if get_link(rtnl, name) is not None]
-        if not names:
-            return
         for child in list(running):
             pid, status = os.waitpid(child, os.WNOHANG)
             if pid:
                 running.discard(child)
                 number = os.waitstatus_to_exitcode(status)
                 if number > 0:
-                    error = KernelError(number, os.strerror(number))
-                    raise kernel_refused(f"removing the link {names[0]}", error)
-        if time.monotonic() > end or not running:
-            still = KernelError(16, "the link is still there")
-            raise kernel_refused(f"removing the link {names[0]}", still, f"waited {DEADLINE:.0f} s for the kernel")
+                    raise kernel_refused(f"removing the link {names[0]}", KernelError(number, os.strerror(number)))
+        names = [name for name in names if get_link(rtnl, name) is not None]
+        if not names:
+            return
+        if not running or time.monotonic() > end:
+            why = f"waited {DEADLINE:.0f} s for the kernel" if running else "the process that removes it has ended"
+            raise kernel_refused(f"removing the link {names[0]}", KernelError(16, "the link is still there"), why)
         time.sleep(POLL)
