@@ -26,7 +26,7 @@ def run_text(command: str) -> None:
         os.close(reader)
         _child(command, writer)
     os.close(writer)
-    with open(reader, encoding="utf-8", errors="replace") as pipe:
+    with open(reader, encoding="utf-8", errors="replace", newline="") as pipe:
         said = pipe.read()
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
@@ -53,7 +53,7 @@ def _child(command: str, writer: int) -> None:
         os.write(writer, LOADED.encode())
         status = 0
     except _Refused as refusal:
-        os.write(writer, str(refusal).encode())
+        os.write(writer, str(refusal).encode("utf-8", "replace"))
     except (ImportError, AttributeError, OSError) as problem:  # the module, what is in it, or libnftables.so is missing
         os.write(writer, f"{problem}; {INSTALL}".encode())
     except BaseException as problem:

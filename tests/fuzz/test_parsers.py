@@ -6,12 +6,14 @@ NFTCNI_FUZZ_SECONDS=3600 makes a long run of it.
 from __future__ import annotations
 
 import copy
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -21,8 +23,11 @@ from tally import TALLY
 
 from cni.config import parse_network
 from cni.errors import CniError
+from cni.jsontext import dumps
 from cni.record import Attachment, from_document, to_document
 from cni.request import Request
+from cni.spec import error_document
+from nft import library
 
 SECONDS = int(os.environ.get("NFTCNI_FUZZ_SECONDS", "8"))
 EXAMPLES = SECONDS * 100
@@ -131,3 +136,14 @@ def test_records_altered_in_one_place(data: Any) -> None:
     except ValueError:
         return
     assert from_document(to_document(item)) == item
+
+
+@settings(max_examples=EXAMPLES // 4, deadline=None, database=None)
+@given(st.text(st.characters(exclude_categories=()), min_size=1))
+def test_whatever_nft_says_reaches_the_runtime_as_json(words: str) -> None:
+    """It is passed on, not parsed; the library's text comes out of a child process, byte by byte."""
+    with mock.patch.object(library, "_load", side_effect=library._Refused(words)), pytest.raises(CniError) as caught:
+        library.run_text("")
+    document = json.loads(dumps(error_document(caught.value, "1.0.0")))
+    said = words.encode("utf-8", "replace").decode().strip()
+    assert document["code"] == 5 and (said or "exit status 1") in document["msg"]

@@ -18,5 +18,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if TALLY:
         terminalreporter.write_line(
             f"storm: {TALLY['attachments']} attachments by {TALLY['processes']} processes at once, "
-            f"{TALLY['killed']} killed, {TALLY['refused']} ports refused, {TALLY['leftovers']} leftovers"
+            f"{TALLY['killed']} killed, {TALLY['refused']} ports refused, {TALLY['leftovers']} leftovers; "
+            f"GC of {TALLY['collected']} in {TALLY['milliseconds'] / 1000:.1f} s"
         )

@@ -210,7 +210,7 @@ def test_a_lock_that_is_never_given_up(host: Host) -> None:
 
 
 def test_gc_of_a_thousand(host: Host, tally: Counter[str]) -> None:
-    """One transaction, one deletion for all links; the time is printed, not asserted."""
+    """One transaction, one deletion for all links; the summary has the time, nothing here asserts it."""
     count = 1000
     namespaces = [host.container(f"n{number}").path for number in range(10)]
     before = host.snapshot()
@@ -225,5 +225,6 @@ def test_gc_of_a_thousand(host: Host, tally: Counter[str]) -> None:
     conf = {**network("big", "10.99.0.0/16"), "cni.dev/valid-attachments": []}
     start = time.monotonic()
     assert host.cni("GC", conf).status == 0
-    print(f"\nGC of {count} attachments with 2000 ports: {time.monotonic() - start:.2f} s")
+    tally["collected"] += count
+    tally["milliseconds"] += int((time.monotonic() - start) * 1000)
     assert host.snapshot() == before
