@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import sys
 
-from nft.elements import PROTOCOL_NAMES
+from nft.elements import PROTOCOL_NAMES, projection
 from nft.names import SETS
 from nft.table import Table
 from nft.wire import Element, unpack
 
 from .ip import BITS, Address, Prefix
 from .names import derived_mac
-from .ports import ANY, PortMapping
+from .ports import ANY, PortMapping, collide
 from .record import Attachment, Lease
 from .spec import is_name
 from .state import State
@@ -35,13 +35,42 @@ def adopt_all(state: State, table: Table) -> None:
 
 
 def adopt_one(state: State, table: Table, ident: str, message: str) -> Attachment | None:
-    """In place of a record that was damaged or deleted: what the table says of it, and the leases in its name."""
+    """In place of a record that was damaged or deleted: what the table says of it, but for what another one has by now.
+
+    A ruleset that was saved and loaded again may say such a thing; those elements are taken away.
+    """
     say(message)
     elements = [element for element in table.elements() if element.comment == ident]
     item = read_attachment(ident, elements)
-    if item is not None:
-        state.begin(item)
+    if item is None:
+        return None
+    item = _without_others(state, item)
+    kept = projection([item])
+    others = [element for element in elements if (element.set, element.key) not in kept]
+    if others:
+        table.delete(others)
+    state.begin(item)
     return item
+
+
+def _without_others(state: State, item: Attachment) -> Attachment:
+    leases = tuple(lease for lease in item.leases if state.lease_holder(lease.address.address) in ("", item.ident))
+
+    def is_others(mapping: PortMapping) -> bool:
+        holders = state.port_holders(mapping.claim)
+        return any(
+            holder != item.ident and mapping.host_ip and collide(host_ip, mapping.host_ip)
+            for host_ip, holder in holders
+        )
+
+    item = item.replace(leases=leases)
+    return item.replace(
+        mappings=tuple(
+            mapping
+            for mapping in item.mappings
+            if not is_others(mapping) and mapping.host_ip and item.address_of(mapping.host_ip.version)
+        )
+    )
 
 
 def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:

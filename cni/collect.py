@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from nft.elements import attachment_elements, bridge_elements
 
+from .adopt import adopt_one
 from .detach import delegate_type
 from .errors import INVALID_CONFIG, CniError, kernel_refused
 from .fields import Fields
@@ -16,6 +17,7 @@ from .ports import PortMapping
 from .record import Attachment
 from .removal import remove_group, remove_links
 from .request import Request
+from .strays import lost_identities
 
 KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # SPEC.md 1.1.0 renamed it; libcni sends both
 
@@ -26,6 +28,8 @@ def collect(request: Request) -> None:
     host = Host(request.data_dir)
     host.lock()
     try:
+        for ident in lost_identities(host, request.network):
+            adopt_one(host.state, host.table, ident, f"the record of {ident} is lost")
         stale = [item for item in host.records(request.network) if item.ident not in valid]
         detach_many(host, stale)
     except OSError as error:

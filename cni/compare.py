@@ -7,7 +7,7 @@ harm (other routes, other addresses) is not looked at.
 from __future__ import annotations
 
 from nft.elements import attachment_elements, bridge_elements, element_text
-from nft.names import COMMENT, TABLE
+from nft.names import TABLE, table_comment
 
 from . import sysctl
 from .host import Host
@@ -25,8 +25,9 @@ def table_problems(host: Host) -> list[str]:
     comment = host.table.comment()
     if comment is None:
         return [f"table inet {TABLE} is missing"]
-    if comment != COMMENT:
-        return [f'table inet {TABLE} says "{comment}" where "{COMMENT}" was expected']
+    expected = table_comment(host.state.boot)
+    if comment != expected:
+        return [f'table inet {TABLE} says "{comment}" where "{expected}" was expected']
     noted = host.state.noted_rules()
     if noted and noted != host.table.rules_digest():
         return [f"the rules of table inet {TABLE} are not those that nftcni loaded"]

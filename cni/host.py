@@ -6,12 +6,13 @@ to undo.
 
 from __future__ import annotations
 
-from nft.elements import attachment_elements, bridge_elements, elements_text, marker
+from nft.elements import attachment_elements, bridge_elements, elements_text, marker, projection
+from nft.names import table_comment
 from nft.ruleset import replacing_text
 from nft.table import Table, TableMissing
 
 from . import wire
-from .errors import IO_FAILURE, CniError, kernel_refused
+from .errors import ADDRESS_TAKEN, IO_FAILURE, PORT_TAKEN, CniError, kernel_refused
 from .ip import Address, Prefix
 from .links import bridge_mac, check_bridge, create_bridge, get_link, read_link, ready_bridge
 from .netlink import Netlink, is_missing
@@ -50,7 +51,11 @@ class Host:
             raise kernel_refused(f"opening the state folder {self.state.folder}", error) from None
 
     def _adopt(self, state: State) -> None:
-        if self.table.comment() is None:
+        comment = self.table.comment()
+        if comment is None:
+            return
+        if not comment.endswith(state.boot):
+            self.table.remove()
             return
         from .adopt import adopt_all
 
@@ -89,22 +94,36 @@ class Host:
         """The attachment's and its bridge's elements; where the table is missing, everybody's."""
         if not item.in_table:
             return
-        shared = bridge_elements(item.bridge, item.isolation)
+        if not self.table_is_current():
+            self.rebuild_table()
+            return
+        own, shared = attachment_elements(item), bridge_elements(item.bridge, item.isolation)
         try:
-            self.table.add(attachment_elements(item), shared, again)
+            self.table.add(own, shared, again)
         except TableMissing:
             self.rebuild_table()
+        except CniError as conflict:
+            if conflict.code not in (PORT_TAKEN, ADDRESS_TAKEN):
+                raise
+            from .strays import settle
+
+            if not settle(self, item):
+                raise
+            self.table.add(own, shared, again)
+
+    def table_is_current(self) -> bool:
+        """Whether the table is there, of this schema and this boot."""
+        return self.table.comment() == table_comment(self.state.boot)
 
     def rebuild_table(self) -> list[Attachment]:
         """The whole table from all records in one transaction. Returns them."""
         from nft.library import run_text
 
+        from .strays import adopt_living
+
+        adopt_living(self)
         items = self.records()
-        elements = [element for item in items for element in attachment_elements(item)]
-        isolated = {item.bridge for item in items if item.isolation}
-        for bridge in {item.bridge for item in items if item.in_table}:
-            elements += bridge_elements(bridge, bridge in isolated)
-        run_text(replacing_text(elements_text(elements)))
+        run_text(replacing_text(self.state.boot, elements_text([*projection(items).values()])))
         self.state.note_rules(self.table.rules_digest())
         return items
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
+from nft.elements import element_text
+
 from .compare import element_problems, host_problems, table_problems
 from .errors import CniError
 from .host import Host
 from .record import Attachment, to_document
 from .request import DATA_DIR
+from .strays import extra_elements
 
 USAGE = """usage: nftcni list [--json]      the attachments of this host
        nftcni repair [--check]   rebuild the table, the ports' flags and the sysctls from the records
@@ -80,12 +83,22 @@ def describe(item: Attachment) -> str:
 
 def problems_of(host: Host) -> list[str]:
     """Of the table and of every attachment, as far as `repair` can mend them."""
-    found = table_problems(host) if host.state.has_records() else []
-    if not found:
-        for item in host.records():
-            found += [f"{item.ident}: {problem}" for problem in element_problems(host, item)]
+    found = table_differences(host)
     for item in host.records():
         found += [f"{item.ident}: {problem}" for problem in host_problems(host, item)]
+    return found
+
+
+def table_differences(host: Host) -> list[str]:
+    """The table against all records, both ways."""
+    found = table_problems(host) if host.state.has_records() else []
+    if not found:
+        found += [
+            f"{element.set} has {element_text(element)}, which is nobody's: no record accounts for it"
+            for element in extra_elements(host)
+        ]
+        for item in host.records():
+            found += [f"{item.ident}: {problem}" for problem in element_problems(host, item)]
     return found
 
 

@@ -58,8 +58,10 @@ def _degraded(host: Host, versions: set[int]) -> list[str]:
     if not host.state.exists() or not host.state.has_records():
         return []
     found = []
-    if not host.table.is_current():
-        found.append("table inet nftcni is missing although containers are attached: run nftcni repair")
+    if not host.table_is_current():
+        found.append(
+            "table inet nftcni is missing, or of an earlier boot, although containers are attached: run nftcni repair"
+        )
     for version, key in ((4, "ipv4/ip_forward"), (6, "ipv6/conf/all/forwarding")):
         if version in versions and sysctl.read(key) == "0":
             found.append(f"forwarding is off: net/{key} is 0 although containers are attached: run nftcni repair")

@@ -11,6 +11,8 @@ told apart like this, and the administrator always wins:
 - More than OFTEN restores within WHILE seconds: somebody means it. Left alone. (A restart of nftables.service flushes
   twice, once at its stop and once at its start.)
 
+A ruleset that was saved to a file and is loaded again brings our table of before back: it is put right.
+
 "Left alone" lasts until the table is back, by the next ADD or by `nftcni repair`.
 """
 
@@ -67,10 +69,12 @@ class Watcher:
         elif kind == wire.NEWTABLE:
             self.made.add(wire.read_table_name(payload))
         elif kind == wire.NEWGEN:
-            if TABLE in self.deleted:
+            if TABLE in self.deleted | self.made:
                 words = _command_line(wire.read_generation_process(payload))
                 if _is_missing():
                     self._decide(words)
+                elif TABLE in self.made and _is_wrong():
+                    self._restore_unless_often("a table inet nftcni of before was loaded")
             self.deleted, self.made = set(), set()
 
     def look(self, why: str) -> None:
@@ -85,10 +89,14 @@ class Watcher:
             say("the table was deleted and others were left: on purpose, left alone")
         elif self.deleted == {TABLE} and TABLE in words:
             say("the table was deleted by name: on purpose, left alone")
-        elif len([when for when in self.restores if when > time.monotonic() - WHILE]) >= OFTEN:
-            say(f"the table was deleted {OFTEN} times within {WHILE:.0f} s: on purpose, left alone")
         else:
-            self._restore("the table was flushed")
+            self._restore_unless_often("the table was flushed")
+
+    def _restore_unless_often(self, why: str) -> None:
+        if len([when for when in self.restores if when > time.monotonic() - WHILE]) >= OFTEN:
+            say(f"{why} {OFTEN} times within {WHILE:.0f} s: on purpose, left alone")
+        else:
+            self._restore(why)
 
     def _restore(self, why: str) -> None:
         from .operator import mend, open_host
@@ -120,6 +128,17 @@ def _is_missing() -> bool:
     host = open_host()
     try:
         return host.state.has_records() and host.table.comment() is None
+    finally:
+        host.close()
+
+
+def _is_wrong() -> bool:
+    """Also after a rebuild of our own, which finds nothing."""
+    from .operator import open_host, table_differences
+
+    host = open_host()
+    try:
+        return bool(table_differences(host))
     finally:
         host.close()
 

@@ -58,6 +58,15 @@ def bridge_elements(bridge: str, isolation: bool) -> list[Element]:
     return [*elements, Element("isolated", name)] if isolation else elements
 
 
+def projection(items: list[Attachment]) -> dict[tuple[str, bytes], Element]:
+    """All that the table should hold, by set and key."""
+    elements = [element for item in items for element in attachment_elements(item)]
+    isolated = {item.bridge for item in items if item.isolation}
+    for bridge in {item.bridge for item in items if item.in_table}:
+        elements += bridge_elements(bridge, bridge in isolated)
+    return {(element.set, element.key): element for element in elements}
+
+
 def elements_text(elements: list[Element]) -> str:
     """The same as commands for libnftables, a line for each set."""
     by_set: dict[str, list[str]] = {}

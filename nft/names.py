@@ -4,7 +4,6 @@ from __future__ import annotations
 
 TABLE = "nftcni"
 SCHEMA = 1
-COMMENT = f"nftcni schema {SCHEMA}"
 
 # Field kinds of keys and data, each padded to four bytes where it is part of a concatenation.
 PROTO, PORT, ADDR4, ADDR6, IFNAME = "inet_proto", "inet_service", "ipv4_addr", "ipv6_addr", "ifname"
@@ -24,3 +23,9 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dnat6": ((PROTO, PORT), (ADDR6, PORT)),
     "dnat6_ip": ((ADDR6, PROTO, PORT), (ADDR6, PORT)),
 }
+
+
+def table_comment(boot: str) -> str:
+    """What the table says of itself. With the boot ID, because a ruleset that was saved to a file (`nft list ruleset
+    >/etc/nftables.conf`) brings the containers of an earlier boot back with it."""
+    return f"nftcni schema {SCHEMA} boot {boot}"

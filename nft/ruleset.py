@@ -14,7 +14,7 @@ What an attachment adds is `elements`; loading the text is `library`. The layout
 
 from __future__ import annotations
 
-from .names import COMMENT, SETS, TABLE
+from .names import SETS, TABLE, table_comment
 
 CHAINS = """
 	chain portmap {
@@ -63,11 +63,12 @@ def _declaration(name: str) -> str:
     return f"\t{kind} {name} {{ type {types}; }}\n"
 
 
-def table_text() -> str:
+def table_text(boot: str) -> str:
     """The empty table as `nft -f` takes it. Fails to load where the table exists with other contents."""
-    return f'table inet {TABLE} {{\n\tcomment "{COMMENT}"\n' + "".join(map(_declaration, SETS)) + CHAINS + "}\n"
+    comment = f'\tcomment "{table_comment(boot)}"\n'
+    return f"table inet {TABLE} {{\n{comment}" + "".join(map(_declaration, SETS)) + CHAINS + "}\n"
 
 
-def replacing_text(elements: str) -> str:
+def replacing_text(boot: str, elements: str) -> str:
     """The whole table with `elements` (text), in place of whatever is there, in one transaction."""
-    return f"add table inet {TABLE}\ndelete table inet {TABLE}\n{table_text()}{elements}"
+    return f"add table inet {TABLE}\ndelete table inet {TABLE}\n{table_text(boot)}{elements}"

@@ -13,7 +13,7 @@ from cni.netlink import NETLINK_NETFILTER, KernelError, Netlink
 
 from . import wire
 from .elements import element_text
-from .names import COMMENT, SETS, TABLE
+from .names import SETS, TABLE
 from .wire import Element
 
 
@@ -39,8 +39,11 @@ class Table:
                 return None
             raise kernel_refused(f"looking at table inet {TABLE}", error) from None
 
-    def is_current(self) -> bool:
-        return self.comment() == COMMENT
+    def remove(self) -> None:
+        """The whole table. It must be there."""
+        errors = self._transact([(wire.DELTABLE, 0, wire.get_table())])
+        if errors:
+            raise kernel_refused(f"deleting table inet {TABLE}", errors[0])
 
     def add(self, own: list[Element], shared: list[Element], again: bool = False) -> None:
         """All or nothing. `own` must be new keys, or with `again` may be there with the same data. Raises TableMissing,
@@ -63,6 +66,12 @@ class Table:
             return
         if errors:
             self._raise(errors, f"deleting elements of table inet {TABLE}")
+
+    def exchange(self, gone: list[Element], new: list[Element]) -> None:
+        """Deletes elements that are there and adds others, maybe with the same keys, in one transaction."""
+        errors = self._transact(wire.deleting(gone) + wire.adding(new, exclusive=False))
+        if errors:
+            self._raise(errors, f"putting elements of table inet {TABLE} right")
 
     def get(self, element: Element) -> Element | None:
         """The element with this key as the kernel has it, in 11 us at any size; None also without the table."""

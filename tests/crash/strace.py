@@ -125,7 +125,9 @@ def broken(host: Host, run: Run, point: Point, how: str) -> Answer:
     prefix = ("timeout", "--signal=KILL", "20")
     if point.child:
         return run.command(host, (*prefix, "/usr/bin/python3", "-IS", CHILDREN, expression, point.call))
-    return run.command(host, (*prefix, "strace", "-qq", "-o", "/dev/null", "-e", f"trace={point.call}", "-e", expression))
+    return run.command(
+        host, (*prefix, "strace", "-qq", "-o", "/dev/null", "-e", f"trace={point.call}", "-e", expression)
+    )
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ The network is conf/10-nftcni.conflist, which has both families.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +12,6 @@ import readme
 from kubelet import Kubelet, host_port, network_is_ready
 from machine import browse, start_containerd, wait_for
 from nerdctl import HERE, HERE6, NEIGHBOUR, NEIGHBOUR6
-
 
 pytestmark = pytest.mark.parametrize("containerd", ["distribution", "newest"], indirect=True, scope="module")
 

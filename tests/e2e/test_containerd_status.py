@@ -1,5 +1,5 @@
-"""STATUS through the CRI: the node is ready when the plugin says so. It belongs to cniVersion 1.1.0, which containerd 1.6
-does not know."""
+"""STATUS through the CRI: the node is ready when the plugin says so. cniVersion 1.1.0 has it, which containerd 1.6 does
+not know."""
 
 from __future__ import annotations
 

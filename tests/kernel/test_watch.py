@@ -71,6 +71,23 @@ def test_a_reload_of_the_firewall_is_mended(watched: Watch) -> None:
     assert not missing(watched.host)
 
 
+def test_a_saved_ruleset_with_a_table_of_before_is_mended(host: Host) -> None:
+    """`nft list ruleset >/etc/nftables.conf` and a restart of the firewall once other containers run."""
+    host.add(CONFIG, "old")
+    host.file("/run/saved.nft").write_text("flush ruleset\n" + host.run("nft", "list", "ruleset"))
+    host.delete(CONFIG, "old")
+    host.add(CONFIG, "new")
+    before = host.elements()
+    watch = Watch(host)
+    host.run("nft", "-f", "/run/saved.nft")
+    watch.wait_for("a table inet nftcni of before was loaded")
+    watch.wait_for("0 problems remain")
+    assert host.elements() == before
+    time.sleep(STILL)
+    assert watch.log.read_text().count("restored the table") == 1, "its own rebuild is no reason for another"
+    watch.stop()
+
+
 @pytest.mark.parametrize("others", [False, True])
 def test_a_deletion_on_purpose_is_left_alone(watched: Watch, others: bool) -> None:
     if not others and os.stat("/proc/self/ns/pid").st_ino != INITIAL_PID_NAMESPACE:

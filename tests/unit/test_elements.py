@@ -99,9 +99,9 @@ def test_what_nft_lists_is_what_was_meant(host: Host, way: str, isolation: bool)
     own = [element for item in items for element in attachment_elements(item)]
     common = bridge_elements("br-net0", isolation)
     if way == "text":
-        host.nft(table_text() + elements_text(own + common))
+        host.nft(table_text("boot") + elements_text(own + common))
     else:
-        host.nft(table_text())
+        host.nft(table_text("boot"))
         with host.entered():
             Table().add(own, common)
     assert listed(host) == set().union(*map(expected, items)) | shared("br-net0", isolation)
@@ -113,12 +113,12 @@ def test_what_nft_lists_is_what_was_meant(host: Host, way: str, isolation: bool)
 def test_the_kernel_gives_back_what_nft_was_told(host: Host) -> None:
     """Text through nft's parser into the kernel, out through our own reader: the very same values."""
     own = attachment_elements(attachment()) + bridge_elements("br-net0", True)
-    host.nft(table_text() + elements_text(own))
+    host.nft(table_text("boot") + elements_text(own))
     with host.entered():
         table = Table()
         assert sorted(table.elements(), key=repr) == sorted(own, key=repr)
         assert [table.get(element) for element in own] == own
-        assert table.comment() == "nftcni schema 1" == _comment(host)
+        assert table.comment() == "nftcni schema 1 boot boot" == _comment(host)
 
 
 def _comment(host: Host) -> str:
@@ -149,7 +149,7 @@ def test_whatever_is_attached_nft_reads_the_text_as_meant(host: Host, drawn: lis
         keys = {"network": network, "bridge": bridge, "mappings": made, "ip_masq": masq}
         items.append(attachment(number, container, **keys))
     elements = [element for item in items for element in attachment_elements(item)]
-    host.nft(replacing_text(elements_text(elements)))
+    host.nft(replacing_text("boot", elements_text(elements)))
     assert listed(host) == set().union(*map(expected, items))
 
 
@@ -161,7 +161,7 @@ def test_bridge_names_that_nft_may_take_for_something_else(host: Host, name: str
     except ValueError:
         return
     elements = attachment_elements(attachment(bridge=name)) + bridge_elements(name, True)
-    host.nft(table_text() + elements_text(elements))
+    host.nft(table_text("boot") + elements_text(elements))
     assert listed(host) == expected(attachment(bridge=name)) | shared(name, True)
 
 
@@ -169,7 +169,7 @@ def test_the_longest_names_fit_a_comment(host: Host) -> None:
     """nft takes 128 characters; whose element it is stays told apart."""
     items = [attachment(2, LONG, network="n" * 80, ifname="e" * 15), attachment(3, LONG[:-1] + "x", network="n" * 80)]
     elements = [element for item in items for element in attachment_elements(item)]
-    host.nft(table_text() + elements_text(elements))
+    host.nft(table_text("boot") + elements_text(elements))
     with host.entered():
         comments = {element.comment for element in Table().elements()}
     assert comments == {item.ident for item in items} and len(comments) == 2
@@ -177,7 +177,7 @@ def test_the_longest_names_fit_a_comment(host: Host) -> None:
 
 
 def test_sets_have_the_types_that_the_elements_are_packed_for(host: Host) -> None:
-    host.nft(table_text())
+    host.nft(table_text("boot"))
     found = {}
     for item in json.loads(host.run("nft", "-j", "list", "table", "inet", "nftcni"))["nftables"]:
         for kind in ("set", "map"):
