@@ -1,76 +1,63 @@
-"""Records for attachments that only the kernel's table still knows: state lost or damaged.
+"""Records for attachments whose own ones are lost or damaged: from the table, the host's links and the leases.
 
-The table's comments and elements say who has which address and port; the container's MAC, routes and the rest are not
-known any more, so such a record can be deleted, collected and protected from others, but CHECK will ask for an ADD.
+The table's comments and elements say who has which address and port, the port of the bridge says what was asked of it;
+the container's MAC, routes and the rest are not known any more. Such a record can be deleted, collected and protected
+from others, but CHECK will ask for an ADD.
 """
 
 from __future__ import annotations
 
 import sys
 
-from nft.elements import PROTOCOL_NAMES, projection
+from nft.elements import PROTOCOL_NAMES, bridge_elements, projection
 from nft.names import SETS
-from nft.table import Table
 from nft.wire import Element, unpack
 
-from .ip import BITS, Address, Prefix
+from .ip import BITS, Address, Prefix, from_packed, parse_address
+from .links import get_link, link_name
 from .names import derived_mac
 from .ports import ANY, PortMapping, collide
 from .record import Attachment, Lease
 from .spec import is_name
-from .state import State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .host import Host
 
 
-def adopt_all(state: State, table: Table) -> None:
-    """Fills an empty state folder from the table, if there is one."""
+def adopt_all(host: Host) -> None:
+    """A record for everybody in the table who has none: fills a fresh state folder."""
     by_owner: dict[str, list[Element]] = {}
-    for element in table.elements():
+    for element in host.table.elements():
         if element.comment:
             by_owner.setdefault(element.comment, []).append(element)
-    for ident, elements in by_owner.items():
-        item = read_attachment(ident, elements)
-        if item is not None:
-            say(f"the record of {ident} was lost; its addresses and ports are kept from the table")
-            state.begin(item)
+    known = set(host.state.identities())
+    for ident in by_owner.keys() - known:
+        _adopt(host, ident, by_owner[ident], f"the record of {ident} was lost")
 
 
-def adopt_one(state: State, table: Table, ident: str, message: str) -> Attachment | None:
-    """In place of a record that was damaged or deleted: what the table says of it, but for what another one has by now.
+def adopt_one(host: Host, ident: str, message: str) -> Attachment | None:
+    """In place of a record that was damaged or deleted. None for what is no attachment's identity."""
+    return _adopt(host, ident, [element for element in host.table.elements() if element.comment == ident], message)
 
-    A ruleset that was saved and loaded again may say such a thing; those elements are taken away.
-    """
-    say(message)
-    elements = [element for element in table.elements() if element.comment == ident]
-    item = read_attachment(ident, elements)
-    if item is None:
+
+def _adopt(host: Host, ident: str, elements: list[Element], message: str) -> Attachment | None:
+    found = read_attachment(ident, elements)
+    if found is None:
         return None
-    item = _without_others(state, item)
+    sys.stderr.write(f"nftcni: {message}; what the table, the links and the leases say of it is kept\n")
+    leases, ports = host.state.claimed_by(ident)
+    item = _without_others(host, _as_on_the_host(host, found, leases))
     kept = projection([item])
+    # Of a ruleset that was saved and loaded again: what another one has by now, and what is not in the table any more.
     others = [element for element in elements if (element.set, element.key) not in kept]
     if others:
-        table.delete(others)
-    state.begin(item)
+        host.table.delete(others)
+    for claim, line in ports:
+        if (claim, line) not in [(mapping.claim, f"{mapping.host_ip}={ident}") for mapping in item.mappings]:
+            host.state.unclaim(claim, line.lstrip("?"))
+    host.state.begin(item)
     return item
-
-
-def _without_others(state: State, item: Attachment) -> Attachment:
-    leases = tuple(lease for lease in item.leases if state.lease_holder(lease.address.address) in ("", item.ident))
-
-    def is_others(mapping: PortMapping) -> bool:
-        holders = state.port_holders(mapping.claim)
-        return any(
-            holder != item.ident and mapping.host_ip and collide(host_ip, mapping.host_ip)
-            for host_ip, holder in holders
-        )
-
-    item = item.replace(leases=leases)
-    return item.replace(
-        mappings=tuple(
-            mapping
-            for mapping in item.mappings
-            if not is_others(mapping) and mapping.host_ip and item.address_of(mapping.host_ip.version)
-        )
-    )
 
 
 def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
@@ -105,9 +92,9 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
         container=parts[1],
         ifname=parts[2],
         sandbox="",
-        bridge=bridge or "nftcni0",
+        bridge=bridge,
         mac=derived_mac("container", ident),
-        leases=tuple(Lease(Prefix(address, BITS[address.version])) for address in addresses),
+        leases=_bare_leases(addresses),
         mappings=tuple(mappings),
         ip_masq=masq,
         is_gateway=False,
@@ -116,8 +103,57 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
 
 def _address(packed: object) -> Address:
     assert isinstance(packed, bytes), "addresses are unpacked as bytes"
-    return Address(4 if len(packed) == 4 else 6, int.from_bytes(packed, "big"))
+    return from_packed(packed)
 
 
-def say(message: str) -> None:
-    sys.stderr.write(f"nftcni: {message}\n")
+def _as_on_the_host(host: Host, item: Attachment, leases: list[str]) -> Attachment:
+    """With what its link, its bridge and its leases tell."""
+    port = get_link(host.rtnl, item.link)
+    bridge = item.bridge or host.state.bridge_of(item.link) or (link_name(host.rtnl, port.master) if port else "")
+    shared = {
+        element.set
+        for element in bridge_elements(item.replace(bridge=bridge, isolation=True))
+        if host.table.get(element) is not None
+    }
+    addresses = dict.fromkeys((*item.addresses, *filter(None, map(_leased_address, leases))))
+    return item.replace(
+        bridge=bridge,
+        leases=_bare_leases(addresses),
+        isolation="isolated" in shared,
+        uplink=bool(bridge) and item.bridge == bridge and "bridges" not in shared,
+        hairpin=port.hairpin if port else False,
+        port_isolation=port.isolated if port else False,
+        own_link=port is not None,
+        own_leases=port is not None or bool(leases),
+    )
+
+
+def _leased_address(name: str) -> Address | None:
+    try:
+        return parse_address(name.partition("@")[0])
+    except ValueError:
+        return None
+
+
+def _bare_leases(addresses: dict[Address, None]) -> tuple[Lease, ...]:
+    """The subnets' lengths are not known."""
+    return tuple(Lease(Prefix(address, BITS[address.version])) for address in addresses)
+
+
+def _without_others(host: Host, item: Attachment) -> Attachment:
+    def is_free(lease: Lease) -> bool:
+        name = item.replace(leases=(lease,)).leased
+        return not name or host.state.lease_holder(name[0]) in ("", item.ident)
+
+    def is_others(mapping: PortMapping) -> bool:
+        holders = host.state.port_holders(mapping.claim)
+        return any(who != item.ident and mapping.host_ip and collide(ip, mapping.host_ip) for ip, who in holders)
+
+    item = item.replace(leases=tuple(filter(is_free, item.leases)))
+    return item.replace(
+        mappings=tuple(
+            mapping
+            for mapping in item.mappings
+            if not is_others(mapping) and mapping.host_ip and item.address_of(mapping.host_ip.version)
+        )
+    )

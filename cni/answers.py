@@ -17,7 +17,7 @@ from nft.table import Table
 from nft.wire import Element, unpack
 
 from .errors import CniError
-from .ip import BITS, Address
+from .ip import BITS, from_packed
 
 PORT_CHAIN = "CNI-HOSTPORT-DNAT"
 BUILT_IN = {
@@ -40,6 +40,9 @@ class Refusal(Exception):
 
 def main() -> None:
     name = os.path.basename(sys.argv[0])
+    real = real_program(name)
+    if real:
+        os.execv(real, [name, *sys.argv[1:]])
     version = 6 if name.startswith("ip6") else 4
     try:
         lines = answer(version, sys.argv[1:])
@@ -50,6 +53,17 @@ def main() -> None:
         sys.stderr.write(f"{name}: {error}\n")
         sys.exit(OTHER)
     sys.stdout.write("".join(line + "\n" for line in lines))
+
+
+def real_program(name: str) -> str:
+    """The iptables of a package that was installed later: ours comes first in PATH but must not hide it. Ours, of this
+    installation or an earlier one, are all called iptables-answers in the end."""
+    for folder in os.environ.get("PATH", os.defpath).split(":"):
+        path = os.path.join(folder, name)
+        ours = os.path.basename(os.path.realpath(path)) == os.path.basename(os.path.realpath(sys.argv[0]))
+        if folder and not ours and os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return ""
 
 
 def answer(version: int, words: list[str]) -> list[str]:
@@ -107,13 +121,13 @@ def _rule(version: int, element: Element) -> str:
     target, target_port = unpack(data, element.data)
     assert isinstance(protocol, int) and isinstance(port, int) and isinstance(target_port, int)
     name = PROTOCOL_NAMES.get(protocol, str(protocol))
-    destination = f"-d {_text(version, host_ip[0])}/{BITS[version]} " if host_ip else ""
-    to = f"[{_text(6, target)}]" if version == 6 else _text(4, target)
+    destination = f"-d {_text(host_ip[0])}/{BITS[version]} " if host_ip else ""
+    to = f"[{_text(target)}]" if version == 6 else _text(target)
     return (
         f"-A {PORT_CHAIN} {destination}-p {name} -m {name} --dport {port} -j DNAT --to-destination {to}:{target_port}"
     )
 
 
-def _text(version: int, packed: object) -> str:
+def _text(packed: object) -> str:
     assert isinstance(packed, bytes), "addresses are unpacked as bytes"
-    return str(Address(version, int.from_bytes(packed, "big")))
+    return str(from_packed(packed))

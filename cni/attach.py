@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+from .bridge import ensure_bridge, with_uplink
 from .config import Network, parse_network
 from .detach import detach
 from .errors import PORT_TAKEN, CniError, kernel_refused
@@ -24,13 +27,13 @@ def add(request: Request) -> Result:
     """Raises CniError. Whatever it raises, nothing of the attachment is left, or a record that DEL works from."""
     network = parse_network(request)
     netns = open_netns(request.netns)
-    host = Host(request.data_dir)
-    host.lock()
-    try:
-        return _add(host, request, network, netns)
-    except OSError as error:
-        tidy(host)
-        raise kernel_refused(f"ADD of {identity(request.network, request.container, request.ifname)}", error) from None
+    with Host(request.data_dir) as host:
+        try:
+            return _add(host, request, network, netns)
+        except OSError as error:
+            tidy(host)
+            what = f"ADD of {identity(request.network, request.container, request.ifname)}"
+            raise kernel_refused(what, error) from None
 
 
 def _add(host: Host, request: Request, network: Network, netns: int) -> Result:
@@ -41,7 +44,7 @@ def _add(host: Host, request: Request, network: Network, netns: int) -> Result:
 
         return add_delegated(host, request, network, netns, before)
     leases = choose(network.ipam, HeldLeases(host.state, request.network, ident), before.leases if before else ())
-    item = without_shared_ports(host.state, plan_attachment(request, network, leases))
+    item = without_shared_ports(host.state, with_uplink(host, plan_attachment(request, network, leases)))
     if before is not None:
         if before.replace(done=False) == item:
             refuse_held_ports(host.state, item)
@@ -64,7 +67,10 @@ def attach(host: Host, item: Attachment, netns: int, again: bool = False) -> Res
         host.state.update(item.replace(done=True))
     except Exception:
         tidy(host)
-        detach(host, item)
+        try:
+            detach(host, item)
+        except (CniError, OSError) as error:  # the first error is the one to tell; DEL goes on from here
+            sys.stderr.write(f"nftcni: taking back {item.ident}: {error}\n")
         raise
     return result
 
@@ -72,14 +78,16 @@ def attach(host: Host, item: Attachment, netns: int, again: bool = False) -> Res
 def tidy(host: Host) -> None:
     """After an error; a second one is for the next call's lock to deal with."""
     try:
-        host.state.tidy()
-    except OSError:
+        host.tidy()
+    except (CniError, OSError):
         return
 
 
 def apply(host: Host, item: Attachment, netns: int, again: bool) -> Result:
+    if again and not (host.table_is_current() and host.rules_are_ours()):
+        host.rebuild_table()
     host.add_elements(item, again)
-    bridge = host.ensure_bridge(item)
+    bridge = ensure_bridge(host, item)
     port = get_link(host.rtnl, item.link)
     if port is not None and not (again and port.master == bridge.index and is_pair(port, item, netns)):
         remove_links(host.rtnl, [item.link])  # of an ADD that was killed, or of a namespace that is no more
@@ -87,7 +95,7 @@ def apply(host: Host, item: Attachment, netns: int, again: bool) -> Result:
     if port is None:
         create_veth(host.rtnl, item, bridge, netns)
     else:
-        finish_port(host.rtnl, item)
+        finish_port(host.rtnl, item, bridge)
     try:
         inside = configure_container(item, netns)
     except CniError:
@@ -96,10 +104,7 @@ def apply(host: Host, item: Attachment, netns: int, again: bool) -> Result:
         remove_links(host.rtnl, [item.link])  # more is missing than can be put back one by one
         create_veth(host.rtnl, item, bridge, netns)
         inside = configure_container(item, netns)
-    if any(mapping.protocol == "udp" for mapping in item.mappings):
-        from nft.conntrack import forget_new_ports
-
-        forget_new_ports(item.mappings, item.addresses, host.is_local)
+    host.forget_flows_to(item.mappings, item.addresses)
     if item.leases and item.link_up:
         announce(host.rtnl, item, inside)
     return result_of(item, bridge, derived_mac("host", item.ident))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from nft.elements import attachment_elements
 
 from .attach import refuse_held_ports, tidy, without_shared_ports
+from .bridge import ensure_bridge, set_host_sysctls
 from .check import refuse_problems
 from .compare import element_problems, table_problems
 from .config import NOT_DONE, isolation_asked, refuse_unsupported
@@ -17,7 +18,7 @@ from .detach import detach
 from .errors import CHECK_FAILED, UNSUPPORTED_FIELD, CniError, kernel_refused
 from .fields import Fields
 from .host import Host
-from .links import finish_port, set_host_sysctls
+from .links import finish_port
 from .names import derived_mac, identity
 from .ports import PortMapping, for_families, parse_port_mappings
 from .previous import Previous, parse_previous
@@ -38,25 +39,25 @@ def add(request: Request) -> dict[str, Json]:
     isolation, port_isolation = isolation_asked(fields) if request.role == "firewall" else (False, False)
     if not mappings and not isolation:
         return previous.document
-    host = Host(request.data_dir)
-    host.lock()
-    try:
-        before = host.record(identity(request.network, request.container, request.ifname))
-        base = before or _foreign(request, previous)
-        if port_isolation and not base.own_link:
-            raise CniError(UNSUPPORTED_FIELD, 'ingressPolicy: "isolated" is not supported on this interface', NOT_DONE)
-        if request.role == "portmap":
-            item = _with_ports(base, previous, mappings)
-        else:
-            item = base.replace(isolation=True, port_isolation=port_isolation)
-        _amend(host, before, item)
-    except OSError as error:
-        tidy(host)
-        raise kernel_refused(f"{request.role}: ADD for {request.container}", error) from None
+    with Host(request.data_dir) as host:
+        try:
+            before = host.record(identity(request.network, request.container, request.ifname))
+            base = before or _foreign(host, request, previous)
+            if isolation and not base.own_link and (port_isolation or not base.bridge):
+                what = f'ingressPolicy: "{fields.text("ingressPolicy")}" is not supported on this interface'
+                raise CniError(UNSUPPORTED_FIELD, what, NOT_DONE)
+            if request.role == "portmap":
+                item = _with_ports(base, previous, mappings)
+            else:
+                item = base.replace(isolation=True, port_isolation=port_isolation)
+            _amend(host, before, item)
+        except OSError as error:
+            tidy(host)
+            raise kernel_refused(f"{request.role}: ADD for {request.container}", error) from None
     return previous.document
 
 
-def _foreign(request: Request, previous: Previous) -> Attachment:
+def _foreign(host: Host, request: Request, previous: Previous) -> Attachment:
     """A record for an interface that another plugin made and whose addresses it knows."""
     ident = identity(request.network, request.container, request.ifname)
     return Attachment(
@@ -72,6 +73,7 @@ def _foreign(request: Request, previous: Previous) -> Attachment:
         hairpin=False,
         own_link=False,
         own_leases=False,
+        uplink=bool(previous.gateways) and not any(map(host.is_local, previous.gateways)),
     )
 
 
@@ -92,13 +94,10 @@ def _amend(host: Host, before: Attachment | None, item: Attachment) -> None:
     host.state.begin(item.replace(done=False))
     try:
         host.add_elements(item, again=True)
-        set_host_sysctls(item)
+        set_host_sysctls(host, item)
         if item.own_link and item.port_isolation:
-            finish_port(host.rtnl, item)
-        if any(mapping.protocol == "udp" for mapping in item.mappings):
-            from nft.conntrack import forget_new_ports
-
-            forget_new_ports(item.mappings, item.addresses, host.is_local)
+            finish_port(host.rtnl, item, ensure_bridge(host, item))
+        host.forget_flows_to(item.mappings, item.addresses)
         host.state.update(item.replace(done=True))
     except Exception:
         tidy(host)
@@ -121,33 +120,28 @@ def _give_up(host: Host, before: Attachment, item: Attachment) -> None:
     gone = [element for element in attachment_elements(before) if element not in kept]
     if gone:
         host.table.delete(gone)
-    heirs = host.state.shrink(before, item)
-    if heirs:
-        from .heirs import hand_over
-
-        hand_over(host, heirs)
+    host.shrink(before, item)
 
 
 def delete(request: Request) -> None:
     """Takes back what this role has added, from the record alone. Nothing there is success."""
     ident = identity(request.network, request.container, request.ifname)
-    host = Host(request.data_dir)
-    host.lock()
-    try:
-        before = host.record(ident)
-        if before is None:
-            return
-        item = before.replace(mappings=(), standby=()) if request.role == "portmap" else before.replace(isolation=False)
-        if not item.own_link and not item.mappings and not item.isolation and not item.own_leases:
-            detach(host, before)
-        elif request.role == "portmap" or not item.own_link:
-            _give_up(host, before, item)
-            if any(mapping.protocol == "udp" for mapping in before.mappings):
-                from nft.conntrack import forget_container
+    with Host(request.data_dir) as host:
+        try:
+            before = host.record(ident)
+            if before is not None:
+                _take_back(host, before, request.role)
+        except OSError as error:
+            raise kernel_refused(f"{request.role}: DEL of {ident}", error) from None
 
-                forget_container(before.mappings, before.addresses)
-    except OSError as error:
-        raise kernel_refused(f"{request.role}: DEL of {ident}", error) from None
+
+def _take_back(host: Host, before: Attachment, role: str) -> None:
+    item = before.replace(mappings=(), standby=()) if role == "portmap" else before.replace(isolation=False)
+    if not item.own_link and not item.mappings and not item.isolation and not item.own_leases:
+        detach(host, before)
+    elif role == "portmap" or not item.own_link:
+        _give_up(host, before, item)
+        host.forget_flows_of(before.mappings, before.addresses)
 
 
 def check(request: Request) -> None:
@@ -159,19 +153,18 @@ def check(request: Request) -> None:
     if not mappings and not isolation:
         return
     ident = identity(request.network, request.container, request.ifname)
-    host = Host(request.data_dir)
-    host.lock()
-    try:
-        item = host.state.load(ident) if host.state.exists() else None
-        if item is None or not item.done:
-            raise CniError(CHECK_FAILED, f"{ident} is not attached", "ADD it")
-        versions = tuple(sorted({prefix.version for prefix in previous.addresses}))
-        known = item.mappings + item.standby  # a waiting port is published by the container's other interface
-        lacking = [mapping for mapping in for_families(mappings, versions) if mapping not in known]
-        problems = [f"the port {mapping} is not published" for mapping in lacking]
-        if isolation and not item.isolation:
-            problems.append("the network is not isolated")
-        problems += table_problems(host) or element_problems(host, item)
-    except OSError as error:
-        raise kernel_refused(f"{request.role}: CHECK of {ident}", error) from None
+    with Host(request.data_dir) as host:
+        try:
+            item = host.record(ident)
+            if item is None or not item.done:
+                raise CniError(CHECK_FAILED, f"{ident} is not attached", "ADD it")
+            versions = tuple(sorted({prefix.version for prefix in previous.addresses}))
+            known = item.mappings + item.standby  # a waiting port is published by the container's other interface
+            lacking = [mapping for mapping in for_families(mappings, versions) if mapping not in known]
+            problems = [f"the port {mapping} is not published" for mapping in lacking]
+            if isolation and not item.isolation:
+                problems.append("the network is not isolated")
+            problems += table_problems(host) or element_problems(host, item)
+        except OSError as error:
+            raise kernel_refused(f"{request.role}: CHECK of {ident}", error) from None
     refuse_problems(ident, problems)

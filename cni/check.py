@@ -20,16 +20,15 @@ def check(request: Request) -> None:
     previous = parse_previous(request)
     ident = identity(request.network, request.container, request.ifname)
     netns = open_netns(request.netns)
-    host = Host(request.data_dir)
-    host.lock()
-    try:
-        item = host.state.load(ident) if host.state.exists() else None
-        if item is None or not item.done:
-            raise CniError(CHECK_FAILED, f"{ident} is not attached", "ADD it")
-        problems = _against_previous(item, previous, request) + all_problems(host, item, as_of(item, previous), netns)
-    except OSError as error:
-        raise kernel_refused(f"CHECK of {ident}", error) from None
-    host.state.unlock()
+    with Host(request.data_dir) as host:
+        try:
+            item = host.record(ident)
+            if item is None or not item.done:
+                raise CniError(CHECK_FAILED, f"{ident} is not attached", "ADD it")
+            problems = _against_previous(item, previous, request)
+            problems += all_problems(host, item, as_of(item, previous), netns)
+        except OSError as error:
+            raise kernel_refused(f"CHECK of {ident}", error) from None
     if network.ipam.delegate:
         from .delegate import run_delegate
 

@@ -30,23 +30,65 @@ class Claims:
     def touch(self, *parts: str) -> None:
         os.close(os.open(self.path(*parts), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
+    def read(self, *parts: str) -> str:
+        """What a link points to or a small file holds, "" if there is none; a folder in its place is set aside."""
+        path = self.path(*parts)
+        try:
+            return files.read(path)
+        except IsADirectoryError:
+            self.set_aside(path)
+            return ""
+
+    def set_aside(self, path: str) -> str:
+        """Where to."""
+        os.makedirs(self.path("damaged"), 0o700, exist_ok=True)
+        target = self.path("damaged", os.path.relpath(path, self.folder).replace("/", "%"))
+        os.rename(path, target)
+        return target
+
     def note_rules(self, digest: str) -> None:
-        self._point(digest or "none", self.path("rules"))
+        """ "" to take the note back, before rules are loaded."""
+        if digest:
+            self._point(digest, self.path("rules"))
+        else:
+            files.unlink(self.path("rules"))
 
     def noted_rules(self) -> str:
-        return files.read(self.path("rules"))
+        return self.read("rules")
 
-    def lease_holder(self, address: Address) -> str:
-        """The identity that has the address, or ""."""
-        return files.read(self.path("leases", str(address)))
+    def lease_holder(self, name: str) -> str:
+        """The identity that has the lease (`record.lease_name`), or ""."""
+        return self.read("leases", name)
 
     def leased(self) -> set[str]:
-        """All leased addresses, as text. Costs time by their number: for exhaustion, STATUS and listings only."""
+        """The names of all leases. Costs time by their number: for exhaustion, STATUS and listings only."""
         return set(self.names("leases"))
+
+    def claimed_by(self, ident: str) -> tuple[list[str], list[tuple[str, str]]]:
+        """Lease names, and (port, line) of all that is held or waited for in the name. A listing: for damage only."""
+        leases = [name for name in self.names("leases") if self.lease_holder(name) == ident]
+        ports = [
+            (claim, line)
+            for claim in self.names("ports")
+            for line in self.read("ports", claim).split()
+            if line.partition("=")[2] == ident
+        ]
+        return leases, ports
+
+    def claimants(self) -> set[str]:
+        """Every identity that has a lease or a port. A listing: for GC only."""
+        lines = [line for claim in self.names("ports") for line in self.read("ports", claim).split()]
+        found = {self.lease_holder(name) for name in self.names("leases")}
+        found |= {line.partition("=")[2] for line in lines}
+        return {ident for ident in found if ident.count("/") == 2}
+
+    def bridge_of(self, link: str) -> str:
+        """The bridge that a host link was noted for, or "". A listing: for damage only."""
+        return next((name for name in self.names("bridges") if link in self.names("bridges", name)), "")
 
     def last(self, network: str, index: int) -> Address | None:
         try:
-            return parse_address(files.read(self.path("last", f"{network}.{index}")))
+            return parse_address(self.read("last", f"{network}.{index}"))
         except ValueError:
             return None
 
@@ -56,7 +98,7 @@ class Claims:
     def port_holders(self, claim: str) -> list[tuple[Address, str]]:
         """(host address, identity) of everybody who holds the port on some address."""
         found = []
-        for line in files.read(self.path("ports", claim)).split():
+        for line in self.read("ports", claim).split():
             host_ip, _, ident = line.partition("=")
             try:
                 address = parse_address(host_ip)
@@ -72,14 +114,20 @@ class Claims:
         try:
             os.symlink(line, path)
         except FileExistsError:
-            lines = files.read(path).split()
+            lines = self.read("ports", claim).split()
             if line not in lines:
                 self._write_lines(path, [*lines, line])
+
+    def promote(self, claim: str, line: str) -> None:
+        """Whoever waited for it has it now."""
+        lines = self.read("ports", claim).split()
+        if f"?{line}" in lines:
+            self._write_lines(self.path("ports", claim), [line if other == f"?{line}" else other for other in lines])
 
     def unclaim(self, claim: str, line: str) -> str:
         """Takes back a line and the wait for it. Returns the identity that has waited longest for it, or ""."""
         path = self.path("ports", claim)
-        lines = files.read(path).split()
+        lines = self.read("ports", claim).split()
         left = [other for other in lines if other.lstrip("?") != line]
         if left != lines:
             if left:

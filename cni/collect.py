@@ -5,19 +5,18 @@ Never another network's: the records and the elements' comments begin with the n
 
 from __future__ import annotations
 
-from nft.elements import attachment_elements, bridge_elements
+from nft.elements import attachment_elements
 
-from .adopt import adopt_one
+from .bridge import leave_bridge
 from .detach import delegate_type
 from .errors import INVALID_CONFIG, CniError, kernel_refused
 from .fields import Fields
 from .host import Host
 from .names import identity
-from .ports import PortMapping
 from .record import Attachment
 from .removal import remove_group, remove_links
 from .request import Request
-from .strays import lost_identities
+from .strays import adopt_network
 
 KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # SPEC.md 1.1.0 renamed it; libcni sends both
 
@@ -25,16 +24,13 @@ KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # SPEC.md 1.1.0 ren
 def collect(request: Request) -> None:
     """Raises CniError 7 without a list of valid attachments: absent is not empty (cnitool sends none)."""
     valid = _valid_identities(request)
-    host = Host(request.data_dir)
-    host.lock()
-    try:
-        for ident in lost_identities(host, request.network):
-            adopt_one(host.state, host.table, ident, f"the record of {ident} is lost")
-        stale = [item for item in host.records(request.network) if item.ident not in valid]
-        detach_many(host, stale)
-    except OSError as error:
-        raise kernel_refused(f"GC of {request.network}", error) from None
-    host.state.unlock()
+    with Host(request.data_dir) as host:
+        try:
+            adopt_network(host, request.network)
+            stale = [item for item in host.records(request.network) if item.ident not in valid]
+            detach_many(host, request.network, stale)
+        except OSError as error:
+            raise kernel_refused(f"GC of {request.network}", error) from None
     kind = delegate_type(request)
     if kind:
         from .delegate import run_delegate
@@ -60,29 +56,24 @@ def _valid_identities(request: Request) -> set[str]:
     return found
 
 
-def detach_many(host: Host, items: list[Attachment]) -> None:
+def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
     """What `detach` does, with one transaction, one group of links and one pass over the connections for all."""
-    own = [item for item in items if item.in_table and host.table.get(attachment_elements(item)[0]) is not None]
-    if own:
-        host.table.delete([element for item in own for element in attachment_elements(item)])
+    marked = [item for item in items if item.in_table and host.table.get(attachment_elements(item)[0]) is not None]
+    if marked:
+        host.table.delete([element for item in marked for element in attachment_elements(item)])
+    for item in items:
+        if item not in marked:
+            host.delete_elements(item, last=False)
     remove_group(host.rtnl, [item.link for item in items if item.own_link])
     mappings = tuple(mapping for item in items for mapping in item.mappings)
-    if any(mapping.protocol == "udp" for mapping in mappings):
-        from nft.conntrack import forget_container
-
-        forget_container(mappings, tuple(address for item in items for address in item.addresses))
-    heirs: dict[str, list[PortMapping]] = {}
+    host.forget_flows_of(mappings, tuple(address for item in items for address in item.addresses))
     for item in items:
-        if host.state.is_last(item):
-            shared = bridge_elements(item.bridge, isolation=True)
-            doomed = [element for element in shared if host.table.get(element) is not None]
-            if doomed:
-                host.table.delete(doomed)
-            remove_links(host.rtnl, host.leave_bridge(item))
+        for mapping in item.standby:  # so that none of these inherits a port of another one of them
+            host.state.unclaim(mapping.claim, f"{mapping.host_ip}={item.ident}")
+    for item in items:
+        if host.is_last(item):
+            host.delete_elements(item, last=True)
+            remove_links(host.rtnl, leave_bridge(host, item))
             host.state.forget_bridge(item.bridge)
-        for ident, waiting in host.state.forget(item).items():
-            heirs.setdefault(ident, []).extend(waiting)
-    if heirs:
-        from .heirs import hand_over
-
-        hand_over(host, heirs)
+        host.forget(item)
+    host.state.drop_empty(network)

@@ -7,13 +7,15 @@ harm (other routes, other addresses) is not looked at.
 from __future__ import annotations
 
 from nft.elements import attachment_elements, bridge_elements, element_text
-from nft.names import TABLE, table_comment
+from nft.names import TABLE
 
 from . import sysctl
+from .bridge import host_sysctls
+from .heirs import waiting_in_vain
 from .host import Host
 from .inspect import read_addresses, read_routes
 from .ip import format_mac
-from .links import Link, container_sysctls, get_link, host_sysctls, route_text
+from .links import Link, container_sysctls, get_link
 from .netlink import Netlink
 from .netns import Inside
 from .record import Attachment
@@ -25,11 +27,9 @@ def table_problems(host: Host) -> list[str]:
     comment = host.table.comment()
     if comment is None:
         return [f"table inet {TABLE} is missing"]
-    expected = table_comment(host.state.boot)
-    if comment != expected:
-        return [f'table inet {TABLE} says "{comment}" where "{expected}" was expected']
-    noted = host.state.noted_rules()
-    if noted and noted != host.table.rules_digest():
+    if comment != host.comment:
+        return [f'table inet {TABLE} says "{comment}" where "{host.comment}" was expected']
+    if not host.rules_are_ours():
         return [f"the rules of table inet {TABLE} are not those that nftcni loaded"]
     return []
 
@@ -37,8 +37,7 @@ def table_problems(host: Host) -> list[str]:
 def element_problems(host: Host, item: Attachment) -> list[str]:
     """Missing or altered elements of one attachment and its bridge, content compared."""
     found = []
-    shared = bridge_elements(item.bridge, item.isolation) if item.in_table else []
-    for wanted in attachment_elements(item) + shared:
+    for wanted in attachment_elements(item) + bridge_elements(item):
         held = host.table.get(wanted)
         if held is None:
             found.append(f"{wanted.set} lacks {element_text(wanted)}")
@@ -54,10 +53,11 @@ def host_problems(host: Host, item: Attachment) -> list[str]:
 
 def _claim_problems(host: Host, item: Attachment) -> list[str]:
     found = [f"net/{key} is not {value}" for key, value in host_sysctls(item) if sysctl.read(key) not in ("", value)]
-    for address in item.leased:
-        holder = host.state.lease_holder(address)
+    for name in item.leased:
+        holder = host.state.lease_holder(name)
         if holder != item.ident:
-            found.append(f"the address {address} is leased to {holder or 'nobody'}")
+            found.append(f"the address {name} is leased to {holder or 'nobody'}")
+    found += [f"the port {mapping} waits, and nobody publishes it" for mapping in waiting_in_vain(host, item)]
     return found
 
 
@@ -104,7 +104,7 @@ def container_problems(item: Attachment, netns: int, host_index: int) -> list[st
         if lease.address not in addresses:
             found.append(f"{item.ifname} lacks the address {lease.address}")
     routes = read_routes(rtnl, link.index)
-    found += [f"the route {route_text(route)} is missing" for route in item.routes if not _has_route(routes, route)]
+    found += [f"the route {route} is missing" for route in item.routes if not _has_route(routes, route)]
     rtnl.close()
     return found
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 BUILT_IN_IPAM = ("", "host-local", "nftcni")
 ROUTE_NUMBERS = {"mtu": 0xFFFF, "advmss": 0xFFFF, "priority": 0xFFFFFFFF, "table": 0xFFFFFFFF, "scope": 255}
 NOT_DONE = "nftcni does not do this; remove the key, or use the reference plugin for this network"
-BACKENDS = ("", "nftables", "iptables")  # how the reference plugins would do it; here it is nftables in any case
+# How the reference plugins would do it; here it is nftables in any case. Nomad writes ip6tables for the second family.
+BACKENDS = ("", "nftables", "iptables", "ip6tables")
 REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
     "ipMasqBackend": BACKENDS,
     "backend": BACKENDS,
@@ -34,11 +35,10 @@ REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
     "macspoofchk": (False,),
     "snat": (True,),
     "masqAll": (False,),
-    "markMasqBit": (),
+    "markMasqBit": (13,),  # the reference's own default
     "externalSetMarkChain": ("",),
     "conditionsV4": ([],),
     "conditionsV6": ([],),
-    "iptablesAdminChainName": ("", "CNI-ADMIN"),
     "firewalldZone": ("",),
     "sysctl": ({},),
     "promisc": (False,),
@@ -48,7 +48,7 @@ REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
 KEYS_OF = {  # of the reference plugins whose names the executable may have
     "bridge": ("ipMasqBackend", "promiscMode", "vlan", "vlanTrunk", "preserveDefaultVlan", "macspoofchk"),
     "portmap": ("backend", "snat", "masqAll", "markMasqBit", "externalSetMarkChain", "conditionsV4", "conditionsV6"),
-    "firewall": ("backend", "iptablesAdminChainName", "firewalldZone"),
+    "firewall": ("backend", "firewalldZone"),
 }
 POLICIES = ("", "open", "same-bridge", "isolated")
 

@@ -92,26 +92,22 @@ def read_result(fields: Fields) -> Result:
 def add_delegated(host: Host, request: Request, network: Network, netns: int, before: Attachment | None) -> Result:
     """ADD with foreign addresses: the record first, for a kill must leave something to undo; the delegate, then we."""
     from .attach import attach, refuse_held_ports, without_shared_ports
+    from .bridge import with_uplink
     from .detach import detach
 
     if before is not None:
         detach(host, before)
     intent = plan_attachment(request, network, ())
     host.state.begin(intent)
-    host.state.unlock()
+    host.unlock()
     try:
         result = run_delegate(request, network.ipam.delegate, "ADD")
-    except CniError:
         host.lock()
-        undo(host, request, network, intent)
-        raise
-    host.lock()
-    try:
-        if host.state.load(intent.ident) != intent:
+        if host.record(intent.ident) != intent:
             raise CniError(TRY_AGAIN_LATER, f"{intent.ident} was deleted while {network.ipam.delegate} worked for it")
         if result is None or not result.ips:
             raise CniError(INTERNAL, f"ipam.type {network.ipam.delegate}: its answer to ADD has no address")
-        item = without_shared_ports(host.state, with_delegated(intent, network, result))
+        item = without_shared_ports(host.state, with_uplink(host, with_delegated(intent, network, result)))
         refuse_held_ports(host.state, item)
         host.state.begin(item)
         return attach(host, item, netns)
@@ -121,16 +117,18 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
 
 
 def undo(host: Host, request: Request, network: Network, intent: Attachment) -> None:
-    """The spec's rollback: the delegate's DEL, then the record; a second failure is only said on stderr."""
+    """The spec's rollback: the delegate's DEL, without the lock, then the record, unless it is another one by now. A
+    second failure is only said on stderr."""
     from .detach import detach
 
+    host.unlock()
     try:
         run_delegate(request, network.ipam.delegate, "DEL")
     except CniError as error:
         sys.stderr.write(f"nftcni: rollback of {intent.ident}: {error}\n")
     try:
-        item = host.state.load(intent.ident)
-        if item is not None:
-            detach(host, item)
+        host.lock()
+        if host.record(intent.ident) == intent:
+            detach(host, intent)
     except (CniError, OSError) as error:
         sys.stderr.write(f"nftcni: rollback of {intent.ident}: {error}\n")

@@ -7,9 +7,9 @@ valid configuration is needed.
 
 from __future__ import annotations
 
+from .bridge import leave_bridge
 from .errors import CniError, kernel_refused
 from .host import Host
-from .links import get_link
 from .names import host_link, identity
 from .record import Attachment
 from .removal import remove_links
@@ -19,19 +19,15 @@ from .request import Request
 def delete(request: Request) -> None:
     """Succeeds when there is nothing. Raises CniError when something remains; calling it again goes on from there."""
     ident = identity(request.network, request.container, request.ifname)
-    host = Host(request.data_dir)
-    host.lock()
-    try:
-        item = host.record(ident)
-        if item is not None:
-            detach(host, item)
-        else:
-            if get_link(host.rtnl, host_link(ident)) is not None:
+    with Host(request.data_dir) as host:
+        try:
+            item = host.record(ident)
+            if item is not None:
+                detach(host, item)
+            else:
                 remove_links(host.rtnl, [host_link(ident)])
-            host.state.drop_empty(request.network)
-    except OSError as error:
-        raise kernel_refused(f"DEL of {ident}", error) from None
-    host.state.unlock()
+        except OSError as error:
+            raise kernel_refused(f"DEL of {ident}", error) from None
     kind = (item.delegate if item else "") or delegate_type(request)
     if kind:
         from .delegate import run_delegate
@@ -40,23 +36,16 @@ def delete(request: Request) -> None:
 
 
 def detach(host: Host, item: Attachment) -> None:
-    last = host.state.is_last(item)
+    last = host.is_last(item)
     host.delete_elements(item, last)
     links = [item.link] if item.own_link else []
     if last:
-        links += host.leave_bridge(item)
+        links += leave_bridge(host, item)
     remove_links(host.rtnl, links)
-    if any(mapping.protocol == "udp" for mapping in item.mappings):
-        from nft.conntrack import forget_container
-
-        forget_container(item.mappings, item.addresses)
+    host.forget_flows_of(item.mappings, item.addresses)
     if last:
         host.state.forget_bridge(item.bridge)
-    heirs = host.state.forget(item)
-    if heirs:
-        from .heirs import hand_over
-
-        hand_over(host, heirs)
+    host.forget(item)
 
 
 def delegate_type(request: Request) -> str:

@@ -6,7 +6,6 @@ Slow and thorough where STATUS is quick: it uses pyroute2 for the host's links a
 from __future__ import annotations
 
 from . import sysctl
-from .compare import table_problems
 from .errors import CniError
 from .host import Host
 from .operator import problems_of
@@ -42,9 +41,7 @@ def _libraries() -> list[str]:
 
 def _table(host: Host) -> list[str]:
     problems = problems_of(host)
-    if problems:
-        return [*problems, "run nftcni repair"]
-    return [] if not host.state.has_records() else table_problems(host)
+    return [*problems, "run nftcni repair"] if problems else []
 
 
 def _forwarding(host: Host) -> list[str]:
@@ -60,7 +57,7 @@ def _forwarding(host: Host) -> list[str]:
 def _foreign_drops(host: Host) -> list[str]:
     bridges = sorted({item.bridge for item in host.records()}) or ["nftcni0"]
     found = []
-    for chain in host.table.foreign_forward_drops():
+    for chain in host.table.foreign_forward_drops(bridges):
         remedy = REMEDIES.get(chain, "its owner has to accept packets from and to BRIDGE there")
         found.append(f"chain {chain} drops what is forwarded: {remedy.replace('BRIDGE', ' and '.join(bridges))}")
     return found

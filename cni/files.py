@@ -37,6 +37,42 @@ def flock(file: int, path: str) -> None:
         _signal.signal(_signal.SIGALRM, before)
 
 
+def lock(folder: str, name: str) -> int:
+    """The locked file's descriptor; it and its folder are made if need be. Who has waited may find that the file was
+    deleted meanwhile, with the whole folder, and that its lock keeps nobody out."""
+    path = f"{folder}/{name}"
+    while True:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            os.makedirs(folder, 0o700, exist_ok=True)
+            continue
+        try:
+            flock(file, path)
+            if _is_same(file, path):
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def _is_same(file: int, path: str) -> bool:
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (os.fstat(file).st_dev, os.fstat(file).st_ino)
+
+
+def unlock(file: int) -> None:
+    """Not only closes it: a child that was forked meanwhile has the same lock (`removal`)."""
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_UN)
+    os.close(file)
+
+
 def point(target: str, path: str) -> None:
     """A symbolic link, replacing one that is left over; the caller has made sure that it is free."""
     try:

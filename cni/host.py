@@ -1,69 +1,87 @@
 """The host as the verbs see it: the three doors (links, table, state) opened together, and what needs more than one.
 
 A verb locks once and holds the lock while it changes state and kernel; a kill anywhere leaves a record that says what
-to undo.
+to undo. The bridge has a room of its own.
 """
 
 from __future__ import annotations
 
 from nft.elements import attachment_elements, bridge_elements, elements_text, marker, projection
-from nft.names import table_comment
+from nft.names import is_of_boot, records_folder, table_comment
 from nft.ruleset import replacing_text
 from nft.table import Table, TableMissing
 
 from . import wire
-from .errors import ADDRESS_TAKEN, IO_FAILURE, PORT_TAKEN, CniError, kernel_refused
-from .ip import Address, Prefix
-from .links import bridge_mac, check_bridge, create_bridge, get_link, read_link, ready_bridge
-from .netlink import Netlink, is_missing
+from .errors import ADDRESS_TAKEN, PORT_TAKEN, CniError, kernel_refused
+from .links import get_link, port_names
+from .names import bridge_mac, host_link
+from .netlink import Netlink
 from .record import Attachment, attachment_key
-from .state import Damaged, State, open_state
+from .state import Damaged, State, read_boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .links import Link
+    from .ip import Address
+    from .ports import PortMapping
 
 
 class Host:
-    """`rtnl`, `table` and `state` of the network namespace that the process runs in."""
+    """`rtnl`, `table` and `state` of the network namespace that the process runs in. `with host:` locks it."""
 
     def __init__(self, data_dir: str) -> None:
         try:
             self.rtnl = Netlink()
         except OSError as error:
             raise kernel_refused("opening a netlink socket", error) from None
-        self.state: State = open_state(data_dir, self.rtnl.netns_cookie())
         self.table = Table()
+        boot = read_boot_id()
+        # The host's one table has one state folder, whatever a second network's `dataDir` says.
+        folder = records_folder(self.table.comment() or "", boot) or data_dir
+        self.state = State(folder, boot, self.rtnl.netns_cookie())
 
     def close(self) -> None:
         """For processes that live on; a verb leaves this to its exit."""
-        self.state.unlock()
         self.rtnl.close()
         self.table.netlink.close()
+
+    def __enter__(self) -> Host:
+        self.lock()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.unlock()
 
     def lock(self) -> None:
         """Raises CniError 11 after a bounded wait, 5 for a state folder that cannot be used."""
         try:
-            self.state.lock(self._adopt)
+            self.state.lock(self._fill)
+            if self.state.is_untidy():
+                self.tidy()
+            if not self.state.noted_rules() and self.table_is_current():
+                self.state.note_rules(self.table.rules_digest())  # a kill right after they were loaded
         except OSError as error:
             raise kernel_refused(f"opening the state folder {self.state.folder}", error) from None
 
-    def _adopt(self, state: State) -> None:
+    def unlock(self) -> None:
+        self.state.unlock()
+
+    def _fill(self) -> None:
+        """A fresh state folder, from the table if that is of this boot."""
         comment = self.table.comment()
         if comment is None:
             return
-        if not comment.endswith(state.boot):
+        if not is_of_boot(comment, self.state.boot):
             self.table.remove()
             return
         from .adopt import adopt_all
 
-        adopt_all(state, self.table)
-        for bridge in {ident_bridge.bridge for ident_bridge in self._all()}:
+        adopt_all(self)
+        for bridge in {item.bridge for item in self._all() if item.bridge}:
             link = get_link(self.rtnl, bridge)
             if link is not None and link.mac == bridge_mac(bridge):
-                state.note_bridge(bridge, "created")
+                self.state.note_bridge(bridge, "created")
 
     # Records
 
@@ -77,16 +95,42 @@ class Host:
         if item is None and (damaged or self.table.get(marker(attachment_key(ident)))):
             from .adopt import adopt_one
 
-            item = adopt_one(self.state, self.table, ident, damaged or f"the record of {ident} is lost")
+            item = adopt_one(self, ident, damaged or f"the record of {ident} is lost")
         return item
 
     def _all(self, network: str = "") -> Iterator[Attachment]:
         from .adopt import adopt_one
 
-        return self.state.all_records(lambda ident, message: adopt_one(self.state, self.table, ident, message), network)
+        return self.state.all_records(lambda ident, message: adopt_one(self, ident, message), network)
 
     def records(self, network: str = "") -> list[Attachment]:
         return list(self._all(network))
+
+    def is_last(self, item: Attachment) -> bool:
+        """No other attachment, of any network, is on this one's bridge; the kernel is asked as well, for what would be
+        taken away serves them all."""
+        if not self.state.is_last(item):
+            return False
+        others = set(port_names(self.rtnl, item.bridge)) - {item.link}
+        return not others or others.isdisjoint(map(host_link, self.state.identities()))
+
+    def forget(self, item: Attachment) -> None:
+        """The record and what it holds; ports that another interface of the container waits for pass to that one."""
+        self._pass_on(self.state.forget(item))
+
+    def shrink(self, before: Attachment, item: Attachment) -> None:
+        """A record that holds less, and the same."""
+        self._pass_on(self.state.shrink(before, item))
+
+    def tidy(self) -> None:
+        self._pass_on(self.state.tidy())
+
+    def _pass_on(self, heirs: dict[str, list[PortMapping]]) -> None:
+        if heirs:
+            from .heirs import hand_over
+
+            hand_over(self, heirs)
+        self.state.finish()
 
     # The table
 
@@ -97,7 +141,7 @@ class Host:
         if not self.table_is_current():
             self.rebuild_table()
             return
-        own, shared = attachment_elements(item), bridge_elements(item.bridge, item.isolation)
+        own, shared = attachment_elements(item), bridge_elements(item)
         try:
             self.table.add(own, shared, again)
         except TableMissing:
@@ -112,8 +156,17 @@ class Host:
             self.table.add(own, shared, again)
 
     def table_is_current(self) -> bool:
-        """Whether the table is there, of this schema and this boot."""
-        return self.table.comment() == table_comment(self.state.boot)
+        """Whether the table is there, of this schema and this boot, and its records are ours."""
+        return self.table.comment() == self.comment
+
+    @property
+    def comment(self) -> str:
+        return table_comment(self.state.boot, self.state.data_dir)
+
+    def rules_are_ours(self) -> bool:
+        """As they were loaded, as far as that is known."""
+        held, noted = self.table.rules_digest(), self.state.noted_rules()
+        return bool(held) and noted in ("", held)
 
     def rebuild_table(self) -> list[Attachment]:
         """The whole table from all records in one transaction. Returns them."""
@@ -123,53 +176,39 @@ class Host:
 
         adopt_living(self)
         items = self.records()
-        run_text(replacing_text(self.state.boot, elements_text([*projection(items).values()])))
+        self.state.note_rules("")
+        run_text(replacing_text(self.comment, elements_text([*projection(items).values()])))
         self.state.note_rules(self.table.rules_digest())
         return items
 
     def delete_elements(self, item: Attachment, last: bool) -> None:
-        """Only while the attachment's marker is there: without it, whatever has these keys is not this attachment's."""
-        elements = attachment_elements(item)
-        own = elements if elements and self.table.get(elements[0]) is not None else []
-        shared = bridge_elements(item.bridge, isolation=True) if last else []
+        """What has these keys is this attachment's if its marker is there; without it, what bears its name."""
+        own = attachment_elements(item)
+        if own and self.table.get(own[0]) is None:
+            named = [self.table.get(element) for element in own]
+            own = [element for element in named if element is not None and element.comment == item.ident]
+        shared = bridge_elements(item.replace(isolation=True)) if last else []
         doomed = own + [element for element in shared if self.table.get(element) is not None]
         if doomed:
             self.table.delete(doomed)
 
-    # The bridge
+    # Connections
 
-    def ensure_bridge(self, item: Attachment) -> Link:
-        link = get_link(self.rtnl, item.bridge)
-        if link is None:
-            self.state.note_bridge(item.bridge, "created")
-            create_bridge(self.rtnl, item.bridge, item.mtu)
-            link = get_link(self.rtnl, item.bridge)
-        if link is None:
-            raise CniError(IO_FAILURE, f"the bridge {item.bridge} disappeared while it was set up", "try again")
-        check_bridge(link, item.bridge)
-        bridge = link
-        adopted = not self.state.has_fact(item.bridge, "created")
-        if adopted and self.state.is_last(item):
-            # Otherwise the kernel gives it the lowest address of its ports, ours included, and takes it away again.
-            self.rtnl.ask(wire.RTM_NEWLINK, wire.tune(bridge.index, {}, bridge.mac, 0, None))
+    def forget_flows_to(self, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> None:
+        """After ports were published: UDP flows to them that lead elsewhere."""
+        if any(mapping.protocol == "udp" for mapping in mappings):
+            from nft.conntrack import forget_new_ports
 
-        def note(prefix: Prefix) -> None:
-            fact = f"address-{prefix}"
-            if adopted and not self.state.has_fact(item.bridge, fact) and prefix not in self.addresses(bridge):
-                self.state.note_bridge(item.bridge, fact)
+            forget_new_ports(mappings, addresses, self.is_local)
 
-        added = ready_bridge(self.rtnl, bridge, item, note)
-        if added and item.force_address:
-            self._take_conflicting(bridge, added)
-        return bridge
+    def forget_flows_of(self, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> None:
+        """After a container has gone: UDP flows that still lead to it."""
+        if any(mapping.protocol == "udp" for mapping in mappings):
+            from nft.conntrack import forget_container
 
-    def _take_conflicting(self, bridge: Link, added: list[Prefix]) -> None:
-        """`forceAddress` of the reference plugin: any other IPv4 address gives way, an IPv6 one if the subnets meet."""
-        for prefix in self.addresses(bridge):
-            for new in added:
-                meets = prefix.address in new.network or new.address in prefix.network
-                if prefix != new and prefix.version == new.version and (new.version == 4 or meets):
-                    self._take_address(bridge, prefix)
+            forget_container(mappings, addresses)
+
+    # Routes
 
     def is_local(self, address: Address) -> bool:
         """Whether packets to the address end on this host, as `fib daddr type local` of the table asks."""
@@ -178,38 +217,3 @@ class Host:
         except OSError:
             return False  # no route at all
         return bool(wire.RTMSG.unpack_from(reply)[7] == wire.RTN_LOCAL)
-
-    def addresses(self, link: Link) -> list[Prefix]:
-        """The addresses of one link of the host. A listing: not for the common path."""
-        from .inspect import read_addresses
-
-        return read_addresses(self.rtnl, link.index)
-
-    def ports(self, bridge: str) -> list[str]:
-        """Names of all links in a bridge. A listing: only for a network's last attachment."""
-        link = get_link(self.rtnl, bridge)
-        if link is None:
-            return []
-        query = wire.IFINFO.pack(0, 0, 0, 0, 0) + wire.attr_u32(wire.IFLA_MASTER, link.index)
-        found = [read_link(payload) for payload in self.rtnl.dump(wire.RTM_GETLINK, query)]
-        return [port.name for port in found if port.master == link.index]
-
-    def leave_bridge(self, item: Attachment) -> list[str]:
-        """Undoes what we did to the bridge of the last attachment, and returns the links to remove with it."""
-        facts = self.state.bridge_facts(item.bridge) if item.bridge else []
-        if "created" in facts and not set(self.ports(item.bridge)) - {item.link}:
-            return [item.bridge]
-        link = get_link(self.rtnl, item.bridge)
-        for fact in facts:
-            if link is not None and fact.startswith("address-"):
-                from .ip import parse_prefix
-
-                self._take_address(link, parse_prefix(fact[len("address-") :]))
-        return []
-
-    def _take_address(self, link: Link, prefix: Prefix) -> None:
-        try:
-            self.rtnl.ask(wire.RTM_DELADDR, wire.address(link.index, prefix))
-        except OSError as error:
-            if not is_missing(error):
-                raise kernel_refused(f"removing {prefix} from the bridge {link.name}", error) from None

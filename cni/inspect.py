@@ -5,11 +5,11 @@ from __future__ import annotations
 from sys import byteorder
 
 from . import wire
-from .ip import Address, Prefix
+from .ip import FAMILY, Address, Prefix, from_packed
 from .netlink import Netlink
 from .spec import Route
 
-VERSION = {2: 4, 10: 6}
+VERSION = {number: version for version, number in FAMILY.items()}
 
 
 def read_addresses(rtnl: Netlink, index: int) -> list[Prefix]:
@@ -19,7 +19,7 @@ def read_addresses(rtnl: Netlink, index: int) -> list[Prefix]:
         parts = wire.attributes(payload, wire.IFADDR.size)
         packed = parts.get(wire.IFA_LOCAL) or parts.get(wire.IFA_ADDRESS)
         if owner == index and family in VERSION and packed:
-            found.append(Prefix(_address(family, packed), length))
+            found.append(Prefix(from_packed(packed), length))
     return found
 
 
@@ -35,14 +35,21 @@ def read_routes(rtnl: Netlink, index: int) -> list[Route]:
         hops = [(oif, parts.get(wire.RTA_GATEWAY)), *wire.next_hops(parts.get(wire.RTA_MULTIPATH, b""))]
         version = VERSION[family]
         packed = parts.get(wire.RTA_DST)
-        dst = Prefix(_address(family, packed) if packed else Address(version, 0), length)
+        dst = Prefix(from_packed(packed) if packed else Address(version, 0), length)
         number = int.from_bytes(parts.get(wire.RTA_TABLE, bytes([table])), byteorder)
         options = (("table", number),) if number != wire.RT_TABLE_MAIN else ()
         for way, gateway in hops:
             if way == index:
-                found.append(Route(dst, _address(family, gateway) if gateway else None, options))
+                found.append(Route(dst, from_packed(gateway) if gateway else None, options))
     return found
 
 
-def _address(family: int, packed: bytes) -> Address:
-    return Address(VERSION[family], int.from_bytes(packed, "big"))
+def links_of_routes(rtnl: Netlink, protocol: int) -> set[int]:
+    """Indexes of the links that IPv6 routes of this origin (RTPROT_*) lead out by."""
+    found = set()
+    for payload in rtnl.dump(wire.RTM_GETROUTE, wire.RTMSG.pack(FAMILY[6], 0, 0, 0, 0, 0, 0, 0, 0)):
+        parts = wire.attributes(payload, wire.RTMSG.size)
+        if wire.RTMSG.unpack_from(payload)[5] == protocol:
+            hops = wire.next_hops(parts.get(wire.RTA_MULTIPATH, b""))
+            found |= {int.from_bytes(parts.get(wire.RTA_OIF, b""), byteorder), *(index for index, _ in hops)}
+    return found - {0}

@@ -11,7 +11,7 @@ from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from .value import Value
 
 BITS = {4: 32, 6: 128}
-_FAMILY = {4: AF_INET, 6: AF_INET6}
+FAMILY = {4: int(AF_INET), 6: int(AF_INET6)}
 
 
 class Address(Value):
@@ -21,7 +21,7 @@ class Address(Value):
     number: int
 
     def __str__(self) -> str:
-        return inet_ntop(_FAMILY[self.version], self.packed)
+        return inet_ntop(FAMILY[self.version], self.packed)
 
     def __lt__(self, other: Address) -> bool:
         return (self.version, self.number) < (other.version, other.number)
@@ -41,6 +41,11 @@ class Address(Value):
     @property
     def is_multicast(self) -> bool:
         return self.number >> 28 == 0xE if self.version == 4 else self.number >> 120 == 0xFF
+
+
+def from_packed(raw: bytes) -> Address:
+    """Four or sixteen bytes in network order."""
+    return Address(4 if len(raw) == 4 else 6, int.from_bytes(raw, "big"))
 
 
 class Prefix(Value):
@@ -81,7 +86,7 @@ def parse_address(text: str) -> Address:
     """Raises ValueError. An IPv4-mapped IPv6 address is the IPv4 address, as Go's net.ParseIP has it."""
     version = 6 if ":" in text else 4
     try:
-        number = int.from_bytes(inet_pton(_FAMILY[version], text), "big")
+        number = int.from_bytes(inet_pton(FAMILY[version], text), "big")
     except (OSError, ValueError, UnicodeError):
         raise ValueError("not an IP address") from None
     if version == 6 and number >> 32 == 0xFFFF:

@@ -54,14 +54,15 @@ def choose(ipam: Ipam, leases: Leases, prefer: tuple[Lease, ...] = ()) -> tuple[
         have = "; ".join(str(item) for ranges in ipam.range_sets for item in ranges)
         raise CniError(
             INVALID_CONFIG,
-            f"the requested address {wanted[0]} is in none of the network's ranges, or a second one for the same set",
+            f"the requested address {wanted[0]} lies outside the network's ranges, or is a second one for the same set",
             f"ranges: {have or 'none'}",
         )
     return tuple(chosen)
 
 
 def _range_of(ranges: tuple[Range, ...], address: Address) -> Range | None:
-    return next((item for item in ranges if address in item.subnet), None)
+    """Two sets may share a subnet, not an address."""
+    return next((item for item in ranges if item.holds(address)), None)
 
 
 def _lease(ranges: tuple[Range, ...], address: Address) -> Lease:
@@ -71,19 +72,13 @@ def _lease(ranges: tuple[Range, ...], address: Address) -> Lease:
 
 
 def _requested(ranges: tuple[Range, ...], address: Address, leases: Leases) -> Lease:
-    item = next((item for item in ranges if item.holds(address)), None)
-    if item is None:
-        raise CniError(
-            INVALID_CONFIG,
-            f"the requested address {address} lies outside the addresses to lease",
-            "ranges: " + ", ".join(map(str, ranges)),
-        )
-    if address == item.gateway:
-        raise CniError(ADDRESS_TAKEN, f"the requested address {address} is the gateway of {item.subnet}")
+    for item in ranges:
+        if address == item.gateway:
+            raise CniError(ADDRESS_TAKEN, f"the requested address {address} is the gateway of {item.subnet}")
     holder = leases.holder(address)
     if holder:
         raise CniError(ADDRESS_TAKEN, f"the requested address {address} is taken by {holder}")
-    return Lease(Prefix(address, item.subnet.length), item.gateway)
+    return _lease(ranges, address)
 
 
 def next_free(ranges: tuple[Range, ...], leases: Leases, last: Address | None) -> Address:
@@ -107,6 +102,7 @@ def next_free(ranges: tuple[Range, ...], leases: Leases, last: Address | None) -
 
 def _after(ranges: tuple[Range, ...], last: Address | None) -> Iterator[Address]:
     """Every address of the set once, from the one behind `last` on, gateways left out."""
+    gateways = {item.gateway.number for item in ranges}
     start = next((index for index, item in enumerate(ranges) if last is not None and item.holds(last)), None)
     if start is None or last is None:
         spans = [(item, item.first, item.last) for item in ranges]
@@ -117,5 +113,5 @@ def _after(ranges: tuple[Range, ...], last: Address | None) -> Iterator[Address]
         spans += [(item, item.first, last.number)]
     for item, first, end in spans:
         for number in range(first, end + 1):
-            if number != item.gateway.number:
+            if number not in gateways:
                 yield Address(item.subnet.version, number)

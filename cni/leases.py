@@ -5,24 +5,28 @@ from __future__ import annotations
 from .config import Ipam
 from .ip import Address
 from .ipam import Leases
-from .record import Lease
+from .record import Lease, lease_name
 from .state import State
 
 
 class HeldLeases(Leases):
-    """What is leased in the folder, with one attachment's own counting as free ("" for none)."""
+    """What is leased in the folder, with one attachment's own counting as free ("" for none). `scope` is that of
+    `lease_name`."""
 
-    def __init__(self, state: State, network: str, ident: str = "") -> None:
+    def __init__(self, state: State, network: str, ident: str = "", scope: str = "") -> None:
         self._state = state
         self._network = network
         self._ident = ident
+        self._scope = scope
 
     def holder(self, address: Address) -> str:
-        holder = self._state.lease_holder(address)
+        holder = self._state.lease_holder(lease_name(address, self._scope))
         return "" if holder == self._ident else holder
 
     def all(self) -> set[str]:
-        return self._state.leased()
+        """As text."""
+        names = (name.partition("@") for name in self._state.leased())
+        return {address for address, _, scope in names if scope == self._scope}
 
     def last(self, index: int) -> Address | None:
         return self._state.last(self._network, index)

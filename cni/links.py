@@ -1,17 +1,16 @@
-"""An attachment's projection into links: the bridge, the veth pair, addresses, routes, and the sysctls they need.
+"""An attachment's projection into links: the veth pair, and in the container addresses, routes and sysctls.
 
-Each function makes or removes one thing and may be repeated. The order belongs to the verbs, the bytes to `wire`.
+Each function makes one thing and may be repeated. The bridge is `bridge`, taking links away is `removal`, the order
+belongs to the verbs, the bytes to `wire`.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import time
 
 from . import sysctl, wire
-from .errors import IFNAME_TAKEN, INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
-from .ip import Prefix, link_local
+from .errors import IFNAME_TAKEN, IO_FAILURE, CniError, kernel_refused
 from .names import derived_mac
 from .netlink import KernelError, Netlink, is_missing
 from .netns import Inside
@@ -19,11 +18,7 @@ from .record import Attachment
 from .spec import Route
 from .value import Value
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
+IP6_RT_PRIO_USER, METRICS = 1024, 16  # include/uapi/linux/ipv6_route.h; networks of one container that have one route
 FORWARDING_SECONDS = 1.0  # with the spanning tree protocol on, a port takes half a minute; nobody waits for that
 
 
@@ -43,6 +38,7 @@ class Link(Value):
     forwarding: bool
     flags: int
     queue: int
+    group: int
 
 
 def get_link(rtnl: Netlink, name: str) -> Link | None:
@@ -73,6 +69,7 @@ def read_link(payload: bytes) -> Link:
         forwarding=port.get(wire.IFLA_BRPORT_STATE) == bytes([wire.BR_STATE_FORWARDING]),
         flags=flags,
         queue=_number(found.get(wire.IFLA_TXQLEN, b"")),
+        group=_number(found.get(wire.IFLA_GROUP, b"")),
     )
 
 
@@ -86,83 +83,24 @@ def _number(raw: bytes) -> int:
     return int.from_bytes(raw, byteorder)
 
 
-def bridge_mac(name: str) -> bytes:
-    """The same at every start of one host, different on two hosts whose bridges may share a wire (machine-id(5))."""
+def port_names(rtnl: Netlink, bridge: str) -> list[str]:
+    """Of all links in a bridge. A listing: only for a bridge's last attachment."""
+    link = get_link(rtnl, bridge)
+    if link is None:
+        return []
+    query = wire.IFINFO.pack(0, 0, 0, 0, 0) + wire.attr_u32(wire.IFLA_MASTER, link.index)
+    found = [read_link(payload) for payload in rtnl.dump(wire.RTM_GETLINK, query)]
+    return [port.name for port in found if port.master == link.index]
+
+
+def link_name(rtnl: Netlink, index: int) -> str:
+    """Of the link with that index, "" if there is none."""
     try:
-        with open("/etc/machine-id", encoding="utf-8") as file:
-            host = file.read().strip()
-    except (OSError, ValueError):
-        host = os.uname().nodename
-    return derived_mac("bridge", host, name)
-
-
-def create_bridge(rtnl: Netlink, name: str, mtu: int) -> None:
-    """With a MAC address of its own: otherwise it takes, and changes with, the lowest of its ports'.
-
-    With its link-local address at once: until the kernel has made one in its own time, and while that is tentative, up
-    to two seconds after the first container came, it asks for no neighbour and so forwards no IPv6 (ndisc_send_ns,
-    ipv6_get_lladdr).
-    """
-    mac = bridge_mac(name)
-    try:
-        rtnl.ask(wire.RTM_NEWLINK, wire.new_bridge(name, mac, mtu), wire.CREATE)
+        return read_link(rtnl.ask(wire.RTM_GETLINK, wire.get_link_at(index))).name
     except OSError as error:
-        if error.errno != errno.EEXIST:
-            raise kernel_refused(f"creating the bridge {name}", error) from None
-    for key in ("accept_ra", "accept_dad"):
-        sysctl.write(f"ipv6/conf/{name}/{key}", "0")
-    link = get_link(rtnl, name)
-    if link is not None and sysctl.read(f"ipv6/conf/{name}/disable_ipv6") == "0":
-        _repeatable(rtnl, wire.RTM_NEWADDR, wire.address(link.index, link_local(mac), wire.IFA_F_NODAD), name)
-
-
-def check_bridge(link: Link, name: str) -> None:
-    if link.kind != "bridge":
-        other = "" if link.name == name else f" (another name of {link.name})"
-        raise CniError(
-            INVALID_CONFIG,
-            f'bridge: "{name}"{other} exists and is {link.kind or "a plain device"}, not a bridge',
-            "choose another name for the key bridge, or remove that link",
-        )
-
-
-def ready_bridge(rtnl: Netlink, bridge: Link, item: Attachment, note: Callable[[Prefix], None]) -> list[Prefix]:
-    """Up, with its gateway addresses and sysctls. `note(address)` is told before an address is added; returns those
-    that were not there before."""
-    if not bridge.up:
-        rtnl.ask(wire.RTM_NEWLINK, wire.set_up(bridge.index))
-    set_host_sysctls(item)
-    added = []
-    for prefix in item.gateways:
-        try:
-            note(prefix)
-            flags = wire.IFA_F_NODAD if prefix.version == 6 else 0
-            rtnl.ask(wire.RTM_NEWADDR, wire.address(bridge.index, prefix, flags), wire.CREATE)
-            added.append(prefix)
-        except OSError as error:
-            if error.errno != errno.EEXIST:
-                raise kernel_refused(f"adding {prefix} to the bridge {bridge.name}", error) from None
-    return added
-
-
-def set_host_sysctls(item: Attachment) -> None:
-    for key, value in host_sysctls(item):
-        if sysctl.read(key) not in (value, ""):
-            sysctl.write(key, value)
-
-
-def host_sysctls(item: Attachment) -> list[tuple[str, str]]:
-    """Forwarding, and on the bridge route_localnet, without which 127.0.0.1 cannot reach a published port."""
-    wanted = []
-    if item.is_gateway and item.address_of(4):
-        wanted.append(("ipv4/ip_forward", "1"))
-        if item.bridge:
-            wanted.append((f"ipv4/conf/{item.bridge}/route_localnet", "1"))
-    if item.is_gateway and item.address_of(6):
-        if item.own_link:
-            wanted.append((f"ipv6/conf/{item.bridge}/disable_ipv6", "0"))
-        wanted.append(("ipv6/conf/all/forwarding", "1"))
-    return wanted
+        if is_missing(error):
+            return ""
+        raise
 
 
 def create_veth(rtnl: Netlink, item: Attachment, bridge: Link, netns: int) -> None:
@@ -172,7 +110,7 @@ def create_veth(rtnl: Netlink, item: Attachment, bridge: Link, netns: int) -> No
         rtnl.ask(wire.RTM_NEWLINK, payload, wire.CREATE)
     except OSError as error:
         raise _veth_error(error, item) from None
-    finish_port(rtnl, item)
+    finish_port(rtnl, item, bridge)
 
 
 def _veth_error(error: OSError, item: Attachment) -> CniError:
@@ -190,11 +128,14 @@ def _veth_error(error: OSError, item: Attachment) -> CniError:
     return kernel_refused(f"creating {item.ifname} in {item.sandbox} and {item.link} on {item.bridge}", error)
 
 
-def finish_port(rtnl: Netlink, item: Attachment) -> None:
-    """The port's flags, which the kernel takes only once the port exists, and no router advertisements on it."""
+def finish_port(rtnl: Netlink, item: Attachment, bridge: Link) -> None:
+    """In its bridge, with the port's flags, which the kernel takes only once the port exists; no router advertisements
+    on it."""
     port = get_link(rtnl, item.link)
     if port is None:
         raise CniError(IO_FAILURE, f"the link {item.link} of {item.ident} is gone")
+    if port.master != bridge.index:
+        rtnl.ask(wire.RTM_NEWLINK, wire.set_master(port.index, bridge.index))
     rtnl.ask(wire.RTM_NEWLINK, wire.set_port(port.index, item.hairpin, item.port_isolation))
     sysctl.write(f"ipv6/conf/{item.link}/accept_ra", "0")
 
@@ -223,16 +164,39 @@ def configure_container(item: Attachment, netns: int) -> Netlink:
                 rtnl.ask(wire.RTM_NEWLINK, wire.set_up(loopback.index))
             for lease in item.leases:
                 flags = wire.IFA_F_NODAD if lease.address.version == 6 and not item.dad else 0
-                _repeatable(rtnl, wire.RTM_NEWADDR, wire.address(link.index, lease.address, flags), lease.address)
+                repeatable(rtnl, wire.RTM_NEWADDR, wire.address(link.index, lease.address, flags), lease.address)
             if item.link_up:
                 rtnl.ask(wire.RTM_NEWLINK, wire.set_up(link.index))
             for route in item.routes:
-                payload = wire.route(link.index, route.dst, route.gw, dict(route.options))
-                # Behind one to the same place by another interface, which may go: a container on two networks.
-                _repeatable(rtnl, wire.RTM_NEWROUTE, payload, route_text(route), wire.APPEND)
+                _add_route(rtnl, link, route)
             return rtnl
         except KernelError as error:
             raise kernel_refused(f"configuring {item.ifname} in {item.sandbox}", error) from None
+
+
+def _add_route(rtnl: Netlink, link: Link, route: Route) -> None:
+    """Behind one to the same place by another interface, which may go: a container on two networks.
+
+    IPv4 appends. IPv6 would make both one multipath route and send half of the flows each way
+    (fib6_add_rt2node), so it gets the next metric behind IP6_RT_PRIO_USER, unless one was asked for.
+    """
+    options = dict(route.options)
+    if route.dst.version == 4 or options.get("priority"):
+        repeatable(rtnl, wire.RTM_NEWROUTE, wire.route(link.index, route.dst, route.gw, options), route, wire.APPEND)
+        return
+    for metric in range(IP6_RT_PRIO_USER, IP6_RT_PRIO_USER + METRICS):
+        payload = wire.route(link.index, route.dst, route.gw, {**options, "priority": metric})
+        try:
+            rtnl.ask(wire.RTM_NEWROUTE, payload, wire.CREATE)
+            return
+        except OSError as error:
+            if error.errno != errno.EEXIST:
+                raise kernel_refused(f"adding {route}", error) from None
+        from .inspect import read_routes
+
+        if any((own.dst, own.gw) == (route.dst, route.gw) for own in read_routes(rtnl, link.index)):
+            return
+    raise CniError(IO_FAILURE, f"adding {route}: {METRICS} other interfaces have this route already")
 
 
 def announce(rtnl: Netlink, item: Attachment, inside: Netlink) -> None:
@@ -270,11 +234,8 @@ def container_sysctls(item: Attachment) -> list[tuple[str, str]]:
     ]
 
 
-def route_text(route: Route) -> str:
-    return f"{route.dst} via {route.gw}" if route.gw else str(route.dst)
-
-
-def _repeatable(rtnl: Netlink, kind: int, payload: bytes, what: object, flags: int = wire.CREATE) -> None:
+def repeatable(rtnl: Netlink, kind: int, payload: bytes, what: object, flags: int = wire.CREATE) -> None:
+    """Adds what may be there already."""
     try:
         rtnl.ask(kind, payload, flags)
     except OSError as error:

@@ -1,16 +1,19 @@
 """Names and MAC addresses that follow from what is attached: the same attachment always gets the same ones.
 
-Determinism is what lets DEL work without state, prevResult or a network namespace. Pure.
+Determinism is what lets DEL work without state, prevResult or a network namespace. Pure, but for the host's own name.
 """
 
 from __future__ import annotations
+
+import os
+
+from nft.names import COMMENT_LIMIT
 
 try:
     from _blake2 import blake2b  # hashlib costs 3 ms, it loads OpenSSL
 except ImportError:
     from hashlib import blake2b
 
-COMMENT_LIMIT = 128  # characters; the longest comment that nft's own parser takes (NFTNL_UDATA_COMMENT_MAXLEN)
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-~")
 
 
@@ -41,3 +44,13 @@ def derived_mac(*parts: str) -> bytes:
     """A locally administered unicast MAC address (IEEE 802, bits 0x02 and 0x01 of the first byte)."""
     raw = digest("mac", *parts, size=6)
     return bytes([raw[0] & 0xFC | 0x02]) + raw[1:]
+
+
+def bridge_mac(name: str) -> bytes:
+    """The same at every start of one host, different on two hosts whose bridges may share a wire (machine-id(5))."""
+    try:
+        with open("/etc/machine-id", encoding="utf-8") as file:
+            host = file.read().strip()
+    except (OSError, ValueError):
+        host = os.uname().nodename
+    return derived_mac("bridge", host, name)

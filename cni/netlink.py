@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 1, 10, 11
-SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE = 32, 33, 71
+SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE = 7, 8, 32, 33, 71
 NLMSGERR_ATTR_MSG = 1
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 RECEIVE = 1 << 17  # bytes; larger than any datagram of a dump (32 KiB) or of an answer to a batch
@@ -84,8 +84,7 @@ class Netlink:
         """
         data = b"".join(batch)
         if len(data) > 1 << 16:
-            self.socket.setsockopt(SOL_SOCKET, SO_SNDBUFFORCE, 2 * len(data))
-            self.socket.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, 2 * len(data))
+            self._enlarge(2 * len(data))
         self.socket.send(data)
         errors = []
         for answer, flags, sequence, body in self._receive():
@@ -100,6 +99,14 @@ class Netlink:
             if sequence == sequences[0] or sequence == sequences[-1]:
                 return errors
         raise AssertionError("unreachable: _receive is endless")
+
+    def _enlarge(self, size: int) -> None:
+        """In a user namespace only as far as net.core.wmem_max allows."""
+        for forced, plain in ((SO_SNDBUFFORCE, SO_SNDBUF), (SO_RCVBUFFORCE, SO_RCVBUF)):
+            try:
+                self.socket.setsockopt(SOL_SOCKET, forced, size)
+            except PermissionError:
+                self.socket.setsockopt(SOL_SOCKET, plain, size)
 
     def join(self, group: int) -> None:
         """Subscribes to a multicast group; `events` then yields what happens."""

@@ -55,16 +55,15 @@ def operate(words: list[str]) -> int:
         return 130
 
 
-def open_host() -> Host:
-    host = Host(os.environ.get("NFTCNI_DATA_DIR") or DATA_DIR)
-    host.lock()
-    return host
+def this_host() -> Host:
+    return Host(os.environ.get("NFTCNI_DATA_DIR") or DATA_DIR)
 
 
 def list_attachments(as_json: bool) -> int:
     import json
 
-    items = open_host().records()
+    with this_host() as host:
+        items = host.records()
     if as_json:
         print(json.dumps([to_document(item) for item in items], indent=2))
         return 0
@@ -103,30 +102,25 @@ def table_differences(host: Host) -> list[str]:
 
 
 def repair(only_check: bool) -> int:
-    host = open_host()
-    found = problems_of(host)
-    for problem in found:
-        print(problem)
-    if only_check or not found:
-        print(f"{len(found)} problems" if found else "nothing to repair")
-        return 1 if found else 0
-    return mend(host)
+    with this_host() as host:
+        found = problems_of(host)
+        for problem in found:
+            print(problem)
+        if only_check or not found:
+            print(f"{len(found)} problems" if found else "nothing to repair")
+            return 1 if found else 0
+        return mend(host)
 
 
 def mend(host: Host) -> int:
     """The whole table in one transaction, then what each attachment needs on the host. 1 if something remains."""
-    from .links import finish_port, get_link, set_host_sysctls
-
     items = host.rebuild_table()
     for item in items:
-        if item.own_link:
-            if get_link(host.rtnl, item.link) is None:
-                continue  # the container is gone; its DEL or a GC takes the rest away
-            host.ensure_bridge(item)
-            finish_port(host.rtnl, item)
-        else:
-            set_host_sysctls(item)
-        print(f"restored {describe(item)}")
+        try:
+            if mend_host_side(host, item):
+                print(f"restored {describe(item)}")
+        except (CniError, OSError) as error:  # the others are served all the same
+            print(f"{item.ident}: {error}")
     remaining = problems_of(host)
     for problem in remaining:
         print(f"remains: {problem}")
@@ -134,10 +128,29 @@ def mend(host: Host) -> int:
     return 1 if remaining else 0
 
 
+def mend_host_side(host: Host, item: Attachment) -> bool:
+    """False for a container that is gone; its DEL or a GC takes the rest away."""
+    from .bridge import ensure_bridge, set_host_sysctls
+    from .heirs import hand_over, waiting_in_vain
+    from .links import finish_port, get_link
+
+    if not item.own_link:
+        set_host_sysctls(host, item)
+    elif get_link(host.rtnl, item.link) is None:
+        return False
+    else:
+        finish_port(host.rtnl, item, ensure_bridge(host, item))
+    waiting = waiting_in_vain(host, item)
+    if waiting:
+        hand_over(host, {item.ident: waiting})
+    return True
+
+
 def doctor() -> int:
     from .doctor import examine
 
-    return examine(open_host())
+    with this_host() as host:
+        return examine(host)
 
 
 def watch() -> int:

@@ -33,7 +33,7 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         leases=leases,
         routes=complete_routes(network.ipam.routes, leases, network.is_default_gateway and not delegated),
         dns=network.ipam.dns,
-        mappings=() if delegated else for_families(network.mappings, versions),
+        mappings=() if delegated else for_families(network.mappings, versions, request.ifname),
         is_gateway=network.is_gateway,
         force_address=network.force_address,
         ip_masq=network.ip_masq,
@@ -55,7 +55,7 @@ def with_delegated(item: Attachment, network: Network, result: Result) -> Attach
         leases=leases,
         routes=complete_routes(result.routes, leases, network.is_default_gateway),
         dns=item.dns if item.dns != Dns() else result.dns,
-        mappings=for_families(network.mappings, versions),
+        mappings=for_families(network.mappings, versions, item.ifname),
     )
 
 

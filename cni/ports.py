@@ -65,21 +65,31 @@ def _parse_one(fields: Fields) -> PortMapping:
     return PortMapping(protocol, host_ip, ports[0], ports[1])
 
 
-def for_families(mappings: tuple[PortMapping, ...], versions: tuple[int, ...]) -> tuple[PortMapping, ...]:
+def for_families(
+    mappings: tuple[PortMapping, ...], versions: tuple[int, ...], ifname: str = ""
+) -> tuple[PortMapping, ...]:
     """The mappings of a container with addresses of these IP versions, each with a host address.
 
-    Raises CniError code 7 for a host address of a family that the container lacks, and for two that collide.
+    A host address of a family that the container lacks is passed over, as by the reference portmap; but for `ifname`,
+    if that is the container's first interface, it is refused. Runtimes ask every network for all ports (nerdctl with
+    0.0.0.0 filled in), so on further ones it means nothing, while on the only one the port would be dead. Raises
+    CniError code 7 for that, and for two mappings that collide.
     """
+    number = ifname[len(ifname.rstrip("0123456789")) :]
+    is_first = bool(ifname) and int(number or "0") == 0
     found: dict[PortMapping, None] = {}
     held: dict[str, list[PortMapping]] = {}
     for mapping in mappings:
         wanted = [ANY[version] for version in versions] if mapping.host_ip is None else [mapping.host_ip]
         for host_ip in wanted:
             if host_ip.version not in versions:
+                if not is_first:
+                    continue
                 raise CniError(
                     INVALID_CONFIG,
                     f"portMappings: {mapping}: hostIP {host_ip} is IPv{host_ip.version}, "
-                    f"but the container has no IPv{host_ip.version} address",
+                    f"but the container has no IPv{host_ip.version} address on {ifname}",
+                    "of several networks, name the one first that has",
                 )
             concrete = mapping.replace(host_ip=host_ip)
             if concrete in found:

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 from .errors import INVALID_CONFIG, CniError
 from .fields import Fields
-from .ip import Prefix, parse_prefix, read_mac
+from .ip import Address, Prefix, parse_address, parse_prefix, read_mac
 from .request import Request, check_ifname
 from .value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .jsontext import Json
 
 
 class Previous(Value):
-    """`addresses` are those of the container's interface CNI_IFNAME, `mac`, `mtu` and `sandbox` what is said of it, as
-    far as it is; `host_link` the host's way to it: the bridge, or the host end of a pair, "" where there is none
-    (macvlan). `document` is the whole of it."""
+    """`addresses` are those of the container's interface CNI_IFNAME, `gateways` all that are named; `mac`, `mtu` and
+    `sandbox` what is said of the interface, as far as it is; `host_link` the host's way to it: the bridge, or the host
+    end of a pair, "" where there is none (macvlan). `document` is the whole of it."""
 
     addresses: tuple[Prefix, ...]
+    gateways: tuple[Address, ...]
     mac: bytes
     mtu: int
     sandbox: str
@@ -40,6 +43,7 @@ def parse_previous(request: Request) -> Previous:
     own = next((entry for entry in previous.sections("interfaces") if _is_own(entry, request.ifname)), Fields({}))
     return Previous(
         addresses=addresses_of(previous, request.ifname),
+        gateways=tuple(_gateways(previous)),
         mac=own.parsed("mac", read_mac) or b"",
         mtu=own.number("mtu", 0, 0, 0x7FFFFFFF),
         sandbox=own.text("sandbox"),
@@ -72,6 +76,13 @@ def addresses_of(previous: Fields, ifname: str) -> tuple[Prefix, ...]:
         if prefix is not None:
             found.append(prefix)
     return tuple(found)
+
+
+def _gateways(previous: Fields) -> Iterator[Address]:
+    for entry in (*previous.sections("ips"), previous.section("ip4"), previous.section("ip6")):
+        gateway = entry.parsed("gateway", parse_address)
+        if gateway is not None:
+            yield gateway
 
 
 def _host_link(previous: Fields) -> str:

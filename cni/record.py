@@ -35,6 +35,7 @@ class Attachment(Value):
     `sandbox` is CNI_NETNS as it was given, `delegate` the foreign IPAM plugin that we called for the addresses, `done`
     whether ADD came to its end. Without `own_link` somebody else's plugin made the interface, `bridge` is then the
     host's link that leads to it, "" if there is none; without `own_leases` the addresses are not ours to lease.
+    An `uplink` is a bridge that somebody else made and that has its gateway elsewhere: the host's own way out, perhaps.
     """
 
     network: str
@@ -60,6 +61,7 @@ class Attachment(Value):
     delegate: str = ""
     own_link: bool = True
     own_leases: bool = True
+    uplink: bool = False
     done: bool = False
 
     @property
@@ -79,9 +81,10 @@ class Attachment(Value):
         return tuple(lease.address.address for lease in self.leases)
 
     @property
-    def leased(self) -> tuple[Address, ...]:
-        """The addresses that are ours to lease; those of a foreign IPAM plugin are its own affair."""
-        return self.addresses if self.own_leases else ()
+    def leased(self) -> tuple[str, ...]:
+        """The names of its leases; the addresses of a foreign IPAM plugin are that one's affair."""
+        scope = "" if self.own_link else self.network
+        return tuple(lease_name(address, scope) for address in self.addresses) if self.own_leases else ()
 
     @property
     def in_table(self) -> bool:
@@ -101,6 +104,12 @@ class Attachment(Value):
         return tuple(found)
 
 
+def lease_name(address: Address, scope: str = "") -> str:
+    """Our own networks share the host, so an address is one container's; what other plugins attach, to VLANs by macvlan
+    for example, may have one address on two networks: `scope` is the network then."""
+    return f"{address}@{scope}" if scope else str(address)
+
+
 def attachment_key(ident: str) -> bytes:
     """16 bytes that stand for an attachment in the table's set `attachments`."""
     return digest("attachment", ident)
@@ -109,7 +118,7 @@ def attachment_key(ident: str) -> bytes:
 TEXTS = ("network", "container", "ifname", "sandbox", "bridge", "delegate")
 FLAGS = (
     *("is_gateway", "force_address", "ip_masq", "isolation", "port_isolation", "hairpin", "dad", "link_up"),
-    *("own_link", "own_leases", "done"),
+    *("own_link", "own_leases", "uplink", "done"),
 )
 
 

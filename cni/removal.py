@@ -12,7 +12,7 @@ import time
 
 from . import wire
 from .errors import kernel_refused
-from .links import get_link
+from .links import get_link, read_link
 from .netlink import KernelError, Netlink, is_missing
 
 GROUP = 0x6E667463  # "nftc": links of one GC, deleted by one message
@@ -31,6 +31,9 @@ def remove_links(rtnl: Netlink, names: list[str]) -> None:
 
 def remove_group(rtnl: Netlink, names: list[str]) -> None:
     """The same for many links: one wait of the kernel for all of them."""
+    for link in map(read_link, rtnl.dump(wire.RTM_GETLINK, wire.IFINFO.pack(0, 0, 0, 0, 0))):
+        if link.group == GROUP and link.name not in names:  # of a GC that was killed; it may be wanted again by now
+            rtnl.ask(wire.RTM_SETLINK, wire.set_group(link.name, 0))
     present = []
     for name in names:
         try:

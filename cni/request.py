@@ -85,19 +85,22 @@ def read_request(verb: str) -> Request:
         _check_attachment(container, ifname)
     document = _decode(data)
     fields = Fields(document)
-    version = fields.text("cniVersion", IMPLIED)
+    version = fields.text("cniVersion") or IMPLIED
     check_version(version, verb)
     network = fields.text("name")
     if not is_name(network):
         raise fields.fail("name", "a network name is letters, digits, _ . - and starts with a letter or digit")
     if len(network) > NAME_LIMIT:
         raise fields.fail("name", f"a network name has at most {NAME_LIMIT} characters")
-    data_dir = fields.text("dataDir") or os.environ.get("NFTCNI_DATA_DIR") or DATA_DIR
+    role = role_of(sys.argv[0])
+    # The reference tuning's `dataDir` is where it keeps what the interface had before; we keep that with the records.
+    own = "" if role == "tuning" else fields.text("dataDir")
+    data_dir = own or os.environ.get("NFTCNI_DATA_DIR") or DATA_DIR
     if not data_dir.startswith("/") or "\0" in data_dir or not data_dir.isprintable():
         raise fields.fail("dataDir", "must be an absolute path")
     return Request(
         verb=verb,
-        role=role_of(sys.argv[0]),
+        role=role,
         container=container,
         netns=os.environ.get("CNI_NETNS", ""),
         ifname=ifname,

@@ -48,6 +48,9 @@ class Route(Value):
     gw: Address | None = None
     options: tuple[tuple[str, int], ...] = ()
 
+    def __str__(self) -> str:
+        return f"{self.dst} via {self.gw}" if self.gw else str(self.dst)
+
 
 class Dns(Value):
     nameservers: tuple[str, ...] = ()

@@ -3,11 +3,11 @@
     <dataDir>/<boot id>.<network namespace>/
         lock                                    flock of whoever changes anything, kernel included
         attachments/<network>/<container>@<if>  the record, JSON (`record`)
-        leases/<address>          -> identity   who has the address
+        leases/<address>          -> identity   who has it; <address>@<network> of what other plugins attach
         ports/<protocol>-<port>   -> <host address>=<identity>, or a file of such lines for several host addresses
         bridges/<bridge>/<host link>            one for each attachment there; `.created`, `.address-*`: ours to undo
         last/<network>.<range set> -> address   where the next search begins
-        pending                                 a record on its way in; whoever finds one rolls it back
+        pending                                 a record on its way in or out; whoever finds one takes all of it back
         new                                     anything on its way to its name; whoever finds one removes it
         rules                     -> digest     of the table's rules as they were loaded
         tuning/<host link>                      what an interface had before the drop-in `tuning`
@@ -40,46 +40,60 @@ class Damaged(Exception):
 
 
 class State(Claims):
-    """Every method but `unlocked` readers needs `lock` first; errors of the file system are OSError."""
+    """Every method that changes something needs `lock` first; errors of the file system are OSError."""
 
-    def __init__(self, data_dir: str, cookie: int) -> None:
-        with open(BOOT_ID, encoding="utf-8") as file:
-            self.boot = file.read().strip()
+    def __init__(self, data_dir: str, boot: str, cookie: int) -> None:
+        self.boot = boot
         self.data_dir = _own(data_dir)
         super().__init__(f"{self.data_dir}/{self.boot}.{cookie}")
         self._lock = -1
 
     def exists(self) -> bool:
-        return os.path.isdir(f"{self.folder}/attachments")
+        """Whether the folder is complete; `last` is the last one that is made. Another error than its absence must not
+        pass for it: records would be overwritten with what the table knows of them."""
+        try:
+            os.stat(self.path("last"))
+        except FileNotFoundError:
+            return False
+        return True
 
     # The lock
 
-    def lock(self, adopt: Callable[[State], None]) -> None:
+    def lock(self, adopt: Callable[[], None]) -> None:
         """Waits at most files.LOCK_SECONDS, then raises CniError code 11. A fresh folder is filled by `adopt` first."""
-        try:
-            self._lock = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            os.makedirs(self.folder, 0o700, exist_ok=True)
-            self._lock = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        files.flock(self._lock, self.path("lock"))
+        self._lock = files.lock(self.folder, "lock")
         if not self.exists():
-            for name in ("leases", "ports", "bridges", "last"):
+            for name in ("attachments", "leases", "ports", "bridges"):
                 os.makedirs(self.path(name), 0o700, exist_ok=True)
-            adopt(self)
-            os.makedirs(self.path("attachments"), 0o700, exist_ok=True)
+            adopt()
             self._drop_other_boots()
-        self.tidy()
+            os.makedirs(self.path("last"), 0o700, exist_ok=True)
 
-    def tidy(self) -> None:
-        """Takes back what a kill or an error has left half done."""
-        if os.path.lexists(self.path("new")):
-            os.unlink(self.path("new"))
-        if os.path.lexists(self.path("pending")):
-            self._roll_back()
+    def is_untidy(self) -> bool:
+        """Whether a kill or an error has left something half done."""
+        return os.path.lexists(self.path("new")) or os.path.lexists(self.path("pending"))
+
+    def tidy(self) -> dict[str, list[PortMapping]]:
+        """Takes back what is half done, but for `finish`. Returns heirs, as `forget` does."""
+        files.unlink(self.path("new"))
+        try:
+            with open(self.path("pending"), encoding="utf-8", errors="surrogateescape") as file:
+                item = from_document(loads(file.read()))
+        except (FileNotFoundError, ValueError):
+            return {}  # killed while writing it: nothing else was written yet
+        try:
+            before = self.load(item.ident)
+        except Damaged:
+            before = None
+        heirs = self._release(item, keep=before)
+        if before is None or before.bridge != item.bridge:
+            self._leave_bridge(item)
+        self.drop_empty(item.network)
+        return heirs
 
     def unlock(self) -> None:
         if self._lock >= 0:
-            os.close(self._lock)
+            files.unlock(self._lock)
             self._lock = -1
 
     def _drop_other_boots(self) -> None:
@@ -109,13 +123,7 @@ class State(Claims):
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, IsADirectoryError) as problem:
-            raise Damaged(self._set_aside(path, str(problem))) from None
-
-    def _set_aside(self, path: str, problem: str) -> str:
-        os.makedirs(self.path("damaged"), 0o700, exist_ok=True)
-        target = self.path("damaged", os.path.relpath(path, self.folder).replace("/", "%"))
-        os.rename(path, target)
-        return f"{path}: {problem}; moved to {target}"
+            raise Damaged(f"{path}: {problem}; moved to {self.set_aside(path)}") from None
 
     def identities(self, network: str = "") -> list[str]:
         """Of all attachments, or of one network's."""
@@ -130,8 +138,8 @@ class State(Claims):
         """Writes a new record with its leases and ports. After a kill at any point the next `lock` takes it all back,
         or the record is complete."""
         self._write("pending", item)
-        for address in item.leased:
-            files.point(item.ident, self.path("leases", str(address)))
+        for name in item.leased:
+            files.point(item.ident, self.path("leases", name))
         for mapping in item.mappings:
             self.claim(mapping.claim, f"{mapping.host_ip}={item.ident}")
         for mapping in item.standby:
@@ -148,22 +156,28 @@ class State(Claims):
         os.rename(self.path("new"), self.record_path(item.ident))
 
     def shrink(self, before: Attachment, item: Attachment) -> dict[str, list[PortMapping]]:
-        """Replaces a record by one that holds less. After a kill at any point the next `lock` frees the rest. Returns
-        heirs, as `forget` does."""
+        """Replaces a record by one that holds less. After a kill at any point `tidy` frees the rest. Returns heirs, as
+        `forget` does."""
         self._write("pending", before)
         self.update(item)
-        heirs = self._release(before, keep=item)
-        files.unlink(self.path("pending"))
-        return heirs
+        return self._release(before, keep=item)
 
     def forget(self, item: Attachment) -> dict[str, list[PortMapping]]:
-        """Frees what the record holds, then removes it. May be repeated after a kill. Returns who of the same container
-        has waited for which of its ports."""
+        """Removes the record, then frees what it holds: a record without its claims would bring back, at the next
+        repair, what somebody else has by then. After a kill at any point `tidy` does the rest. Returns who of the same
+        container has waited for which of its ports; `finish` ends it when they have them."""
+        try:
+            os.rename(self.record_path(item.ident), self.path("pending"))
+        except FileNotFoundError:
+            self._write("pending", item)
         heirs = self._release(item)
         self._leave_bridge(item)
-        files.unlink(self.record_path(item.ident))
         self.drop_empty(item.network)
         return heirs
+
+    def finish(self) -> None:
+        """The end of `forget`, `shrink` and `tidy`."""
+        files.unlink(self.path("pending"))
 
     def _leave_bridge(self, item: Attachment) -> None:
         if item.bridge:
@@ -177,26 +191,11 @@ class State(Claims):
     def _write(self, name: str, item: Attachment) -> None:
         files.write(self.path(name), dumps(to_document(item)) + "\n")
 
-    def _roll_back(self) -> None:
-        try:
-            with open(self.path("pending"), encoding="utf-8", errors="surrogateescape") as file:
-                item = from_document(loads(file.read()))
-        except ValueError:
-            pass  # killed while writing it: nothing else was written yet
-        else:
-            before = self.load(item.ident)
-            self._release(item, keep=before)
-            if before is None or before.bridge != item.bridge:
-                self._leave_bridge(item)
-            files.rmdir(self.path("attachments", item.network))
-        files.unlink(self.path("pending"))
-
     def _release(self, item: Attachment, keep: Attachment | None = None) -> dict[str, list[PortMapping]]:
         """Only what is held in the attachment's own name: a late caller must not free what somebody else has now."""
-        for address in item.leased:
-            path = self.path("leases", str(address))
-            if files.read(path) == item.ident and not (keep and address in keep.leased):
-                files.unlink(path)
+        for name in item.leased:
+            if self.lease_holder(name) == item.ident and not (keep and name in keep.leased):
+                files.unlink(self.path("leases", name))
         heirs: dict[str, list[PortMapping]] = {}
         kept = {*keep.mappings, *keep.standby} if keep else set()
         for mapping in (*item.mappings, *item.standby):
@@ -261,8 +260,9 @@ def _own(data_dir: str) -> str:
         return data_dir
 
 
-def open_state(data_dir: str, cookie: int) -> State:
+def read_boot_id() -> str:
     try:
-        return State(data_dir, cookie)
+        with open(BOOT_ID, encoding="utf-8") as file:
+            return file.read().strip()
     except OSError as error:
         raise kernel_refused(f"reading {BOOT_ID}", error) from None

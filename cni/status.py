@@ -22,7 +22,7 @@ def status(request: Request) -> None:
     network = parse_network(request)
     host = Host(request.data_dir)
     versions = {ranges[0].subnet.version for ranges in network.ipam.range_sets}
-    _refuse_unserved(host, request, versions if network.is_gateway else set())
+    _refuse_unserved(host, request, versions if network.is_gateway else set(), network.bridge)
     refuse_exhausted(host, request, network.ipam)
     kind = delegate_type(request)
     if kind:
@@ -33,15 +33,16 @@ def status(request: Request) -> None:
 
 def chained_status(request: Request) -> None:
     """For `portmap` and `firewall`, which have no pool. Raises CniError 51."""
-    _refuse_unserved(Host(request.data_dir), request, {4})
+    _refuse_unserved(Host(request.data_dir), request, {4}, "")
 
 
-def _refuse_unserved(host: Host, request: Request, versions: set[int]) -> None:
-    """`versions` are the IP versions that the network needs forwarded."""
+def _refuse_unserved(host: Host, request: Request, versions: set[int], bridge: str) -> None:
+    """`versions` are the IP versions that the network needs forwarded; `bridge` will carry its first container."""
     families = {FAMILIES[version] for version in versions} | ({"inet"} if versions else set())
     try:
         degraded = _degraded(host, versions)
-        dropping = [chain for chain in host.table.foreign_forward_drops() if chain.split()[0] in families]
+        bridges = host.state.names("bridges") or [bridge]
+        dropping = [chain for chain in host.table.foreign_forward_drops(bridges) if chain.split()[0] in families]
     except OSError as error:
         raise kernel_refused(f"STATUS of {request.network}", error) from None
     if degraded:
@@ -68,9 +69,9 @@ def _degraded(host: Host, versions: set[int]) -> list[str]:
     return found
 
 
-def refuse_exhausted(host: Host, request: Request, ipam: Ipam) -> None:
+def refuse_exhausted(host: Host, request: Request, ipam: Ipam, scope: str = "") -> None:
     """Looks for the address that the next ADD would get."""
-    leases = HeldLeases(host.state, request.network)
+    leases = HeldLeases(host.state, request.network, scope=scope)
     for index, ranges in enumerate(ipam.range_sets):
         try:
             next_free(ranges, leases, leases.last(index))

@@ -1,4 +1,4 @@
-"""Elements in the table that no record accounts for, and what becomes of them.
+"""What no record accounts for: elements in the table, leases and ports in the state folder; and what becomes of them.
 
 Two ways lead there. A ruleset that somebody saved to a file and loaded again brings back what containers of before had:
 those elements go. A record that was deleted by hand leaves what its container still needs: it gets a record again. The
@@ -27,23 +27,24 @@ def extra_elements(host: Host) -> list[Element]:
     return [element for element in host.table.elements() if (element.set, element.key) not in wanted]
 
 
-def lost_identities(host: Host, network: str = "") -> list[str]:
-    """Whose elements are in the table of this boot without a record, of all networks or of one."""
-    if not host.table_is_current():
-        return []
-    known = set(host.state.identities(network))
-    named = {
-        element.comment
-        for element in host.table.elements()
-        if element.comment.startswith(f"{network}/" * bool(network))
-    }
-    return sorted(named - known - {""})
+def _lost_identities(host: Host) -> set[str]:
+    """Who has elements in the table of this boot, or claims, but no record."""
+    held = host.table.elements() if host.table_is_current() else []
+    named = {element.comment for element in held} | host.state.claimants()
+    return named - set(host.state.identities()) - {""}
+
+
+def adopt_network(host: Host, network: str) -> None:
+    """Everybody of the network, for GC to judge."""
+    for ident in sorted(_lost_identities(host)):
+        if ident.partition("/")[0] == network:
+            adopt_one(host, ident, f"the record of {ident} is lost")
 
 
 def adopt_living(host: Host) -> None:
-    for ident in lost_identities(host):
+    for ident in sorted(_lost_identities(host)):
         if get_link(host.rtnl, host_link(ident)) is not None:
-            adopt_one(host.state, host.table, ident, f"the record of {ident} is lost")
+            adopt_one(host, ident, f"the record of {ident} is lost")
 
 
 def settle(host: Host, item: Attachment) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 ROOT = "/proc/sys/net"
+PAGE = 4096
 
 
 def read(key: str) -> str:
@@ -14,9 +15,18 @@ def read(key: str) -> str:
     except FileNotFoundError:
         return ""
     try:
-        return os.read(fd, 64).decode("ascii", "replace").strip()
+        text = b""
+        while True:
+            part = os.read(fd, PAGE)
+            text += part
+            if len(part) < PAGE:
+                return text.decode("ascii", "replace").strip()
     finally:
         os.close(fd)
+
+
+def exists(key: str) -> bool:
+    return os.path.exists(f"{ROOT}/{key}")
 
 
 def write(key: str, value: str) -> None:

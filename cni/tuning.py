@@ -106,7 +106,7 @@ def add(request: Request) -> dict[str, Json]:
         rtnl = Netlink()
         for key, value in tuning.sysctls:
             try:
-                if not sysctl.read(key):
+                if not sysctl.exists(key):
                     raise CniError(INVALID_CONFIG, f"sysctl: net/{key} does not exist in this kernel")
                 sysctl.write(key, value)
             except OSError as error:
@@ -121,17 +121,16 @@ def _tune_link(request: Request, tuning: Tuning, rtnl: Netlink) -> None:
     link = get_link(rtnl, request.ifname)
     if link is None:
         raise CniError(IO_FAILURE, f"the interface {request.ifname} is missing in {request.netns}")
-    host = Host(request.data_dir)
-    host.lock()
     ident = identity(request.network, request.container, request.ifname)
-    try:
-        host.state.keep_settings(host_link(ident), dumps(_settings(link)))
-        _apply(rtnl, link, tuning)
-        item = host.record(ident)
-        if item is not None:
-            host.state.update(item.replace(mac=tuning.mac or item.mac, mtu=tuning.mtu or item.mtu))
-    except OSError as error:
-        raise kernel_refused(f"tuning {request.ifname} in {request.netns}", error) from None
+    with Host(request.data_dir) as host:
+        try:
+            host.state.keep_settings(host_link(ident), dumps(_settings(link)))
+            _apply(rtnl, link, tuning)
+            item = host.record(ident)
+            if item is not None:
+                host.state.update(item.replace(mac=tuning.mac or item.mac, mtu=tuning.mtu or item.mtu))
+        except OSError as error:
+            raise kernel_refused(f"tuning {request.ifname} in {request.netns}", error) from None
 
 
 def _settings(link: Link) -> dict[str, Json]:
@@ -154,13 +153,12 @@ def _amend_result(document: dict[str, Json], ifname: str, tuning: Tuning) -> Non
 
 def delete(request: Request) -> None:
     """Gives the interface back what it had, if it still lives. Nothing there is success."""
-    host = Host(request.data_dir)
-    host.lock()
     name = host_link(identity(request.network, request.container, request.ifname))
-    try:
+    with Host(request.data_dir) as host:
         kept = host.state.take_settings(name)
-        if not kept or not request.netns:
-            return
+    if not kept or not request.netns:
+        return
+    try:
         fields = Fields(loads(kept))
         with Inside(open_netns(request.netns)):
             rtnl = Netlink()

@@ -4,7 +4,8 @@ A flush and a deletion on purpose look alike to the kernel's event stream, one "
 told apart like this, and the administrator always wins:
 
 - Tables that were there before are there still and only ours was deleted: only ours was meant. Left alone. Tables that
-  the same transaction made do not count: a firewall's file begins with `flush ruleset` and goes on with its own.
+  the same transaction made do not count: a firewall's file begins with `flush ruleset` and goes on with its own. Nor do
+  tables with an owner, which no flush can delete (firewalld's).
 - Ours was the only table: the command line of the process behind the transaction decides. If it names `nftcni` (as in
   `nft delete table inet nftcni`), it is left alone. The kernel numbers it as the initial PID namespace does, so in a
   container of its own `watch` takes this case for a flush.
@@ -13,7 +14,8 @@ told apart like this, and the administrator always wins:
 
 A ruleset that was saved to a file and is loaded again brings our table of before back: it is put right.
 
-"Left alone" lasts until the table is back, by the next ADD or by `nftcni repair`.
+"Left alone" lasts until the table is back, by the next ADD or by `nftcni repair`, or until `watch` is started anew.
+Changes inside the table are none of its business: they are made by name.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from .netlink import NETLINK_NETFILTER, Netlink
 
 NFNLGRP_NFTABLES = 7
 OFTEN, WHILE = 3, 10.0
+PAUSES = (0, 1, 2, 4, 8)  # seconds before each try: somebody may hold the lock, nft may be replaced meanwhile
+OURS = (wire.NFPROTO_INET, TABLE)
 
 
 def follow() -> int:
@@ -56,60 +60,78 @@ def follow() -> int:
 
 
 class Watcher:
-    """Collects what one transaction deleted, decides at its end, remembers when it restored."""
+    """Knows the tables of the host, collects what one transaction did to them, decides at its end, remembers when it
+    restored. Tables are (family, name); the value is whether they have an owner."""
 
     def __init__(self) -> None:
-        self.deleted: set[str] = set()
-        self.made: set[str] = set()
+        self.tables: dict[tuple[int, str], bool] = {}
+        self.deleted: set[tuple[int, str]] = set()
+        self.made: dict[tuple[int, str], bool] = {}
+        self.left_alone = False
         self.restores: list[float] = []
 
     def notice(self, kind: int, payload: bytes) -> None:
         if kind == wire.DELTABLE:
-            self.deleted.add(wire.read_table_name(payload))
+            self.deleted.add(wire.read_table(payload)[0])
         elif kind == wire.NEWTABLE:
-            self.made.add(wire.read_table_name(payload))
+            self.made.update([wire.read_table(payload)])
         elif kind == wire.NEWGEN:
-            if TABLE in self.deleted | self.made:
-                words = _command_line(wire.read_generation_process(payload))
-                if _is_missing():
-                    self._decide(words)
-                elif TABLE in self.made and _is_wrong():
-                    self._restore_unless_often("a table inet nftcni of before was loaded")
-            self.deleted, self.made = set(), set()
+            deleted, made = self.deleted, self.made
+            self.deleted, self.made = set(), {}
+            for table in deleted:
+                self.tables.pop(table, None)
+            self.tables.update(made)
+            if OURS in made:
+                self.left_alone = False
+                self._put_right("a table inet nftcni of before was loaded")
+            elif OURS in deleted:
+                others = {table for table, owned in self.tables.items() if not owned} - made.keys()
+                self._decide(deleted == {OURS}, others, _command_line(wire.read_generation_process(payload)))
 
     def look(self, why: str) -> None:
-        """Without events to go by: what is missing is restored."""
-        self.deleted, self.made = set(), set()
-        if _is_missing():
-            self._restore(why)
+        """Without events to go by: what is missing is restored, unless it was left alone."""
+        self.deleted, self.made = set(), {}
+        table = Table()
+        self.tables = table.tables()
+        table.netlink.close()
+        if not self.left_alone:
+            self._put_right(why)
 
-    def _decide(self, words: str) -> None:
-        others = set(Table().names()) - {TABLE} - self.made
-        if others and self.deleted == {TABLE}:
-            say("the table was deleted and others were left: on purpose, left alone")
-        elif self.deleted == {TABLE} and TABLE in words:
-            say("the table was deleted by name: on purpose, left alone")
+    def _decide(self, alone: bool, others: set[tuple[int, str]], words: str) -> None:
+        if alone and others:
+            self._leave_alone("the table was deleted and others were left: on purpose")
+        elif alone and TABLE in words:
+            self._leave_alone("the table was deleted by name: on purpose")
         else:
-            self._restore_unless_often("the table was flushed")
+            self._put_right("the table was flushed")
 
-    def _restore_unless_often(self, why: str) -> None:
-        if len([when for when in self.restores if when > time.monotonic() - WHILE]) >= OFTEN:
-            say(f"{why} {OFTEN} times within {WHILE:.0f} s: on purpose, left alone")
-        else:
-            self._restore(why)
+    def _leave_alone(self, why: str) -> None:
+        self.left_alone = True
+        say(f"{why}, left alone")
 
-    def _restore(self, why: str) -> None:
-        from .operator import mend, open_host
+    def _put_right(self, why: str) -> None:
+        """Nothing, where the table is what the records say: after a rebuild of our own, or if nobody is attached."""
+        from .operator import mend, table_differences, this_host
 
-        say(why)
-        self.restores = [*self.restores[-OFTEN:], time.monotonic()]
-        host = open_host()
-        try:
-            mend(host)
-        except CniError as error:
-            say(f"could not be restored: {error}")
-        finally:
-            host.close()
+        for pause in PAUSES:
+            time.sleep(pause)
+            try:
+                host = this_host()
+                try:
+                    with host:
+                        if not table_differences(host):
+                            return
+                        if len([when for when in self.restores if when > time.monotonic() - WHILE]) >= OFTEN:
+                            self._leave_alone(f"{why} {OFTEN} times within {WHILE:.0f} s: on purpose")
+                            return
+                        say(why)
+                        self.restores = [*self.restores[-OFTEN:], time.monotonic()]
+                        mend(host)
+                        return
+                finally:
+                    host.close()
+            except (CniError, OSError) as error:
+                say(f"could not be restored: {error}")
 
 
 def _command_line(process: int) -> str:
@@ -119,28 +141,6 @@ def _command_line(process: int) -> str:
             return file.read().replace("\0", " ")
     except OSError:
         return ""
-
-
-def _is_missing() -> bool:
-    """Missing only counts while there is something to keep in it."""
-    from .operator import open_host
-
-    host = open_host()
-    try:
-        return host.state.has_records() and host.table.comment() is None
-    finally:
-        host.close()
-
-
-def _is_wrong() -> bool:
-    """Also after a rebuild of our own, which finds nothing."""
-    from .operator import open_host, table_differences
-
-    host = open_host()
-    try:
-        return bool(table_differences(host))
-    finally:
-        host.close()
 
 
 def say(message: str) -> None:

@@ -8,8 +8,9 @@ rtnetlink,if_link,if_addr,veth}.h.
 from __future__ import annotations
 
 from struct import Struct
+from sys import byteorder as byteorder
 
-from .ip import Address, Prefix
+from .ip import FAMILY, Address, Prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 254, 4, 0, 253
 RTN_UNICAST, RTN_LOCAL = 1, 2
-FAMILY = {4: 2, 6: 10}  # AF_INET, AF_INET6
 
 NLMSG = Struct("=IHHII")  # length, type, flags, sequence, port
 NLA = Struct("=HH")  # length, type
@@ -115,6 +115,10 @@ def get_link(name: str) -> bytes:
     return link_named(name) + attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
 
 
+def get_link_at(index: int) -> bytes:
+    return IFINFO.pack(0, 0, index, 0, 0) + attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+
+
 def new_bridge(name: str, mac: bytes, mtu: int) -> bytes:
     size = attr_u32(IFLA_MTU, mtu) if mtu else b""
     kind = attr(IFLA_LINKINFO, attr_name(IFLA_INFO_KIND, "bridge"))
@@ -135,10 +139,15 @@ def new_veth(name: str, mac: bytes, mtu: int, master: int, peer: str, peer_mac: 
 
 
 def set_port(index: int, hairpin: bool, isolated: bool) -> bytes:
-    """Bridge port flags; in the message that creates the link the kernel ignores them."""
+    """Bridge port flags, and out of any group: a GC that was killed may have put it into one. In the message that
+    creates the link the kernel ignores them."""
     data = attr(IFLA_BRPORT_MODE, bytes([hairpin])) + attr(IFLA_BRPORT_ISOLATED, bytes([isolated]))
     info = attr_name(IFLA_INFO_SLAVE_KIND, "bridge") + attr(IFLA_INFO_SLAVE_DATA, data)
-    return IFINFO.pack(0, 0, index, 0, 0) + attr(IFLA_LINKINFO, info)
+    return IFINFO.pack(0, 0, index, 0, 0) + attr_u32(IFLA_GROUP, 0) + attr(IFLA_LINKINFO, info)
+
+
+def set_master(index: int, bridge: int) -> bytes:
+    return IFINFO.pack(0, 0, index, 0, 0) + attr_u32(IFLA_MASTER, bridge)
 
 
 def set_up(index: int) -> bytes:

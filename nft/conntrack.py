@@ -8,7 +8,10 @@ Numbers are from include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 
 from __future__ import annotations
 
-from cni.ip import Address
+import errno
+import sys
+
+from cni.ip import FAMILY, Address, from_packed
 from cni.netlink import NETLINK_NETFILTER, Netlink, is_missing
 from cni.ports import PortMapping
 from cni.value import Value
@@ -28,7 +31,9 @@ CTA_PROTO_NUM, CTA_PROTO_DST_PORT = 1, 3
 CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS = 1, 2
 FILTER_PROTO_NUM = 1 << 3
 IPPROTO_UDP = 17
-FAMILY = {4: 2, 6: 10}
+# Of a kernel without ctnetlink: nfnetlink_rcv_msg has EINVAL for a subsystem that is not there. No reason to keep a
+# container from stopping.
+LACKING = (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT)
 
 
 class Direction(Value):
@@ -47,20 +52,20 @@ def forget_new_ports(
     `is_local` says whether an address is the host's: a flow to that port of another machine, the host's own or one that
     passes through, is none of ours.
     """
-    wanted = {
-        (mapping.host_port.to_bytes(2, "big"), mapping.host_ip.version): mapping.host_ip
-        for mapping in mappings
-        if mapping.protocol == "udp" and mapping.host_ip is not None
-    }
+    wanted: dict[tuple[bytes, int], list[Address]] = {}
+    for mapping in mappings:
+        if mapping.protocol == "udp" and mapping.host_ip is not None:
+            key = mapping.host_port.to_bytes(2, "big"), mapping.host_ip.version
+            wanted.setdefault(key, []).append(mapping.host_ip)
     own = {address.packed for address in addresses}
 
     def stale(version: int, original: Direction, reply: Callable[[], Direction]) -> bool:
-        host_ip = wanted.get((original.port, version))
-        if host_ip is None or not (host_ip.is_unspecified or host_ip.packed == original.target):
+        published = wanted.get((original.port, version), [])
+        if not any(host_ip.is_unspecified or host_ip.packed == original.target for host_ip in published):
             return False
         if reply().source in own:
             return False
-        return is_local(Address(version, int.from_bytes(original.target, "big")))
+        return is_local(from_packed(original.target))
 
     return _forget({version for _port, version in wanted}, stale)
 
@@ -90,6 +95,11 @@ def _forget(versions: set[int], doomed: Callable[[int, Direction, Callable[[], D
                 if not is_missing(error):
                     raise
         return len(victims)
+    except OSError as error:
+        if error.errno not in LACKING:
+            raise
+        sys.stderr.write(f"nftcni: this kernel does not list connections ({error.strerror}): old UDP flows go on\n")
+        return 0
     finally:
         netlink.close()
 

@@ -7,11 +7,11 @@ attachment's: that is what keeps a late DEL away from what another one holds now
 
 from __future__ import annotations
 
-from cni.ip import Address
+from cni.ip import from_packed
 from cni.ports import PROTOCOLS
 from cni.record import Attachment
 
-from .names import ADDR4, IFNAME, PROTO, SETS, TABLE
+from .names import IFNAME, PROTO, SETS, TABLE
 from .wire import Element, pack, unpack
 
 PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
@@ -49,21 +49,19 @@ def attachment_elements(item: Attachment) -> list[Element]:
     return elements
 
 
-def bridge_elements(bridge: str, isolation: bool) -> list[Element]:
-    """The elements that every attachment of a bridge shares; they go with the bridge's last attachment."""
-    if not bridge:
+def bridge_elements(item: Attachment) -> list[Element]:
+    """The elements that every attachment of a bridge shares; they go with the bridge's last attachment. An uplink of
+    the host has none: what is forwarded by it is neither isolated nor spared the masquerade."""
+    if not item.bridge or item.uplink or not item.in_table:
         return []
-    name = pack((IFNAME,), (bridge,))
+    name = pack((IFNAME,), (item.bridge,))
     elements = [Element("bridges", name), Element("same_net", name + name)]
-    return [*elements, Element("isolated", name)] if isolation else elements
+    return [*elements, Element("isolated", name)] if item.isolation else elements
 
 
 def projection(items: list[Attachment]) -> dict[tuple[str, bytes], Element]:
     """All that the table should hold, by set and key."""
-    elements = [element for item in items for element in attachment_elements(item)]
-    isolated = {item.bridge for item in items if item.isolation}
-    for bridge in {item.bridge for item in items if item.in_table}:
-        elements += bridge_elements(bridge, bridge in isolated)
+    elements = (element for item in items for element in (*attachment_elements(item), *bridge_elements(item)))
     return {(element.set, element.key): element for element in elements}
 
 
@@ -88,7 +86,7 @@ def _fields_text(kinds: tuple[str, ...], packed: bytes) -> str:
     texts = []
     for kind, value in zip(kinds, unpack(kinds, packed)):
         if isinstance(value, bytes):
-            texts.append(str(Address(4 if kind == ADDR4 else 6, int.from_bytes(value, "big"))))
+            texts.append(str(from_packed(value)))
         elif kind == IFNAME:
             texts.append(f'"{value}"')
         elif kind == PROTO and isinstance(value, int):

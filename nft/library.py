@@ -7,6 +7,7 @@ passes through here; elements of containers go through `table`.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` costs 4 ms, it builds enums
 import os
 import sys
 
@@ -15,6 +16,7 @@ from cni.errors import IO_FAILURE, CniError
 INSTALL = "install the distribution's packages nftables and python3-nftables (py3-nftables on Alpine)"
 
 
+SECONDS = 10  # less than others wait for the lock, which the child shares: it must not outlive this process without it
 LOADED = "\nnftcni: loaded"  # the last word of a child that came to its end: the library may call exit(0), too
 
 
@@ -32,6 +34,8 @@ def run_text(command: str) -> None:
     code = os.waitstatus_to_exitcode(status)
     if said.endswith(LOADED):
         return
+    if code == -_signal.SIGALRM:
+        raise CniError(IO_FAILURE, f"libnftables did not come to an end within {SECONDS} s, loading the table")
     if code < 0:
         raise CniError(
             IO_FAILURE,
@@ -45,6 +49,8 @@ def _child(command: str, writer: int) -> None:
     """Exit status 0, or 1 with the reason in the pipe. The library's own output must not reach the runtime."""
     status = 1
     try:
+        _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
+        _signal.alarm(SECONDS)
         null = os.open("/dev/null", os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(null, 1)

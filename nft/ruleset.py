@@ -8,13 +8,15 @@ What an attachment adds is `elements`; loading the text is `library`. The layout
 - `ip6 daddr ::1 return`: the kernel cannot forward replies to ::1, an immediate refusal beats a time-out.
 - Masquerade on `ct status dnat` only for sources on the same bridge (hairpin) and from 127/8: everybody else's address
   reaches the container. It matches `ip saddr . oifname`: `iifname` is empty there when br_netfilter is active.
+- What stays on its own bridge is not masqueraded (br_netfilter brings it here); an uplink is no container's bridge, so
+  what others send out by it is.
 - `priority -100` and not `dstnat` on output: nft 1.0.6 refuses the name there.
 - No chain may be called `fwd`, and maps with concatenated data must come from text, not JSON (nft 1.0.6 makes a set).
 """
 
 from __future__ import annotations
 
-from .names import SETS, TABLE, table_comment
+from .names import SETS, TABLE
 
 CHAINS = """
 	chain portmap {
@@ -42,6 +44,8 @@ CHAINS = """
 		ct status dnat ip saddr . oifname @own4 masquerade
 		ct status dnat ip6 saddr . oifname @own6 masquerade
 		ct status dnat ip saddr 127.0.0.0/8 oifname @bridges masquerade
+		ip saddr . oifname @own4 return
+		ip6 saddr . oifname @own6 return
 		ip saddr @masq4 oifname != @bridges ip daddr != 224.0.0.0/4 masquerade
 		ip6 saddr @masq6 oifname != @bridges ip6 daddr != ff00::/8 masquerade
 	}
@@ -63,12 +67,11 @@ def _declaration(name: str) -> str:
     return f"\t{kind} {name} {{ type {types}; }}\n"
 
 
-def table_text(boot: str) -> str:
+def table_text(comment: str) -> str:
     """The empty table as `nft -f` takes it. Fails to load where the table exists with other contents."""
-    comment = f'\tcomment "{table_comment(boot)}"\n'
-    return f"table inet {TABLE} {{\n{comment}" + "".join(map(_declaration, SETS)) + CHAINS + "}\n"
+    return f'table inet {TABLE} {{\n\tcomment "{comment}"\n' + "".join(map(_declaration, SETS)) + CHAINS + "}\n"
 
 
-def replacing_text(boot: str, elements: str) -> str:
+def replacing_text(comment: str, elements: str) -> str:
     """The whole table with `elements` (text), in place of whatever is there, in one transaction."""
-    return f"add table inet {TABLE}\ndelete table inet {TABLE}\n{table_text(boot)}{elements}"
+    return f"add table inet {TABLE}\ndelete table inet {TABLE}\n{table_text(comment)}{elements}"

@@ -20,7 +20,8 @@ SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 NEWTABLE, GETTABLE, DELTABLE, GETCHAIN, GETRULE, NEWGEN = (SUBSYSTEM | number for number in (0, 1, 2, 4, 7, 15))
 NEWSETELEM, GETSETELEM, DELSETELEM = (SUBSYSTEM | number for number in (12, 13, 14))
 NFPROTO_INET = 1
-NFTA_TABLE_NAME, NFTA_TABLE_USERDATA = 1, 6
+NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFTA_TABLE_USERDATA = 1, 2, 6
+NFT_TABLE_F_OWNER = 2
 NFTA_LIST_TABLE, NFTA_LIST_SET, NFTA_LIST_ELEMENTS = 1, 2, 3
 NFTA_LIST_ELEM = 1
 NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA = 1, 2, 6
@@ -145,8 +146,8 @@ def get_table() -> bytes:
     return nfgen() + attr_name(NFTA_TABLE_NAME, TABLE)
 
 
-def list_rules() -> bytes:
-    return nfgen() + attr_name(NFTA_RULE_TABLE, TABLE)
+def list_rules(table: str = TABLE, family: int = NFPROTO_INET) -> bytes:
+    return nfgen(family) + attr_name(NFTA_RULE_TABLE, table)
 
 
 def read_elements(payload: bytes) -> list[Element]:
@@ -186,8 +187,11 @@ def read_comment(userdata: bytes) -> str:
     return ""
 
 
-def read_table_name(payload: bytes) -> str:
-    return _name(attributes(payload, _NFGEN.size).get(NFTA_TABLE_NAME, b""))
+def read_table(payload: bytes) -> tuple[tuple[int, str], bool]:
+    """(family, name), and whether it has an owner: such a table is deleted by its owner alone, never by a flush."""
+    parts = attributes(payload, _NFGEN.size)
+    flags = int.from_bytes(parts.get(NFTA_TABLE_FLAGS, b""), "big")
+    return (payload[0], _name(parts.get(NFTA_TABLE_NAME, b""))), bool(flags & NFT_TABLE_F_OWNER)
 
 
 def read_generation_process(payload: bytes) -> int:

@@ -230,7 +230,7 @@ def test_requested_addresses(ready: Host, address: str, code: int, way: str) -> 
         ("promiscMode", True),
         ("masqAll", True),
         ("snat", False),
-        ("markMasqBit", 13),
+        ("markMasqBit", 14),
         ("externalSetMarkChain", "X"),
         ("conditionsV4", ["-d", "192.0.2.0/24"]),
         ("conditionsV6", ["!", "-d", "fd00::/8"]),

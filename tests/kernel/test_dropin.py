@@ -133,7 +133,8 @@ def test_firewall_isolates_and_open_does_not(host: Host, tmp_path: Path) -> None
     host.container("c1")
     chain.add("c1")
     assert host.elements()["isolated"] == ["nerdctl0"]
-    open_chain = Chain(host, tmp_path, [{**NERDCTL[0], "bridge": "open0"}, {"type": "firewall"}])
+    ipam = {**IPAM, "ranges": [[{"subnet": "10.5.0.0/24"}]]}
+    open_chain = Chain(host, tmp_path, [{**NERDCTL[0], "bridge": "open0", "ipam": ipam}, {"type": "firewall"}])
     open_chain.common["name"] = "open"
     host.container("c2")
     open_chain.add("c2")
@@ -218,11 +219,10 @@ def test_firewall_answers_nerdctls_version_probe(host: Host, tmp_path: Path) -> 
         ("bridge", "ipMasqBackend", "pf"),
         ("portmap", "masqAll", True),
         ("portmap", "snat", False),
-        ("portmap", "markMasqBit", 13),
+        ("portmap", "markMasqBit", 14),
         ("portmap", "conditionsV4", ["!", "-d", "192.0.2.0/24"]),
         ("firewall", "backend", "firewalld"),
         ("firewall", "firewalldZone", "internal"),
-        ("firewall", "iptablesAdminChainName", "ADMIN"),
     ],
 )
 def test_keys_that_are_not_done_are_refused_by_name(

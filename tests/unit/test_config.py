@@ -217,9 +217,9 @@ def test_wrong_values_of_the_environment(name: str, value: str) -> None:
 
 ASKING: list[tuple[str, Any]] = [
     *[("vlan", 5), ("vlanTrunk", [{"id": 5}]), ("macspoofchk", True), ("promiscMode", True)],
-    *[("masqAll", True), ("snat", False), ("markMasqBit", 13), ("externalSetMarkChain", "X")],
+    *[("masqAll", True), ("snat", False), ("markMasqBit", 14), ("externalSetMarkChain", "X")],
     *[("conditionsV4", ["!", "-d", "192.0.2.0/24"]), ("conditionsV6", ["x"]), ("backend", "firewalld")],
-    *[("firewalldZone", "trusted"), ("iptablesAdminChainName", "X"), ("ipMasqBackend", "ebtables")],
+    *[("firewalldZone", "trusted"), ("ipMasqBackend", "ebtables")],
     *[("sysctl", {"net.core.somaxconn": "1"}), ("promisc", True), ("allmulti", True), ("txQLen", 1000)],
     *[("vlan", "0"), ("vlan", False), ("macspoofchk", 0), ("snat", 1)],
 ]

@@ -97,7 +97,7 @@ def shared(bridge: str, isolation: bool) -> set[tuple[Any, ...]]:
 def test_what_nft_lists_is_what_was_meant(host: Host, way: str, isolation: bool) -> None:
     items = [attachment(2), attachment(3, "c2", ip_masq=False), attachment(4, "c3", mappings=())]
     own = [element for item in items for element in attachment_elements(item)]
-    common = bridge_elements("br-net0", isolation)
+    common = bridge_elements(attachment(isolation=isolation))
     if way == "text":
         host.nft(table_text("boot") + elements_text(own + common))
     else:
@@ -112,13 +112,13 @@ def test_what_nft_lists_is_what_was_meant(host: Host, way: str, isolation: bool)
 
 def test_the_kernel_gives_back_what_nft_was_told(host: Host) -> None:
     """Text through nft's parser into the kernel, out through our own reader: the very same values."""
-    own = attachment_elements(attachment()) + bridge_elements("br-net0", True)
+    own = attachment_elements(attachment()) + bridge_elements(attachment())
     host.nft(table_text("boot") + elements_text(own))
     with host.entered():
         table = Table()
         assert sorted(table.elements(), key=repr) == sorted(own, key=repr)
         assert [table.get(element) for element in own] == own
-        assert table.comment() == "nftcni schema 1 boot boot" == _comment(host)
+        assert table.comment() == "boot" == _comment(host)
 
 
 def _comment(host: Host) -> str:
@@ -160,7 +160,7 @@ def test_bridge_names_that_nft_may_take_for_something_else(host: Host, name: str
         check_ifname(name)
     except ValueError:
         return
-    elements = attachment_elements(attachment(bridge=name)) + bridge_elements(name, True)
+    elements = attachment_elements(attachment(bridge=name)) + bridge_elements(attachment(bridge=name))
     host.nft(table_text("boot") + elements_text(elements))
     assert listed(host) == expected(attachment(bridge=name)) | shared(name, True)
 

@@ -125,6 +125,6 @@ def test_readers_bear_any_bytes(payload: bytes) -> None:
     wire.read_table_comment(payload)
     wire.read_comment(payload)
     wire.read_rule(payload)
-    wire.read_table_name(payload)
+    wire.read_table(b"\1\0\0\0" + payload)
     wire.read_generation_process(payload)
     wire.read_chain(b"\1\0\0\0" + payload)

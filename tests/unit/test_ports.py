@@ -73,10 +73,18 @@ def test_a_host_address_opens_its_own_family_only(host_ip: str, text: str) -> No
     found = mappings({**GOOD, "hostIP": host_ip})
     assert texts(for_families(found, (4, 6))) == [text]
     missing = 4 if "[" in text else 6
-    with pytest.raises(CniError) as caught:
-        for_families(found, (missing,))
-    assert caught.value.code == INVALID_CONFIG and text.split(" ")[0] in caught.value.msg
-    assert f"IPv{10 - missing}" in caught.value.msg
+    for first in ("eth0", "net", "wlan00"):
+        with pytest.raises(CniError) as caught:
+            for_families(found, (missing,), first)
+        assert caught.value.code == INVALID_CONFIG and text.split(" ")[0] in caught.value.msg
+        assert f"IPv{10 - missing}" in caught.value.msg and first in caught.value.msg
+
+
+@pytest.mark.parametrize("ifname", ["", "eth1", "eth10", "net-2"])
+def test_further_networks_publish_what_they_can(ifname: str) -> None:
+    """Runtimes ask each of them for all ports, nerdctl with 0.0.0.0 in every one; so does the reference portmap."""
+    asked = mappings({**GOOD, "hostIP": "0.0.0.0"}, {**GOOD, "hostIP": "::"})
+    assert texts(for_families(asked, (6,), ifname)) == ["[::]:8080/tcp 80"]
 
 
 def test_a_run_of_ports_comes_as_one_entry_each() -> None:

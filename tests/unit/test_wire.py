@@ -92,6 +92,7 @@ LINKS = {
         wire.set_port(9, True, False),
         link(
             [
+                ("IFLA_GROUP", 0),
                 (
                     "IFLA_LINKINFO",
                     {

@@ -1,0 +1,215 @@
+"""The bridge of an attachment: made or adopted, readied, and given back as it was when its last attachment goes.
+
+What is ours to undo is noted in the state folder before it is done, one fact each: `created`, or of an adopted bridge
+`address-PREFIX`, `up` and `sysctl-KEY=VALUE BEFORE`. Ports and containers are `links`.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from . import sysctl, wire
+from .errors import INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
+from .host import Host
+from .ip import Prefix, link_local, parse_prefix
+from .links import Link, get_link, link_name, port_names, repeatable
+from .names import bridge_mac
+from .netlink import is_missing
+from .record import Attachment
+
+RTPROT_RA = 9  # include/uapi/linux/rtnetlink.h
+
+
+def ensure_bridge(host: Host, item: Attachment) -> Link:
+    """There, up, with its gateway addresses and sysctls. May be repeated."""
+    bridge = get_link(host.rtnl, item.bridge)
+    if bridge is None:
+        host.state.note_bridge(item.bridge, "created")
+        _create(host, item.bridge, item.mtu)
+        bridge = get_link(host.rtnl, item.bridge)
+    if bridge is None:
+        raise CniError(IO_FAILURE, f"the bridge {item.bridge} disappeared while it was set up", "try again")
+    _check_kind(bridge, item.bridge)
+    adopted = not host.state.has_fact(item.bridge, "created")
+    if adopted and host.state.is_last(item):
+        # Otherwise the kernel gives it the lowest address of its ports, ours included, and takes it away again.
+        host.rtnl.ask(wire.RTM_NEWLINK, wire.tune(bridge.index, {}, bridge.mac, 0, None))
+    if not bridge.up:
+        if adopted:
+            host.state.note_bridge(item.bridge, "up")
+        host.rtnl.ask(wire.RTM_NEWLINK, wire.set_up(bridge.index))
+    set_host_sysctls(host, item)
+    _add_gateways(host, item, bridge, adopted)
+    return bridge
+
+
+def _create(host: Host, name: str, mtu: int) -> None:
+    """With a MAC address of its own: otherwise it takes, and changes with, the lowest of its ports'.
+
+    With its link-local address at once: until the kernel has made one in its own time, and while that is tentative, up
+    to two seconds after the first container came, it asks for no neighbour and so forwards no IPv6 (ndisc_send_ns,
+    ipv6_get_lladdr).
+    """
+    mac = bridge_mac(name)
+    try:
+        host.rtnl.ask(wire.RTM_NEWLINK, wire.new_bridge(name, mac, mtu), wire.CREATE)
+    except OSError as error:
+        if error.errno != errno.EEXIST:
+            raise kernel_refused(f"creating the bridge {name}", error) from None
+    for key in ("accept_ra", "accept_dad"):
+        sysctl.write(f"ipv6/conf/{name}/{key}", "0")
+    link = get_link(host.rtnl, name)
+    if link is not None and sysctl.read(f"ipv6/conf/{name}/disable_ipv6") == "0":
+        payload = wire.address(link.index, link_local(mac), wire.IFA_F_NODAD)
+        repeatable(host.rtnl, wire.RTM_NEWADDR, payload, name)
+
+
+def _check_kind(link: Link, name: str) -> None:
+    if link.name != name:
+        raise CniError(
+            INVALID_CONFIG,
+            f'bridge: "{name}" is only another name of {link.name}',
+            f"nftables and the sysctls know the link as {link.name} alone: use that",
+        )
+    if link.kind != "bridge":
+        raise CniError(
+            INVALID_CONFIG,
+            f'bridge: "{name}" exists and is {link.kind or "a plain device"}, not a bridge',
+            "choose another name for the key bridge, or remove that link",
+        )
+
+
+def _add_gateways(host: Host, item: Attachment, bridge: Link, adopted: bool) -> None:
+    added = []
+    for prefix in item.gateways:
+        try:
+            if adopted:
+                _note_address(host, item, bridge, prefix)
+            flags = wire.IFA_F_NODAD if prefix.version == 6 else 0
+            host.rtnl.ask(wire.RTM_NEWADDR, wire.address(bridge.index, prefix, flags), wire.CREATE)
+            added.append(prefix)
+        except OSError as error:
+            if error.errno != errno.EEXIST:
+                raise kernel_refused(f"adding {prefix} to the bridge {bridge.name}", error) from None
+    if added:
+        _refuse_elsewhere(host, item, bridge)
+    if added and item.force_address:
+        _take_conflicting(host, item, bridge)
+
+
+def _note_address(host: Host, item: Attachment, bridge: Link, prefix: Prefix) -> None:
+    """Whose it is, once for all attachments: ours to take away, or there before."""
+    if host.state.has_fact(item.bridge, f"address-{prefix}") or host.state.has_fact(item.bridge, f"had-{prefix}"):
+        return
+    from .inspect import read_addresses
+
+    had = prefix in read_addresses(host.rtnl, bridge.index)
+    host.state.note_bridge(item.bridge, f"{'had' if had else 'address'}-{prefix}")
+
+
+def _refuse_elsewhere(host: Host, item: Attachment, bridge: Link) -> None:
+    """The subnet has just come to the bridge. Is the container's address reached by it, or has another link the subnet
+    already: a second network of the same range, the host's own LAN?"""
+    for address in item.addresses:
+        try:
+            way = wire.attributes(host.rtnl.ask(wire.RTM_GETROUTE, wire.get_route(address)), wire.RTMSG.size)
+        except OSError:
+            continue  # no route at all: not for us to judge
+        index = int.from_bytes(way.get(wire.RTA_OIF, b""), wire.byteorder)
+        if index != bridge.index:
+            raise CniError(
+                INVALID_CONFIG,
+                f"ipam.ranges: the host reaches {address} by {link_name(host.rtnl, index) or index}, "
+                f"not by the bridge {bridge.name}",
+                "that subnet is in use there already; give this network another one",
+            )
+
+
+def _take_conflicting(host: Host, item: Attachment, bridge: Link) -> None:
+    """`forceAddress` of the reference plugin: any other IPv4 address gives way, an IPv6 one if the subnets meet."""
+    from .inspect import read_addresses
+
+    own = item.gateways
+    for prefix in read_addresses(host.rtnl, bridge.index):
+        for new in own:
+            meets = prefix.address in new.network or new.address in prefix.network
+            if prefix not in own and prefix.version == new.version and (new.version == 4 or meets):
+                _take_address(host, bridge, prefix)
+
+
+def set_host_sysctls(host: Host, item: Attachment) -> None:
+    for key, value in host_sysctls(item):
+        before = sysctl.read(key)
+        if before in (value, ""):
+            continue
+        if key == "ipv6/conf/all/forwarding":
+            _keep_router_advertisements(host)
+        elif item.bridge in key.split("/") and not _is_noted(host, item.bridge, key):
+            host.state.note_bridge(item.bridge, f"sysctl-{key}={before}")
+        sysctl.write(key, value)
+
+
+def _is_noted(host: Host, bridge: str, key: str) -> bool:
+    """Also where the bridge, with all that is set on it, is ours."""
+    facts = host.state.bridge_facts(bridge)
+    return "created" in facts or any(fact.startswith(f"sysctl-{key}=") for fact in facts)
+
+
+def _keep_router_advertisements(host: Host) -> None:
+    """A router takes none (accept_ra 1), and the kernel removes the routes that came by them: a host that got its
+    default route so would lose it with its first IPv6 container. accept_ra 2 takes them even so (ip-sysctl.rst)."""
+    from .inspect import links_of_routes
+
+    for index in links_of_routes(host.rtnl, RTPROT_RA):
+        key = f"ipv6/conf/{link_name(host.rtnl, index)}/accept_ra"
+        if sysctl.read(key) == "1":
+            sysctl.write(key, "2")
+
+
+def host_sysctls(item: Attachment) -> list[tuple[str, str]]:
+    """Forwarding, and on the bridge route_localnet, without which 127.0.0.1 cannot reach a published port."""
+    wanted = []
+    if item.is_gateway and item.address_of(4):
+        wanted.append(("ipv4/ip_forward", "1"))
+        if item.bridge:
+            wanted.append((f"ipv4/conf/{item.bridge}/route_localnet", "1"))
+    if item.is_gateway and item.address_of(6):
+        if item.own_link:
+            wanted.append((f"ipv6/conf/{item.bridge}/disable_ipv6", "0"))
+        wanted.append(("ipv6/conf/all/forwarding", "1"))
+    return wanted
+
+
+def with_uplink(host: Host, item: Attachment) -> Attachment:
+    """Whether the bridge leads out: somebody else's, and the gateway is another machine."""
+    if item.is_gateway or host.state.has_fact(item.bridge, "created") or get_link(host.rtnl, item.bridge) is None:
+        return item
+    return item.replace(uplink=not any(lease.gateway and host.is_local(lease.gateway) for lease in item.leases))
+
+
+def leave_bridge(host: Host, item: Attachment) -> list[str]:
+    """Undoes what we did to the bridge of the last attachment, and returns the links to remove with it."""
+    facts = host.state.bridge_facts(item.bridge) if item.bridge else []
+    if "created" in facts and not set(port_names(host.rtnl, item.bridge)) - {item.link}:
+        return [item.bridge]
+    bridge = get_link(host.rtnl, item.bridge) if facts else None
+    if bridge is None:
+        return []
+    for fact in facts:
+        kind, _, rest = fact.partition("-")
+        if kind == "address":
+            _take_address(host, bridge, parse_prefix(rest))
+        elif kind == "sysctl":
+            key, _, before = rest.rpartition("=")
+            sysctl.write(key, before)
+    if "up" in facts:
+        host.rtnl.ask(wire.RTM_NEWLINK, wire.tune(bridge.index, {wire.IFF_UP: False}, b"", 0, None))
+    return []
+
+
+def _take_address(host: Host, bridge: Link, prefix: Prefix) -> None:
+    try:
+        host.rtnl.ask(wire.RTM_DELADDR, wire.address(bridge.index, prefix))
+    except OSError as error:
+        if not is_missing(error):
+            raise kernel_refused(f"removing {prefix} from the bridge {bridge.name}", error) from None
