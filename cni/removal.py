@@ -48,7 +48,10 @@ def remove_group(rtnl: Netlink, names: list[str]) -> None:
 
 def _delete_in_child(payload: bytes) -> int:
     """The child's process ID. Its exit status is the errno."""
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError as error:
+        raise kernel_refused("starting a process that removes links", error) from None
     if child:
         return child
     status = 255

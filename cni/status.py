@@ -60,9 +60,10 @@ def _degraded(host: Host, versions: set[int]) -> list[str]:
         return []
     found = []
     if not host.table_is_current():
-        found.append(
-            "table inet nftcni is missing, or of an earlier boot, although containers are attached: run nftcni repair"
-        )
+        what = "table inet nftcni is missing, or of an earlier boot,"
+        found.append(f"{what} although containers are attached: run nftcni repair")
+    elif not host.rules_are_ours():
+        found.append("the rules of table inet nftcni are not those that nftcni loaded: run nftcni repair")
     for version, key in ((4, "ipv4/ip_forward"), (6, "ipv6/conf/all/forwarding")):
         if version in versions and sysctl.read(key) == "0":
             found.append(f"forwarding is off: net/{key} is 0 although containers are attached: run nftcni repair")

@@ -11,7 +11,7 @@ import _signal  # type: ignore[import-not-found]  # `signal` costs 4 ms, it buil
 import os
 import sys
 
-from cni.errors import IO_FAILURE, CniError
+from cni.errors import IO_FAILURE, CniError, kernel_refused
 
 INSTALL = "install the distribution's packages nftables and python3-nftables (py3-nftables on Alpine)"
 
@@ -22,8 +22,11 @@ LOADED = "\nnftcni: loaded"  # the last word of a child that came to its end: th
 
 def run_text(command: str) -> None:
     """One transaction from nft's own language. Raises CniError code 5 with what nft said, or how it died."""
-    reader, writer = os.pipe()
-    child = os.fork()
+    try:
+        reader, writer = os.pipe()
+        child = os.fork()
+    except OSError as error:
+        raise kernel_refused("starting a process for libnftables", error) from None
     if child == 0:
         os.close(reader)
         _child(command, writer)

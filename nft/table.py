@@ -114,7 +114,9 @@ class Table:
         names any of the bridges. What such a rule does is its author's affair; it shows that somebody has seen to it.
         One listing of all chains, and of the rules of such tables."""
         found = []
-        for payload in [*self.netlink.dump(wire.GETCHAIN, wire.nfgen(0))]:  # whole: the socket has one listing at a time
+        for payload in [
+            *self.netlink.dump(wire.GETCHAIN, wire.nfgen(0))
+        ]:  # whole: the socket has one listing at a time
             chain = wire.read_chain(payload)
             if chain.drops_forward and chain.table != TABLE and not self._names_any(payload[0], chain.table, bridges):
                 found.append(f"{chain.family} {chain.table} {chain.name}")
