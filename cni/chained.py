@@ -120,6 +120,8 @@ def _give_up(host: Host, before: Attachment, item: Attachment) -> None:
     gone = [element for element in attachment_elements(before) if element not in kept]
     if gone:
         host.table.delete(gone)
+    # Before the record forgets them: after a kill nobody would know of the flows.
+    host.forget_flows_of(tuple(mapping for mapping in before.mappings if mapping not in item.mappings), before.addresses)
     host.shrink(before, item)
 
 
@@ -141,7 +143,6 @@ def _take_back(host: Host, before: Attachment, role: str) -> None:
         detach(host, before)
     elif role == "portmap" or not item.own_link:
         _give_up(host, before, item)
-        host.forget_flows_of(before.mappings, before.addresses)
 
 
 def check(request: Request) -> None:

@@ -72,13 +72,7 @@ class Namespace:
 
     def addresses(self, name: str) -> set[str]:
         """Global and site addresses with their prefix lengths; the kernel's own link-local ones are left out."""
-        items = self.json("ip", "-j", "addr", "show", "dev", name)
-        return {
-            f"{info['local']}/{info['prefixlen']}"
-            for item in items
-            for info in item.get("addr_info", [])
-            if info["scope"] != "link"
-        }
+        return set().union(*map(_lasting, self.json("ip", "-j", "addr", "show", "dev", name)))
 
     def sysctl(self, key: str) -> str:
         with self.entered():
@@ -90,6 +84,12 @@ class Namespace:
 
     def close(self) -> None:
         os.close(self.fd)
+
+
+def _lasting(item: Json) -> set[str]:
+    """The addresses of one link in `ip -j addr` that the kernel does not make by itself."""
+    infos = item.get("addr_info", [])
+    return {f"{info['local']}/{info['prefixlen']}" for info in infos if info["scope"] != "link"}
 
 
 def _setns(fd: int) -> None:
@@ -275,22 +275,32 @@ class Host(Namespace):
         return found
 
     def state_files(self) -> list[str]:
-        """Files and links in the state folder that stand for something; memory of the last address does not."""
+        """Files and links in the state folder that stand for something, and empty folders below its own ones; memory of
+        the last address does not."""
         root = self.file("/run/nftcni")
-        found = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_symlink() or path.is_file()]
+        found = []
+        for path in root.rglob("*"):
+            place = path.relative_to(root)
+            if path.is_symlink() or path.is_file():
+                found.append(str(place))
+            elif len(place.parts) > 2 and not any(path.iterdir()):
+                found.append(f"{place}/")
         meaningless = ("/lock", "/rules")
         return sorted(path for path in found if not path.endswith(meaningless) and "/last/" not in path)
 
     def links(self) -> list[Json]:
         """All links with what makes them what they are; numbers that only the kernel gives are left out."""
-        keys = ("ifname", "mtu", "master", "address", "link_type")
-        return [{key: item.get(key) for key in keys} for item in self.json("ip", "-j", "link")]
+        keys = ("ifname", "mtu", "master", "address", "link_type", "group")
+        return [
+            {**{key: item.get(key) for key in keys}, "up": "UP" in item["flags"]}
+            for item in self.json("ip", "-j", "link")
+        ]
 
     def snapshot(self) -> dict[str, Json]:
         """Everything on the host that an attachment may change, but for forwarding, which is never taken back."""
         return {
             "links": self.links(),
-            "addresses": [self.addresses(item["ifname"]) for item in self.links()],
+            "addresses": {item["ifname"]: _lasting(item) for item in self.json("ip", "-j", "addr", "show")},
             "routes": self.routes(),
             "elements": self.elements(),
             "state": self.state_files(),
@@ -299,7 +309,7 @@ class Host(Namespace):
 
     def routes(self) -> list[str]:
         """Link-local and multicast ones come and go with the kernel's duplicate address detection."""
-        lines = self.run("ip", "route", "show", "table", "all") + self.run("ip", "-6", "route", "show", "table", "all")
+        lines = self.run("sh", "-c", "ip route show table all; ip -6 route show table all")
         kept = [line for line in lines.splitlines() if "fe80:" not in line and "multicast" not in line]
         return sorted(line.replace("linkdown", "").strip() for line in kept)
 
@@ -327,8 +337,12 @@ class Host(Namespace):
 
     def flows(self) -> list[str]:
         """Connections in the tracker that lead through a published port, without their timers and counters."""
-        with self.entered():
-            lines = Path("/proc/net/nf_conntrack").read_text() if Path("/proc/net/nf_conntrack").exists() else ""
+        file = Path("/proc/net/nf_conntrack")
+        if file.exists():
+            with self.entered():
+                lines = file.read_text()
+        else:
+            lines = self.run("conntrack", "-L", "-o", "extended")
         return sorted(line for line in lines.splitlines() if " udp " in line)
 
     def close(self) -> None:
