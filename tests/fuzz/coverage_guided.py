@@ -6,6 +6,8 @@ Anything but the errors that a parser documents is a finding; the input is writt
 
 from __future__ import annotations
 
+import contextlib
+import struct
 import sys
 from pathlib import Path
 from typing import Callable
@@ -17,12 +19,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 with atheris.instrument_imports():
     from cni import jsontext, links, wire
     from cni.adopt import read_attachment
+    from cni.claims import Claims
     from cni.config import parse_network
+    from cni.delegate import read_result
     from cni.errors import CniError
     from cni.fields import Fields
-    from cni.previous import addresses_of
+    from cni.netlink import raise_for
+    from cni.previous import parse_previous
     from cni.record import from_document
     from cni.request import Request, _parse_args
+    from cni.resolvconf import parse_resolv_conf
     from cni.tuning import parse_tuning
     from nft import conntrack
     from nft import wire as nft
@@ -37,7 +43,7 @@ def configuration(data: bytes) -> None:
         return
     for role in ("", "bridge"):
         request = Request("ADD", role, "c1", "/run/netns/c1", "eth0", {}, (), "1.1.0", "net0", "/run/nftcni", document)
-        for parse in (parse_network, parse_tuning, lambda item: addresses_of(Fields(item.document), "eth0")):
+        for parse in (parse_network, parse_tuning, parse_previous, lambda item: read_result(Fields(item.document))):
             try:
                 parse(request)
             except CniError:
@@ -65,9 +71,15 @@ def netlink(data: bytes) -> None:
         links.read_link(data)
     nft.read_elements(data)
     nft.read_rule(data)
+    nft.read_generation_process(data)
+    wire.next_hops(data)
+    # The kernel's header is there in any case, and its errors are below 4096 (MAX_ERRNO).
+    with contextlib.suppress(OSError, struct.error, OverflowError):
+        raise_for(data, 0x300)
     nft.read_table_comment(data)
     if data:
         nft.read_chain(data)
+        nft.read_table(data)
     conntrack._direction(4, data)
     conntrack._direction(6, data)
 
@@ -83,6 +95,29 @@ def table(data: bytes) -> None:
     read_attachment(provider.ConsumeUnicodeNoSurrogates(60), elements)
 
 
+class Folder(Claims):
+    """A state folder in which everything says the same."""
+
+    text = ""
+
+    def read(self, *_parts: str) -> str:
+        return self.text
+
+    def names(self, *_parts: str) -> list[str]:
+        return ["tcp-80", self.text]
+
+
+def claims(data: bytes) -> None:
+    """What stands in the places of leases, ports and the last address; and resolv.conf."""
+    folder = Folder("/nonexistent")
+    folder.text = data.decode("utf-8", "replace")
+    folder.last("net0", 0)
+    folder.port_holders("tcp-80")
+    folder.claimed_by("net0/c1/eth0")
+    folder.claimants()
+    parse_resolv_conf(folder.text)
+
+
 def nft_sets() -> list[str]:
     from nft.names import SETS
 
@@ -95,6 +130,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "arguments": arguments,
     "netlink": netlink,
     "table": table,
+    "claims": claims,
 }
 
 if __name__ == "__main__":

@@ -23,15 +23,23 @@ from tally import TALLY
 
 from cni.config import parse_network
 from cni.errors import CniError
+from cni.ip import parse_address, parse_prefix
 from cni.jsontext import dumps
-from cni.record import Attachment, from_document, to_document
+from cni.ports import PortMapping
+from cni.record import Attachment, Lease, from_document, to_document
 from cni.request import Request
-from cni.spec import error_document
+from cni.spec import Route, error_document
 from nft import library
 
 SECONDS = int(os.environ.get("NFTCNI_FUZZ_SECONDS", "8"))
 EXAMPLES = SECONDS * 100
 FUZZER = Path(__file__).with_name("coverage_guided.py")
+RECORD = Attachment(
+    *("net0", "c1", "eth0", "/run/netns/c1", "br-net0", bytes.fromhex("020000000001")),
+    leases=(Lease(parse_prefix("10.88.0.2/24"), parse_address("10.88.0.1")),),
+    routes=(Route(parse_prefix("0.0.0.0/0"), parse_address("10.88.0.1"), (("mtu", 1400),)),),
+    mappings=(PortMapping("tcp", parse_address("::"), 8080, 80),),
+)
 SEEDS = {
     "configuration": [
         b'{"bridge":"br0","ipam":{"ranges":[[{"subnet":"10.0.0.0/24","rangeStart":"10.0.0.9","gateway":"10.0.0.1"}]],'
@@ -39,10 +47,15 @@ SEEDS = {
         b'"containerPort":80,"protocol":"tcp","hostIP":"127.0.0.1"}],"ips":["10.0.0.5/24"],"mac":"02:00:00:00:00:01"}}',
         b'{"sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"1"},"mtu":1400,"args":{"cni":{"ips":["fd00::1"]}}}',
     ],
-    "record": [],
+    "record": [dumps(to_document(RECORD)).encode()],
     "arguments": [b"IP=10.0.0.1;MAC=02:00:00:00:00:01;IgnoreUnknown=1;K8S_POD_NAME=x"],
     "netlink": [bytes.fromhex("1c00000010000500010000000000000000000000010000000100000001000000")],
     "table": [b"net0/c1/eth0"],
+    "claims": [
+        b"0.0.0.0=net0/c1/eth0",
+        b"?::=net0/c1/eth0\n127.0.0.1=net0/c2/eth0",
+        b"nameserver 192.0.2.1\nsearch a b",
+    ],
 }
 
 

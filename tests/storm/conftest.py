@@ -18,6 +18,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if TALLY:
         terminalreporter.write_line(
             f"storm: {TALLY['attachments']} attachments by {TALLY['processes']} processes at once, "
-            f"{TALLY['killed']} killed, {TALLY['refused']} ports refused, {TALLY['leftovers']} leftovers; "
-            f"GC of {TALLY['collected']} in {TALLY['milliseconds'] / 1000:.1f} s"
+            f"{TALLY['killed']} killed ({TALLY['killed at work']} amid their work), {TALLY['refused']} ports refused, "
+            f"{TALLY['leftovers']} leftovers; GC of {TALLY['collected']} in {TALLY['milliseconds'] / 1000:.1f} s"
         )
