@@ -143,22 +143,56 @@ class HostModel(RuleBasedStateMachine):
             ]
             self.results[who] = answer.document
 
-    @rule(who=WHO, ports=PORTS, verb=st.sampled_from(["ADD", "DEL"]), after=st.integers(0, 25))
-    def crash(self, who: Key, ports: list[int], verb: str, after: int) -> None:
-        """SIGKILL after so many milliseconds. Afterwards the attachment may be old, new, half or gone."""
+    @precondition(lambda self: self.attached and not self.flushed)
+    @rule(data=st.data(), text=st.sampled_from(["", "{", "[]"]), again=st.booleans())
+    def damage(self, data: Any, text: str, again: bool) -> None:
+        """A record that cannot be read: DEL takes everything away, or ADD gives the same addresses."""
+        who = data.draw(st.sampled_from(sorted(self.attached)))
+        (file,) = self.host.file("/run/nftcni").glob(f"*/attachments/{who[0]}/{container(who)}@*")
+        file.write_text(text)
+        if not again:
+            self.delete(who, netns=False)
+            return
+        answer = self.call("ADD", who, config(who[0], self.attached[who]))
+        assert answer.status == 0, answer.stdout
+        assert answer.document["ips"] == self.results[who]["ips"]
+        self.results[who] = answer.document
+
+    def killed(self, verb: str, who: Key, conf: Json, after: int, *words: str) -> None:
+        """SIGKILL after so many milliseconds."""
         TALLY["steps"] += 1
         ifname = "eth0" if who[0] == "net0" else "eth1"
         env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": container(who), "CNI_NETNS": f"/run/netns/{who[1]}"}
         pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), -1)
-        process = self.host.popen(PLUGIN, env={**env, "CNI_IFNAME": ifname, "CNI_PATH": "/x"}, **pipes)
+        process = self.host.popen(PLUGIN, *words, env={**env, "CNI_IFNAME": ifname, "CNI_PATH": "/x"}, **pipes)
         timer = threading.Timer(after / 1000, process.kill)
         timer.start()
-        process.communicate(json.dumps(config(who[0], ports)), timeout=60)
+        process.communicate(json.dumps(conf), timeout=60)
         timer.cancel()
         if process.returncode == -9:
             TALLY["crashes"] += 1
+
+    @rule(who=WHO, ports=PORTS, verb=st.sampled_from(["ADD", "DEL"]), after=st.integers(0, 25))
+    def crash(self, who: Key, ports: list[int], verb: str, after: int) -> None:
+        """Afterwards the attachment may be old, new, half or gone."""
+        self.killed(verb, who, config(who[0], ports), after)
         before = self.attached.pop(who, ()) + self.unsure.pop(who, ())
         self.unsure[who] = tuple(dict.fromkeys((*before, *(ports if verb == "ADD" else ()))))
+
+    @rule(net=st.sampled_from(NETWORKS), keep=st.sets(st.sampled_from(CONTAINERS)), after=st.integers(5, 40))
+    def crash_of_gc(self, net: str, keep: set[str], after: int) -> None:
+        """Those that were to be kept are as they were."""
+        ifname = "eth0" if net == "net0" else "eth1"
+        valid = [{"containerID": container((net, name)), "ifname": ifname} for name in keep]
+        self.killed("GC", (net, ""), {**config(net), "cni.dev/valid-attachments": valid}, after)
+        for who in [who for who in self.attached if who[0] == net and who[1] not in keep]:
+            self.unsure[who] = self.attached.pop(who)
+
+    @rule(after=st.integers(5, 60))
+    def crash_of_repair(self, after: int) -> None:
+        """Whether it came to restoring the table is not known; a second one does."""
+        self.killed("", ("net0", ""), None, after, "repair")
+        self.repair()
 
     @invariant()
     def the_kernel_has_what_the_model_says(self) -> None:
@@ -181,6 +215,7 @@ class HostModel(RuleBasedStateMachine):
         assert len(told) == len(set(told)), "an address was handed out twice"
 
     def teardown(self) -> None:
+        self.host.run("sh", "-c", "rm -rf /run/nftcni/*/damaged")  # kept for people
         for net in NETWORKS:
             for name in CONTAINERS:
                 self.call("DEL", (net, name), config(net))
