@@ -43,6 +43,7 @@ def add(request: Request) -> dict[str, Json]:
         try:
             before = host.record(identity(request.network, request.container, request.ifname))
             base = before or _foreign(host, request, previous)
+            base = base.replace(bridge=base.bridge or previous.host_link)  # of host-local's record alone
             if isolation and not base.own_link and (port_isolation or not base.bridge):
                 what = f'ingressPolicy: "{fields.text("ingressPolicy")}" is not supported on this interface'
                 raise CniError(UNSUPPORTED_FIELD, what, NOT_DONE)
@@ -121,7 +122,8 @@ def _give_up(host: Host, before: Attachment, item: Attachment) -> None:
     if gone:
         host.table.delete(gone)
     # Before the record forgets them: after a kill nobody would know of the flows.
-    host.forget_flows_of(tuple(mapping for mapping in before.mappings if mapping not in item.mappings), before.addresses)
+    given_up = tuple(mapping for mapping in before.mappings if mapping not in item.mappings)
+    host.forget_flows_of(given_up, before.addresses)
     host.shrink(before, item)
 
 

@@ -69,7 +69,10 @@ def unlock(file: int) -> None:
     """Not only closes it: a child that was forked meanwhile has the same lock (`removal`)."""
     import fcntl
 
-    fcntl.flock(file, fcntl.LOCK_UN)
+    try:
+        fcntl.flock(file, fcntl.LOCK_UN)
+    except OSError:
+        pass  # closing it does the same once the child has ended
     os.close(file)
 
 

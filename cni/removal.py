@@ -31,7 +31,8 @@ def remove_links(rtnl: Netlink, names: list[str]) -> None:
 
 def remove_group(rtnl: Netlink, names: list[str]) -> None:
     """The same for many links: one wait of the kernel for all of them."""
-    for link in map(read_link, rtnl.dump(wire.RTM_GETLINK, wire.IFINFO.pack(0, 0, 0, 0, 0))):
+    listing = [*rtnl.dump(wire.RTM_GETLINK, wire.IFINFO.pack(0, 0, 0, 0, 0))]  # whole: the socket is asked again below
+    for link in map(read_link, listing):
         if link.group == GROUP and link.name not in names:  # of a GC that was killed; it may be wanted again by now
             rtnl.ask(wire.RTM_SETLINK, wire.set_group(link.name, 0))
     present = []

@@ -124,7 +124,7 @@ class Table:
 
     def _names_any(self, family: int, table: str, bridges: list[str]) -> bool:
         names = [wire.pack((IFNAME,), (bridge,)) for bridge in bridges if bridge]
-        rules = (wire.read_rule(payload) for payload in self.netlink.dump(wire.GETRULE, wire.list_rules(table, family)))
+        rules = [wire.read_rule(payload) for payload in self.netlink.dump(wire.GETRULE, wire.list_rules(table, family))]
         return bool(names) and any(name in code for _chain, code in rules for name in names)
 
     def _transact(self, changes: list[tuple[int, int, bytes]]) -> list[KernelError]:

@@ -52,7 +52,7 @@ def containerd(request: pytest.FixtureRequest, machine: Machine, archive: Path) 
     """The host with containerd and the image, in the namespaces of nerdctl and of Kubernetes. A file may ask for the
     newest one by the fixture's parameter; without, it is the distribution's."""
     if getattr(request, "param", "") == "newest":
-        programs.require("newest/containerd", "newest/containerd-shim-runc-v2", "runc")
+        programs.require("newest/containerd", "newest/ctr", "newest/containerd-shim-runc-v2", "runc")
         machine.env["PATH"] = f"{programs.BIN}/newest:{PATH}"
     else:
         programs.require("containerd", "runc")
@@ -79,8 +79,8 @@ def kubelet(containerd: Machine) -> Kubelet:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if programs.VERSIONS:
-        found = (f"{name}: {version}" for name, version in sorted(programs.VERSIONS.items()))
-        terminalreporter.write_line("e2e: " + "; ".join(found))
+    versions = {**programs.surroundings(), **programs.VERSIONS}
+    for name, version in sorted(versions.items()):
+        terminalreporter.write_line(f"e2e: {name}: {version}")
     for name, problem in sorted(programs.NOT_RUN.items()):
         terminalreporter.write_line(f"e2e: NOT RUN: everything with {name}: {problem}")

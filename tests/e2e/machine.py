@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import time
@@ -38,6 +39,8 @@ printf 'nameserver 198.51.100.53\\n' >/etc/resolv.conf
 # The first process of the host: it collects what dies, as init does.
 INIT = "mount -t proc proc /proc; ip link set lo up; while :; do sleep 3600 & wait; done"
 PATH = f"{BIN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+REFERENCE_PLUGINS = ("bridge", "firewall", "host-local", "loopback", "macvlan", "portmap", "ptp", "static", "tuning")
+OURS = re.compile("/usr/local/lib/nftcni/|/opt/(nft)?cni/bin/nftcni$", re.MULTILINE)
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -66,9 +69,12 @@ class Machine(Host):
         """What would do the plugin's work for it: iptables that is not our answerer, reference plugins."""
         named = ["-name", "ip*tables*", "-o", "-name", "xtables*"]
         found = self.run("find", *PATH.split(":")[1:], "(", *named, ")").split()
-        plugins = [word for name in ("portmap", "host-local", "firewall") for word in ("-o", "-name", name)][1:]
-        found += self.run("find", "/opt", "/usr/lib", "/usr/libexec", "/usr/local", *plugins).split()
-        return [path for path in found if not self.run("readlink", "-f", path).startswith("/usr/local/lib/nftcni/")]
+        plugins = [word for name in REFERENCE_PLUGINS for word in ("-o", "-name", name)][1:]
+        places = ("/opt", "/usr/lib", "/usr/libexec", "/usr/local")
+        found += self.run(
+            "find", *places, "(", "-type", "l", "-o", "-perm", "/111", "!", "-type", "d", ")", "(", *plugins, ")"
+        ).split()
+        return sorted(path for path in found if not OURS.match(self.run("readlink", "-f", path)))
 
     def shell(self, line: str, image: str = "who") -> str:
         """A line of the README, in the checkout."""
@@ -101,6 +107,14 @@ class Machine(Host):
         """What a container may change on the host: network, plugin state, processes and what libcni remembers."""
         cached = [path.name for path in self.file("/var/lib/cni").rglob("*") if path.is_file()]
         return {**self.snapshot(), "cached": sorted(cached), "processes": self.processes()}
+
+    def elements(self) -> dict[str, Any]:
+        """There is no other table than ours, and nft lists it without an error."""
+        tables = self.run("nft", "list", "tables").splitlines()
+        assert set(tables) <= {"table inet nftcni"}, f"somebody made tables: {tables}"
+        if tables:
+            self.run("nft", "-j", "list", "table", "inet", "nftcni")
+        return super().elements()
 
     def routes(self) -> list[str]:
         """Without what comes with being an IPv6 router, which a host is from its first container on."""

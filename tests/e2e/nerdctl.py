@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
+import readme
 from machine import Machine, browse, wait_for
 from support.scratch import Namespace
 
@@ -27,11 +30,12 @@ class Nerdctl:
         assert done.returncode == 0, f"nerdctl {line}\n{done.stdout}{done.stderr}"
         return done.stdout.strip()
 
-    def fails(self, line: str, *words: str) -> str:
-        """What it says when it refuses."""
-        done = self.call("nerdctl", *shlex.split(line), *words)
+    def fails(self, line: str, *reasons: str) -> None:
+        """A refusal must say why, in each of these words."""
+        done = self.call("nerdctl", *shlex.split(line))
         assert done.returncode != 0, f"nerdctl {line} succeeded: {done.stdout}"
-        return done.stdout + done.stderr
+        said = done.stdout + done.stderr
+        assert reasons and all(reason in said for reason in reasons), f"nerdctl {line}: {said}"
 
     def run(self, name: str, options: str = "", command: str = "") -> str:
         """A running container whose web server answers, by its ID."""
@@ -67,3 +71,39 @@ class Nerdctl:
 
     def ask_from_outside(self, address: str, port: int) -> str:
         return browse(self.machine.lan, address, port)
+
+
+COMPOSE = """
+services:
+  web:
+    image: who
+    hostname: web
+    pull_policy: never
+    ports: ["8080:80"]
+  db:
+    image: who
+    hostname: db
+    pull_policy: never
+"""
+
+
+@contextlib.contextmanager
+def composed(nerdctl: Nerdctl, networks: str = "") -> Iterator[tuple[str, str]]:
+    """Two services by the README's commands, by the names of their containers; none is left afterwards."""
+    machine = nerdctl.machine
+    up, down = readme.commands("nerdctl compose")
+    before, known = machine.snapshot(), set(nerdctl("network ls --format '{{.Name}}'").split())
+    machine.write("/run/project/compose.yaml", COMPOSE + networks)
+    machine.run("sh", "-ec", f"cd /run/project; {up}")
+    web, db = sorted(nerdctl("ps --format '{{.Names}}'").split(), reverse=True)
+    assert "web" in web and "db" in db
+    wait_for(lambda: nerdctl.ask_from_outside(HERE, 8080) == f"web {NEIGHBOUR}", "the published service")
+    for name in ("web", web):
+        said = nerdctl(f"exec {db} wget -qO- http://{name}/cgi-bin/who")
+        expected = [f"web {item.split('/')[0]}" for item in nerdctl.inside(db).addresses("eth0")]
+        assert said in expected, f"{db} asks {name}: {said}, not one of {expected}"  # in any order in /etc/hosts
+    yield web, db
+    machine.run("sh", "-ec", f"cd /run/project; {down}")
+    left = nerdctl("ps -aq").split(), set(nerdctl("network ls --format '{{.Name}}'").split()) - {*known, "bridge"}
+    assert left == ([], set()), f"left by {down}: {left}"
+    wait_for(lambda: machine.snapshot() == before, "nothing left of the project")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,10 +28,12 @@ PACKAGES = {
     "cnitool": ("github.com/containernetworking/cni", "v1.3.0", "./cnitool"),
     # The first line of containerd that asks plugins for their STATUS is newer than any distribution's here.
     "newest/containerd": ("github.com/containerd/containerd/v2", "v2.4.2", "./cmd/containerd"),
+    "newest/ctr": ("github.com/containerd/containerd/v2", "v2.4.2", "./cmd/ctr"),
     "newest/containerd-shim-runc-v2": (
         *("github.com/containerd/containerd/v2", "v2.4.2", "./cmd/containerd-shim-runc-v2"),
     ),
 }
+SEARCHED = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 NOT_RUN: dict[str, str] = {}
 VERSIONS: dict[str, str] = {}
 
@@ -50,15 +53,34 @@ def require(*names: str) -> None:
 @functools.cache
 def _find(name: str) -> str:
     """Empty when the program is there, else what is wrong."""
-    path = _built(name) if name in PACKAGES else shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    path = _built(name) if name in PACKAGES else shutil.which(name, path=SEARCHED)
     if not path or path.startswith("cannot"):
         return path or "not installed"
-    if name in PACKAGES:
-        VERSIONS[name] = PACKAGES[name][1]
-    else:
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-        VERSIONS[name] = done.stdout.splitlines()[0] if done.stdout else "?"
+    version = _version(path)
+    wanted = PACKAGES[name][1] if name in PACKAGES else ""
+    VERSIONS[name] = version or (f"built from {wanted}" if wanted else "tells no version")
+    if version and wanted.lstrip("v") not in version:
+        return f"it is {version} instead of {wanted}; remove {path}"
+    if name == "podman" and int((re.findall(r"\d+", version) or ["0"])[0]) > 4:
+        return f"{version} has no CNI"
     return ""
+
+
+def _version(path: str) -> str:
+    """What it says of itself, the line with a number. A script cannot be asked without running it."""
+    for word in () if path.endswith(".sh") else ("--version", "-v"):
+        done = subprocess.run([path, word], capture_output=True, text=True, check=False)
+        for line in done.stdout.splitlines() if done.returncode == 0 else ():
+            if re.search(r"\d\.\d", line):
+                return " ".join(line.split())
+    return ""
+
+
+def surroundings() -> dict[str, str]:
+    """What the plugin itself runs on."""
+    nft = shutil.which("nft", path=SEARCHED)
+    found = {"nft": _version(nft) if nft else "", "python": _version("/usr/bin/python3"), "kernel": os.uname().release}
+    return {name: version or "missing" for name, version in found.items()}
 
 
 def _built(name: str) -> str:

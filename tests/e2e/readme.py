@@ -24,6 +24,26 @@ def commands(name: str, block: int = 0) -> list[str]:
     return [line for line in blocks[block].splitlines() if line.strip()]
 
 
-def settings(name: str) -> str:
-    """The section's file in TOML."""
-    return str(next(body for language, body in BLOCK.findall(section(name)) if language == "toml"))
+def settings(name: str, kind: str = "toml") -> str:
+    """The section's file in TOML, or in the language that is named."""
+    return str(next(body for language, body in BLOCK.findall(section(name)) if language == kind))
+
+
+def blocks() -> set[tuple[str, str, int]]:
+    """(section, language, number) of every block that is shown for a runtime."""
+    text = (CHECKOUT / "README.md").read_text()
+    runtimes = text[text.index("\n## Runtimes\n") :].split("\n## ")[1]
+    found = set()
+    for name in re.findall(r"^### (.+)$", runtimes, re.MULTILINE):
+        languages = [language for language, _ in BLOCK.findall(section(name))]
+        found |= {(name, language, languages[:at].count(language)) for at, language in enumerate(languages)}
+    return found
+
+
+def used(source: str) -> set[tuple[str, str, int]]:
+    """The blocks that a test file runs or writes, by its text."""
+    shown = re.findall(r'readme\.commands\("([^"]+)"(?:, (\d))?\)', source)
+    files = re.findall(r'readme\.settings\("([^"]+)"(?:, "(\w+)")?\)', source)
+    return {(name, "sh", int(number or 0)) for name, number in shown} | {
+        (name, kind or "toml", 0) for name, kind in files
+    }

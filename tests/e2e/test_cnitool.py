@@ -62,6 +62,15 @@ def test_add_check_and_delete(tool: Machine, pod: Namespace, network: str) -> No
     tool.check_unchanged(before)
 
 
+def test_status_tells_what_would_drop_the_traffic(tool: Machine, pod: Namespace) -> None:
+    cnitool(tool, "status", "newest", pod)
+    tool.nft("table ip firewall { chain forward { type filter hook forward priority 0; policy drop; }; }")
+    with pytest.raises(AssertionError, match="firewall"):
+        cnitool(tool, "status", "newest", pod)
+    tool.nft("delete table ip firewall")
+    cnitool(tool, "status", "newest", pod)
+
+
 def test_the_commands_of_the_readme(tool: Machine) -> None:
     before = tool.state()
     result, *_ = (said for said in map(tool.shell, readme.commands("cnitool")[1:]) if said)

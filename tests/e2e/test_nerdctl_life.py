@@ -13,7 +13,8 @@ import programs
 import pytest
 import readme
 from machine import Machine, browse, start_containerd, wait_for
-from nerdctl import HERE, NEIGHBOUR, Nerdctl
+from nerdctl import HERE, HERE6, NEIGHBOUR, NEIGHBOUR6, Nerdctl, composed
+from support.traffic import Server, ask
 
 SECOND = {
     "cniVersion": "1.0.0",
@@ -27,22 +28,6 @@ SECOND = {
         }
     ],
 }
-COMPOSE = """
-services:
-  web:
-    image: who
-    hostname: web
-    pull_policy: never
-    ports: ["8080:80"]
-  db:
-    image: who
-    hostname: db
-    pull_policy: never
-networks:
-  default:
-    external: true
-    name: second
-"""
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +61,15 @@ def test_the_network_is_listed_and_inspected(nerdctl: Nerdctl) -> None:
     assert [entry["Name"] for entry in found["Containers"].values()] == ["web"]
 
 
+def test_nerdctl_takes_no_network_away_that_it_has_not_made(nerdctl: Nerdctl) -> None:
+    before = nerdctl.machine.run("ls", "/etc/cni/net.d")
+    nerdctl("network prune -f")
+    nerdctl.fails("network rm bridge", "bridge")
+    nerdctl.fails("network rm second", "managed outside nerdctl")
+    assert nerdctl.machine.run("ls", "/etc/cni/net.d") == before
+    assert {"bridge", "second"} <= set(nerdctl("network ls --format '{{.Name}}'").split())
+
+
 def test_inspect_and_port_tell_what_the_kernel_has(nerdctl: Nerdctl) -> None:
     nerdctl.run("web", "-p 127.0.0.1:8080:80 -p 8443:443")
     settings = nerdctl.inspect("web")["NetworkSettings"]
@@ -88,19 +82,23 @@ def test_inspect_and_port_tell_what_the_kernel_has(nerdctl: Nerdctl) -> None:
 def test_an_address_of_the_users_choice(nerdctl: Nerdctl) -> None:
     nerdctl.run("web", "--ip 10.4.0.77")
     assert nerdctl.address("web") == "10.4.0.77"
-    assert "10.4.0.77" in nerdctl.fails("run -d --pull=never --name second --ip 10.4.0.77 who")
-    assert "192.0.2.9" in nerdctl.fails("run -d --pull=never --name third --ip 192.0.2.9 who")
+    nerdctl.fails("run -d --pull=never --name second --ip 10.4.0.77 who", "10.4.0.77", "is taken by bridge/")
+    nerdctl.fails("run -d --pull=never --name third --ip 192.0.2.9 who", "192.0.2.9", "outside the network's ranges")
 
 
 def test_an_ipv6_address_of_the_users_choice(nerdctl: Nerdctl) -> None:
     nerdctl.run("web", "--ip6 fd6e:6674:636e:4::77")
     assert "fd6e:6674:636e:4::77/64" in nerdctl.inside("web").addresses("eth0")
-    nerdctl.fails("run -d --pull=never --name second --ip6 fd6e:6674:636e:5::77 who")
+    nerdctl.fails(
+        "run -d --pull=never --name second --ip6 fd6e:6674:636e:5::77 who",
+        "fd6e:6674:636e:5::77",
+        "outside the network's ranges",
+    )
 
 
 def test_a_mac_address_needs_the_drop_in_names(nerdctl: Nerdctl) -> None:
     """nerdctl itself allows it for the types bridge and macvlan only, and says so before any plugin runs."""
-    assert "type" in nerdctl.fails("run -d --pull=never --mac-address 02:42:0a:04:00:99 who")
+    nerdctl.fails("run -d --pull=never --mac-address 02:42:0a:04:00:99 who", "is not supported for network mapping")
 
 
 def test_siblings_reach_each_other_by_address_and_by_published_port(nerdctl: Nerdctl) -> None:
@@ -120,6 +118,28 @@ def test_two_networks(nerdctl: Nerdctl) -> None:
     assert nerdctl.ask_from_outside(HERE, 8080) == f"both {NEIGHBOUR}"
     inner = nerdctl.address("both", "eth1")
     assert nerdctl(f"exec other wget -qO- http://{inner}/cgi-bin/who") == f"both {nerdctl.address('other')}"
+
+
+def test_two_networks_of_which_one_has_no_ipv6(nerdctl: Nerdctl) -> None:
+    """Every network is told all ports; the first one has to be able to serve them."""
+    nerdctl.run("web", "--net bridge --net second -p '[::]:8080:80'")
+    assert nerdctl.ask_from_outside(HERE6, 8080) == f"web {NEIGHBOUR6}"
+    nerdctl.fails("run -d --pull=never --net second --net bridge -p '[::]:8081:80' who", "8081", "IPv6")
+    assert nerdctl.ask_from_outside(HERE6, 8080) == f"web {NEIGHBOUR6}"
+    assert nerdctl.ask_from_outside(HERE6, 8081) == "refused"
+
+
+def test_the_way_out(nerdctl: Nerdctl) -> None:
+    """The LAN sees the host's addresses."""
+    nerdctl.run("web")
+    nerdctl.run("other", "--net second")
+    with Server(nerdctl.machine.lan, 80):
+        for name, address, seen in (
+            ("web", NEIGHBOUR, HERE),
+            ("web", NEIGHBOUR6, HERE6),
+            ("other", NEIGHBOUR, HERE),
+        ):
+            assert ask(nerdctl.inside(name), address, 80) == f"lan {seen}"
 
 
 def test_stop_start_restart_kill(nerdctl: Nerdctl) -> None:
@@ -147,7 +167,11 @@ def test_a_container_that_ends_by_itself(nerdctl: Nerdctl) -> None:
 
 def test_a_failed_start_leaves_nothing(nerdctl: Nerdctl) -> None:
     empty = nerdctl.machine.snapshot()
-    nerdctl.fails("run -d --pull=never --name web -p 8080:80 who /no/such/program")
+    nerdctl.fails(
+        "run -d --pull=never --name web -p 8080:80 who /no/such/program",
+        "/no/such/program",
+        "no such file or directory",
+    )
     assert nerdctl.machine.snapshot() == empty
 
 
@@ -167,13 +191,6 @@ def _is(process: object, name: str) -> bool:
         return file.read().strip() == name
 
 
-def test_compose(nerdctl: Nerdctl) -> None:
-    nerdctl.machine.write("/run/compose/compose.yaml", COMPOSE)
-    nerdctl("compose -f /run/compose/compose.yaml up -d")
-    names = nerdctl("ps --format '{{.Names}}'").split()
-    assert len(names) == 2
-    wait_for(lambda: nerdctl.ask_from_outside(HERE, 8080) == f"web {NEIGHBOUR}", "the published service")
-    db = next(name for name in names if "db" in name)
-    assert nerdctl(f"exec {db} wget -qO- http://web/cgi-bin/who") == f"web {nerdctl.address(db)}"
-    nerdctl("compose -f /run/compose/compose.yaml down")
-    assert nerdctl("ps -aq") == ""
+def test_compose_in_the_network_that_is_there(nerdctl: Nerdctl) -> None:
+    with composed(nerdctl, readme.settings("nerdctl compose", "yaml")) as (_, db):
+        assert nerdctl.address(db).startswith("10.4.0.")

@@ -1,6 +1,6 @@
 """podman 4 with its CNI backend and conf/podman-nftcni.conflist.
 
-The settings are those of the README, and what a host without systemd and without all capabilities needs besides.
+The settings are those of the README. Networks that podman makes by itself are in test_podman_networks.
 """
 
 from __future__ import annotations
@@ -9,65 +9,23 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import programs
 import pytest
 import readme
 from machine import Machine, browse, wait_for
-from nerdctl import HERE, NEIGHBOUR
-from support.scratch import Namespace
-
-CONTAINERS = """
-[containers]
-default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
-seccomp_profile = "unconfined"
-apparmor_profile = "unconfined"
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-runtime = "runc"
-"""
-STORAGE = '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n'
-POLICY = {"default": [{"type": "insecureAcceptAnything"}]}
-
-
-class Podman:
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-
-    def __call__(self, *words: str) -> str:
-        return self.machine.run("podman", *words).strip()
-
-    def run(self, name: str, *options: str) -> None:
-        self("run", "-d", "--pull=never", "--name", name, "--hostname", name, *options, "docker.io/library/who")
-        self.ready(name)
-
-    def ready(self, name: str) -> None:
-        wait_for(lambda: browse(self.inside(name), "127.0.0.1", 80).startswith(f"{name} "), f"{name}'s web server")
-
-    def inside(self, name: str) -> Namespace:
-        return self.machine.inside(name, self("inspect", "-f", "{{.State.Pid}}", name))
-
-    def address(self, name: str) -> str:
-        return next(item for item in self.inside(name).addresses("eth0") if ":" not in item).split("/")[0]
+from nerdctl import HERE, HERE6, NEIGHBOUR, NEIGHBOUR6
+from podman import Podman, prepare
+from support.traffic import Server, ask
 
 
 @pytest.fixture(scope="module")
 def podman(machine: Machine, archive: Path) -> Podman:
-    programs.require("podman", "runc", "conmon")
     machine.shell(readme.commands("podman")[0])
     for number in (2, 3):
         config = json.loads(machine.file("/etc/cni/net.d/podman-nftcni.conflist").read_text())
         config["name"] = config["plugins"][0]["bridge"] = f"net{number}"
         config["plugins"][0]["ipam"]["ranges"] = [[{"subnet": f"10.9{number}.0.0/24"}]]
         machine.write(f"/etc/cni/net.d/net{number}.conflist", json.dumps(config))
-    machine.write("/etc/containers/containers.conf", CONTAINERS + readme.settings("podman"))
-    machine.write("/etc/containers/storage.conf", STORAGE)
-    machine.write("/etc/containers/policy.json", json.dumps(POLICY))
-    machine.write("/var/lib/who.tar", "")
-    machine.file("/var/lib/who.tar").write_bytes(archive.read_bytes())
-    podman = Podman(machine)
-    podman("load", "-q", "-i", "/var/lib/who.tar")
-    return podman
+    return prepare(machine, archive, readme.settings("podman"))
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +53,14 @@ def test_published_ports(podman: Podman) -> None:
     podman.run("db")
     said = podman("exec", "db", "wget", "-qO-", f"http://{podman.address('web')}/cgi-bin/who")
     assert said == f"web {podman.address('db')}"
+
+
+def test_the_way_out(podman: Podman) -> None:
+    """The LAN sees the host's addresses."""
+    podman.run("web")
+    with Server(podman.machine.lan, 80):
+        for address, seen in ((NEIGHBOUR, HERE), (NEIGHBOUR6, HERE6)):
+            assert ask(podman.inside("web"), address, 80) == f"lan {seen}"
 
 
 def test_addresses_of_the_users_choice(podman: Podman) -> None:

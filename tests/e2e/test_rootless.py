@@ -149,7 +149,7 @@ def test_published_ports_under_rootlesskit(rootless: Rootless) -> None:
     rootless.run("db")
     said = rootless(f"exec db wget -qO- http://{rootless.address('web')}/cgi-bin/who")
     assert said == f"web {rootless.address('db')}"
-    assert "8080" in rootless.fails("run -d --pull=never --name late -p 8080:80 who")
+    rootless.fails("run -d --pull=never --name late -p 8080:80 who", "bind for :8080 failed: port is already allocated")
     rootless("restart web")
     rootless.ready("web")
     assert browse(machine.lan, HERE, 8080).startswith("web ")
@@ -157,4 +157,29 @@ def test_published_ports_under_rootlesskit(rootless: Rootless) -> None:
     assert browse(machine, "127.0.0.1", 8080) == "refused"
     assert "8080" not in rootless.within("nft", "list", "ruleset")
     assert rootless.within("ip", "-o", "link").count("\n") == 2, "the loopback and RootlessKit's own"
+    machine.check_unchanged(before)
+
+
+def test_the_drop_in_names_under_rootlesskit(rootless: Rootless) -> None:
+    """The user's nerdctl makes its networks as root's does."""
+    machine, before = rootless.machine, rootless.machine.state()
+    machine.shell("conf/install --drop-in --bin-dir /opt/nftcni/bin --conflist none")
+    networks, settings = "/home/nobody/.config/cni/net.d", "/home/nobody/.config/nerdctl/nerdctl.toml"
+    machine.run("mv", networks, "/home/nobody/kept")
+    machine.write(settings, readme.settings("nerdctl network create"))
+    try:
+        rootless("network create --subnet 10.9.0.0/24 mine")
+        rootless.run("web", "-p 8080:80")
+        rootless.run("db", "--net mine -p 8081:80")
+        assert browse(machine.lan, HERE, 8080).startswith("web ")
+        assert browse(machine.lan, HERE, 8081).startswith("db ")
+        said = browse(rootless.inside("db"), rootless.address("web"), 80)
+        assert said in ("refused", "silence"), "another network is apart"
+        rootless("rm -f web db")
+        rootless("network rm mine")
+        assert rootless.within("ip", "-o", "link").count("\n") == 2, "the loopback and RootlessKit's own"
+    finally:
+        rootless.clear()
+        machine.run("rm", "-rf", networks, settings)
+        machine.run("mv", "/home/nobody/kept", networks)
     machine.check_unchanged(before)

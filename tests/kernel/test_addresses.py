@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.scratch import Host, network
+from support.scratch import PLUGIN, Host, network
+from support.traffic import ask
 
 
 def ipam(*sets: list[dict[str, str]], **keys: Any) -> dict[str, Any]:
@@ -217,3 +218,146 @@ def test_leases_are_readable_with_ls(host: Host) -> None:
     host.add(network())
     (link,) = [path for path in host.state_files() if path.endswith("leases/10.88.0.2")]
     assert os.readlink(host.file(f"/run/nftcni/{link}")) == "net0/c1/eth0"
+
+
+# Several ranges in one subnet
+
+SHARED = ([small("10.88.0.0/24", "10.88.0.10", "10.88.0.20")], [small("10.88.0.0/24", "10.88.0.100", "10.88.0.120")])
+
+
+def test_two_sets_of_one_subnet_answer_the_same_again(host: Host) -> None:
+    """The second ADD used to look for the first set's lease in both and to end with one address twice."""
+    config = network(ipam=ipam(*SHARED))
+    first = host.add(config)
+    before = host.snapshot()
+    assert addresses(first) == ["10.88.0.10/24", "10.88.0.100/24"]
+    assert host.add(config) == first
+    assert host.snapshot() == before
+    assert host.place("c1").addresses("eth0") == set(addresses(first))
+    assert addresses(host.add(config, "c2")) == ["10.88.0.11/24", "10.88.0.101/24"]
+    host.delete(config)
+    assert addresses(host.add(config)) == ["10.88.0.12/24", "10.88.0.102/24"]
+
+
+def test_an_address_of_the_second_set_of_a_subnet_is_granted(host: Host) -> None:
+    config = network(ipam=ipam(*SHARED), runtimeConfig={"ips": ["10.88.0.105"]})
+    result = host.add(config)
+    assert addresses(result) == ["10.88.0.10/24", "10.88.0.105/24"]
+    assert host.place("c1").addresses("eth0") == set(addresses(result))
+    host.container("c2")
+    answer = host.refused("ADD", config, "c2")
+    assert answer.code == 102 and "10.88.0.105" in answer.words and "c1" in answer.words
+
+
+def test_no_gateway_of_any_range_of_a_set_is_leased(host: Host) -> None:
+    """Two ranges of one subnet with a gateway each, which lies in the other range: the bridge has both addresses."""
+    pools = [
+        small("10.88.0.0/24", "10.88.0.10", "10.88.0.11", "10.88.0.21"),
+        small("10.88.0.0/24", "10.88.0.20", "10.88.0.21", "10.88.0.11"),
+    ]
+    config = network(ipam=ipam(pools))
+    results = [host.add(config, name) for name in ("c1", "c2")]
+    assert [addresses(result) for result in results] == [["10.88.0.10/24"], ["10.88.0.20/24"]]
+    assert host.addresses("br-net0") == {"10.88.0.11/24", "10.88.0.21/24"}
+    host.container("c3")
+    assert host.refused("ADD", config, "c3").code == 101
+    for gateway in ("10.88.0.11", "10.88.0.21"):
+        asked = {**config, "runtimeConfig": {"ips": [gateway]}}
+        assert host.refused("ADD", asked, "c3").code == 102
+    for container in ("c1", "c2"):
+        for gateway in ("10.88.0.11", "10.88.0.21"):
+            assert ask(host.place(container), gateway, 9) == "refused", "the host answers there"
+
+
+# The drop-in `host-local`: addresses for what other plugins attach
+
+
+def vlan(name: str, *containers: str, **keys: Any) -> dict[str, Any]:
+    """A macvlan network as its main plugin hands it to host-local; `containers` are those that GC may keep."""
+    valid = [{"containerID": container, "ifname": "eth0"} for container in containers]
+    return {
+        **{"cniVersion": "1.1.0", "name": name, "type": "macvlan", "cni.dev/valid-attachments": valid},
+        **{"ipam": ipam([small("10.77.0.0/24")]), **keys},
+    }
+
+
+@pytest.fixture
+def leaser(tmp_path: Path) -> dict[str, Any]:
+    """How host-local is called: the container's namespace is none of its business."""
+    link = tmp_path / "host-local"
+    link.symlink_to(PLUGIN)
+    return {"plugin": str(link), "netns": "/nonexistent"}
+
+
+def leases(host: Host) -> set[tuple[str, str]]:
+    """(address, who has it) in the state folder."""
+    (folder,) = host.file("/run/nftcni").glob("*.*/leases")
+    return {(path.name.split("@")[0], os.readlink(path)) for path in folder.iterdir()}
+
+
+def test_two_vlans_of_one_subnet_may_have_the_same_address(host: Host, leaser: dict[str, Any]) -> None:
+    """What keeps addresses apart on a bridge of ours does not on the VLANs of somebody else's."""
+    for name in ("v1", "v2"):
+        assert addresses(host.add(vlan(name), f"c-{name}", **leaser)) == ["10.77.0.2/24"]
+    assert leases(host) == {("10.77.0.2", "v1/c-v1/eth0"), ("10.77.0.2", "v2/c-v2/eth0")}
+    asked = {"runtimeConfig": {"ips": ["10.77.0.50"]}}
+    for name in ("v1", "v2"):
+        assert addresses(host.add(vlan(name, **asked), f"d-{name}", **leaser)) == ["10.77.0.50/24"]
+
+
+def test_one_vlan_has_an_address_once(host: Host, leaser: dict[str, Any]) -> None:
+    asked = {"runtimeConfig": {"ips": ["10.77.0.2"]}}
+    assert addresses(host.add(vlan("v1"), "a", **leaser)) == ["10.77.0.2/24"]
+    assert addresses(host.add(vlan("v1"), "b", **leaser)) == ["10.77.0.3/24"]
+    answer = host.refused("ADD", vlan("v1", **asked), "c", **leaser)
+    assert answer.code == 102 and "v1/a/eth0" in answer.words
+    assert addresses(host.add(vlan("v1"), "a", **leaser)) == ["10.77.0.2/24"]
+
+
+def test_a_full_vlan_says_nothing_of_the_other(host: Host, leaser: dict[str, Any]) -> None:
+    tiny = {"ipam": ipam([small("10.77.0.0/24", "10.77.0.2", "10.77.0.2")])}
+    host.add(vlan("v1", **tiny), "a", **leaser)
+    assert host.refused("ADD", vlan("v1", **tiny), "b", **leaser).code == 101
+    assert host.cni("STATUS", vlan("v1", **tiny), **leaser).code == 50
+    assert host.cni("STATUS", vlan("v2", **tiny), **leaser).status == 0
+    assert addresses(host.add(vlan("v2", **tiny), "b", **leaser)) == ["10.77.0.2/24"]
+
+
+@pytest.mark.parametrize("way", ["DEL", "GC", "DEL with the record lost", "GC with the record lost"])
+def test_what_ends_on_one_vlan_stays_on_the_other(host: Host, leaser: dict[str, Any], way: str) -> None:
+    """The same container on both, with the same address."""
+    for name in ("v1", "v2"):
+        assert addresses(host.add(vlan(name), "c", **leaser)) == ["10.77.0.2/24"]
+    if "lost" in way:
+        host.run("sh", "-c", "rm /run/nftcni/*/attachments/v1/c@eth0")
+    if way.startswith("GC"):
+        assert host.cni("GC", vlan("v1"), **leaser).status == 0
+    else:
+        host.delete(vlan("v1"), "c", **leaser)
+    assert leases(host) == {("10.77.0.2", "v2/c/eth0")}
+    previous = {"cniVersion": "1.1.0", "ips": [{"address": "10.77.0.2/24"}]}
+    assert host.cni("CHECK", {**vlan("v2"), "prevResult": previous}, "c", **leaser).status == 0
+    assert host.cni("GC", vlan("v2", "c"), **leaser).status == 0
+    assert leases(host) == {("10.77.0.2", "v2/c/eth0")}
+    host.delete(vlan("v2"), "c", **leaser)
+    assert leases(host) == set()
+
+
+def test_a_vlan_and_a_network_of_ours_may_share_a_subnet(host: Host, leaser: dict[str, Any]) -> None:
+    """Neither counts the other's."""
+    assert addresses(host.add(vlan("v1"), "a", **leaser)) == ["10.77.0.2/24"]
+    ours = network("net0", "10.77.0.0/24")
+    assert addresses(host.add(ours, "c1")) == ["10.77.0.2/24"]
+    host.delete(ours, "c1")
+    assert leases(host) == {("10.77.0.2", "v1/a/eth0")}
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["ours", "vlan"])
+def test_a_long_run_of_leases_counts_for_its_own_network(host: Host, leaser: dict[str, Any], ours: bool) -> None:
+    """After so many in a row all leases are listed, those of other VLANs among them."""
+    host.add(vlan("v2", runtimeConfig={"ips": ["10.77.0.100"]}), "other", **leaser)
+    scope, name = ("", "net0") if ours else ("@v1", "v1")
+    taken = f"for n in $(seq 2 99); do ln -s {name}/x$n/eth0 10.77.0.$n{scope}; done"
+    host.run("sh", "-c", f"cd /run/nftcni/*/leases && {taken}")
+    config, options = (network("net0", "10.77.0.0/24"), {}) if ours else (vlan("v1"), leaser)
+    assert addresses(host.add(config, "c1", **options)) == ["10.77.0.100/24"]

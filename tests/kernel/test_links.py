@@ -286,3 +286,18 @@ def test_a_default_route_is_left_when_one_of_two_networks_goes(host: Host, gone:
     host.delete(configs[gone], ifname=f"eth{gone}")
     left = 89 - gone
     assert {("default", f"10.{left}.0.1"), ("default", f"fd00:{left}::1")} <= routes(host.place("c1"))
+
+
+def test_forced_gateways_of_two_range_sets_do_not_drive_each_other_away(host: Host) -> None:
+    """forceAddress is about other people's addresses (bridge.go of the reference plugin)."""
+    host.run("ip", "link", "add", "br-net0", "type", "bridge")
+    for address in ("192.0.2.1/24", "fd00:88::5/64"):
+        host.run("ip", "addr", "add", address, "dev", "br-net0")
+    config = network("net0", "10.88.0.0/24", "10.89.0.0/24", "fd00:88::/64", "fd00:89::/64", forceAddress=True)
+    gateways = {"10.88.0.1/24", "10.89.0.1/24", "fd00:88::1/64", "fd00:89::1/64"}
+    for name in ("c1", "c2"):
+        result = host.add(config, name)
+        assert host.addresses("br-net0") == gateways
+        assert host.cni("CHECK", {**config, "prevResult": result}, name).status == 0
+    for address in ("10.88.0.1", "10.89.0.1", "fd00:88::1", "fd00:89::1"):
+        assert ask(host.place("c1"), address, 9) == "refused", "the host answers there"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support.scratch import PLUGIN, Host, network, port
@@ -24,8 +28,8 @@ class Watch:
         self.process = host.popen("sh", "-c", f"exec {PLUGIN} watch > /run/watch.log 2>&1")
         self.wait_for("watching")
 
-    def wait_for(self, words: str) -> None:
-        end = time.monotonic() + PATIENCE
+    def wait_for(self, words: str, patience: float = PATIENCE) -> None:
+        end = time.monotonic() + patience
         while time.monotonic() < end:
             if self.log.exists() and words in self.log.read_text():
                 return
@@ -36,14 +40,20 @@ class Watch:
         self.process.terminate()
         return self.process.wait(timeout=PATIENCE)
 
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
 
 @pytest.fixture
 def watched(host: Host) -> Iterator[Watch]:
     host.add(CONFIG)
-    watch = Watch(host)
-    yield watch
-    if watch.process.poll() is None:
-        watch.stop()
+    with Watch(host) as watch:
+        yield watch
 
 
 def missing(host: Host) -> bool:
@@ -78,14 +88,13 @@ def test_a_saved_ruleset_with_a_table_of_before_is_mended(host: Host) -> None:
     host.delete(CONFIG, "old")
     host.add(CONFIG, "new")
     before = host.elements()
-    watch = Watch(host)
-    host.run("nft", "-f", "/run/saved.nft")
-    watch.wait_for("a table inet nftcni of before was loaded")
-    watch.wait_for("0 problems remain")
-    assert host.elements() == before
-    time.sleep(STILL)
-    assert watch.log.read_text().count("restored the table") == 1, "its own rebuild is no reason for another"
-    watch.stop()
+    with Watch(host) as watch:
+        host.run("nft", "-f", "/run/saved.nft")
+        watch.wait_for("a table inet nftcni of before was loaded")
+        watch.wait_for("0 problems remain")
+        assert host.elements() == before
+        time.sleep(STILL)
+        assert watch.log.read_text().count("restored the table") == 1, "its own rebuild is no reason for another"
 
 
 @pytest.mark.parametrize("others", [False, True])
@@ -117,10 +126,9 @@ def test_whoever_flushes_again_and_again_means_it(watched: Watch) -> None:
 def test_a_table_missing_at_the_start_is_made(host: Host) -> None:
     host.add(CONFIG)
     host.nft("flush ruleset")
-    watch = Watch(host)
-    watch.wait_for("restored the table")
-    assert not missing(host)
-    watch.stop()
+    with Watch(host) as watch:
+        watch.wait_for("restored the table")
+        assert not missing(host)
 
 
 def test_other_tables_do_not_matter(watched: Watch) -> None:
@@ -137,11 +145,10 @@ def test_other_tables_do_not_matter(watched: Watch) -> None:
 def test_nothing_attached_is_nothing_to_watch_over(host: Host) -> None:
     host.add(CONFIG)
     host.delete(CONFIG)
-    watch = Watch(host)
-    host.nft("flush ruleset")
-    time.sleep(STILL)
-    assert "restored" not in watch.log.read_text()
-    watch.stop()
+    with Watch(host) as watch:
+        host.nft("flush ruleset")
+        time.sleep(STILL)
+        assert "restored" not in watch.log.read_text()
 
 
 def test_it_ends_when_asked(watched: Watch) -> None:
@@ -158,3 +165,158 @@ def test_containers_come_and_go_under_it(watched: Watch) -> None:
         host.delete(CONFIG, f"d{number}")
     assert len(host.elements()["attachments"]) == 1
     assert isinstance(watched.process, subprocess.Popen)
+
+
+@contextlib.contextmanager
+def lock_held(host: Host) -> Iterator[None]:
+    """As by a verb that takes its time."""
+    (folder,) = [path for path in host.file("/run/nftcni").iterdir() if "." in path.name]
+    with (folder / "lock").open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def owned_table(host: Host, name: str) -> Iterator[None]:
+    """A table that lives and dies with the socket of the program that made it, as firewalld's does."""
+    with host.popen("nft", "-i", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as owner:
+        assert owner.stdin is not None
+        owner.stdin.write(f"add table inet {name} {{ flags owner; }}\n")
+        owner.stdin.flush()
+        end = time.monotonic() + PATIENCE
+        while f"table inet {name}" not in host.run("nft", "list", "tables"):
+            assert time.monotonic() < end and owner.poll() is None
+            time.sleep(0.01)
+        yield
+
+
+def test_a_table_with_an_owner_is_no_sign_of_a_purpose(host: Host) -> None:
+    """No flush can delete it, so that it is left says nothing."""
+    host.add(CONFIG)
+    before = host.elements()
+    with owned_table(host, "firewalld"), Watch(host) as watch:
+        host.nft("flush ruleset")
+        assert "table inet firewalld" in host.run("nft", "list", "tables")
+        watch.wait_for("restored the table with 1 attachments, 0 problems remain")
+        assert host.elements() == before
+
+
+def test_a_table_whose_owner_comes_later_is_no_sign_either(watched: Watch) -> None:
+    host = watched.host
+    before = host.elements()
+    with owned_table(host, "firewalld"):
+        host.nft("flush ruleset")
+        watched.wait_for("restored the table")
+        assert host.elements() == before
+
+
+def test_a_flush_and_a_load_in_two_transactions_while_somebody_has_the_lock(watched: Watch) -> None:
+    """By the time it gets the lock the firewall's own table is back: it was not there when ours was deleted."""
+    host = watched.host
+    before = host.elements()
+    with lock_held(host):
+        host.nft("flush ruleset")
+        host.nft("table inet filter {\n}")
+        time.sleep(0.5)
+    watched.wait_for("the table was flushed")
+    watched.wait_for("restored the table with 1 attachments")
+    assert host.elements() == before
+
+
+def test_a_deletion_on_purpose_while_somebody_has_the_lock(host: Host) -> None:
+    """The other way round: tables that were there before count as they were then, also if they have gone meanwhile."""
+    host.add(CONFIG)
+    host.nft("table inet filter {\n}")
+    with Watch(host) as watch:
+        with lock_held(host):
+            host.nft("delete table inet nftcni")
+            host.nft("delete table inet filter")
+            time.sleep(0.5)
+        watch.wait_for("on purpose, left alone")
+        time.sleep(STILL)
+        assert missing(host) and "restored" not in watch.log.read_text()
+
+
+def test_a_lock_that_is_never_free_does_not_end_it(watched: Watch) -> None:
+    """It gives up after 15 s, says so, and tries again."""
+    host = watched.host
+    before = host.elements()
+    with lock_held(host):
+        host.nft("flush ruleset")
+        watched.wait_for("could not be restored", patience=30)
+        assert watched.process.poll() is None
+    watched.wait_for("restored the table with 1 attachments")
+    assert host.elements() == before
+    host.nft("flush ruleset")
+    watched.wait_for("restored the table with 1 attachments")
+
+
+MANY = 40000  # elements, each an event; a socket has room for a few hundred
+
+
+def drops(process: int) -> int:
+    """Events that the kernel has thrown away for want of room, of the process's nfnetlink sockets (proc(5))."""
+    lines = [line.split() for line in Path(f"/proc/{process}/net/netlink").read_text().splitlines()[1:]]
+    inodes = set()
+    for file in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            inodes.add(os.readlink(file).removeprefix("socket:[").rstrip("]"))
+    return sum(int(line[8]) for line in lines if line[1] == "12" and line[9] in inodes)
+
+
+@contextlib.contextmanager
+def deaf(watch: Watch) -> Iterator[None]:
+    """It is stopped, and in a burst of changes in another table it has lost count by the time it goes on."""
+    watch.process.send_signal(signal.SIGSTOP)
+    addresses = ", ".join(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}" for number in range(MANY))
+    try:
+        watch.host.nft(f"table ip burst {{\n set s {{\n type ipv4_addr;\n elements = {{ {addresses} }}\n }}\n}}")
+        assert drops(watch.process.pid) > 0, "there has to be an event too many"
+        yield
+    finally:
+        watch.process.send_signal(signal.SIGCONT)
+
+
+def test_a_burst_after_a_deletion_on_purpose_changes_nothing(host: Host) -> None:
+    """What was left alone is left alone, although the table is missing when it looks around again."""
+    host.add(CONFIG)
+    host.nft("table inet filter {\n}")
+    with Watch(host) as watch:
+        host.run("nft", "delete", "table", "inet", "nftcni")
+        watch.wait_for("on purpose, left alone")
+        with deaf(watch):
+            pass
+        time.sleep(STILL)
+        assert missing(host) and "restored" not in watch.log.read_text() and watch.process.poll() is None
+        host.command("repair")
+        before = host.elements()
+        host.nft("flush ruleset")
+        watch.wait_for("restored the table")
+        assert host.elements() == before
+
+
+def test_a_flush_that_is_lost_in_a_burst_is_mended(watched: Watch) -> None:
+    host = watched.host
+    before = host.elements()
+    with deaf(watched):
+        host.nft("flush ruleset")
+    watched.wait_for("burst")
+    watched.wait_for("restored the table with 1 attachments, 0 problems remain")
+    assert host.elements() == before
+    host.nft("flush ruleset")
+    watched.wait_for("the table was flushed")
+
+
+@pytest.mark.xfail(
+    strict=False, reason="DEFECT: half a transaction is left in the socket, and taken for the next one's"
+)
+def test_tables_of_a_burst_are_known_afterwards(watched: Watch) -> None:
+    """It counts the tables anew: that ours alone is deleted, and the burst's own stays, was meant."""
+    host = watched.host
+    with deaf(watched):
+        pass
+    time.sleep(STILL)
+    host.nft("delete table inet nftcni")
+    watched.wait_for("nftcni watch: the table was")
+    assert "others were left: on purpose, left alone" in watched.log.read_text()
+    assert missing(host)

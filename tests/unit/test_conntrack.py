@@ -178,3 +178,64 @@ def test_a_flow_that_is_gone_by_itself_is_no_error(kernel: type[Kernel]) -> None
     kernel.flows, kernel.gone = [flow(HOST4, OLD4, number=number) for number in (1, 2)], (1,)
     new_port(udp())
     assert numbers(kernel) == [1, 2] and kernel.closed
+
+
+@pytest.mark.parametrize(
+    "targets", [(HOST4, "198.51.100.9"), (HOST6, "2001:db8::9"), (HOST4, HOST6)], ids=["v4", "v6", "both"]
+)
+def test_one_port_of_two_host_addresses(kernel: type[Kernel], targets: tuple[str, str]) -> None:
+    """The second address used to take the first one's place. A third address of the host is published by nobody."""
+    third = "2001:db8::7" if ":" in targets[0] else "198.51.100.7"
+    kernel.flows = [flow(target, target, number=number) for number, target in enumerate((*targets, third), 1)]
+    assert new_port(*map(udp, targets)) == 2 and sorted(numbers(kernel)) == [1, 2]
+
+
+def test_one_port_of_one_host_address_twice(kernel: type[Kernel]) -> None:
+    kernel.flows = [flow(HOST4, OLD4)]
+    assert new_port(udp(HOST4), udp(HOST4)) == 1 and numbers(kernel) == [1]
+
+
+# A kernel that does not list connections, or not today
+
+REFUSALS = [errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT]
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, step: str, number: int) -> None:
+    def refuse(*_: object) -> Any:
+        raise KernelError(number, errno.errorcode[number])
+
+    monkeypatch.setattr(Kernel, step, refuse)
+
+
+@pytest.mark.parametrize("number", REFUSALS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("way", ["ADD", "DEL"])
+def test_without_a_connection_tracker_nothing_is_forgotten_and_that_is_said(
+    kernel: type[Kernel],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    way: str,
+    number: int,
+) -> None:
+    """nfnetlink has EINVAL for a subsystem that is not in the kernel. DEL used to fail for ever."""
+    refusing(monkeypatch, "dump", number)
+    if way == "ADD":
+        assert new_port(udp(), udp("::")) == 0
+    else:
+        assert conntrack.forget_container((udp(),), (parse_address(OWN4),)) == 0
+    out, err = capsys.readouterr()
+    assert kernel.closed and out == "" and "connections" in err and errno.errorcode[number] in err
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.ENOBUFS, errno.EPERM], ids=errno.errorcode.get)
+@pytest.mark.parametrize("step", ["dump", "ask"])
+def test_another_refusal_is_an_error(
+    kernel: type[Kernel], monkeypatch: pytest.MonkeyPatch, step: str, number: int
+) -> None:
+    """It may be gone at the next try, and the old flows with it."""
+    kernel.flows = [flow(HOST4, OLD4)]
+    refusing(monkeypatch, step, number)
+    with pytest.raises(OSError) as caught:
+        new_port(udp())
+    assert caught.value.errno == number and kernel.closed
+    with pytest.raises(OSError):
+        conntrack.forget_container((udp(),), (parse_address(OLD4),))

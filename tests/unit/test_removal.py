@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import cast
 
 import pytest
 
 from cni import removal
-from cni.errors import CniError
+from cni.errors import IO_FAILURE, CniError
 from cni.netlink import Netlink
+from nft import library
 
 
 class Child:
@@ -59,3 +61,20 @@ def test_a_link_that_stays_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(CniError) as caught:
         removal._wait(cast(Netlink, None), ["veth1"], [child.pid])
     assert "veth1" in caught.value.msg and words in caught.value.msg + caught.value.details
+
+
+def test_a_process_that_cannot_be_started_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit of processes the kernel says EAGAIN, and nothing else says of what."""
+
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refuse)
+    monkeypatch.setattr(removal, "get_link", lambda _rtnl, name: name)
+    for step, words in (
+        (lambda: removal.remove_links(cast(Netlink, None), ["veth1"]), "removes links"),
+        (lambda: library.run_text("list ruleset"), "libnftables"),
+    ):
+        with pytest.raises(CniError) as caught:
+            step()
+        assert caught.value.code == IO_FAILURE and words in caught.value.msg and "EAGAIN" in caught.value.msg
