@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 from .errors import TRY_AGAIN_LATER, CniError
 
@@ -71,8 +72,8 @@ def unlock(file: int) -> None:
 
     try:
         fcntl.flock(file, fcntl.LOCK_UN)
-    except OSError:
-        pass  # closing it does the same once the child has ended
+    except OSError as error:  # closing it does the same once the child has ended
+        sys.stderr.write(f"nftcni: giving up the lock: {error.strerror}\n")
     os.close(file)
 
 
