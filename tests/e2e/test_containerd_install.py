@@ -20,7 +20,7 @@ def process(machine: Machine) -> Path:
 
 
 @pytest.mark.xfail(
-    strict=False, reason="DEFECT: --uninstall removes the folder that containerd watches; 2.x ends by that"
+    strict=True, reason="DEFECT: --uninstall removes the folder that containerd watches; 2.x ends by that"
 )
 def test_uninstalled_and_installed_again_while_it_runs(containerd: Machine) -> None:
     """The folder of networks was not there before the first installation."""

@@ -161,7 +161,7 @@ def test_an_adopted_bridge_is_given_back_as_it_was(host: Host, up: bool, ipv6: s
     assert given_back(host) == before
 
 
-LOST = pytest.mark.xfail(strict=False, reason="DEFECT: a link that is set down loses its IPv6 addresses")
+LOST = pytest.mark.xfail(strict=True, reason="DEFECT: a link that is set down loses its IPv6 addresses")
 
 
 @pytest.mark.parametrize("up", [True, pytest.param(False, marks=LOST)], ids=["up", "down"])
@@ -187,7 +187,7 @@ def test_the_addresses_of_an_adopted_bridge_stay(host: Host, up: bool) -> None:
 
 
 @pytest.mark.xfail(
-    strict=False, reason="DEFECT: an uplink's DEL leaves the elements of a bridge that it was the last on"
+    strict=True, reason="DEFECT: an uplink's DEL leaves the elements of a bridge that it was the last on"
 )
 def test_what_the_second_network_gives_an_adopted_bridge_goes_too(host: Host) -> None:
     """One that needs forwarding, after one that has no gateway: each notes what it changed, the last one undoes all."""

@@ -19,7 +19,7 @@ def config(name: str, number: int, *ports: Json, folder: str = "") -> Json:
 
 A, B = config("a", 1, port(8001, 80)), config("b", 2, port(8002, 80))
 FORGOTTEN = pytest.mark.xfail(
-    strict=False, reason="DEFECT: with the table the host forgets whose folder has the records"
+    strict=True, reason="DEFECT: with the table the host forgets whose folder has the records"
 )
 EXPECTED = {"a": "c1 10.1.0.1", "b": "c2 10.2.0.1"}
 

@@ -319,7 +319,6 @@ def test_firewall_behind_ptp(foreign: Host, tmp_path: Path) -> None:
     assert host.snapshot() == before
 
 
-@pytest.mark.xfail(strict=False, reason="DEFECT: the record of host-local has no bridge, and firewall looks no further")
 def test_firewall_without_ports_behind_ptp_with_our_addresses(foreign: Host, tmp_path: Path) -> None:
     host = foreign
     container, other = host.container("c1"), other_network(host)

@@ -199,7 +199,7 @@ def test_a_network_that_is_there_is_left_alone(fresh: Host) -> None:
     assert fresh.run("ls", NETWORKS).split() == ["87-other.conflist", "podman-nftcni.conflist"]
 
 
-@pytest.mark.xfail(strict=False, reason='DEFECT: "left PLACE: installed before", but it is not there')
+@pytest.mark.xfail(strict=True, reason='DEFECT: "left PLACE: installed before", but it is not there')
 def test_a_network_that_was_deleted_is_installed_again_if_it_is_named(fresh: Host) -> None:
     install(fresh, "--conflist", "10-nftcni")
     fresh.file(f"{NETWORKS}/10-nftcni.conflist").unlink()

@@ -208,7 +208,7 @@ def test_rules_that_were_flushed_are_noticed_and_mended(attached: Host, flush: s
     serves(attached)
 
 
-TRUSTED = pytest.mark.xfail(strict=False, reason="DEFECT: whatever rules there are by then are noted as ours")
+TRUSTED = pytest.mark.xfail(strict=True, reason="DEFECT: whatever rules there are by then are noted as ours")
 
 
 @pytest.mark.parametrize(

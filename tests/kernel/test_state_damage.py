@@ -125,7 +125,7 @@ def named(*containers: str) -> Json:
 
 
 NOT_SEEN = pytest.mark.xfail(
-    strict=False, reason="DEFECT: DEL looks for claims only where the record or table tells of it"
+    strict=True, reason="DEFECT: DEL looks for claims only where the record or table tells of it"
 )
 
 
@@ -154,7 +154,7 @@ def test_a_damaged_record_and_a_flushed_table(host: Host, way: str, name: str) -
     assert not [text for text in map(read_claim, (folder(host) / "ports").iterdir()) if "c1" in text]
 
 
-@pytest.mark.xfail(strict=False, reason="DEFECT: without its link an attachment's lease is looked for as host-local's")
+@pytest.mark.xfail(strict=True, reason="DEFECT: without its link an attachment's lease is looked for as host-local's")
 @pytest.mark.parametrize("name", DAMAGES)
 @pytest.mark.parametrize("table", ["kept", "flushed"])
 @pytest.mark.parametrize("way", ["DEL", "GC"])

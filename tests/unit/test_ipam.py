@@ -290,7 +290,7 @@ def test_no_gateway_of_any_range_of_the_set_is_granted(address: str) -> None:
     assert caught.value.code == ADDRESS_TAKEN and "gateway" in caught.value.msg
 
 
-@pytest.mark.xfail(strict=False, reason="DEFECT: each range's size leaves out its own gateway alone")
+@pytest.mark.xfail(strict=True, reason="DEFECT: each range's size leaves out its own gateway alone")
 def test_exhaustion_counts_no_gateway_of_any_range_of_the_set() -> None:
     leases = Held(dict.fromkeys(("10.0.0.10", "10.0.0.12", "10.0.0.20", "10.0.0.22"), "x"))
     with pytest.raises(CniError) as caught:
@@ -298,7 +298,7 @@ def test_exhaustion_counts_no_gateway_of_any_range_of_the_set() -> None:
     assert " 4 " in caught.value.msg
 
 
-@pytest.mark.xfail(strict=False, reason="DEFECT: only the gateways of the set itself are left out")
+@pytest.mark.xfail(strict=True, reason="DEFECT: only the gateways of the set itself are left out")
 @pytest.mark.parametrize("ips", [(), ("10.0.0.15",)])
 def test_no_gateway_of_another_set_is_leased(ips: tuple[str, ...]) -> None:
     """The bridge has it: with it on the container nobody reaches either."""
