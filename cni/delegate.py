@@ -10,7 +10,7 @@ import os
 import sys
 
 from .config import Network, parse_route
-from .errors import INTERNAL, INVALID_ENVIRONMENT, TRY_AGAIN_LATER, CniError
+from .errors import INTERNAL, INVALID_ENVIRONMENT, IO_FAILURE, TRY_AGAIN_LATER, CniError, kernel_refused
 from .fields import Fields
 from .host import Host
 from .ip import parse_address, parse_prefix
@@ -38,8 +38,10 @@ def run_delegate(request: Request, kind: str, verb: str) -> Result | None:
             timeout=SECONDS,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CniError(INTERNAL, f"ipam.type {kind}: {verb} by {program}: {error}") from None
+    except OSError as error:
+        raise kernel_refused(f"ipam.type {kind}: starting {program} for {verb}", error) from None
+    except subprocess.TimeoutExpired:
+        raise CniError(IO_FAILURE, f"ipam.type {kind}: {verb} by {program} took more than {SECONDS} s") from None
     text = done.stdout.decode("utf-8", "replace")
     if done.returncode:
         raise _refusal(kind, verb, text, done.returncode)

@@ -10,13 +10,26 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from strace import Run, differences
-from support.scratch import Host, Json, network, port
+from support.scratch import CHECKOUT, Host, Json, network, port
 
 DUAL = ("10.88.0.0/24", "fd00:88::/64")
 PORTS = [port(8080, 80), port(53, 53, "udp")]
 CONFIG = network("net0", *DUAL, ports=PORTS)
 KEEPER = network("net0", *DUAL, ports=[port(9090, 80)])
+SECOND = network("net1", "10.89.0.0/24", "fd00:89::/64", ports=PORTS)  # of the same container, for the same ports
+FOREIGN = network("net0", ipam={"type": "foreign"}, ports=PORTS)
 VALID = {"cni.dev/valid-attachments": [{"containerID": "keeper", "ifname": "eth0"}]}
+# An IPAM plugin of somebody else's: it keeps what it gave in a file, so that a lost DEL is seen.
+IPAM = """#!/bin/sh
+case $CNI_COMMAND in
+    ADD)
+        echo leased >/run/foreign.$CNI_CONTAINERID
+        echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.88.0.77/24", "gateway": "10.88.0.1"}]}'
+        ;;
+    DEL) rm -f /run/foreign.$CNI_CONTAINERID ;;
+    GC) rm -f /run/foreign.c1 ;;
+esac
+"""
 
 
 def flow_to(address: str) -> list[str]:
@@ -29,56 +42,81 @@ def flow_to(address: str) -> list[str]:
 class Scene:
     """`keeper` is another container that must not notice anything."""
 
-    def __init__(self, host: Host, keeper: bool, fresh: bool) -> None:
+    def __init__(self, host: Host, situation: Situation) -> None:
         self.host = host
-        self.keeper = keeper
-        self.fresh = fresh
+        self.situation = situation
+        self.result: Json = None  # of the ADD that `prepare` has made
         for name in ("c1", "keeper"):
             host.container(name)
         host.delete(CONFIG)  # bytecode is compiled, folders are made
-        if keeper:
+        host.run("mkdir", "-p", "/run/bin")
+        host.file("/run/bin/foreign").write_text(IPAM)
+        host.file("/run/bin/foreign").chmod(0o755)
+        for name in ("portmap", "firewall"):
+            host.file(f"/run/bin/{name}").symlink_to(CHECKOUT / "conf" / "nftcni")
+        if situation.keeper:
             self.kept = host.add(KEEPER, "keeper")
-        self.before = host.snapshot()
+        self.before = self.snapshot()
         self.sysctls = host.sysctls()
 
-    def forget_table(self) -> None:
-        """For the first ADD on a host: no table, no state."""
-        if self.fresh:
-            self.host.call("nft", "delete", "table", "inet", "nftcni")
-            self.host.run("rm", "-rf", "/run/nftcni")
+    def snapshot(self) -> dict[str, Any]:
+        leased = [path.name for path in self.host.file("/run").glob("foreign.*")]
+        return {**self.host.snapshot(), "leased": leased}
 
-    def leftovers(self, flushed: bool) -> dict[str, Any]:
+    def call(self, verb: str, config: Json, netns: str | None = None, ifname: str = "eth0") -> Any:
+        return self.host.cni(verb, config, netns=netns, ifname=ifname, env={"CNI_PATH": "/run/bin"})
+
+    def prepare(self) -> None:
+        self.situation.prepare(self)
+
+    def leftovers(self) -> dict[str, Any]:
         """After a flush the others' table is for repair, or for the next ADD, to bring back."""
-        if flushed:
+        if self.situation.flushed:
             self.host.command("repair")
-        found = differences(self.host.snapshot(), self.before)
-        if self.keeper and not found:
+        if self.situation.lost:
+            self.host.add(KEEPER, "keeper", netns="/run/netns/keeper")
+        found = differences(self.snapshot(), self.before)
+        if self.situation.keeper and not found:
             answer = self.host.cni("CHECK", {**KEEPER, "prevResult": self.kept}, "keeper")
             if answer.status:
                 found["keeper"] = answer.words
         return found
 
+    def clear(self) -> None:
+        """By DEL of all that a situation may have attached, whose answers matter to `by_del` only."""
+        for config, ifname in self.attachments:
+            answer = self.call("DEL", config, "", ifname)
+            assert (answer.status, answer.stdout) == (0, ""), answer.stdout
+
+    @property
+    def attachments(self) -> list[tuple[Json, str]]:
+        first = [(self.situation.config, "eth0")]
+        return [(SECOND, "eth1"), *first] if self.situation.second or self.situation.run.config is SECOND else first
+
 
 def by_del(scene: Scene) -> None:
-    scene.host.delete(CONFIG, netns="")
+    scene.clear()
 
 
 def by_gc(scene: Scene) -> None:
-    valid = VALID if scene.keeper else {"cni.dev/valid-attachments": []}
-    answer = scene.host.cni("GC", {**CONFIG, **valid})
-    assert (answer.status, answer.stdout) == (0, ""), answer.stdout
+    valid = VALID if scene.situation.keeper else {"cni.dev/valid-attachments": []}
+    for config, _ifname in scene.attachments:
+        answer = scene.call("GC", {**config, **valid})
+        assert (answer.status, answer.stdout) == (0, ""), answer.stdout
 
 
 def by_add(scene: Scene) -> None:
-    """ADD answers, the same again when repeated, CHECK agrees; then DEL."""
-    host = scene.host
-    results = [host.cni("ADD", CONFIG) for _ in range(2)]
+    """ADD answers, the same again when repeated and, where it was attached before, as then; CHECK agrees; then DEL."""
+    config = scene.situation.config
+    results = [scene.call("ADD", config) for _ in range(2)]
     for answer in results:
         assert answer.status == 0, f"ADD again: {answer.stdout}"
-    assert results[0].document == results[1].document
-    check = host.cni("CHECK", {**CONFIG, "prevResult": results[0].document})
+    told = [scene.result] if scene.situation.same_answer else []
+    for other in [*told, results[1].document]:
+        assert results[0].document == other
+    check = scene.call("CHECK", {**config, "prevResult": results[0].document})
     assert check.status == 0, f"CHECK after ADD again: {check.stdout}"
-    scene.host.delete(CONFIG)
+    scene.clear()
 
 
 WAYS_OUT: dict[str, Callable[[Scene], None]] = {"DEL": by_del, "ADD again": by_add, "GC": by_gc}
@@ -86,36 +124,68 @@ WAYS_OUT: dict[str, Callable[[Scene], None]] = {"DEL": by_del, "ADD again": by_a
 
 @dataclass(frozen=True)
 class Situation:
-    """`prepare` brings the host to where `run` starts; `attached` says whether c1 is there then."""
+    """`prepare` brings the host to where `run` starts; `attached` says whether c1 is there then, `same_answer` that an
+    ADD after the kill has to answer as it did. `every_way`: all ways out of each kill, otherwise in turn."""
 
     run: Run
+    config: Json = None
     keeper: bool = True
     fresh: bool = False
     attached: bool = False
+    second: bool = False
     flushed: bool = False
+    lost: bool = False
+    same_answer: bool = False
+    every_way: bool = True
 
-    def prepare(self, scene: Scene) -> Json:
-        result = None
-        scene.forget_table()
+    def __post_init__(self) -> None:
+        if self.config is None:
+            object.__setattr__(self, "config", CONFIG)
+
+    def prepare(self, scene: Scene) -> None:
+        host = scene.host
+        if self.fresh:
+            host.call("nft", "delete", "table", "inet", "nftcni")
+            host.run("rm", "-rf", "/run/nftcni")
         if self.attached:
-            answer = scene.host.cni("ADD", CONFIG)
+            answer = scene.call("ADD", self.config)
             assert answer.status == 0, answer.stdout
-            result = answer.document
-            scene.host.run(*flow_to(result["ips"][0]["address"].split("/")[0]))
+            scene.result = answer.document
+            if "runtimeConfig" in self.config:
+                host.run(*flow_to(answer.document["ips"][0]["address"].split("/")[0]))
+        if self.second:
+            answer = scene.call("ADD", SECOND, ifname="eth1")
+            assert answer.status == 0, answer.stdout
+        if self.lost:
+            host.run("rm", "-rf", "/run/nftcni")
         if self.flushed:
-            scene.host.nft("flush ruleset")
-        return result
+            host.nft("flush ruleset")
 
 
 GC_RUN = Run("GC", {**CONFIG, **VALID})
+BRIDGED = {"cniVersion": "1.1.0", "ips": [{"address": "10.88.0.2/24", "gateway": "10.88.0.1"}]}
+PORTMAP = {"cniVersion": "1.1.0", "name": "net0", "type": "portmap", "runtimeConfig": {"portMappings": PORTS}}
 SITUATIONS = {
     "first ADD of a host": Situation(Run("ADD", CONFIG), keeper=False, fresh=True),
     "ADD beside another": Situation(Run("ADD", CONFIG)),
     "ADD that makes the bridge": Situation(Run("ADD", CONFIG), keeper=False),
     "ADD after a flush": Situation(Run("ADD", CONFIG), flushed=True),
-    "ADD repeated": Situation(Run("ADD", CONFIG), attached=True),
+    "ADD repeated": Situation(Run("ADD", CONFIG), attached=True, same_answer=True),
     "DEL beside another": Situation(Run("DEL", CONFIG), attached=True),
     "last DEL of a bridge": Situation(Run("DEL", CONFIG), keeper=False, attached=True),
     "GC": Situation(GC_RUN, attached=True),
-    "repair": Situation(Run("", None, words=("repair",)), attached=True, flushed=True),
+    "repair": Situation(Run("", None, words=("repair",)), attached=True, flushed=True, same_answer=True),
+    # One container on two networks that asks both for the same ports.
+    "ADD to a second network": Situation(Run("ADD", SECOND, ifname="eth1"), attached=True, every_way=False),
+    "DEL of the first network": Situation(Run("DEL", CONFIG), attached=True, second=True, every_way=False),
+    "GC of two networks": Situation(GC_RUN, attached=True, second=True, every_way=False),
+    "ADD with a foreign IPAM": Situation(Run("ADD", FOREIGN), FOREIGN, every_way=False),
+    "DEL with a foreign IPAM": Situation(Run("DEL", FOREIGN), FOREIGN, attached=True, every_way=False),
+    "ADD of portmap": Situation(
+        *(Run("ADD", {**PORTMAP, "prevResult": BRIDGED}, plugin="/run/bin/portmap"), network("net0", *DUAL)),
+        attached=True,
+        every_way=False,
+    ),
+    "DEL of portmap": Situation(Run("DEL", PORTMAP, plugin="/run/bin/portmap"), attached=True, every_way=False),
+    "DEL with the state lost": Situation(Run("DEL", CONFIG), attached=True, lost=True, every_way=False),
 }

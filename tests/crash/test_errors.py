@@ -5,27 +5,41 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from scenes import CONFIG, SITUATIONS, Scene
-from strace import ERRORS, EVERY, Point, failed, points
-from support.scratch import Answer, Host
+from scenes import SITUATIONS, Scene
+from strace import ERRORS, EVERY, FOR_A_KILL_ONLY, Point, failed, points
+from support.scratch import PLUGIN, Answer, Host
 
 TIMED_OUT = 137
 
 
-def improper(answer: Answer, verb: str) -> str:
+def improper(scene: Scene, answer: Answer, error: str) -> str:
     """What is wrong with an answer, "" for nothing."""
+    run = scene.situation.run
     if answer.status == TIMED_OUT:
         return "it hung"
     if "Traceback" in answer.stdout + answer.stderr:
         return f"a traceback: {answer.stdout}{answer.stderr}"
-    if not verb:
-        return ""  # an operator's command says it in words
-    if answer.status == 0:
-        return "" if (answer.document is not None) == (verb == "ADD") else f"success with {answer.stdout!r}"
+    if not run.verb:
+        return "" if answer.status == 0 or answer.stdout + answer.stderr else "not a word"
+    if answer.status:
+        return _improper_refusal(answer, error)
+    if (answer.document is not None) != (run.verb == "ADD"):
+        return f"success with {answer.stdout!r}"
+    if run.verb == "ADD":  # in spite of the error: then it has to be true
+        env = {"CNI_PATH": "/run/bin"}
+        config = {**run.config, "prevResult": answer.document}
+        check = scene.host.cni("CHECK", config, ifname=run.ifname, plugin=run.plugin, env=env)
+        return f"success, but CHECK: {check.words}" if check.status else ""
+    return ""
+
+
+def _improper_refusal(answer: Answer, error: str) -> str:
     if answer.document is None:
         return "" if "stdout" in answer.stderr else f"no error document, stderr {answer.stderr!r}"
     if answer.code == 999:
         return f"an unexpected error: {answer.words}"
+    if answer.code == 5 and error not in answer.words and "libnftables" not in answer.words:
+        return f"it does not say {error}: {answer.words}"
     return ""
 
 
@@ -38,29 +52,30 @@ def errors_at(index: int, place: Point, every: bool) -> tuple[str, ...]:
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_every_error_is_answered(host: Host, tally: Counter[str], every_error: bool, name: str) -> None:
     situation = SITUATIONS[name]
-    scene = Scene(host, situation.keeper, situation.fresh)
-    situation.prepare(scene)
-    places = points(host, situation.run)
-    host.delete(CONFIG)
+    scene = Scene(host, situation)
+    scene.prepare()
+    places = [place for place in points(host, situation.run) if place.call not in FOR_A_KILL_ONLY]
+    scene.clear()
     problems = []
     for index, place in enumerate(places):
         for error in errors_at(index, place, every_error):
-            situation.prepare(scene)
+            scene.prepare()
             answer = failed(host, situation.run, place, error)
             tally["injected"] += 1
-            wrong = improper(answer, situation.run.verb)
+            wrong = improper(scene, answer, error)
             if wrong:
                 problems.append(f"{place} {error}: {wrong}")
                 tally["improper"] += 1
-            # A failed ADD has cleaned up after itself; everything else is finished by the runtime's DEL.
+            # A failed ADD has cleaned up after itself and a DEL without error has left nothing; everything else is
+            # finished by the runtime's DEL.
             failed_add = situation.run.verb == "ADD" and answer.status != 0 and answer.document is not None
-            gone = failed_add and not situation.attached
-            if not gone:
-                host.delete(CONFIG)
-            left = scene.leftovers(situation.flushed)
+            told_gone = situation.run.verb in ("DEL", "GC") and answer.status == 0 and not situation.second
+            if situation.run.plugin != PLUGIN or not (failed_add and not situation.attached or told_gone):
+                scene.clear()
+            left = scene.leftovers()
             if left:
                 problems.append(f"{place} {error}, answered {answer.stdout.strip()[:300]}: left {left}")
                 tally["leftovers"] += 1
-                host.delete(CONFIG)
-                scene.before = host.snapshot()
+                scene.clear()
+                scene.before = scene.snapshot()
     assert not problems, f"{len(problems)} problems:\n" + "\n".join(problems[:25])

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import struct
+import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.scratch import Host, network, port
+from support.scratch import PLUGIN, Host, network, port
 
 CONFIG = network("net0", "10.88.0.0/24", "fd00:88::/64", ports=[port(8080, 80), port(53, 53, "udp")])
 DEATHS = {
@@ -71,6 +74,46 @@ def test_a_table_that_stands_needs_no_library(host: Host, tally: Counter[str], d
     assert host.add(CONFIG) == result
     host.delete(CONFIG)
     assert host.snapshot() == before
+
+
+HANGS = "import time; time.sleep(60)"  # longer than anybody waits for it; then it is no module that could be used
+PATIENCE = 30.0  # seconds until a test gives up
+
+
+def children(process: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def test_a_library_that_hangs_is_ended(host: Host, tally: Counter[str]) -> None:
+    """The answer comes in time; and if the plugin itself is killed meanwhile, its child, which has the lock as well,
+    does not keep it for ever. Two hosts at once, since each of them has to wait for ten seconds."""
+    other = Host()
+    try:
+        for place in (host, other):
+            place.container("c1")
+            place.delete(CONFIG)
+            break_library(place, HANGS)
+            tally["injected"] += 1
+        variables = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1"}
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        plugin = other.popen(PLUGIN, env={**variables, "CNI_IFNAME": "eth0", "CNI_PATH": "/x"}, **pipes)
+        assert plugin.stdin is not None
+        plugin.stdin.write(json.dumps(CONFIG))
+        plugin.stdin.close()
+        end = time.monotonic() + PATIENCE
+        while not children(plugin.pid):
+            assert plugin.poll() is None and time.monotonic() < end
+            time.sleep(0.01)
+        plugin.kill()
+        plugin.wait()
+        answer = host.refused("ADD", CONFIG)
+        assert answer.code == 5 and "libnftables did not come to an end within 10 s" in answer.words
+        other.delete(CONFIG)
+        for place in (host, other):
+            place.delete(CONFIG)
+            assert place.state_files() == [] and place.elements() == {} and len(place.links()) == 1
+    finally:
+        other.close()
 
 
 def crash_by_json(host: Host) -> bool:
