@@ -5,6 +5,8 @@ Slow and thorough where STATUS is quick: it uses pyroute2 for the host's links a
 
 from __future__ import annotations
 
+from nft.foreign import forward_drops
+
 from . import sysctl
 from .errors import CniError
 from .host import Host
@@ -57,7 +59,7 @@ def _forwarding(host: Host) -> list[str]:
 def _foreign_drops(host: Host) -> list[str]:
     bridges = sorted({item.bridge for item in host.records()}) or ["nftcni0"]
     found = []
-    for chain in host.table.foreign_forward_drops(bridges):
+    for chain in forward_drops(host.table.netlink, bridges):
         remedy = REMEDIES.get(chain, "its owner has to accept packets from and to BRIDGE there")
         found.append(f"chain {chain} drops what is forwarded: {remedy.replace('BRIDGE', ' and '.join(bridges))}")
     return found

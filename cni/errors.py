@@ -51,5 +51,6 @@ def kernel_refused(what: str, error: OSError, hint: str = "") -> CniError:
     if not hint and number in (errno.EPERM, errno.EACCES):
         hint = "nftcni needs root with CAP_NET_ADMIN and CAP_SYS_ADMIN in the host's user namespace"
     text = "the object is gone" if number == errno.ENOENT else error.strerror or os.strerror(number)
-    place = f": {error.filename}" if isinstance(error.filename, str) else ""
+    path = error.filename2 or error.filename  # of symlink(2) the first one is only what it points to
+    place = f": {path}" if isinstance(path, str) else ""
     return CniError(IO_FAILURE, f"{what}: {name}: {text}{place}", hint)

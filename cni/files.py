@@ -106,6 +106,9 @@ def write(path: str, text: str) -> None:
     try:
         while data:
             data = data[os.write(file, data) :]
+    except OSError as error:
+        error.filename = path  # write(2) knows the descriptor alone
+        raise
     finally:
         os.close(file)
 

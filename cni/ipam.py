@@ -45,11 +45,11 @@ def choose(ipam: Ipam, leases: Leases, prefer: tuple[Lease, ...] = ()) -> tuple[
         before = next((lease.address.address for lease in prefer if _range_of(ranges, lease.address.address)), None)
         if asked is not None:
             wanted.remove(asked)
-            chosen.append(_requested(ranges, asked, leases))
+            chosen.append(_requested(ipam, ranges, asked, leases))
         elif before is not None and not leases.holder(before):
             chosen.append(_lease(ranges, before))
         else:
-            chosen.append(_lease(ranges, next_free(ranges, leases, leases.last(index))))
+            chosen.append(_lease(ranges, next_free(ipam, index, leases)))
     if wanted:
         have = "; ".join(str(item) for ranges in ipam.range_sets for item in ranges)
         raise CniError(
@@ -71,38 +71,47 @@ def _lease(ranges: tuple[Range, ...], address: Address) -> Lease:
     return Lease(Prefix(address, item.subnet.length), item.gateway)
 
 
-def _requested(ranges: tuple[Range, ...], address: Address, leases: Leases) -> Lease:
-    for item in ranges:
-        if address == item.gateway:
-            raise CniError(ADDRESS_TAKEN, f"the requested address {address} is the gateway of {item.subnet}")
+def _gateways(ipam: Ipam) -> dict[Address, Range]:
+    """Of every range set: the bridge has them all."""
+    return {item.gateway: item for ranges in ipam.range_sets for item in ranges}
+
+
+def _requested(ipam: Ipam, ranges: tuple[Range, ...], address: Address, leases: Leases) -> Lease:
+    served = _gateways(ipam).get(address)
+    if served is not None:
+        raise CniError(ADDRESS_TAKEN, f"the requested address {address} is the gateway of {served.subnet}")
     holder = leases.holder(address)
     if holder:
         raise CniError(ADDRESS_TAKEN, f"the requested address {address} is taken by {holder}")
     return _lease(ranges, address)
 
 
-def next_free(ranges: tuple[Range, ...], leases: Leases, last: Address | None) -> Address:
-    """Raises CniError 101."""
-    for tried, address in enumerate(_after(ranges, last)):
+def next_free(ipam: Ipam, index: int, leases: Leases) -> Address:
+    """Of the range set of that index. Raises CniError 101."""
+    ranges, last = ipam.range_sets[index], leases.last(index)
+    version = ranges[0].subnet.version
+    gateways = {address.number for address in _gateways(ipam) if address.version == version}
+    for tried, address in enumerate(_after(ranges, last, gateways)):
         if not leases.holder(address):
             return address
         if tried == NEAR:
             break
     held = leases.all()
-    for address in _after(ranges, last):
+    for address in _after(ranges, last, gateways):
         if str(address) not in held:
             return address
-    sizes = sum(item.size for item in ranges)
+    size = sum(
+        item.last - item.first + 1 - sum(item.first <= number <= item.last for number in gateways) for item in ranges
+    )
     raise CniError(
         NO_FREE_ADDRESS,
-        f"no free address: all {sizes} of {', '.join(map(str, ranges))} are leased",
+        f"no free address: all {size} of {', '.join(map(str, ranges))} are leased",
         "see who holds them with: nftcni list",
     )
 
 
-def _after(ranges: tuple[Range, ...], last: Address | None) -> Iterator[Address]:
+def _after(ranges: tuple[Range, ...], last: Address | None, gateways: set[int]) -> Iterator[Address]:
     """Every address of the set once, from the one behind `last` on, gateways left out."""
-    gateways = {item.gateway.number for item in ranges}
     start = next((index for index, item in enumerate(ranges) if last is not None and item.holds(last)), None)
     if start is None or last is None:
         spans = [(item, item.first, item.last) for item in ranges]

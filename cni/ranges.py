@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Range(Value):
-    """Addresses `first` to `last` (numbers, inclusive) of `subnet` may be leased, except `gateway`."""
+    """Addresses `first` to `last` (numbers, inclusive) of `subnet` may be leased, except gateways."""
 
     subnet: Prefix
     first: int
@@ -26,11 +26,6 @@ class Range(Value):
     def __str__(self) -> str:
         version = self.subnet.version
         return f"{Address(version, self.first)}-{Address(version, self.last)} of {self.subnet}"
-
-    @property
-    def size(self) -> int:
-        gateway_inside = self.first <= self.gateway.number <= self.last
-        return self.last - self.first + 1 - gateway_inside
 
     def holds(self, address: Address) -> bool:
         return address.version == self.subnet.version and self.first <= address.number <= self.last

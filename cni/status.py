@@ -5,6 +5,8 @@ A host that has never had our table is ready: the first ADD makes it.
 
 from __future__ import annotations
 
+from nft.foreign import forward_drops
+
 from . import sysctl
 from .config import Ipam, parse_network
 from .detach import delegate_type
@@ -42,7 +44,7 @@ def _refuse_unserved(host: Host, request: Request, versions: set[int], bridge: s
     try:
         degraded = _degraded(host, versions)
         bridges = host.state.names("bridges") or [bridge]
-        dropping = [chain for chain in host.table.foreign_forward_drops(bridges) if chain.split()[0] in families]
+        dropping = [chain for chain in forward_drops(host.table.netlink, bridges) if chain.split()[0] in families]
     except OSError as error:
         raise kernel_refused(f"STATUS of {request.network}", error) from None
     if degraded:
@@ -73,8 +75,8 @@ def _degraded(host: Host, versions: set[int]) -> list[str]:
 def refuse_exhausted(host: Host, request: Request, ipam: Ipam, scope: str = "") -> None:
     """Looks for the address that the next ADD would get."""
     leases = HeldLeases(host.state, request.network, scope=scope)
-    for index, ranges in enumerate(ipam.range_sets):
+    for index in range(len(ipam.range_sets)):
         try:
-            next_free(ranges, leases, leases.last(index))
+            next_free(ipam, index, leases)
         except CniError as error:
             raise CniError(NOT_READY, error.msg, error.details) from None

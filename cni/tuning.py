@@ -74,13 +74,13 @@ def _parse_sysctls(fields: Fields, ifname: str) -> tuple[tuple[str, str], ...]:
     for key in raw if isinstance(raw, dict) else ():
         path = key.replace("IFNAME", "\0", 1)
         path = (path if "/" in path else path.replace(".", "/")).replace("\0", ifname)
-        clean = os.path.normpath("/" + path)
-        if not clean.startswith("/net/") or ".." in path.split("/"):
+        before, net, below = os.path.normpath("/" + path).partition("/net/")
+        if before or not net or ".." in path.split("/"):
             raise section.fail(key, "only sysctls below net can be a container's")
-        if clean in found:
+        if below in found:
             raise section.fail(key, "is given twice")
         _refuse_unlisted(section, key)
-        found[clean[len("/net/") :]] = section.text(key)
+        found[below] = section.text(key)
     return tuple(found.items())
 
 

@@ -13,7 +13,7 @@ from cni.netlink import NETLINK_NETFILTER, KernelError, Netlink
 
 from . import wire
 from .elements import element_text
-from .names import IFNAME, SETS, TABLE
+from .names import SETS, TABLE
 from .wire import Element
 
 
@@ -108,24 +108,6 @@ class Table:
     def tables(self) -> dict[tuple[int, str], bool]:
         """All tables of the network namespace, (family, name), and whether they have an owner."""
         return dict(wire.read_table(payload) for payload in self.netlink.dump(wire.GETTABLE, wire.nfgen(0)))
-
-    def foreign_forward_drops(self, bridges: list[str]) -> list[str]:
-        """Other tables' base chains on forward with policy drop, `family table chain`: those in whose table no rule
-        names any of the bridges. What such a rule does is its author's affair; it shows that somebody has seen to it.
-        One listing of all chains, and of the rules of such tables."""
-        found = []
-        for payload in [
-            *self.netlink.dump(wire.GETCHAIN, wire.nfgen(0))
-        ]:  # whole: the socket has one listing at a time
-            chain = wire.read_chain(payload)
-            if chain.drops_forward and chain.table != TABLE and not self._names_any(payload[0], chain.table, bridges):
-                found.append(f"{chain.family} {chain.table} {chain.name}")
-        return found
-
-    def _names_any(self, family: int, table: str, bridges: list[str]) -> bool:
-        names = [wire.pack((IFNAME,), (bridge,)) for bridge in bridges if bridge]
-        rules = [wire.read_rule(payload) for payload in self.netlink.dump(wire.GETRULE, wire.list_rules(table, family))]
-        return bool(names) and any(name in code for _chain, code in rules for name in names)
 
     def _transact(self, changes: list[tuple[int, int, bytes]]) -> list[KernelError]:
         batch, sequences = wire.batch(changes, self.netlink.sequence + 1)

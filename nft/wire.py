@@ -17,8 +17,8 @@ from .names import ADDR4, ADDR6, IFNAME, PORT, PROTO, TABLE
 
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
-NEWTABLE, GETTABLE, DELTABLE, GETCHAIN, GETRULE, NEWGEN = (SUBSYSTEM | number for number in (0, 1, 2, 4, 7, 15))
-NEWSETELEM, GETSETELEM, DELSETELEM = (SUBSYSTEM | number for number in (12, 13, 14))
+NEWTABLE, GETTABLE, DELTABLE, GETCHAIN, GETRULE, GETSET = (SUBSYSTEM | number for number in (0, 1, 2, 4, 7, 10))
+NEWSETELEM, GETSETELEM, DELSETELEM, NEWGEN = (SUBSYSTEM | number for number in (12, 13, 14, 15))
 NFPROTO_INET = 1
 NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFTA_TABLE_USERDATA = 1, 2, 6
 NFT_TABLE_F_OWNER = 2
@@ -31,6 +31,9 @@ NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 1, 3, 4,
 NFTA_HOOK_HOOKNUM = 1
 NF_INET_FORWARD, NF_DROP = 2, 0
 FAMILY_NAMES = {1: "inet", 2: "ip", 10: "ip6"}  # NFPROTO_*: those whose forward hook containers pass
+NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE = 1, 2, 3, 4
+NFT_SET_INTERVAL = 4
+KIND_BITS, IFNAME_KIND = 6, 41  # of nft's own numbers for types, each field of a concatenation has six bits
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
 UDATA_COMMENT = 0  # the first kind in libnftnl's udata of tables and elements alike
 NESTED = 0x8000
@@ -119,8 +122,8 @@ def _payloads(elements: list[Element], full: bool) -> list[bytes]:
     ]
 
 
-def _list_head(name: str) -> bytes:
-    return nfgen() + attr_name(NFTA_LIST_TABLE, TABLE) + attr_name(NFTA_LIST_SET, name)
+def _list_head(name: str, table: str = TABLE, family: int = NFPROTO_INET) -> bytes:
+    return nfgen(family) + attr_name(NFTA_LIST_TABLE, table) + attr_name(NFTA_LIST_SET, name)
 
 
 def _element(element: Element, full: bool) -> bytes:
@@ -138,8 +141,8 @@ def get_element(element: Element) -> bytes:
     return _list_head(element.set) + attr(NESTED | NFTA_LIST_ELEMENTS, _element(element, full=False))
 
 
-def list_elements(name: str) -> bytes:
-    return _list_head(name)
+def list_elements(name: str, table: str = TABLE, family: int = NFPROTO_INET) -> bytes:
+    return _list_head(name, table, family)
 
 
 def get_table() -> bytes:
@@ -148,6 +151,10 @@ def get_table() -> bytes:
 
 def list_rules(table: str = TABLE, family: int = NFPROTO_INET) -> bytes:
     return nfgen(family) + attr_name(NFTA_RULE_TABLE, table)
+
+
+def list_sets(table: str, family: int) -> bytes:
+    return nfgen(family) + attr_name(NFTA_SET_TABLE, table)
 
 
 def read_elements(payload: bytes) -> list[Element]:
@@ -228,3 +235,18 @@ def read_rule(payload: bytes) -> tuple[str, bytes]:
     """(chain, expressions) of one rule; the expressions are compared as bytes, never interpreted."""
     parts = attributes(payload, _NFGEN.size)
     return _name(parts.get(NFTA_RULE_CHAIN, b"")), parts.get(NFTA_RULE_EXPRESSIONS, b"")
+
+
+class Set(Value):
+    """A set or map of any table; `names_links` where interface names are in its keys."""
+
+    name: str
+    names_links: bool
+    interval: bool
+
+
+def read_set(payload: bytes) -> Set:
+    parts = attributes(payload, _NFGEN.size)
+    flags, kinds = (int.from_bytes(parts.get(kind, b""), "big") for kind in (NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE))
+    fields = (kinds >> shift & (1 << KIND_BITS) - 1 for shift in range(0, 32, KIND_BITS))
+    return Set(_name(parts.get(NFTA_SET_NAME, b"")), IFNAME_KIND in fields, bool(flags & NFT_SET_INTERVAL))

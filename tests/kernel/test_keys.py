@@ -303,7 +303,6 @@ def test_a_sysctl_that_is_empty_by_default(named: Named, value: str) -> None:
     assert answer.code == 104 and "ip_local_reserved_ports is 7000" in answer.words
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: _parse_sysctls looks for /net/KEY among keys without /net/")
 def test_a_sysctl_that_is_given_twice(named: Named) -> None:
     config = {"sysctl": {"net.ipv4.conf.eth0.arp_filter": "1", "net/ipv4/conf/IFNAME/arp_filter": "0"}}
     answer = named.refused("tuning", config, named.done("ADD", "bridge", BRIDGE))

@@ -127,15 +127,11 @@ def test_a_full_state_folder_leaves_nothing(ready: Host, table: str) -> None:
     assert any("/pending" in answer.words for answer in failed), "the path is part of it"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="DEFECT: of a symbolic link the error names what it would point to, not its path"
-)
 def test_a_full_state_folder_is_named(ready: Host) -> None:
     *failed, _done = no_room_at(ready, network("net0", *DUAL, ports=PORTS))
     assert [answer.words for answer in failed if "/run/nftcni/" not in answer.words] == []
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: a refused write names no file")
 def test_a_state_folder_without_a_free_page_is_named(ready: Host) -> None:
     ready.file("/run/nftcni").mkdir()
     full(ready, "size=4k")

@@ -168,8 +168,17 @@ def test_a_drop_with_rules_for_the_bridge_is_seen_to(host: Host, family: str, at
     assert code == 0 and "all well" in text, text
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: only a name of 16 bytes, as nft writes a comparison, is looked for")
-@pytest.mark.parametrize("words", ["iptables", 'iifname { "br-net0", "br-x" } accept', 'iifname "br-*" accept'])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "iptables",
+        'iifname { "br-net0", "br-x" } accept',
+        'iifname "br-*" accept',
+        'iifname { "br-*" } accept',
+        'iifname . ip saddr { "br-net0" . 10.88.0.2 } accept',
+        'iifname vmap { "eth0" : drop, "br-net0" : accept }',
+    ],
+)
 def test_a_rule_for_the_bridge_in_another_form_counts(host: Host, words: str) -> None:
     """iptables-nft, and with it ufw, compares the name and its NUL alone; a set has it as an element."""
     if words == "iptables" and not shutil.which("iptables-nft"):
@@ -182,6 +191,23 @@ def test_a_rule_for_the_bridge_in_another_form_counts(host: Host, words: str) ->
     else:
         host.nft(f"insert rule ip filter FORWARD {words}")
     assert status(host, network("net0", DUAL[0])).code == READY
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ip saddr { 98.114.45.110, 10.0.0.1 } accept",
+        'iifname { "br-net1", "br-ne" } accept',
+        'iifname { "eth*" } accept',
+        'iifname "bz*" accept',
+    ],
+)
+def test_a_rule_for_something_else_does_not_count(host: Host, words: str) -> None:
+    """The address is "br-n" to who looks at bytes alone."""
+    host.add(network("net0", DUAL[0]))
+    host.nft("table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}")
+    host.nft(f"insert rule ip filter FORWARD {words}")
+    assert status(host, network("net0", DUAL[0])).code == DEGRADED
 
 
 @pytest.mark.parametrize("name", ["br-net", "br-net01", "Br-net0"])
