@@ -123,7 +123,7 @@ def _as_on_the_host(host: Host, item: Attachment, leases: list[str]) -> Attachme
         uplink=bool(bridge) and item.bridge == bridge and "bridges" not in shared,
         hairpin=port.hairpin if port else False,
         port_isolation=port.isolated if port else False,
-        own_link=port is not None,
+        own_link=port is not None or any("@" not in name for name in leases),
         own_leases=port is not None or bool(leases),
     )
 

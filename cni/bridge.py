@@ -203,8 +203,20 @@ def leave_bridge(host: Host, item: Attachment) -> list[str]:
             key, _, before = rest.rpartition("=")
             sysctl.write(key, before)
     if "up" in facts:
-        host.rtnl.ask(wire.RTM_NEWLINK, wire.tune(bridge.index, {wire.IFF_UP: False}, b"", 0, None))
+        _set_down(host, bridge)
     return []
+
+
+def _set_down(host: Host, bridge: Link) -> None:
+    """With its IPv6 addresses, which the kernel takes off a link that goes down (addrconf_ifdown)."""
+    key = f"ipv6/conf/{bridge.name}/keep_addr_on_down"
+    before = sysctl.read(key)
+    if before:
+        host.state.note_bridge(bridge.name, f"sysctl-{key}={before}")  # a kill below leaves it to the next DEL
+        sysctl.write(key, "1")
+    host.rtnl.ask(wire.RTM_NEWLINK, wire.tune(bridge.index, {wire.IFF_UP: False}, b"", 0, None))
+    if before:
+        sysctl.write(key, before)
 
 
 def _take_address(host: Host, bridge: Link, prefix: Prefix) -> None:

@@ -83,8 +83,8 @@ class Claims:
         return {ident for ident in found if ident.count("/") == 2}
 
     def bridge_of(self, link: str) -> str:
-        """The bridge that a host link was noted for, or "". A listing: for damage only."""
-        return next((name for name in self.names("bridges") if link in self.names("bridges", name)), "")
+        """The bridge that a host link was noted for, or ""."""
+        return next((name for name in self.names("bridges") if os.path.lexists(self.path("bridges", name, link))), "")
 
     def last(self, network: str, index: int) -> Address | None:
         try:

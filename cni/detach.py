@@ -21,7 +21,7 @@ def delete(request: Request) -> None:
     ident = identity(request.network, request.container, request.ifname)
     with Host(request.data_dir) as host:
         try:
-            item = host.record(ident)
+            item = host.record(ident) or host.lost_record(ident)
             if item is not None:
                 detach(host, item)
             else:

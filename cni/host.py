@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from nft.elements import attachment_elements, bridge_elements, elements_text, marker, projection
 from nft.names import is_of_boot, records_folder, table_comment
-from nft.ruleset import replacing_text
-from nft.table import Table, TableMissing
+from nft.ruleset import is_whole, replacing_text
+from nft.table import Table, TableMissing, rules_digest
 
 from . import wire
 from .errors import ADDRESS_TAKEN, PORT_TAKEN, CniError, kernel_refused
@@ -17,7 +17,7 @@ from .links import get_link, port_names
 from .names import bridge_mac, host_link
 from .netlink import Netlink
 from .record import Attachment, attachment_key
-from .state import Damaged, State, read_boot_id
+from .state import Damaged, State, first_folder, read_boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ class Host:
             raise kernel_refused("opening a netlink socket", error) from None
         self.table = Table()
         boot = read_boot_id()
+        cookie = self.rtnl.netns_cookie()
         # The host's one table has one state folder, whatever a second network's `dataDir` says.
-        folder = records_folder(self.table.comment() or "", boot) or data_dir
-        self.state = State(folder, boot, self.rtnl.netns_cookie())
+        folder = records_folder(self.table.comment() or "", boot) or first_folder(data_dir, boot, cookie)
+        self.state = State(folder, boot, cookie)
 
     def close(self) -> None:
         """For processes that live on; a verb leaves this to its exit."""
@@ -60,7 +61,8 @@ class Host:
             if self.state.is_untidy():
                 self.tidy()
             if not self.state.noted_rules() and self.table_is_current():
-                self.state.note_rules(self.table.rules_digest())  # a kill right after they were loaded
+                rules = self.table.rules()  # a kill right after they were loaded, or lost state
+                self.state.note_rules(rules_digest(rules) if is_whole(rules) else "")
         except OSError as error:
             raise kernel_refused(f"opening the state folder {self.state.folder}", error) from None
 
@@ -97,6 +99,13 @@ class Host:
 
             item = adopt_one(self, ident, damaged or f"the record of {ident} is lost")
         return item
+
+    def lost_record(self, ident: str) -> Attachment | None:
+        """One made from the claims, where the table does not know of it either. A listing: for DEL, not for ADD."""
+        from .adopt import adopt_one
+
+        known = self.state.bridge_of(host_link(ident))
+        return adopt_one(self, ident, f"the record of {ident} is lost") if known else None
 
     def _all(self, network: str = "") -> Iterator[Attachment]:
         from .adopt import adopt_one
@@ -164,9 +173,9 @@ class Host:
         return table_comment(self.state.boot, self.state.data_dir)
 
     def rules_are_ours(self) -> bool:
-        """As they were loaded, as far as that is known."""
-        held, noted = self.table.rules_digest(), self.state.noted_rules()
-        return bool(held) and noted in ("", held)
+        """As they were loaded; as many as were loaded, where more is not known."""
+        rules, noted = self.table.rules(), self.state.noted_rules()
+        return rules_digest(rules) == noted if noted else is_whole(rules)
 
     def rebuild_table(self) -> list[Attachment]:
         """The whole table from all records in one transaction. Returns them."""
@@ -178,7 +187,7 @@ class Host:
         items = self.records()
         self.state.note_rules("")
         run_text(replacing_text(self.comment, elements_text([*projection(items).values()])))
-        self.state.note_rules(self.table.rules_digest())
+        self.state.note_rules(rules_digest(self.table.rules()))
         return items
 
     def delete_elements(self, item: Attachment, last: bool) -> None:
@@ -187,7 +196,7 @@ class Host:
         if own and self.table.get(own[0]) is None:
             named = [self.table.get(element) for element in own]
             own = [element for element in named if element is not None and element.comment == item.ident]
-        shared = bridge_elements(item.replace(isolation=True)) if last else []
+        shared = bridge_elements(item.replace(isolation=True, uplink=False)) if last else []
         doomed = own + [element for element in shared if self.table.get(element) is not None]
         if doomed:
             self.table.delete(doomed)

@@ -27,6 +27,7 @@ from .errors import kernel_refused
 from .jsontext import dumps, loads
 from .ports import PortMapping
 from .record import Attachment, from_document, to_document
+from .request import DATA_DIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class State(Claims):
         """Waits at most files.LOCK_SECONDS, then raises CniError code 11. A fresh folder is filled by `adopt` first."""
         self._lock = files.lock(self.folder, "lock")
         if not self.exists():
+            self._lead_here()
             for name in ("attachments", "leases", "ports", "bridges"):
                 os.makedirs(self.path(name), 0o700, exist_ok=True)
             adopt()
@@ -101,9 +103,23 @@ class State(Claims):
         for name in os.listdir(self.data_dir):
             boot, dot, cookie = name.partition(".")
             if boot != self.boot and dot and cookie.isdigit() and len(boot) == len(self.boot):
+                path = f"{self.data_dir}/{name}"
+                if os.path.islink(path):
+                    files.unlink(path)
+                    continue
                 import shutil
 
-                shutil.rmtree(f"{self.data_dir}/{name}", ignore_errors=True)
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _lead_here(self) -> None:
+        """A folder elsewhere gets a link in the usual place, for `first_folder`."""
+        usual = f"{_own(DATA_DIR)}/{os.path.basename(self.folder)}"
+        if usual != self.folder:
+            try:
+                os.makedirs(os.path.dirname(usual), 0o700, exist_ok=True)
+                files.point(self.folder, usual)
+            except OSError:
+                return  # there may be no such place; the table names the folder as well
 
     # Records
 
@@ -247,6 +263,13 @@ class State(Claims):
                 item = repaired(ident, str(damage))
             if item is not None:
                 yield item
+
+
+def first_folder(data_dir: str, boot: str, cookie: int) -> str:
+    """Where the records are although the table is gone, which named the folder: networks may each have a `dataDir` of
+    their own, the first of the host keeps all of them. The usual place is that folder, or leads there by a link."""
+    usual = _own(DATA_DIR)
+    return usual if os.path.isdir(f"{usual}/{boot}.{cookie}") else data_dir
 
 
 def _own(data_dir: str) -> str:

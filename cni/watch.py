@@ -42,8 +42,7 @@ OURS = (wire.NFPROTO_INET, TABLE)
 def follow() -> int:
     """Until it is interrupted. One line on stdout for everything it does or decides not to do."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a journal must not wait for a full block
-    events = Netlink(NETLINK_NETFILTER)
-    events.join(NFNLGRP_NFTABLES)
+    events = _listen()
     with contextlib.suppress(OSError):
         os.nice(-10)  # to look at the process behind a transaction before it has ended
     watcher = Watcher()
@@ -56,7 +55,15 @@ def follow() -> int:
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
+            events.close()
+            events = _listen()  # what the old socket still holds may be the second half of a transaction
             watcher.look("the table went away in a burst of changes")
+
+
+def _listen() -> Netlink:
+    events = Netlink(NETLINK_NETFILTER)
+    events.join(NFNLGRP_NFTABLES)
+    return events
 
 
 class Watcher:

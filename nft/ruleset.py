@@ -75,3 +75,15 @@ def table_text(comment: str) -> str:
 def replacing_text(comment: str, elements: str) -> str:
     """The whole table with `elements` (text), in place of whatever is there, in one transaction."""
     return f"add table inet {TABLE}\ndelete table inet {TABLE}\n{table_text(comment)}{elements}"
+
+
+def is_whole(rules: list[tuple[str, bytes]]) -> bool:
+    """Whether each chain has as many rules as its text. What they say depends on the nft that loaded them."""
+    wanted: list[str] = []
+    chain = ""
+    for words in map(str.split, CHAINS.splitlines()):
+        if words[:1] == ["chain"]:
+            chain = words[1]
+        elif words and words[0] not in ("type", "}"):
+            wanted.append(chain)
+    return sorted(wanted) == sorted(chain for chain, _code in rules)

@@ -95,15 +95,14 @@ class Table:
                     raise kernel_refused(f"listing {name} of table inet {TABLE}", error) from None
         return found
 
-    def rules_digest(self) -> str:
-        """A hash of all rules in order, "" without any. It changes when somebody edits, flushes or reorders them."""
+    def rules(self) -> list[tuple[str, bytes]]:
+        """(chain, expressions) of all rules in order, [] without the table."""
         try:
-            rules = [wire.read_rule(payload) for payload in self.netlink.dump(wire.GETRULE, wire.list_rules())]
+            return [wire.read_rule(payload) for payload in self.netlink.dump(wire.GETRULE, wire.list_rules())]
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise kernel_refused(f"listing the rules of table inet {TABLE}", error) from None
-            rules = []
-        return digest(*(f"{chain} {code.hex()}" for chain, code in rules)).hex() if rules else ""
+            return []
 
     def tables(self) -> dict[tuple[int, str], bool]:
         """All tables of the network namespace, (family, name), and whether they have an owner."""
@@ -134,3 +133,8 @@ class Table:
                 return CniError(PORT_TAKEN, f"host port {text} is taken: {holder}")
             return CniError(ADDRESS_TAKEN, f"{element.set} {text} is taken: {holder}")
         return CniError(IO_FAILURE, f"table inet {TABLE} changed while elements were added", "try again")
+
+
+def rules_digest(rules: list[tuple[str, bytes]]) -> str:
+    """ "" without any. It changes when somebody edits, flushes or reorders them."""
+    return digest(*(f"{chain} {code.hex()}" for chain, code in rules)).hex() if rules else ""

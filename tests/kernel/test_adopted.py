@@ -161,10 +161,7 @@ def test_an_adopted_bridge_is_given_back_as_it_was(host: Host, up: bool, ipv6: s
     assert given_back(host) == before
 
 
-LOST = pytest.mark.xfail(strict=True, reason="DEFECT: a link that is set down loses its IPv6 addresses")
-
-
-@pytest.mark.parametrize("up", [True, pytest.param(False, marks=LOST)], ids=["up", "down"])
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
 def test_the_addresses_of_an_adopted_bridge_stay(host: Host, up: bool) -> None:
     """Also where they are just those that a container's network needs as gateways: they were there before."""
     host.run("ip", "link", "add", "br-net0", "type", "bridge")
@@ -186,9 +183,6 @@ def test_the_addresses_of_an_adopted_bridge_stay(host: Host, up: bool) -> None:
     assert (host.links(), host.sysctls(), host.elements(), host.state_files()) == before
 
 
-@pytest.mark.xfail(
-    strict=True, reason="DEFECT: an uplink's DEL leaves the elements of a bridge that it was the last on"
-)
 def test_what_the_second_network_gives_an_adopted_bridge_goes_too(host: Host) -> None:
     """One that needs forwarding, after one that has no gateway: each notes what it changed, the last one undoes all."""
     host.run("ip", "link", "add", "br0", "type", "bridge")

@@ -18,9 +18,7 @@ def config(name: str, number: int, *ports: Json, folder: str = "") -> Json:
 
 
 A, B = config("a", 1, port(8001, 80)), config("b", 2, port(8002, 80))
-FORGOTTEN = pytest.mark.xfail(
-    strict=True, reason="DEFECT: with the table the host forgets whose folder has the records"
-)
+
 EXPECTED = {"a": "c1 10.1.0.1", "b": "c2 10.2.0.1"}
 
 
@@ -81,9 +79,7 @@ def test_list_finds_them_without_being_told(both: Host) -> None:
     assert done.stderr == "" and records(both) == ["c1@eth0", "c2@eth0"], "nothing is made up of what the table says"
 
 
-@pytest.mark.parametrize(
-    "who", ["a", "a again", pytest.param("b", marks=FORGOTTEN), pytest.param("b again", marks=FORGOTTEN)]
-)
+@pytest.mark.parametrize("who", ["a", "a again", "b", "b again"])
 def test_an_add_after_a_flush_brings_both_back(both: Host, who: str) -> None:
     of = A if who.startswith("a") else B
     both.nft("flush ruleset")
@@ -94,9 +90,7 @@ def test_an_add_after_a_flush_brings_both_back(both: Host, who: str) -> None:
     serve(both)
 
 
-@pytest.mark.parametrize(
-    "told", ["/run/data-a", pytest.param("", marks=FORGOTTEN), pytest.param("/run/data-b", marks=FORGOTTEN)]
-)
+@pytest.mark.parametrize("told", ["/run/data-a", "", "/run/data-b"])
 def test_repair_after_a_flush_brings_both_back(both: Host, told: str) -> None:
     both.nft("flush ruleset")
     done = both.call(PLUGIN, "repair", env={"NFTCNI_DATA_DIR": told} if told else {})
@@ -104,7 +98,6 @@ def test_repair_after_a_flush_brings_both_back(both: Host, told: str) -> None:
     serve(both)
 
 
-@FORGOTTEN
 @pytest.mark.parametrize("first", ["a", "b"])
 def test_del_after_a_flush_leaves_nothing(both: Host, first: str) -> None:
     both.nft("flush ruleset")

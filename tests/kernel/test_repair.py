@@ -208,12 +208,7 @@ def test_rules_that_were_flushed_are_noticed_and_mended(attached: Host, flush: s
     serves(attached)
 
 
-TRUSTED = pytest.mark.xfail(strict=True, reason="DEFECT: whatever rules there are by then are noted as ours")
-
-
-@pytest.mark.parametrize(
-    "flush", [pytest.param(FLUSHES["a chain"], marks=TRUSTED), FLUSHES["the table"]], ids=list(FLUSHES)
-)
+@pytest.mark.parametrize("flush", FLUSHES.values(), ids=FLUSHES)
 def test_rules_that_were_flushed_before_anybody_saw_the_lost_state(attached: Host, flush: str) -> None:
     """What is noted then as the digest of our rules has to be that of ours."""
     before = rules(attached)

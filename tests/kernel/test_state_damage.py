@@ -124,18 +124,9 @@ def named(*containers: str) -> Json:
     return {"cni.dev/valid-attachments": [{"containerID": name, "ifname": "eth0"} for name in containers]}
 
 
-NOT_SEEN = pytest.mark.xfail(
-    strict=True, reason="DEFECT: DEL looks for claims only where the record or table tells of it"
-)
-
-
 @pytest.mark.parametrize(
     ("way", "name"),
-    [
-        pytest.param(way, name, marks=[NOT_SEEN] if (way, name) == ("DEL", "gone") else [])
-        for way in ("DEL", "GC")
-        for name in DAMAGES
-    ],
+    [(way, name) for way in ("DEL", "GC") for name in DAMAGES],
 )
 def test_a_damaged_record_and_a_flushed_table(host: Host, way: str, name: str) -> None:
     """Nothing is left that tells of it but its claims and its link; all of that goes, and nothing of the other's."""
@@ -154,7 +145,6 @@ def test_a_damaged_record_and_a_flushed_table(host: Host, way: str, name: str) -
     assert not [text for text in map(read_claim, (folder(host) / "ports").iterdir()) if "c1" in text]
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: without its link an attachment's lease is looked for as host-local's")
 @pytest.mark.parametrize("name", DAMAGES)
 @pytest.mark.parametrize("table", ["kept", "flushed"])
 @pytest.mark.parametrize("way", ["DEL", "GC"])

@@ -307,7 +307,6 @@ def test_a_flush_that_is_lost_in_a_burst_is_mended(watched: Watch) -> None:
     watched.wait_for("the table was flushed")
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: half a transaction is left in the socket, and taken for the next one's")
 def test_tables_of_a_burst_are_known_afterwards(watched: Watch) -> None:
     """It counts the tables anew: that ours alone is deleted, and the burst's own stays, was meant."""
     host = watched.host
