@@ -87,7 +87,7 @@ def apply(host: Host, item: Attachment, netns: int, again: bool) -> Result:
     if again and not (host.table_is_current() and host.rules_are_ours()):
         host.rebuild_table()
     host.add_elements(item, again)
-    bridge = ensure_bridge(host, item)
+    bridge = ensure_bridge(host, item, new=not again)
     port = get_link(host.rtnl, item.link)
     if port is not None and not (again and port.master == bridge.index and is_pair(port, item, netns)):
         remove_links(host.rtnl, [item.link])  # of an ADD that was killed, or of a namespace that is no more

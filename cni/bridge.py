@@ -20,8 +20,9 @@ from .record import Attachment
 RTPROT_RA = 9  # include/uapi/linux/rtnetlink.h
 
 
-def ensure_bridge(host: Host, item: Attachment) -> Link:
-    """There, up, with its gateway addresses and sysctls. May be repeated."""
+def ensure_bridge(host: Host, item: Attachment, new: bool = False) -> Link:
+    """There, up, with its gateway addresses and sysctls. May be repeated. Raises CniError 7 for a link that is no
+    bridge, and for a `new` attachment whose subnet is another link's."""
     bridge = get_link(host.rtnl, item.bridge)
     if bridge is None:
         host.state.note_bridge(item.bridge, "created")
@@ -39,7 +40,11 @@ def ensure_bridge(host: Host, item: Attachment) -> Link:
             host.state.note_bridge(item.bridge, "up")
         host.rtnl.ask(wire.RTM_NEWLINK, wire.set_up(bridge.index))
     set_host_sysctls(host, item)
-    _add_gateways(host, item, bridge, adopted)
+    added = _add_gateways(host, item, bridge, adopted)
+    if new:
+        _refuse_elsewhere(host, item, bridge)
+    if added and item.force_address:
+        _take_conflicting(host, item, bridge)
     return bridge
 
 
@@ -79,22 +84,20 @@ def _check_kind(link: Link, name: str) -> None:
         )
 
 
-def _add_gateways(host: Host, item: Attachment, bridge: Link, adopted: bool) -> None:
-    added = []
+def _add_gateways(host: Host, item: Attachment, bridge: Link, adopted: bool) -> bool:
+    """Whether there were any to add."""
+    added = False
     for prefix in item.gateways:
         try:
             if adopted:
                 _note_address(host, item, bridge, prefix)
             flags = wire.IFA_F_NODAD if prefix.version == 6 else 0
             host.rtnl.ask(wire.RTM_NEWADDR, wire.address(bridge.index, prefix, flags), wire.CREATE)
-            added.append(prefix)
+            added = True
         except OSError as error:
             if error.errno != errno.EEXIST:
                 raise kernel_refused(f"adding {prefix} to the bridge {bridge.name}", error) from None
-    if added:
-        _refuse_elsewhere(host, item, bridge)
-    if added and item.force_address:
-        _take_conflicting(host, item, bridge)
+    return added
 
 
 def _note_address(host: Host, item: Attachment, bridge: Link, prefix: Prefix) -> None:
@@ -108,9 +111,9 @@ def _note_address(host: Host, item: Attachment, bridge: Link, prefix: Prefix) ->
 
 
 def _refuse_elsewhere(host: Host, item: Attachment, bridge: Link) -> None:
-    """The subnet has just come to the bridge. Is the container's address reached by it, or has another link the subnet
-    already: a second network of the same range, the host's own LAN?"""
-    for address in item.addresses:
+    """Is the container's address reached by the bridge, or has another link its subnet, or a part of that: a second
+    network, the host's own LAN? Of two links with the very same the first one has it."""
+    for address in item.addresses if item.gateways else ():
         try:
             way = wire.attributes(host.rtnl.ask(wire.RTM_GETROUTE, wire.get_route(address)), wire.RTMSG.size)
         except OSError:
@@ -157,10 +160,11 @@ def _is_noted(host: Host, bridge: str, key: str) -> bool:
 
 def _keep_router_advertisements(host: Host) -> None:
     """A router takes none (accept_ra 1), and the kernel removes the routes that came by them: a host that got its
-    default route so would lose it with its first IPv6 container. accept_ra 2 takes them even so (ip-sysctl.rst)."""
-    from .inspect import links_of_routes
+    default route so would lose it with its first IPv6 container, its addresses when their time is over. accept_ra 2
+    takes them even so (ip-sysctl.rst)."""
+    from .inspect import links_of_routes, links_of_temporary_addresses
 
-    for index in links_of_routes(host.rtnl, RTPROT_RA):
+    for index in links_of_routes(host.rtnl, RTPROT_RA) | links_of_temporary_addresses(host.rtnl):
         key = f"ipv6/conf/{link_name(host.rtnl, index)}/accept_ra"
         if sysctl.read(key) == "1":
             sysctl.write(key, "2")
@@ -182,9 +186,19 @@ def host_sysctls(item: Attachment) -> list[tuple[str, str]]:
 
 def with_uplink(host: Host, item: Attachment) -> Attachment:
     """Whether the bridge leads out: somebody else's, and the gateway is another machine."""
-    if item.is_gateway or host.state.has_fact(item.bridge, "created") or get_link(host.rtnl, item.bridge) is None:
+    if item.is_gateway or host.state.has_fact(item.bridge, "created"):
         return item
-    return item.replace(uplink=not any(lease.gateway and host.is_local(lease.gateway) for lease in item.leases))
+    bridge = get_link(host.rtnl, item.bridge)
+    if bridge is None:
+        return item
+    gateways = [lease.gateway for lease in item.leases if lease.gateway]
+    if any(map(host.is_local, gateways)):
+        return item
+    from .inspect import read_addresses
+
+    # A tentative address has no route yet; the kernel looks for duplicates once the bridge has its first port.
+    own = [prefix.address for prefix in read_addresses(host.rtnl, bridge.index)]
+    return item.replace(uplink=not any(gateway in own for gateway in gateways))
 
 
 def leave_bridge(host: Host, item: Attachment) -> list[str]:

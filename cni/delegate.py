@@ -99,7 +99,7 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
 
     if before is not None:
         detach(host, before)
-    intent = plan_attachment(request, network, ())
+    mine = intent = plan_attachment(request, network, ())
     host.state.begin(intent)
     host.unlock()
     try:
@@ -111,26 +111,35 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
             raise CniError(INTERNAL, f"ipam.type {network.ipam.delegate}: its answer to ADD has no address")
         item = without_shared_ports(host.state, with_uplink(host, with_delegated(intent, network, result)))
         refuse_held_ports(host.state, item)
+        mine = item
         host.state.begin(item)
         return attach(host, item, netns)
     except Exception:
-        undo(host, request, network, intent)
+        undo(host, request, mine)
         raise
 
 
-def undo(host: Host, request: Request, network: Network, intent: Attachment) -> None:
-    """The spec's rollback: the delegate's DEL, without the lock, then the record, unless it is another one by now. A
-    second failure is only said on stderr."""
+def undo(host: Host, request: Request, mine: Attachment) -> None:
+    """The spec's rollback: the delegate's DEL, without the lock, then the record. Neither, where the runtime has added
+    another one meanwhile: the delegate knows it by the same name. A second failure is only said on stderr."""
     from .detach import detach
 
     host.unlock()
     try:
-        run_delegate(request, network.ipam.delegate, "DEL")
+        host.lock()
+        found = host.record(mine.ident)
+        if found is not None and found != mine and found.delegate == mine.delegate:
+            return
+    except (CniError, OSError) as error:
+        sys.stderr.write(f"nftcni: rollback of {mine.ident}: {error}\n")
+    host.unlock()
+    try:
+        run_delegate(request, mine.delegate, "DEL")
     except CniError as error:
-        sys.stderr.write(f"nftcni: rollback of {intent.ident}: {error}\n")
+        sys.stderr.write(f"nftcni: rollback of {mine.ident}: {error}\n")
     try:
         host.lock()
-        if host.record(intent.ident) == intent:
-            detach(host, intent)
+        if host.record(mine.ident) == mine:
+            detach(host, mine)
     except (CniError, OSError) as error:
-        sys.stderr.write(f"nftcni: rollback of {intent.ident}: {error}\n")
+        sys.stderr.write(f"nftcni: rollback of {mine.ident}: {error}\n")

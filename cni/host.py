@@ -196,7 +196,8 @@ class Host:
         if own and self.table.get(own[0]) is None:
             named = [self.table.get(element) for element in own]
             own = [element for element in named if element is not None and element.comment == item.ident]
-        shared = bridge_elements(item.replace(isolation=True, uplink=False)) if last else []
+        # Also those that another one's record gave the bridge: one that has gone, or of another network.
+        shared = bridge_elements(item.replace(isolation=True, uplink=False, delegate="")) if last else []
         doomed = own + [element for element in shared if self.table.get(element) is not None]
         if doomed:
             self.table.delete(doomed)

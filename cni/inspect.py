@@ -44,6 +44,32 @@ def read_routes(rtnl: Netlink, index: int) -> list[Route]:
     return found
 
 
+def ways_to(rtnl: Netlink, dst: Prefix, table: int) -> list[tuple[int, Address | None, int]]:
+    """(link, gateway, metric) of the IPv6 routes to exactly this destination. Multipath routes are not looked into."""
+    found = []
+    for payload in rtnl.dump(wire.RTM_GETROUTE, wire.RTMSG.pack(FAMILY[6], 0, 0, 0, 0, 0, 0, 0, 0)):
+        length, small = payload[1], payload[4]
+        parts = wire.attributes(payload, wire.RTMSG.size)
+        oif, number, metric = (
+            int.from_bytes(parts.get(kind, b""), byteorder)
+            for kind in (wire.RTA_OIF, wire.RTA_TABLE, wire.RTA_PRIORITY)
+        )
+        if (length, number or small, parts.get(wire.RTA_DST, bytes(16))) == (dst.length, table, dst.address.packed):
+            gateway = parts.get(wire.RTA_GATEWAY)
+            found.append((oif, from_packed(gateway) if gateway else None, metric))
+    return found
+
+
+def links_of_temporary_addresses(rtnl: Netlink) -> set[int]:
+    """Indexes of the links with global IPv6 addresses whose time will be over: a router announced them."""
+    found = set()
+    for payload in rtnl.dump(wire.RTM_GETADDR, wire.IFADDR.pack(FAMILY[6], 0, 0, 0, 0)):
+        _family, _length, flags, scope, index = wire.IFADDR.unpack_from(payload)
+        if not flags & wire.IFA_F_PERMANENT and scope == wire.RT_SCOPE_UNIVERSE:
+            found.add(index)
+    return found
+
+
 def links_of_routes(rtnl: Netlink, protocol: int) -> set[int]:
     """Indexes of the links that IPv6 routes of this origin (RTPROT_*) lead out by."""
     found = set()

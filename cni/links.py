@@ -11,6 +11,7 @@ import time
 
 from . import sysctl, wire
 from .errors import IFNAME_TAKEN, IO_FAILURE, CniError, kernel_refused
+from .ip import Address, Prefix
 from .names import derived_mac
 from .netlink import KernelError, Netlink, is_missing
 from .netns import Inside
@@ -18,7 +19,8 @@ from .record import Attachment
 from .spec import Route
 from .value import Value
 
-IP6_RT_PRIO_USER, METRICS = 1024, 16  # include/uapi/linux/ipv6_route.h; networks of one container that have one route
+IP6_RT_PRIO_USER = 1024  # include/uapi/linux/ipv6_route.h
+GLOBAL_UNICAST = 0x2000 << 112  # 2000::/3, RFC 4291
 FORWARDING_SECONDS = 1.0  # with the spanning tree protocol on, a port takes half a minute; nobody waits for that
 
 
@@ -177,26 +179,34 @@ def configure_container(item: Attachment, netns: int) -> Netlink:
 def _add_route(rtnl: Netlink, link: Link, route: Route) -> None:
     """Behind one to the same place by another interface, which may go: a container on two networks.
 
-    IPv4 appends. IPv6 would make both one multipath route and send half of the flows each way
-    (fib6_add_rt2node), so it gets the next metric behind IP6_RT_PRIO_USER, unless one was asked for.
+    IPv4 appends. IPv6 would make both one multipath route and send half of the flows each way (fib6_add_rt2node), so
+    it gets a metric behind theirs, unless one was asked for.
     """
     options = dict(route.options)
     if route.dst.version == 4 or options.get("priority"):
         repeatable(rtnl, wire.RTM_NEWROUTE, wire.route(link.index, route.dst, route.gw, options), route, wire.APPEND)
         return
-    for metric in range(IP6_RT_PRIO_USER, IP6_RT_PRIO_USER + METRICS):
-        payload = wire.route(link.index, route.dst, route.gw, {**options, "priority": metric})
-        try:
-            rtnl.ask(wire.RTM_NEWROUTE, payload, wire.CREATE)
-            return
-        except OSError as error:
-            if error.errno != errno.EEXIST:
-                raise kernel_refused(f"adding {route}", error) from None
-        from .inspect import read_routes
+    metric = IP6_RT_PRIO_USER
+    table = options.get("table") or wire.RT_TABLE_MAIN
+    if table != wire.RT_TABLE_MAIN or _leads_somewhere(rtnl, route.dst):
+        from .inspect import ways_to
 
-        if any((own.dst, own.gw) == (route.dst, route.gw) for own in read_routes(rtnl, link.index)):
+        ways = ways_to(rtnl, route.dst, table)
+        if any((index, gateway) == (link.index, route.gw) for index, gateway, _metric in ways):
             return
-    raise CniError(IO_FAILURE, f"adding {route}: {METRICS} other interfaces have this route already")
+        metric = max([metric, *(other + 1 for _index, _gateway, other in ways)])
+    payload = wire.route(link.index, route.dst, route.gw, {**options, "priority": metric})
+    repeatable(rtnl, wire.RTM_NEWROUTE, payload, route)
+
+
+def _leads_somewhere(rtnl: Netlink, dst: Prefix) -> bool:
+    """One question instead of a listing, which the usual container needs not: it has one interface."""
+    inside = Address(6, (dst.first or GLOBAL_UNICAST) + 1)
+    try:
+        rtnl.ask(wire.RTM_GETROUTE, wire.get_route(inside))
+    except OSError:
+        return False
+    return True
 
 
 def announce(rtnl: Netlink, item: Attachment, inside: Netlink) -> None:

@@ -88,7 +88,10 @@ class Attachment(Value):
 
     @property
     def in_table(self) -> bool:
-        """Whether it has elements at all; addresses leased for somebody else's plugin alone have none."""
+        """Whether it has elements at all: not what waits for its addresses (an ADD that goes on would meet its own),
+        not addresses leased for somebody else's plugin alone."""
+        if self.delegate and not self.leases:
+            return False
         return self.own_link or bool(self.mappings) or self.isolation
 
     def address_of(self, version: int) -> Address | None:

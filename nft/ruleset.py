@@ -43,7 +43,7 @@ CHAINS = """
 		type nat hook postrouting priority srcnat; policy accept;
 		ct status dnat ip saddr . oifname @own4 masquerade
 		ct status dnat ip6 saddr . oifname @own6 masquerade
-		ct status dnat ip saddr 127.0.0.0/8 oifname @bridges masquerade
+		ct status dnat ip saddr 127.0.0.0/8 ip daddr . oifname @own4 masquerade
 		ip saddr . oifname @own4 return
 		ip6 saddr . oifname @own6 return
 		ip saddr @masq4 oifname != @bridges ip daddr != 224.0.0.0/4 masquerade

@@ -19,9 +19,6 @@ def process(machine: Machine) -> Path:
     return machine.file(f"/proc/{number}/exe")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="DEFECT: --uninstall removes the folder that containerd watches; 2.x ends by that"
-)
 def test_uninstalled_and_installed_again_while_it_runs(containerd: Machine) -> None:
     """The folder of networks was not there before the first installation."""
     programs.require("crictl")

@@ -289,9 +289,6 @@ def test_nobody_waits_for_it(host: Host, delegate: Delegate, verb: str) -> None:
     assert host.snapshot() == before
 
 
-@pytest.mark.xfail(
-    strict=True, reason="DEFECT: the table's rebuild gives the waiting one its marker, ADD then meets it"
-)
 @pytest.mark.parametrize("way", ["the first ADD of another network", "repair"])
 def test_the_table_may_be_made_anew_meanwhile(host: Host, delegate: Delegate, way: str) -> None:
     other = network("other", "10.89.0.0/24")
@@ -331,7 +328,6 @@ def test_an_attachment_that_is_another_ones_by_now_stays(host: Host, delegate: D
     assert host.elements() == {} and host.state_files() == [] and host.link("br-net0") is None
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: the late one's rollback calls the delegate's DEL all the same")
 def test_the_lease_of_another_one_stays_too(host: Host, delegate: Delegate) -> None:
     """A delegate knows container and interface alone: what it frees is what the second ADD has."""
     host.container("c1")

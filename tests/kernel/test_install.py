@@ -46,10 +46,11 @@ def install(host: Host, *words: str, status: int = 0, checkout: Path = CHECKOUT,
 
 
 def tree(host: Host, *folders: str) -> list[str]:
-    """Every file with its kind, mode, size, link target and time of change; folders without a time."""
+    """Every file with its kind, mode, size, link target and time of change; folders without a time. Without the folder
+    of networks itself, which stays for a containerd that watches it."""
     places = folders or ("/etc", "/usr/local", "/opt")
     lines = host.run("find", *places, "-type", "d", "-printf", "%p %m\n", "-o", "-printf", "%p %y %m %s %l %T@\n")
-    return sorted(lines.splitlines())
+    return sorted(line for line in lines.splitlines() if line not in ("/etc/cni 755", f"{NETWORKS} 755"))
 
 
 def write(host: Host, path: str, text: str, mode: int = 0o755) -> None:
@@ -186,7 +187,7 @@ def test_uninstall_keeps_what_was_changed_since(fresh: Host) -> None:
     place = f"{NETWORKS}/nerdctl-bridge.conflist"
     write(fresh, place, "mine")
     said = install(fresh, "--uninstall")
-    assert f"left {place}" in said and f"left {NETWORKS}: not empty" in said
+    assert f"left {place}" in said
     assert fresh.file(place).read_text() == "mine"
     assert not fresh.file(BIN).exists()
 
@@ -199,7 +200,6 @@ def test_a_network_that_is_there_is_left_alone(fresh: Host) -> None:
     assert fresh.run("ls", NETWORKS).split() == ["87-other.conflist", "podman-nftcni.conflist"]
 
 
-@pytest.mark.xfail(strict=True, reason='DEFECT: "left PLACE: installed before", but it is not there')
 def test_a_network_that_was_deleted_is_installed_again_if_it_is_named(fresh: Host) -> None:
     install(fresh, "--conflist", "10-nftcni")
     fresh.file(f"{NETWORKS}/10-nftcni.conflist").unlink()

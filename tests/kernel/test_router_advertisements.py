@@ -156,7 +156,6 @@ def test_they_are_there_when_the_last_container_has_gone(host: Host, gone: str) 
     assert host.sysctl("ipv6/conf/to-lan/accept_ra") == "2"
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: only links that routes with proto ra lead out by are kept listening")
 def test_the_addresses_of_a_link_without_a_route_are_kept_alive(host: Host) -> None:
     """A router that is not the default one (lifetime 0) announces a prefix: what is heard of it keeps the address."""
     router = uplink(host)

@@ -92,7 +92,6 @@ def test_a_default_route_is_no_reason(host: Host, version: int) -> None:
         assert ask(host.place("c1"), LAN[version], 80) == f"lan {SEEN[version]}"
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: ADD asks for the way only when the bridge has just got its address")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_address_that_leads_to_a_smaller_network_is_refused(host: Host, version: int) -> None:
     """The longer prefix wins: a part of the first network's addresses is the second one's by now."""

@@ -6,7 +6,6 @@ sends half of the flows each way (fib6_add_rt2node); the oracle is who the far m
 
 from __future__ import annotations
 
-import pytest
 from support.scratch import Host, Json, Namespace, network
 from support.traffic import Server, ask
 
@@ -70,7 +69,6 @@ def test_a_third_network_comes_behind_both(host: Host) -> None:
     assert default_routes(host.place("c1")) == [*TWO_ROUTES, ("eth2", "fd00:90::1", 1026)]
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: the metric that became free is the first one")
 def test_a_network_that_is_joined_again_comes_behind(host: Host) -> None:
     """As it does for IPv4: what goes out by the other one goes on doing so."""
     configs = [joined(n) for n in (0, 1)]

@@ -197,7 +197,6 @@ def test_a_bridge_whose_gateway_is_the_host_is_isolated(host: Host, family: int)
     agrees(host, config, result)
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: is_local asks for a route, and a tentative address has none yet")
 def test_a_gateway_address_that_is_still_tentative_is_the_hosts_too(host: Host) -> None:
     """The kernel looks for duplicates only once the bridge has a carrier, which is its first container's."""
     host.run("ip", "link", "add", "br-own", "up", "type", "bridge")
@@ -275,7 +274,6 @@ def test_portmap_behind_a_foreign_bridge(
     assert host.snapshot()["elements"] == before["elements"] and host.links() == before["links"]
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: 127.0.0.0/8 is masqueraded towards @bridges only, and this is none")
 def test_a_port_behind_a_foreign_uplink_is_reached_by_127_0_0_1(host: Host, tmp_path: Path) -> None:
     uplink(host)
     inside = join(host, ROUTER)
