@@ -19,24 +19,18 @@ pytestmark = pytest.mark.parametrize("containerd", ["distribution", "newest"], i
 
 RANGES = ("10.244.9.0/24", "fd00:244:9::/64")
 OLD, NEW = "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"
+CRI = """
+version = {version}
+disabled_plugins = ["io.containerd.internal.v1.opt"]
+[plugins."{table}"]
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+"""
+IMAGE = "docker.io/library/who:latest"
 SETTINGS = {  # which table the README's lines go into, and what this host wants of containerd besides them
-    OLD: f"""
-version = 2
-disabled_plugins = ["io.containerd.internal.v1.opt"]
-[plugins."{OLD}"]
-  restrict_oom_score_adj = true
-  disable_apparmor = true
-  sandbox_image = "docker.io/library/who:latest"
-""",
-    NEW: f"""
-version = 3
-disabled_plugins = ["io.containerd.internal.v1.opt"]
-[plugins."{NEW}"]
-  restrict_oom_score_adj = true
-  disable_apparmor = true
-[plugins."io.containerd.cri.v1.images".pinned_images]
-  sandbox = "docker.io/library/who:latest"
-""",
+    OLD: CRI.format(version=2, table=OLD) + f'  sandbox_image = "{IMAGE}"\n',
+    NEW: CRI.format(version=3, table=NEW)
+    + f'[plugins."io.containerd.cri.v1.images".pinned_images]\n  sandbox = "{IMAGE}"\n',
 }
 
 

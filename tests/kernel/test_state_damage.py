@@ -124,6 +124,14 @@ def named(*containers: str) -> Json:
     return {"cni.dev/valid-attachments": [{"containerID": name, "ifname": "eth0"} for name in containers]}
 
 
+def gone_by(way: str, host: Host) -> None:
+    """c1, by DEL without its namespace or by a GC that lists the other one alone."""
+    if way == "DEL":
+        host.delete(CONFIG, netns="")
+    else:
+        assert host.cni("GC", {**CONFIG, **named("other")}).status == 0
+
+
 @pytest.mark.parametrize(
     ("way", "name"),
     [(way, name) for way in ("DEL", "GC") for name in DAMAGES],
@@ -136,10 +144,7 @@ def test_a_damaged_record_and_a_flushed_table(host: Host, way: str, name: str) -
     host.add(CONFIG)
     DAMAGES[name](record(host))
     host.nft("flush ruleset")
-    if way == "DEL":
-        host.delete(CONFIG, netns="")
-    else:
-        assert host.cni("GC", {**CONFIG, **named("other")}).status == 0
+    gone_by(way, host)
     assert host.command("repair").returncode == 0
     assert {**host.snapshot(), "state": without_damaged(host)} == before
     assert not [text for text in map(read_claim, (folder(host) / "ports").iterdir()) if "c1" in text]
@@ -158,10 +163,7 @@ def test_a_damaged_record_of_a_container_that_has_ended(host: Host, way: str, ta
     DAMAGES[name](record(host))
     if table == "flushed":
         host.nft("flush ruleset")
-    if way == "DEL":
-        host.delete(CONFIG, netns="")
-    else:
-        assert host.cni("GC", {**CONFIG, **named("other")}).status == 0
+    gone_by(way, host)
     assert host.command("repair").returncode == 0
     assert {**host.snapshot(), "state": without_damaged(host)} == before
 
@@ -171,10 +173,7 @@ def test_lost_state_of_a_container_that_has_ended(damaged: Host, way: str) -> No
     """The other one, which lives, keeps what it has; the ended one's address and ports are anybody's."""
     damaged.place("c1").run("ip", "link", "del", "eth0")
     damaged.run("rm", "-rf", "/run/nftcni")
-    if way == "DEL":
-        damaged.delete(CONFIG, netns="")
-    else:
-        assert damaged.cni("GC", {**CONFIG, **named("other")}).status == 0
+    gone_by(way, damaged)
     assert {item["elem"]["comment"] for item in damaged.elements()["attachments"]} == {"net0/other/eth0"}
     asked = {**CONFIG, "runtimeConfig": {**CONFIG["runtimeConfig"], "ips": ["10.88.0.3", "fd00:88::3"]}}
     damaged.add(asked, "c3")

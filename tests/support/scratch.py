@@ -149,7 +149,11 @@ class Host(Namespace):
     def call(self, *words: str, input: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         with self.popen(*words, env=env, **pipes) as process:
-            out, err = process.communicate(input, timeout=120)
+            try:
+                out, err = process.communicate(input, timeout=120)
+            except subprocess.TimeoutExpired:
+                process.kill()  # or leaving the block would wait for it
+                raise
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def run(self, *words: str, check: bool = True) -> str:
