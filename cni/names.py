@@ -51,6 +51,6 @@ def bridge_mac(name: str) -> bytes:
     try:
         with open("/etc/machine-id", encoding="utf-8") as file:
             host = file.read().strip()
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):  # any other error would change the address for this one time
         host = os.uname().nodename
     return derived_mac("bridge", host, name)

@@ -31,8 +31,13 @@ def run_text(command: str) -> None:
         os.close(reader)
         _child(command, writer)
     os.close(writer)
-    with open(reader, encoding="utf-8", errors="replace", newline="") as pipe:
-        said = pipe.read()
+    try:
+        with open(reader, encoding="utf-8", errors="replace", newline="") as pipe:
+            said = pipe.read()
+    except OSError as error:
+        os.kill(child, _signal.SIGKILL)  # what it loads after our teardown would stay
+        os.waitpid(child, 0)
+        raise kernel_refused("waiting for libnftables", error) from None
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if said.endswith(LOADED):

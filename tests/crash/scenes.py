@@ -6,6 +6,7 @@ starts from the same place.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -48,7 +49,8 @@ class Scene:
         self.result: Json = None  # of the ADD that `prepare` has made
         for name in ("c1", "keeper"):
             host.container(name)
-        host.delete(CONFIG)  # bytecode is compiled, folders are made
+        host.add(CONFIG, netns="/run/netns/c1")  # bytecode is compiled, folders and the table are made
+        host.delete(CONFIG)
         host.run("mkdir", "-p", "/run/bin")
         host.file("/run/bin/foreign").write_text(IPAM)
         host.file("/run/bin/foreign").chmod(0o755)
@@ -56,12 +58,23 @@ class Scene:
             host.file(f"/run/bin/{name}").symlink_to(CHECKOUT / "conf" / "nftcni")
         if situation.keeper:
             self.kept = host.add(KEEPER, "keeper")
-        self.before = self.snapshot()
+        self.before = self.settled()
         self.sysctls = host.sysctls()
 
     def snapshot(self) -> dict[str, Any]:
         leased = [path.name for path in self.host.file("/run").glob("foreign.*")]
         return {**self.host.snapshot(), "leased": leased}
+
+    def settled(self) -> dict[str, Any]:
+        """The IPv6 routes of a bridge come with its carrier, which the kernel takes up to a second to notice."""
+        found = self.snapshot()
+        for _ in range(20):
+            time.sleep(0.1)
+            before, found = found, self.snapshot()
+            up = not self.situation.keeper or self.host.link("br-net0")["operstate"] == "UP"
+            if up and found == before:
+                return found
+        raise AssertionError("the host does not come to rest")
 
     def call(self, verb: str, config: Json, netns: str | None = None, ifname: str = "eth0") -> Any:
         return self.host.cni(verb, config, netns=netns, ifname=ifname, env={"CNI_PATH": "/run/bin"})

@@ -28,7 +28,7 @@ FOR_A_KILL_ONLY = ("close", "clock_nanosleep", "exit_group")
 ONLY_WAIT = ("recvfrom", "recvmsg", "wait4", "read", "setsockopt", "socket", "bind", *FOR_A_KILL_ONLY)
 END = "/run/strace.end"
 CHILDREN = str(Path(__file__).with_name("children.py"))
-OURS = re.compile(r'^\w+\(.*"(/run/|/proc/|/dev/null|/etc/machine-id)')  # of openat
+OURS = re.compile(r'^\w+\(.*"(/run/(?!bin/)|/proc/|/dev/null|/etc/machine-id)')  # of openat, not its own start
 WAITED_FOR = re.compile(r"^\w+\(\d+<(pipe|socket|/run/)")  # of read and close: not Python's reading of its modules
 # What these calls do give in practice; of the others the plugin must know as little as the kernel tells.
 ERRORS = {
