@@ -112,14 +112,18 @@ def _note_address(host: Host, item: Attachment, bridge: Link, prefix: Prefix) ->
 
 def _refuse_elsewhere(host: Host, item: Attachment, bridge: Link) -> None:
     """Is the container's address reached by the bridge, or has another link its subnet, or a part of that: a second
-    network, the host's own LAN? Of two links with the very same the first one has it."""
-    for address in item.addresses if item.gateways else ():
+    network, the host's own LAN? Of two links with the very same the first one has it. A shorter prefix, the default
+    route for example, is no answer: the bridge's own counts only once a port gives it a carrier (always for IPv6, with
+    ignore_routes_with_linkdown for IPv4)."""
+    for lease in item.leases if item.gateways else ():
+        address = lease.address.address
         try:
-            way = wire.attributes(host.rtnl.ask(wire.RTM_GETROUTE, wire.get_route(address)), wire.RTMSG.size)
+            reply = host.rtnl.ask(wire.RTM_GETROUTE, wire.get_route(address, wire.RTM_F_FIB_MATCH))
         except OSError:
             continue  # no route at all: not for us to judge
-        index = int.from_bytes(way.get(wire.RTA_OIF, b""), wire.byteorder)
-        if index != bridge.index:
+        length = wire.RTMSG.unpack_from(reply)[1]
+        index = int.from_bytes(wire.attributes(reply, wire.RTMSG.size).get(wire.RTA_OIF, b""), wire.byteorder)
+        if index != bridge.index and length >= lease.address.length:
             raise CniError(
                 INVALID_CONFIG,
                 f"ipam.ranges: the host reaches {address} by {link_name(host.rtnl, index) or index}, "

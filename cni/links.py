@@ -201,7 +201,7 @@ def _add_route(rtnl: Netlink, link: Link, route: Route) -> None:
 
 def _leads_somewhere(rtnl: Netlink, dst: Prefix) -> bool:
     """One question instead of a listing, which the usual container needs not: it has one interface."""
-    inside = Address(6, (dst.first or GLOBAL_UNICAST) + 1)
+    inside = Address(6, (dst.first or GLOBAL_UNICAST) + (dst.length < 128))  # the very first one may be a router's
     try:
         rtnl.ask(wire.RTM_GETROUTE, wire.get_route(inside))
     except OSError:

@@ -39,6 +39,7 @@ RTAX_MTU, RTAX_ADVMSS = 2, 8
 IFA_F_NODAD, IFA_F_PERMANENT = 0x02, 0x80
 IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
 RTEXT_FILTER_SKIP_STATS = 1 << 3
+RTM_F_FIB_MATCH = 0x2000
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 254, 4, 0, 253
 RTN_UNICAST, RTN_LOCAL = 1, 2
 
@@ -183,10 +184,10 @@ def address(index: int, prefix: Prefix, flags: int = 0) -> bytes:
     return body + (attr_u32(IFA_FLAGS, flags) if flags else b"")
 
 
-def get_route(address: Address) -> bytes:
-    """Which way a packet to the address would go."""
+def get_route(address: Address, flags: int = 0) -> bytes:
+    """Which way a packet to the address would go; with RTM_F_FIB_MATCH, by which route."""
     packed = address.packed
-    return RTMSG.pack(FAMILY[address.version], len(packed) * 8, 0, 0, 0, 0, 0, 0, 0) + attr(RTA_DST, packed)
+    return RTMSG.pack(FAMILY[address.version], len(packed) * 8, 0, 0, 0, 0, 0, 0, flags) + attr(RTA_DST, packed)
 
 
 def route(index: int, dst: Prefix, gateway: Address | None, options: dict[str, int]) -> bytes:

@@ -29,8 +29,8 @@ def forward_drops(netlink: Netlink, bridges: list[str]) -> list[str]:
 
 def _rules_name(netlink: Netlink, family: int, table: str, name: bytes) -> bool:
     """As nft compares an interface's name (16 bytes), as iptables-nft does (with its NUL), or by the beginning of it
-    (`br-*`; `br-+` of iptables)."""
-    forms = [name.ljust(16, b"\0"), name + b"\0", *(name[:length] for length in range(1, len(name) + 1))]
+    (`br-*`; `br-+` of iptables). One byte alone is more often a protocol's number."""
+    forms = [name.ljust(16, b"\0"), name + b"\0", *(name[:length] for length in range(2, len(name) + 1))]
     values = [attr(wire.NFTA_DATA_VALUE, form) for form in forms]
     rules = [wire.read_rule(payload) for payload in netlink.dump(wire.GETRULE, wire.list_rules(table, family))]
     return any(value in code for _chain, code in rules for value in values)

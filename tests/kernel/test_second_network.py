@@ -149,3 +149,28 @@ def test_it_can_be_asked_again_once_the_other_is_gone(host: Host) -> None:
     host.add(second, "late")
     host.delete(second, "late")
     assert host.snapshot() == before
+
+
+def adopt(host: Host, name: str) -> None:
+    host.run("ip", "link", "add", name, "type", "bridge")
+
+
+@pytest.mark.parametrize("kind", ["ours", "adopted", "adopted and up"])
+@pytest.mark.parametrize("sysctl", ["", "ignore_routes_with_linkdown"])
+def test_a_bridge_without_its_first_port_is_no_reason(host: Host, sysctl: str, kind: str) -> None:
+    """It has no carrier yet: IPv6 has no route by it then, and IPv4 may be told to leave it aside (as routers do). The
+    way is the default route until the container is there."""
+    lan = host.neighbour()
+    for version in (4, 6):
+        host.run("ip", f"-{version}", "route", "add", "default", "via", LAN[version])
+    for family in ("ipv4", "ipv6") if sysctl else ():
+        for scope in ("all", "default"):
+            host.set_sysctl(f"{family}/conf/{scope}/{sysctl}", "1")
+    if kind != "ours":
+        adopt(host, "br-net0")
+    if kind == "adopted and up":
+        host.run("ip", "link", "set", "br-net0", "up")
+    host.add(network("net0", *FIRST.values()))
+    with Server(lan, 80):
+        for version in (4, 6):
+            assert ask(host.place("c1"), LAN[version], 80) == f"lan {SEEN[version]}"

@@ -104,3 +104,21 @@ def test_a_priority_is_as_asked(host: Host) -> None:
         check = host.cni("CHECK", {**config, "prevResult": results[n]}, ifname=f"eth{n}")
         assert check.status == 0, check.stdout
     assert default_routes(container) == [("eth1", "fd00:89::1", 77), ("eth0", "fd00:88::1", 500)]
+
+
+def test_a_route_to_one_address_by_each(host: Host) -> None:
+    for n in (0, 1):
+        host.add(joined(n, {"dst": "2001:db8:a::7/128"}), ifname=f"eth{n}")
+    lines = host.place("c1").json("ip", "-j", "-6", "route")
+    found = [(item["dev"], item["metric"]) for item in lines if item["dst"] == "2001:db8:a::7"]
+    assert found == [("eth0", 1024), ("eth1", 1025)]
+
+
+def test_an_add_that_is_repeated_adds_no_second_copy(host: Host) -> None:
+    """The metric before its own is free again since the first network has gone."""
+    configs = [joined(n) for n in (0, 1)]
+    for n, config in enumerate(configs):
+        host.add(config, ifname=f"eth{n}")
+    host.delete(configs[0], ifname="eth0")
+    host.add(configs[1], ifname="eth1", netns="/run/netns/c1")
+    assert default_routes(host.place("c1")) == [("eth1", "fd00:89::1", 1025)]
