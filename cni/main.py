@@ -20,6 +20,8 @@ def main() -> None:
     gc.disable()  # short-lived; 1 ms
     os.umask(0o022)  # whatever the caller's: nobody else may write into what we make
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # a caller that ignores it would have our children reaped unseen
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        stand_in_for_closed()
     status = 1
     try:
         status = run()
@@ -33,6 +35,16 @@ def main() -> None:
     finally:
         sys.stderr.flush()
         os._exit(status)
+
+
+def stand_in_for_closed() -> None:
+    """For descriptors 0 to 2 that the caller has closed: a socket of ours would get the number, and our words. The one
+    for stdout is not writable, so an answer that reaches nobody is an error."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if stream is None:
+            os.open("/dev/null", os.O_RDONLY)  # gets the lowest number that is free
+    sys.stdout = sys.stdout or os.fdopen(1)
+    sys.stderr = sys.stderr or os.fdopen(os.open("/dev/null", os.O_WRONLY), "w")
 
 
 def run() -> int:
