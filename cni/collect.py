@@ -76,4 +76,7 @@ def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
             remove_links(host.rtnl, leave_bridge(host, item))
             host.state.forget_bridge(item.bridge)
         host.forget(item)
+    for item in {item.bridge: item for item in items if item.bridge}.values():
+        if not host.is_last(item):
+            host.delete_elements(item, last=False)
     host.state.drop_empty(network)

@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from nft.wire import Element
+
     from .ip import Address
     from .ports import PortMapping
 
@@ -196,11 +198,29 @@ class Host:
         if own and self.table.get(own[0]) is None:
             named = [self.table.get(element) for element in own]
             own = [element for element in named if element is not None and element.comment == item.ident]
-        # Also those that another one's record gave the bridge: one that has gone, or of another network.
-        shared = bridge_elements(item.replace(isolation=True, uplink=False, delegate="")) if last else []
+        shared = self._all_of_the_bridge(item) if last else self._no_longer_shared(item)
         doomed = own + [element for element in shared if self.table.get(element) is not None]
         if doomed:
             self.table.delete(doomed)
+
+    def _all_of_the_bridge(self, item: Attachment) -> list[Element]:
+        """Also what another one gave it, whose record was lost or said otherwise."""
+        return bridge_elements(item.replace(isolation=True, uplink=False, delegate=""))
+
+    def _no_longer_shared(self, item: Attachment) -> list[Element]:
+        """What none of the others gives the bridge: after a change of `isolation`, for example. In most cases the first
+        one gives it all. Nothing, where a record is damaged or lost: what its container needs is not known."""
+        left = bridge_elements(item)
+        known = False
+        for other in self.state.sharing(item):
+            if other is None:
+                return []
+            given = bridge_elements(other)
+            left = [element for element in left if element not in given]
+            known = True
+            if not left:
+                break
+        return left if known else []
 
     # Connections
 

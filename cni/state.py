@@ -141,6 +141,14 @@ class State(Claims):
         except (ValueError, IsADirectoryError) as problem:
             raise Damaged(f"{path}: {problem}; moved to {self.set_aside(path)}") from None
 
+    def peek(self, ident: str) -> Attachment | None:
+        """As `load`, but a record that cannot be read stays where it is."""
+        try:
+            with open(self.record_path(ident), encoding="utf-8", errors="surrogateescape") as file:
+                return from_document(loads(file.read()))
+        except (ValueError, FileNotFoundError, IsADirectoryError):
+            return None
+
     def identities(self, network: str = "") -> list[str]:
         """Of all attachments, or of one network's."""
         found = []
@@ -236,6 +244,18 @@ class State(Claims):
                 return all(entry.name[0] == "." or entry.name == item.link for entry in entries)
         except FileNotFoundError:
             return True
+
+    def sharing(self, item: Attachment) -> Iterator[Attachment | None]:
+        """The other records on the same bridge, of any network, one by one: the first is enough for most questions.
+        None for one that cannot be read, whichever bridge it is on."""
+        for network in self.names("attachments"):
+            with os.scandir(self.path("attachments", network)) as entries:
+                for entry in entries:
+                    container, _, ifname = entry.name.partition("@")
+                    ident = f"{network}/{container}/{ifname}"
+                    other = self.peek(ident)
+                    if other is None or (other.bridge == item.bridge and ident != item.ident):
+                        yield other
 
     def note_bridge(self, bridge: str, fact: str) -> None:
         """Before we create the bridge (`created`) or give it an address (`address-...`): so that we may undo it."""

@@ -82,3 +82,33 @@ def test_an_answer_to_an_isolated_network_is_let_through(host: Host) -> None:
     other = attach(host, "b", "net1")
     with Server(one, 80, name="a" * 60000):
         assert len(ask(other, "10.89.0.1", 8080)) > 1000
+
+
+@pytest.mark.parametrize("gone", ["DEL", "GC"])
+def test_a_network_is_open_once_its_last_isolated_container_has_gone(host: Host, gone: str) -> None:
+    """The setting was changed while containers ran; `repair --check` used to take the rest of it for nobody's."""
+    asker = attach(host, "b", "net1", isolation=False)
+    for name in ("a", "old", "older"):
+        attach(host, name, "net0", isolation=name == "a" or name == "old")
+    open_now = network("net0", *NETS["net0"], isolation=False)
+    with Server(host.place("older"), 80):
+        assert ask(asker, "10.88.0.4", 80) == "silence"
+        host.delete(open_now, "a")
+        assert ask(asker, "10.88.0.4", 80) == "silence", "one of them is left"
+        if gone == "DEL":
+            host.delete(open_now, "old")
+        else:
+            valid = [{"containerID": "older", "ifname": "eth0"}]
+            assert host.cni("GC", {**open_now, "cni.dev/valid-attachments": valid}).status == 0
+        assert ask(asker, "10.88.0.4", 80) == "older 10.89.0.2"
+    assert host.command("repair", "--check").returncode == 0
+
+
+def test_a_lost_record_leaves_the_bridge_what_it_has(host: Host) -> None:
+    """What the container behind it needs is not known to the DEL of another one."""
+    for name in ("a", "b"):
+        attach(host, name, "net0")
+    shared = {name: host.elements()[name] for name in ("bridges", "same_net", "isolated")}
+    host.run("sh", "-c", "rm /run/nftcni/*.*/attachments/net0/b@eth0")
+    host.delete(network("net0", *NETS["net0"]), "a")
+    assert {name: host.elements()[name] for name in shared} == shared
