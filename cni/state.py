@@ -25,6 +25,7 @@ from . import files
 from .claims import Claims
 from .errors import kernel_refused
 from .jsontext import dumps, loads
+from .names import host_link
 from .ports import PortMapping
 from .record import Attachment, from_document, to_document
 from .request import DATA_DIR
@@ -151,12 +152,8 @@ class State(Claims):
 
     def identities(self, network: str = "") -> list[str]:
         """Of all attachments, or of one network's."""
-        found = []
-        for name in [network] if network else self.names("attachments"):
-            for entry in self.names("attachments", name):
-                container, _, ifname = entry.partition("@")
-                found.append(f"{name}/{container}/{ifname}")
-        return found
+        networks = [network] if network else self.names("attachments")
+        return [_identity(name, entry) for name in networks for entry in self.names("attachments", name)]
 
     def begin(self, item: Attachment) -> None:
         """Writes a new record with its leases and ports. After a kill at any point the next `lock` takes it all back,
@@ -246,16 +243,15 @@ class State(Claims):
             return True
 
     def sharing(self, item: Attachment) -> Iterator[Attachment | None]:
-        """The other records on the same bridge, of any network, one by one: the first is enough for most questions.
-        None for one that cannot be read, whichever bridge it is on."""
-        for network in self.names("attachments"):
+        """The other records on the same bridge, one by one: the first is enough for most questions, and it is most
+        likely of the same network. None for one that cannot be read."""
+        networks = [name for name in self.names("attachments") if os.path.isdir(self.path("attachments", name))]
+        for network in sorted(networks, key=lambda name: name != item.network):
             with os.scandir(self.path("attachments", network)) as entries:
                 for entry in entries:
-                    container, _, ifname = entry.name.partition("@")
-                    ident = f"{network}/{container}/{ifname}"
-                    other = self.peek(ident)
-                    if other is None or (other.bridge == item.bridge and ident != item.ident):
-                        yield other
+                    ident = _identity(network, entry.name)
+                    if ident != item.ident and os.path.lexists(self.path("bridges", item.bridge, host_link(ident))):
+                        yield self.peek(ident)
 
     def note_bridge(self, bridge: str, fact: str) -> None:
         """Before we create the bridge (`created`) or give it an address (`address-...`): so that we may undo it."""
@@ -283,6 +279,12 @@ class State(Claims):
                 item = repaired(ident, str(damage))
             if item is not None:
                 yield item
+
+
+def _identity(network: str, entry: str) -> str:
+    """Of the record with that file's name."""
+    container, _, ifname = entry.partition("@")
+    return f"{network}/{container}/{ifname}"
 
 
 def first_folder(data_dir: str, boot: str, cookie: int) -> str:
