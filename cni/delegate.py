@@ -111,8 +111,8 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
             raise CniError(INTERNAL, f"ipam.type {network.ipam.delegate}: its answer to ADD has no address")
         item = without_shared_ports(host.state, with_uplink(host, with_delegated(intent, network, result)))
         refuse_held_ports(host.state, item)
-        mine = item
         host.state.begin(item)
+        mine = item
         return attach(host, item, netns)
     except Exception:
         undo(host, request, mine)

@@ -196,7 +196,10 @@ def _add_route(rtnl: Netlink, link: Link, route: Route) -> None:
             return
         metric = max([metric, *(other + 1 for _index, _gateway, other in ways)])
     payload = wire.route(link.index, route.dst, route.gw, {**options, "priority": metric})
-    repeatable(rtnl, wire.RTM_NEWROUTE, payload, route)
+    try:
+        rtnl.ask(wire.RTM_NEWROUTE, payload, wire.CREATE)
+    except OSError as error:
+        raise kernel_refused(f"adding {route}", error) from None
 
 
 def _leads_somewhere(rtnl: Netlink, dst: Prefix) -> bool:
@@ -204,8 +207,8 @@ def _leads_somewhere(rtnl: Netlink, dst: Prefix) -> bool:
     inside = Address(6, (dst.first or GLOBAL_UNICAST) + (dst.length < 128))  # the very first one may be a router's
     try:
         rtnl.ask(wire.RTM_GETROUTE, wire.get_route(inside))
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno != errno.ENETUNREACH
     return True
 
 
