@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from nft.elements import attachment_elements, bridge_elements, elements_text, marker, projection
 from nft.names import is_of_boot, records_folder, table_comment
-from nft.ruleset import is_whole, replacing_text
+from nft.ruleset import RULES, is_whole, replacing_text
 from nft.table import Table, TableMissing, rules_digest
 
 from . import wire
@@ -167,12 +167,16 @@ class Host:
             self.table.add(own, shared, again)
 
     def table_is_current(self) -> bool:
-        """Whether the table is there, of this schema and this boot, and its records are ours."""
+        """Whether the table is there, of this boot and with this version's rules, and its records are ours."""
         return self.table.comment() == self.comment
+
+    def table_serves(self) -> bool:
+        """Whether it is there and of this boot: the rules may be another version's, until the next ADD or `repair`."""
+        return is_of_boot(self.table.comment() or "", self.state.boot)
 
     @property
     def comment(self) -> str:
-        return table_comment(self.state.boot, self.state.data_dir)
+        return table_comment(RULES, self.state.boot, self.state.data_dir)
 
     def rules_are_ours(self) -> bool:
         """As they were loaded; as many as were loaded, where more is not known."""

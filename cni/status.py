@@ -61,7 +61,7 @@ def _degraded(host: Host, versions: set[int]) -> list[str]:
     if not host.state.exists() or not host.state.has_records():
         return []
     found = []
-    if not host.table_is_current():
+    if not host.table_serves():
         what = "table inet nftcni is missing, or of an earlier boot,"
         found.append(f"{what} although containers are attached: run nftcni repair")
     elif not host.rules_are_ours():

@@ -29,7 +29,7 @@ def extra_elements(host: Host) -> list[Element]:
 
 def _lost_identities(host: Host) -> set[str]:
     """Who has elements in the table of this boot, or claims, but no record."""
-    held = host.table.elements() if host.table_is_current() else []
+    held = host.table.elements() if host.table_serves() else []
     named = {element.comment for element in held} | host.state.claimants()
     return named - set(host.state.identities()) - {""}
 

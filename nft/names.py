@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 TABLE = "nftcni"
-SCHEMA = 1
 
 # Field kinds of keys and data, each padded to four bytes where it is part of a concatenation.
 PROTO, PORT, ADDR4, ADDR6, IFNAME = "inet_proto", "inet_service", "ipv4_addr", "ipv6_addr", "ifname"
@@ -29,11 +28,11 @@ COMMENT_LIMIT = 128  # characters; nft's own parser takes no more (NFTNL_UDATA_C
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-")
 
 
-def table_comment(boot: str, folder: str) -> str:
-    """What the table says of itself. The boot ID, because a ruleset that was saved to a file (`nft list ruleset
-    >/etc/nftables.conf`) brings the containers of an earlier boot back with it; and the folder of its records, if a
-    comment can hold it."""
-    text = f"nftcni schema {SCHEMA} boot {boot}"
+def table_comment(rules: str, boot: str, folder: str) -> str:
+    """What the table says of itself. Which rules it has, for they change with a version of this plugin; the boot ID,
+    because a ruleset that was saved to a file (`nft list ruleset >/etc/nftables.conf`) brings the containers of an
+    earlier boot back with it; and the folder of its records, if a comment can hold it."""
+    text = f"nftcni rules {rules} boot {boot}"
     full = f"{text} records {folder}"
     return full if len(full) <= COMMENT_LIMIT and _PLAIN.issuperset(folder) else text
 

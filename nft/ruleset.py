@@ -16,6 +16,8 @@ What an attachment adds is `elements`; loading the text is `library`. The layout
 
 from __future__ import annotations
 
+from cni.names import digest
+
 from .names import SETS, TABLE
 
 CHAINS = """
@@ -70,6 +72,9 @@ def _declaration(name: str) -> str:
 def table_text(comment: str) -> str:
     """The empty table as `nft -f` takes it. Fails to load where the table exists with other contents."""
     return f'table inet {TABLE} {{\n\tcomment "{comment}"\n' + "".join(map(_declaration, SETS)) + CHAINS + "}\n"
+
+
+RULES = digest(table_text(""), size=4).hex()  # stands for this very text: a table with another one is made anew
 
 
 def replacing_text(comment: str, elements: str) -> str:
