@@ -46,6 +46,8 @@ def lock(folder: str, name: str) -> int:
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
+            if os.path.islink(folder):
+                unlink(folder)  # `state` had it lead to a folder that somebody has removed
             os.makedirs(folder, 0o700, exist_ok=True)
             continue
         try:

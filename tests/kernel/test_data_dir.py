@@ -105,3 +105,14 @@ def test_del_after_a_flush_leaves_nothing(both: Host, first: str) -> None:
         both.delete(of, name, netns="")
     assert records(both) == [] and claims(both) == [] and both.elements() == {}
     assert not [item for item in both.links() if item["ifname"].startswith(("veth", "br-"))]
+
+
+def test_a_folder_that_was_removed_with_the_table_is_forgotten(both: Host) -> None:
+    """What led to it from the usual place leads nowhere then."""
+    both.nft("flush ruleset")
+    both.run("rm", "-rf", "/run/data-a")
+    default = network("c", "10.3.0.0/24")
+    both.add(default, "c3")
+    assert records(both) == ["c3@eth0"]
+    both.delete(default, "c3")
+    assert records(both) == []
