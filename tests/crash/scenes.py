@@ -89,6 +89,11 @@ class Scene:
         if self.situation.lost:
             self.host.add(KEEPER, "keeper", netns="/run/netns/keeper")
         found = differences(self.snapshot(), self.before)
+        for _ in range(20 if found else 0):  # a bridge whose port was made anew has IPv6 routes once it has a carrier
+            time.sleep(0.1)
+            found = differences(self.snapshot(), self.before)
+            if not found:
+                break
         if self.situation.keeper and not found:
             answer = self.host.cni("CHECK", {**KEEPER, "prevResult": self.kept}, "keeper")
             if answer.status:
