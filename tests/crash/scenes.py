@@ -88,12 +88,11 @@ class Scene:
             self.host.command("repair")
         if self.situation.lost:
             self.host.add(KEEPER, "keeper", netns="/run/netns/keeper")
-        found = differences(self.snapshot(), self.before)
-        for _ in range(20 if found else 0):  # a bridge whose port was made anew has IPv6 routes once it has a carrier
-            time.sleep(0.1)
+        for _ in range(20):  # a bridge whose port was made anew has IPv6 routes once it has a carrier
             found = differences(self.snapshot(), self.before)
             if not found:
                 break
+            time.sleep(0.1)
         if self.situation.keeper and not found:
             answer = self.host.cni("CHECK", {**KEEPER, "prevResult": self.kept}, "keeper")
             if answer.status:
