@@ -58,12 +58,15 @@ def _valid_identities(request: Request) -> set[str]:
 
 def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
     """What `detach` does, with one transaction, one group of links and one pass over the connections for all."""
-    marked = [item for item in items if item.in_table and host.table.get(attachment_elements(item)[0]) is not None]
+    marked: list[Attachment] = []
+    others: list[Attachment] = []
+    for item in items:
+        is_marked = item.in_table and host.table.get(attachment_elements(item)[0]) is not None
+        (marked if is_marked else others).append(item)
     if marked:
         host.table.delete([element for item in marked for element in attachment_elements(item)])
-    for item in items:
-        if item not in marked:
-            host.delete_elements(item, last=False)
+    for item in others:
+        host.delete_elements(item, last=False)
     remove_group(host.rtnl, [item.link for item in items if item.own_link])
     mappings = tuple(mapping for item in items for mapping in item.mappings)
     host.forget_flows_of(mappings, tuple(address for item in items for address in item.addresses))
