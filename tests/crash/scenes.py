@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from strace import Run, differences
+from strace import Point, Run, differences, points
 from support.scratch import CHECKOUT, Host, Json, network, port
 
 DUAL = ("10.88.0.0/24", "fd00:88::/64")
@@ -81,6 +81,15 @@ class Scene:
 
     def prepare(self) -> None:
         self.situation.prepare(self)
+
+    def points(self) -> list[Point]:
+        """Those of three runs that all of them have: how often a run asks whether a link is gone is not the same."""
+        runs = []
+        for _ in range(3):
+            self.prepare()
+            runs.append(points(self.host, self.situation.run))
+            self.clear()
+        return [point for point in runs[0] if point in runs[1] and point in runs[2]]
 
     def leftovers(self) -> dict[str, Any]:
         """After a flush the others' table is for repair, or for the next ADD, to bring back."""

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 from scenes import SITUATIONS, Scene
-from strace import ERRORS, EVERY, FOR_A_KILL_ONLY, Point, failed, points
+from strace import ERRORS, EVERY, FOR_A_KILL_ONLY, Point, failed
 from support.scratch import PLUGIN, Answer, Host
 
 TIMED_OUT = 137
@@ -53,9 +53,7 @@ def errors_at(index: int, place: Point, every: bool) -> tuple[str, ...]:
 def test_every_error_is_answered(host: Host, tally: Counter[str], every_error: bool, name: str) -> None:
     situation = SITUATIONS[name]
     scene = Scene(host, situation)
-    scene.prepare()
-    places = [place for place in points(host, situation.run) if place.call not in FOR_A_KILL_ONLY]
-    scene.clear()
+    places = [place for place in scene.points() if place.call not in FOR_A_KILL_ONLY]
     problems = []
     for index, place in enumerate(places):
         for error in errors_at(index, place, every_error):

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 from scenes import SITUATIONS, WAYS_OUT, Scene
-from strace import ONLY_WAIT, killed, points
+from strace import ONLY_WAIT, killed
 from support.scratch import Host
 
 
@@ -14,9 +14,7 @@ from support.scratch import Host
 def test_killed_anywhere(host: Host, tally: Counter[str], name: str) -> None:
     situation = SITUATIONS[name]
     scene = Scene(host, situation)
-    scene.prepare()
-    places = points(host, situation.run)
-    scene.clear()
+    places = scene.points()
     assert len(places) > 40, "strace saw too little to mean anything"
     problems = []
     missed = 0

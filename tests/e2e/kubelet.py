@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from machine import Machine, browse, wait_for
@@ -45,6 +47,15 @@ class Kubelet:
         for pod in pods:
             self("stopp", pod)
             self("rmp", pod)
+
+
+@contextlib.contextmanager
+def without_pods(kubelet: Kubelet) -> Iterator[None]:
+    """Whatever pods were made in here are removed, and the host is then what it was before."""
+    before = kubelet.machine.state()
+    yield
+    kubelet.remove(*kubelet("pods", "-q").split())
+    kubelet.machine.check_unchanged(before)
 
 
 def host_port(number: int, inside: int = 80, ip: str = "") -> dict[str, Any]:

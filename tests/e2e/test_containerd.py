@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import readme
-from kubelet import Kubelet, host_port, network_is_ready
+from kubelet import Kubelet, host_port, network_is_ready, without_pods
 from machine import browse, start_containerd, wait_for
 from nerdctl import HERE, HERE6, NEIGHBOUR, NEIGHBOUR6
 from support.traffic import Server, ask
@@ -22,10 +22,8 @@ pytestmark = pytest.mark.parametrize("containerd", ["distribution", "newest"], i
 
 @pytest.fixture(autouse=True)
 def unchanged(kubelet: Kubelet) -> Iterator[None]:
-    before = kubelet.machine.state()
-    yield
-    kubelet.remove(*kubelet("pods", "-q").split())
-    kubelet.machine.check_unchanged(before)
+    with without_pods(kubelet):
+        yield
 
 
 def test_a_pod_with_a_host_port_in_both_families(kubelet: Kubelet) -> None:

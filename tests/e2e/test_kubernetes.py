@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import programs
 import pytest
 import readme
-from kubelet import Kubelet, host_port, network_is_ready, network_problem
+from kubelet import Kubelet, host_port, network_is_ready, network_problem, without_pods
 from machine import Machine, browse, start_containerd, wait_for
 from nerdctl import HERE, HERE6, NEIGHBOUR, NEIGHBOUR6
 
@@ -54,10 +54,8 @@ def node(containerd: Machine) -> Iterator[Kubelet]:
 
 @pytest.fixture(autouse=True)
 def unchanged(node: Kubelet) -> Iterator[None]:
-    before = node.machine.state()
-    yield
-    node.remove(*node("pods", "-q").split())
-    node.machine.check_unchanged(before)
+    with without_pods(node):
+        yield
 
 
 def test_there_is_no_network_before_the_kubelet_names_its_range(node: Kubelet) -> None:
