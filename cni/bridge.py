@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import errno
 
-from . import sysctl, wire
-from .errors import INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
-from .host import Host
-from .ip import Prefix, link_local, parse_prefix
-from .links import Link, get_link, link_name, port_names, repeatable
-from .names import bridge_mac
-from .netlink import is_missing
-from .record import Attachment
+from cni.host import Host
+from cni.kernel import rtnetlink
+from cni.kernel import sysctl
+from cni.kernel.links import Link, get_link, link_name, port_names, repeatable
+from cni.model.attachment import Attachment
+from cni.model.names import bridge_mac
+from cni.protocol.errors import INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
+from nft.addresses import Prefix, link_local, parse_prefix
+from nft.netlink import is_missing
 
 RTPROT_RA = 9  # include/uapi/linux/rtnetlink.h
 
@@ -34,11 +35,11 @@ def ensure_bridge(host: Host, item: Attachment, new: bool = False) -> Link:
     adopted = not host.state.has_fact(item.bridge, "created")
     if adopted and host.state.is_last(item):
         # Otherwise the kernel gives it the lowest address of its ports, ours included, and takes it away again.
-        host.rtnl.ask(wire.RTM_NEWLINK, wire.tune(bridge.index, {}, bridge.mac, 0, None))
+        host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(bridge.index, {}, bridge.mac, 0, None))
     if not bridge.up:
         if adopted:
             host.state.note_bridge(item.bridge, "up")
-        host.rtnl.ask(wire.RTM_NEWLINK, wire.set_up(bridge.index))
+        host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(bridge.index))
     set_host_sysctls(host, item)
     added = _add_gateways(host, item, bridge, adopted)
     if new:
@@ -57,7 +58,7 @@ def _create(host: Host, name: str, mtu: int) -> None:
     """
     mac = bridge_mac(name)
     try:
-        host.rtnl.ask(wire.RTM_NEWLINK, wire.new_bridge(name, mac, mtu), wire.CREATE)
+        host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.new_bridge(name, mac, mtu), rtnetlink.CREATE)
     except OSError as error:
         if error.errno != errno.EEXIST:
             raise kernel_refused(f"creating the bridge {name}", error) from None
@@ -65,8 +66,8 @@ def _create(host: Host, name: str, mtu: int) -> None:
         sysctl.write(f"ipv6/conf/{name}/{key}", "0")
     link = get_link(host.rtnl, name)
     if link is not None and sysctl.read(f"ipv6/conf/{name}/disable_ipv6") == "0":
-        payload = wire.address(link.index, link_local(mac), wire.IFA_F_NODAD)
-        repeatable(host.rtnl, wire.RTM_NEWADDR, payload, name)
+        payload = rtnetlink.address(link.index, link_local(mac), rtnetlink.IFA_F_NODAD)
+        repeatable(host.rtnl, rtnetlink.RTM_NEWADDR, payload, name)
 
 
 def _check_kind(link: Link, name: str) -> None:
@@ -91,8 +92,8 @@ def _add_gateways(host: Host, item: Attachment, bridge: Link, adopted: bool) -> 
         try:
             if adopted:
                 _note_address(host, item, bridge, prefix)
-            flags = wire.IFA_F_NODAD if prefix.version == 6 else 0
-            host.rtnl.ask(wire.RTM_NEWADDR, wire.address(bridge.index, prefix, flags), wire.CREATE)
+            flags = rtnetlink.IFA_F_NODAD if prefix.version == 6 else 0
+            host.rtnl.ask(rtnetlink.RTM_NEWADDR, rtnetlink.address(bridge.index, prefix, flags), rtnetlink.CREATE)
             added = True
         except OSError as error:
             if error.errno != errno.EEXIST:
@@ -104,7 +105,7 @@ def _note_address(host: Host, item: Attachment, bridge: Link, prefix: Prefix) ->
     """Whose it is, once for all attachments: ours to take away, or there before."""
     if host.state.has_fact(item.bridge, f"address-{prefix}") or host.state.has_fact(item.bridge, f"had-{prefix}"):
         return
-    from .inspect import read_addresses
+    from cni.kernel.listing import read_addresses
 
     had = prefix in read_addresses(host.rtnl, bridge.index)
     host.state.note_bridge(item.bridge, f"{'had' if had else 'address'}-{prefix}")
@@ -118,11 +119,11 @@ def _refuse_elsewhere(host: Host, item: Attachment, bridge: Link) -> None:
     for lease in item.leases if item.gateways else ():
         address = lease.address.address
         try:
-            reply = host.rtnl.ask(wire.RTM_GETROUTE, wire.get_route(address, wire.RTM_F_FIB_MATCH))
+            reply = host.rtnl.ask(rtnetlink.RTM_GETROUTE, rtnetlink.get_route(address, rtnetlink.RTM_F_FIB_MATCH))
         except OSError:
             continue  # no route at all: not for us to judge
-        length = wire.RTMSG.unpack_from(reply)[1]
-        index = int.from_bytes(wire.attributes(reply, wire.RTMSG.size).get(wire.RTA_OIF, b""), wire.byteorder)
+        length = rtnetlink.RTMSG.unpack_from(reply)[1]
+        index = int.from_bytes(rtnetlink.attributes(reply, rtnetlink.RTMSG.size).get(rtnetlink.RTA_OIF, b""), rtnetlink.byteorder)
         if index != bridge.index and length >= lease.address.length:
             raise CniError(
                 INVALID_CONFIG,
@@ -134,7 +135,7 @@ def _refuse_elsewhere(host: Host, item: Attachment, bridge: Link) -> None:
 
 def _take_conflicting(host: Host, item: Attachment, bridge: Link) -> None:
     """`forceAddress` of the reference plugin: any other IPv4 address gives way, an IPv6 one if the subnets meet."""
-    from .inspect import read_addresses
+    from cni.kernel.listing import read_addresses
 
     own = item.gateways
     for prefix in read_addresses(host.rtnl, bridge.index):
@@ -166,7 +167,7 @@ def _keep_router_advertisements(host: Host) -> None:
     """A router takes none (accept_ra 1), and the kernel removes the routes that came by them: a host that got its
     default route so would lose it with its first IPv6 container, its addresses when their time is over. accept_ra 2
     takes them even so (ip-sysctl.rst)."""
-    from .inspect import links_of_routes, links_of_temporary_addresses
+    from cni.kernel.listing import links_of_routes, links_of_temporary_addresses
 
     for index in links_of_routes(host.rtnl, RTPROT_RA) | links_of_temporary_addresses(host.rtnl):
         key = f"ipv6/conf/{link_name(host.rtnl, index)}/accept_ra"
@@ -198,7 +199,7 @@ def with_uplink(host: Host, item: Attachment) -> Attachment:
     gateways = [lease.gateway for lease in item.leases if lease.gateway]
     if any(map(host.is_local, gateways)):
         return item
-    from .inspect import read_addresses
+    from cni.kernel.listing import read_addresses
 
     # A tentative address has no route yet; the kernel looks for duplicates once the bridge has its first port.
     own = [prefix.address for prefix in read_addresses(host.rtnl, bridge.index)]
@@ -232,14 +233,14 @@ def _set_down(host: Host, bridge: Link) -> None:
     if before:
         host.state.note_bridge(bridge.name, f"sysctl-{key}={before}")  # a kill below leaves it to the next DEL
         sysctl.write(key, "1")
-    host.rtnl.ask(wire.RTM_NEWLINK, wire.tune(bridge.index, {wire.IFF_UP: False}, b"", 0, None))
+    host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(bridge.index, {rtnetlink.IFF_UP: False}, b"", 0, None))
     if before:
         sysctl.write(key, before)
 
 
 def _take_address(host: Host, bridge: Link, prefix: Prefix) -> None:
     try:
-        host.rtnl.ask(wire.RTM_DELADDR, wire.address(bridge.index, prefix))
+        host.rtnl.ask(rtnetlink.RTM_DELADDR, rtnetlink.address(bridge.index, prefix))
     except OSError as error:
         if not is_missing(error):
             raise kernel_refused(f"removing {prefix} from the bridge {bridge.name}", error) from None

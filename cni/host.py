@@ -6,27 +6,25 @@ to undo. The bridge has a room of its own.
 
 from __future__ import annotations
 
+from cni.kernel import rtnetlink
+from cni.kernel.links import get_link, port_names
+from cni.model.attachment import Attachment, attachment_key
+from cni.model.names import bridge_mac, host_link
+from cni.protocol.errors import ADDRESS_TAKEN, PORT_TAKEN, CniError, kernel_refused
+from cni.state.store import Damaged, State, first_folder, read_boot_id
 from nft.elements import attachment_elements, bridge_elements, elements_text, marker, projection
-from nft.names import is_of_boot, records_folder, table_comment
+from nft.netlink import Netlink
 from nft.ruleset import RULES, is_whole, replacing_text
+from nft.schema import is_of_boot, records_folder, table_comment
 from nft.table import Table, TableMissing, rules_digest
-
-from . import wire
-from .errors import ADDRESS_TAKEN, PORT_TAKEN, CniError, kernel_refused
-from .links import get_link, port_names
-from .names import bridge_mac, host_link
-from .netlink import Netlink
-from .record import Attachment, attachment_key
-from .state import Damaged, State, first_folder, read_boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nft.wire import Element
-
-    from .ip import Address
-    from .ports import PortMapping
+    from cni.model.ports import PortMapping
+    from nft.addresses import Address
+    from nft.messages import Element
 
 
 class Host:
@@ -79,7 +77,7 @@ class Host:
         if not is_of_boot(comment, self.state.boot):
             self.table.remove()
             return
-        from .adopt import adopt_all
+        from cni.recovery import adopt_all
 
         adopt_all(self)
         for bridge in {item.bridge for item in self._all() if item.bridge}:
@@ -97,20 +95,20 @@ class Host:
         except Damaged as damage:
             item, damaged = None, str(damage)
         if item is None and (damaged or self.table.get(marker(attachment_key(ident)))):
-            from .adopt import adopt_one
+            from cni.recovery import adopt_one
 
             item = adopt_one(self, ident, damaged or f"the record of {ident} is lost")
         return item
 
     def lost_record(self, ident: str) -> Attachment | None:
         """One made from the claims, where the table does not know of it either. A listing: for DEL, not for ADD."""
-        from .adopt import adopt_one
+        from cni.recovery import adopt_one
 
         known = self.state.bridge_of(host_link(ident))
         return adopt_one(self, ident, f"the record of {ident} is lost") if known else None
 
     def _all(self, network: str = "") -> Iterator[Attachment]:
-        from .adopt import adopt_one
+        from cni.recovery import adopt_one
 
         return self.state.all_records(lambda ident, message: adopt_one(self, ident, message), network)
 
@@ -138,7 +136,7 @@ class Host:
 
     def _pass_on(self, heirs: dict[str, list[PortMapping]]) -> None:
         if heirs:
-            from .heirs import hand_over
+            from cni.handover import hand_over
 
             hand_over(self, heirs)
         self.state.finish()
@@ -160,7 +158,7 @@ class Host:
         except CniError as conflict:
             if conflict.code not in (PORT_TAKEN, ADDRESS_TAKEN):
                 raise
-            from .strays import settle
+            from cni.orphans import settle
 
             if not settle(self, item):
                 raise
@@ -185,9 +183,8 @@ class Host:
 
     def rebuild_table(self) -> list[Attachment]:
         """The whole table from all records in one transaction. Returns them."""
-        from nft.library import run_text
-
-        from .strays import adopt_living
+        from cni.orphans import adopt_living
+        from nft.libnftables import run_text
 
         adopt_living(self)
         items = self.records()
@@ -247,7 +244,7 @@ class Host:
     def is_local(self, address: Address) -> bool:
         """Whether packets to the address end on this host, as `fib daddr type local` of the table asks."""
         try:
-            reply = self.rtnl.ask(wire.RTM_GETROUTE, wire.get_route(address))
+            reply = self.rtnl.ask(rtnetlink.RTM_GETROUTE, rtnetlink.get_route(address))
         except OSError:
             return False  # no route at all
-        return bool(wire.RTMSG.unpack_from(reply)[7] == wire.RTN_LOCAL)
+        return bool(rtnetlink.RTMSG.unpack_from(reply)[7] == rtnetlink.RTN_LOCAL)

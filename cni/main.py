@@ -9,7 +9,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .request import Request
+    from cni.protocol.request import Request
 
 VERSION = "0.1.0"
 REFERENCE = "1.9.0"  # the release of the reference plugins whose keys the drop-in names know
@@ -50,14 +50,14 @@ def stand_in_for_closed() -> None:
 def run() -> int:
     verb = os.environ.get("CNI_COMMAND", "")
     if len(sys.argv) > 1 and not verb:
-        from .operator import operate
+        from cni.operate.commands import operate
 
         return operate(sys.argv[1:])
     if not verb:
         return about()
     text, status = answer(verb)
     if text:
-        from .request import write_document
+        from cni.protocol.request import write_document
 
         status = write_document(text) or status
     return status
@@ -65,14 +65,14 @@ def run() -> int:
 
 def answer(verb: str) -> tuple[str, int]:
     """The document for stdout, "" for none, and the exit status. Whatever happens, the runtime gets a CNI answer."""
-    from .errors import INTERNAL, IO_FAILURE, CniError
-    from .spec import NEWEST
+    from cni.protocol.errors import INTERNAL, IO_FAILURE, CniError
+    from cni.protocol.spec import NEWEST
 
     version = NEWEST  # until the configuration says which one the runtime speaks
     try:
         if verb == "VERSION":
             return answer_version(), 0
-        from .request import read_request
+        from cni.protocol.request import read_request
 
         request = read_request(verb)
         version = request.version
@@ -89,8 +89,8 @@ def answer(verb: str) -> tuple[str, int]:
         last = format_exc().strip().splitlines()[-3:]
         place = " | ".join(line.strip() for line in last)
         refusal = CniError(INTERNAL, f"{verb}: unexpected {type(error).__name__}: {error}", place)
-    from .jsontext import dumps
-    from .spec import error_document
+    from cni.protocol.jsontext import dumps
+    from cni.protocol.spec import error_document
 
     return dumps(error_document(refusal, version)), 1
 
@@ -98,8 +98,8 @@ def answer(verb: str) -> tuple[str, int]:
 def about() -> int:
     """nerdctl reads the version of `firewall` from the first line to learn what it can do; the rest of the line must
     be a semantic version (guessFirewallPluginVersion of its netutil package)."""
-    from .request import role_of
-    from .spec import VERSIONS
+    from cni.protocol.request import role_of
+    from cni.protocol.spec import VERSIONS
 
     role = role_of(sys.argv[0])
     title = f"{role} plugin v{REFERENCE}+nftcni.{VERSION}" if role else f"nftcni plugin v{VERSION}"
@@ -110,8 +110,8 @@ def about() -> int:
 def answer_version() -> str:
     """Echoes the version asked in, as the specification says ("VERSION"); libcni's own plugins never read stdin, so
     whatever else stands there is passed over."""
-    from .jsontext import dumps, loads
-    from .spec import NEWEST, VERSIONS, version_document
+    from cni.protocol.jsontext import dumps, loads
+    from cni.protocol.spec import NEWEST, VERSIONS, version_document
 
     asked: object = None
     if not os.isatty(0):
@@ -127,34 +127,34 @@ def perform(request: Request) -> str:
     """One verb but VERSION: its document, "" for none. Raises CniError."""
     verb = request.verb
     if request.role and request.role != "bridge":
-        from .dropin import answer_as
+        from cni.dropin.roles import answer_as
 
         return answer_as(request)
     if verb == "ADD":
-        from .attach import add
-        from .jsontext import dumps
-        from .spec import result_document
+        from cni.protocol.jsontext import dumps
+        from cni.protocol.spec import result_document
+        from cni.verbs.add import add
 
         if request.document.get("prevResult") is None:
             return dumps(result_document(add(request), request.version))
-        from .previous import merged, parse_previous
+        from cni.protocol.results import merged, parse_previous
 
         previous = parse_previous(request)
         return dumps(merged(previous.document, result_document(add(request), request.version)))
     if verb == "DEL":
-        from .detach import delete
+        from cni.verbs.delete import delete
 
         delete(request)
     elif verb == "CHECK":
-        from .check import check
+        from cni.verbs.check import check
 
         check(request)
     elif verb == "GC":
-        from .collect import collect
+        from cni.verbs.garbage import collect
 
         collect(request)
     elif verb == "STATUS":
-        from .status import status
+        from cni.verbs.status import status
 
         status(request)
     return ""

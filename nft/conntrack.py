@@ -11,13 +11,12 @@ from __future__ import annotations
 import errno
 import sys
 
-from cni.ip import FAMILY, Address, from_packed
-from cni.netlink import NETLINK_NETFILTER, Netlink, is_missing
-from cni.ports import PortMapping
-from cni.value import Value
-from cni.wire import attr, attr_u32, attributes
-
-from .wire import NESTED, nfgen
+from cni.kernel.rtnetlink import attr, attr_u32, attributes
+from cni.model.ports import PortMapping
+from nft.addresses import FAMILY, Address, from_packed
+from nft.messages import NESTED, nfgen
+from nft.netlink import NETLINK_NETFILTER, Netlink, is_missing
+from nft.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,12 +7,11 @@ attachment's: that is what keeps a late DEL away from what another one holds now
 
 from __future__ import annotations
 
-from cni.ip import from_packed
-from cni.ports import PROTOCOLS
-from cni.record import Attachment
-
-from .names import IFNAME, PROTO, SETS, TABLE
-from .wire import Element, pack, unpack
+from cni.model.attachment import Attachment
+from cni.model.ports import PROTOCOLS
+from nft.addresses import from_packed
+from nft.messages import Element, pack, unpack
+from nft.schema import IFNAME, PROTO, SETS, TABLE
 
 PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 

@@ -5,11 +5,10 @@ For STATUS and `doctor`; reads only. A rule that names a bridge in any form coun
 
 from __future__ import annotations
 
-from cni.netlink import Netlink
-from cni.wire import attr
-
-from . import wire
-from .names import TABLE
+from cni.kernel.rtnetlink import attr
+from nft import messages
+from nft.netlink import Netlink
+from nft.schema import TABLE
 
 
 def forward_drops(netlink: Netlink, bridges: list[str]) -> list[str]:
@@ -17,9 +16,9 @@ def forward_drops(netlink: Netlink, bridges: list[str]) -> list[str]:
     listing of all chains, and of the rules and sets of such tables. Raises OSError."""
     names = [bridge.encode("utf-8", "surrogateescape") for bridge in bridges if bridge]
     found = []
-    listing = [*netlink.dump(wire.GETCHAIN, wire.nfgen(0))]  # whole: the socket has one listing at a time
+    listing = [*netlink.dump(messages.GETCHAIN, messages.nfgen(0))]  # whole: the socket has one listing at a time
     for payload in listing:
-        chain, family = wire.read_chain(payload), payload[0]
+        chain, family = messages.read_chain(payload), payload[0]
         if chain.drops_forward and chain.table != TABLE:
             in_rules = any(_rules_name(netlink, family, chain.table, name) for name in names)
             if not in_rules and not any(_sets_name(netlink, family, chain.table, name) for name in names):
@@ -31,19 +30,19 @@ def _rules_name(netlink: Netlink, family: int, table: str, name: bytes) -> bool:
     """As nft compares an interface's name (16 bytes), as iptables-nft does (with its NUL), or by the beginning of it
     (`br-*`; `br-+` of iptables). One byte alone is more often a protocol's number."""
     forms = [name.ljust(16, b"\0"), name + b"\0", *(name[:length] for length in range(2, len(name) + 1))]
-    values = [attr(wire.NFTA_DATA_VALUE, form) for form in forms]
-    rules = [wire.read_rule(payload) for payload in netlink.dump(wire.GETRULE, wire.list_rules(table, family))]
+    values = [attr(messages.NFTA_DATA_VALUE, form) for form in forms]
+    rules = [messages.read_rule(payload) for payload in netlink.dump(messages.GETRULE, messages.list_rules(table, family))]
     return any(value in code for _chain, code in rules for value in values)
 
 
 def _sets_name(netlink: Netlink, family: int, table: str, name: bytes) -> bool:
     """Sets and maps of interface names, anonymous ones too; in those of intervals `br-*` begins with `br-`."""
-    listing = [*netlink.dump(wire.GETSET, wire.list_sets(table, family))]
-    for found in map(wire.read_set, listing):
+    listing = [*netlink.dump(messages.GETSET, messages.list_sets(table, family))]
+    for found in map(messages.read_set, listing):
         if not found.names_links:
             continue
-        for payload in netlink.dump(wire.GETSETELEM, wire.list_elements(found.name, table, family)):
-            for element in wire.read_elements(payload):
+        for payload in netlink.dump(messages.GETSETELEM, messages.list_elements(found.name, table, family)):
+            for element in messages.read_elements(payload):
                 begins = element.key.rstrip(b"\0")
                 if name.ljust(16, b"\0") in element.key or found.interval and begins and name.startswith(begins):
                     return True

@@ -16,9 +16,8 @@ What an attachment adds is `elements`; loading the text is `library`. The layout
 
 from __future__ import annotations
 
-from cni.names import digest
-
-from .names import SETS, TABLE
+from cni.model.names import digest
+from nft.schema import SETS, TABLE
 
 CHAINS = """
 	chain portmap {

@@ -1,20 +1,19 @@
 """The table at work: adding, deleting, comparing and listing elements over one nfnetlink socket.
 
-What elements an attachment has is `elements`, the bytes are `wire`, loading the table's text is `library`.
+What elements an attachment has is `elements`, the bytes are `messages`, loading the table's text is `library`.
 """
 
 from __future__ import annotations
 
 import errno
 
-from cni.errors import ADDRESS_TAKEN, IO_FAILURE, PORT_TAKEN, CniError, kernel_refused
-from cni.names import digest
-from cni.netlink import NETLINK_NETFILTER, KernelError, Netlink
-
-from . import wire
-from .elements import element_text
-from .names import SETS, TABLE
-from .wire import Element
+from cni.model.names import digest
+from cni.protocol.errors import ADDRESS_TAKEN, IO_FAILURE, PORT_TAKEN, CniError, kernel_refused
+from nft import messages
+from nft.elements import element_text
+from nft.messages import Element
+from nft.netlink import NETLINK_NETFILTER, KernelError, Netlink
+from nft.schema import SETS, TABLE
 
 
 class TableMissing(Exception):
@@ -33,7 +32,7 @@ class Table:
     def comment(self) -> str | None:
         """The table's comment, None if there is no table."""
         try:
-            return wire.read_table_comment(self.netlink.ask(wire.GETTABLE, wire.get_table()))
+            return messages.read_table_comment(self.netlink.ask(messages.GETTABLE, messages.get_table()))
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
@@ -41,14 +40,14 @@ class Table:
 
     def remove(self) -> None:
         """The whole table. It must be there."""
-        errors = self._transact([(wire.DELTABLE, 0, wire.get_table())])
+        errors = self._transact([(messages.DELTABLE, 0, messages.get_table())])
         if errors:
             raise kernel_refused(f"deleting table inet {TABLE}", errors[0])
 
     def add(self, own: list[Element], shared: list[Element], again: bool = False) -> None:
         """All or nothing. `own` must be new keys, or with `again` may be there with the same data. Raises TableMissing,
         and CniError codes 100 and 102 for a key that somebody else has."""
-        errors = self._transact(wire.adding(shared, exclusive=False) + wire.adding(own, exclusive=not again))
+        errors = self._transact(messages.adding(shared, exclusive=False) + messages.adding(own, exclusive=not again))
         if not errors:
             return
         if any(error.errno == errno.EEXIST for error in errors):
@@ -58,10 +57,10 @@ class Table:
     def delete(self, elements: list[Element]) -> None:
         """All that are there, at once. Whose they are is the caller's knowledge; without the table nothing is there."""
         try:
-            errors = self._transact(wire.deleting(elements))
+            errors = self._transact(messages.deleting(elements))
             if any(error.errno == errno.ENOENT for error in errors):
                 present = [element for element in elements if self.get(element) is not None]
-                errors = self._transact(wire.deleting(present)) if present else []
+                errors = self._transact(messages.deleting(present)) if present else []
         except TableMissing:
             return
         if errors:
@@ -69,14 +68,14 @@ class Table:
 
     def exchange(self, gone: list[Element], new: list[Element]) -> None:
         """Deletes elements that are there and adds others, maybe with the same keys, in one transaction."""
-        errors = self._transact(wire.deleting(gone) + wire.adding(new, exclusive=False))
+        errors = self._transact(messages.deleting(gone) + messages.adding(new, exclusive=False))
         if errors:
             self._raise(errors, f"putting elements of table inet {TABLE} right")
 
     def get(self, element: Element) -> Element | None:
         """The element with this key as the kernel has it, in 11 us at any size; None also without the table."""
         try:
-            found = wire.read_elements(self.netlink.ask(wire.GETSETELEM, wire.get_element(element)))
+            found = messages.read_elements(self.netlink.ask(messages.GETSETELEM, messages.get_element(element)))
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise kernel_refused(f"looking up an element of table inet {TABLE}", error) from None
@@ -88,8 +87,8 @@ class Table:
         found = []
         for name in names:
             try:
-                for payload in self.netlink.dump(wire.GETSETELEM, wire.list_elements(name)):
-                    found += wire.read_elements(payload)
+                for payload in self.netlink.dump(messages.GETSETELEM, messages.list_elements(name)):
+                    found += messages.read_elements(payload)
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     raise kernel_refused(f"listing {name} of table inet {TABLE}", error) from None
@@ -98,7 +97,7 @@ class Table:
     def rules(self) -> list[tuple[str, bytes]]:
         """(chain, expressions) of all rules in order, [] without the table."""
         try:
-            return [wire.read_rule(payload) for payload in self.netlink.dump(wire.GETRULE, wire.list_rules())]
+            return [messages.read_rule(payload) for payload in self.netlink.dump(messages.GETRULE, messages.list_rules())]
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise kernel_refused(f"listing the rules of table inet {TABLE}", error) from None
@@ -106,10 +105,10 @@ class Table:
 
     def tables(self) -> dict[tuple[int, str], bool]:
         """All tables of the network namespace, (family, name), and whether they have an owner."""
-        return dict(wire.read_table(payload) for payload in self.netlink.dump(wire.GETTABLE, wire.nfgen(0)))
+        return dict(messages.read_table(payload) for payload in self.netlink.dump(messages.GETTABLE, messages.nfgen(0)))
 
     def _transact(self, changes: list[tuple[int, int, bytes]]) -> list[KernelError]:
-        batch, sequences = wire.batch(changes, self.netlink.sequence + 1)
+        batch, sequences = messages.batch(changes, self.netlink.sequence + 1)
         self.netlink.sequence = sequences[-1] + 1
         try:
             return self.netlink.transact(batch, sequences)

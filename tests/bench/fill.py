@@ -12,10 +12,10 @@ code, data_dir, networks, each = sys.argv[1], sys.argv[2], int(sys.argv[3]), int
 sys.path.insert(0, code)
 
 from cni.host import Host  # noqa: E402
-from cni.ip import Address, Prefix, parse_address  # noqa: E402
-from cni.names import derived_mac  # noqa: E402
-from cni.ports import ANY, PortMapping  # noqa: E402
-from cni.record import Attachment, Lease  # noqa: E402
+from cni.model.attachment import Attachment, Lease  # noqa: E402
+from cni.model.names import derived_mac  # noqa: E402
+from cni.model.ports import ANY, PortMapping  # noqa: E402
+from nft.addresses import Address, Prefix, parse_address  # noqa: E402
 
 FIRST_PORT = 10000
 

@@ -17,21 +17,23 @@ import atheris
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 with atheris.instrument_imports():
-    from cni import jsontext, links, wire
-    from cni.adopt import read_attachment
-    from cni.claims import Claims
-    from cni.config import parse_network
-    from cni.delegate import read_result
-    from cni.errors import CniError
-    from cni.fields import Fields
-    from cni.netlink import raise_for
-    from cni.previous import parse_previous
-    from cni.record import from_document
-    from cni.request import Request, _parse_args
-    from cni.resolvconf import parse_resolv_conf
-    from cni.tuning import parse_tuning
+    from cni.dropin.tuning import parse_tuning
+    from cni.kernel import links
+    from cni.kernel import rtnetlink as wire
+    from cni.model.attachment import from_document
+    from cni.model.config import parse_network
+    from cni.protocol import jsontext
+    from cni.protocol.errors import CniError
+    from cni.protocol.fields import Fields
+    from cni.protocol.request import Request, _parse_args
+    from cni.protocol.resolvconf import parse_resolv_conf
+    from cni.protocol.results import parse_previous
+    from cni.recovery import read_attachment
+    from cni.state.claims import Claims
+    from cni.verbs.delegate import read_result
     from nft import conntrack
-    from nft import wire as nft
+    from nft import messages as nft
+    from nft.netlink import raise_for
 
 
 def configuration(data: bytes) -> None:
@@ -119,7 +121,7 @@ def claims(data: bytes) -> None:
 
 
 def nft_sets() -> list[str]:
-    from nft.names import SETS
+    from nft.schema import SETS
 
     return list(SETS)
 

@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 from support.scratch import network, port
 from tally import TALLY
 
-from cni.config import parse_network
-from cni.errors import CniError
-from cni.ip import parse_address, parse_prefix
-from cni.jsontext import dumps
-from cni.ports import PortMapping
-from cni.record import Attachment, Lease, from_document, to_document
-from cni.request import Request
-from cni.spec import Route, error_document
-from nft import library
+from cni.model.attachment import Attachment, Lease, from_document, to_document
+from cni.model.config import parse_network
+from cni.model.ports import PortMapping
+from cni.protocol.errors import CniError
+from cni.protocol.jsontext import dumps
+from cni.protocol.request import Request
+from cni.protocol.spec import Route, error_document
+from nft import libnftables as library
+from nft.addresses import parse_address, parse_prefix
 
 SECONDS = int(os.environ.get("NFTCNI_FUZZ_SECONDS", "8"))
 EXAMPLES = SECONDS * 100

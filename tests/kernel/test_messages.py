@@ -187,7 +187,7 @@ def test_a_route_that_the_kernel_refuses(ready: Host, keys: Any, route: Json, wo
 # Two failures
 
 TEARDOWN_FAILS = (
-    "cni/removal.py",
+    "cni/kernel/deletion.py",
     "    children = [_delete_in_child(",
     "    raise kernel_refused('removing the link X', OSError(16, 'THE SECOND'))\n    children = [_delete_in_child(",
 )
@@ -209,7 +209,7 @@ def test_the_first_error_is_told_when_the_teardown_fails_too(ready: Host, tmp_pa
 # Defects of our own
 
 DEFECT = (
-    "cni/operator.py",
+    "cni/operate/commands.py",
     "        items = host.records()\n    if as_json",
     "        items = host.no_such_thing()\n    if as_json",
 )
@@ -219,11 +219,11 @@ def test_a_defect_in_a_command_for_people_tells_where_it_is(host: Host, tmp_path
     """It used to end in silence, with the status of success or not."""
     done = host.call(patched(tmp_path, DEFECT), "list")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "Traceback" in done.stderr and "no_such_thing" in done.stderr and "operator.py" in done.stderr
+    assert "Traceback" in done.stderr and "no_such_thing" in done.stderr and "commands.py" in done.stderr
 
 
 def test_a_defect_in_a_verb_is_an_answer_all_the_same(ready: Host, tmp_path: Path) -> None:
-    defect = ("cni/plan.py", "    ident = identity(", "    raise RuntimeError('THE CAUSE')\n    ident = identity(")
+    defect = ("cni/model/plan.py", "    ident = identity(", "    raise RuntimeError('THE CAUSE')\n    ident = identity(")
     answer = ready.cni("ADD", network(), plugin=patched(tmp_path, defect))
     assert answer.code == 999 and "THE CAUSE" in answer.words and "RuntimeError" in answer.words
 

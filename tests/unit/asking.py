@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from cni.config import Network, parse_network
-from cni.errors import CniError
-from cni.jsontext import loads
-from cni.request import Request
+from cni.model.config import Network, parse_network
+from cni.protocol.errors import CniError
+from cni.protocol.jsontext import loads
+from cni.protocol.request import Request
 
 SUBNET = {"ranges": [[{"subnet": "10.88.0.0/24"}]]}
 

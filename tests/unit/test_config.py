@@ -15,8 +15,8 @@ from asking import SUBNET, parsed, refusal, request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni.config import REFUSED, parse_network
-from cni.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
+from cni.model.config import REFUSED, parse_network
+from cni.protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 
 MACS = ["02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"]
 

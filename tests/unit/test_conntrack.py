@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
 
-from cni.ip import parse_address
-from cni.netlink import KernelError
-from cni.ports import PortMapping
-from cni.wire import NLMSG, message
+from cni.kernel.rtnetlink import NLMSG, message
+from cni.model.ports import PortMapping
 from nft import conntrack
+from nft.addresses import parse_address
+from nft.netlink import KernelError
 
 HOST4, CLIENT4, OWN4, OLD4 = "198.51.100.1", "198.51.100.2", "10.88.0.2", "10.88.0.9"
 HOST6, CLIENT6, OWN6 = "2001:db8::1", "2001:db8::2", "fd00:88::2"

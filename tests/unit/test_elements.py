@@ -14,15 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.scratch import Host
 
-from cni.ip import Prefix, parse_address, parse_prefix
-from cni.ports import PortMapping
-from cni.record import Attachment, Lease
-from cni.request import check_ifname
+from cni.model.attachment import Attachment, Lease
+from cni.model.ports import PortMapping
+from cni.protocol.request import check_ifname
+from nft.addresses import Prefix, parse_address, parse_prefix
 from nft.elements import attachment_elements, bridge_elements, elements_text
-from nft.names import SETS
+from nft.messages import Element
 from nft.ruleset import replacing_text, table_text
+from nft.schema import SETS
 from nft.table import Table
-from nft.wire import Element
 
 LONG = "default-" + "0123456789abcdef" * 12  # 200 characters, as long as container IDs may be
 

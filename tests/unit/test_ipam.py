@@ -14,10 +14,10 @@ from asking import request
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cni.config import Ipam, parse_ipam
-from cni.errors import ADDRESS_TAKEN, INVALID_CONFIG, NO_FREE_ADDRESS, CniError
-from cni.ip import Address, parse_address
-from cni.ipam import NEAR, Leases, choose
+from cni.model.choice import NEAR, Leases, choose
+from cni.model.config import Ipam, parse_ipam
+from cni.protocol.errors import ADDRESS_TAKEN, INVALID_CONFIG, NO_FREE_ADDRESS, CniError
+from nft.addresses import Address, parse_address
 
 
 class Held(Leases):

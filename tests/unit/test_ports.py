@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.scratch import Host
 
-from cni.errors import INVALID_CONFIG, CniError
-from cni.ip import parse_address
-from cni.ports import PortMapping, collide, for_families
+from cni.model.ports import PortMapping, collide, for_families
+from cni.protocol.errors import INVALID_CONFIG, CniError
+from nft.addresses import parse_address
 
 GOOD = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": ""}
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from asking import request
 
-from cni.errors import INVALID_CONFIG, CniError
-from cni.previous import Previous, merged, parse_previous
+from cni.protocol.errors import INVALID_CONFIG, CniError
+from cni.protocol.results import Previous, merged, parse_previous
 
 INTERFACES = [
     {"name": "cni0", "mac": "00:11:22:33:44:55"},

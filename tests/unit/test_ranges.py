@@ -15,10 +15,10 @@ from asking import refusal, request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni.config import parse_ipam
-from cni.errors import INVALID_CONFIG, CniError
-from cni.ip import parse_address
-from cni.ranges import Range
+from cni.model.config import parse_ipam
+from cni.model.ranges import Range
+from cni.protocol.errors import INVALID_CONFIG, CniError
+from nft.addresses import parse_address
 
 
 def sets(ipam: dict[str, Any], **keys: Any) -> list[list[str]]:

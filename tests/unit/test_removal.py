@@ -8,10 +8,10 @@ from typing import cast
 
 import pytest
 
-from cni import removal
-from cni.errors import IO_FAILURE, CniError
-from cni.netlink import Netlink
-from nft import library
+from cni.kernel import deletion as removal
+from cni.protocol.errors import IO_FAILURE, CniError
+from nft import libnftables as library
+from nft.netlink import Netlink
 
 
 class Child:

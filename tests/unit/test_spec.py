@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni.errors import INCOMPATIBLE_VERSION, INVALID_CONFIG, CniError
-from cni.ip import parse_address, parse_prefix
-from cni.spec import (
+from cni.protocol.errors import INCOMPATIBLE_VERSION, INVALID_CONFIG, CniError
+from cni.protocol.spec import (
     Dns,
     Interface,
     Result,
@@ -27,6 +26,7 @@ from cni.spec import (
     result_document,
     version_document,
 )
+from nft.addresses import parse_address, parse_prefix
 
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 FOUR, SIX, MORE = (parse_prefix(text) for text in ("10.1.0.5/16", "fd00::5/64", "10.2.0.5/16"))

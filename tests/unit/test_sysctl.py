@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cni import sysctl
+from cni.kernel import sysctl
 
 LENGTHS = [0, 1, 63, 64, 65, 4095, 4096, 4097, 8192, 20000]
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni import jsontext
-from cni.ip import Address, Prefix, link_local, parse_address, parse_mac, parse_prefix
-from cni.names import COMMENT_LIMIT, derived_mac, host_link, identity
-from cni.ports import PortMapping, collide
-from cni.record import Attachment, Lease, from_document, to_document
-from cni.spec import Dns, Route
-from cni.value import Value
+from cni.model.attachment import Attachment, Lease, from_document, to_document
+from cni.model.names import COMMENT_LIMIT, derived_mac, host_link, identity
+from cni.model.ports import PortMapping, collide
+from cni.protocol import jsontext
+from cni.protocol.spec import Dns, Route
+from nft.addresses import Address, Prefix, link_local, parse_address, parse_mac, parse_prefix
+from nft.value import Value
 
 IPS = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6).filter(lambda item: item.ipv4_mapped is None))
 

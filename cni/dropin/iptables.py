@@ -1,0 +1,132 @@
+"""What `iptables` would say of our published ports, for programs that ask it and nothing else: read-only.
+
+nerdctl execs `iptables` before `run -p` to learn which host ports are taken (ReadIPTables in its pkg/portutil) and
+gives up where there is none. conf/install --iptables-answers puts this in its place on hosts without iptables. It knows
+the listings of the built-in chains, all empty, and of the chain that the reference portmap keeps its ports in, without
+container IDs, for nerdctl tries to delete rules that hold one. Every change is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cni.protocol.errors import CniError
+from nft.addresses import BITS, from_packed
+from nft.elements import PROTOCOL_NAMES
+from nft.messages import Element, unpack
+from nft.schema import SETS
+from nft.table import Table
+
+PORT_CHAIN = "CNI-HOSTPORT-DNAT"
+BUILT_IN = {
+    "filter": ("INPUT", "FORWARD", "OUTPUT"),
+    "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
+    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
+    "raw": ("PREROUTING", "OUTPUT"),
+}
+NO_SUCH_CHAIN = "No chain/target/match by that name."  # go-iptables and others look for these words
+OTHER, PARAMETER = 1, 2  # exit statuses of iptables
+
+
+class Refusal(Exception):
+    """An exit status and what to say."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def main() -> None:
+    name = os.path.basename(sys.argv[0])
+    real = real_program(name)
+    if real:
+        os.execv(real, [name, *sys.argv[1:]])
+    version = 6 if name.startswith("ip6") else 4
+    try:
+        lines = answer(version, sys.argv[1:])
+    except Refusal as refusal:
+        sys.stderr.write(f"{name}: {refusal}\n")
+        sys.exit(refusal.status)
+    except CniError as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        sys.exit(OTHER)
+    sys.stdout.write("".join(line + "\n" for line in lines))
+
+
+def real_program(name: str) -> str:
+    """The iptables of a package that was installed later: ours comes first in PATH but must not hide it. Ours, of this
+    installation or an earlier one, are all called iptables-answers in the end."""
+    for folder in os.environ.get("PATH", os.defpath).split(":"):
+        path = os.path.join(folder, name)
+        ours = os.path.basename(os.path.realpath(path)) == os.path.basename(os.path.realpath(sys.argv[0]))
+        if folder and not ours and os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return ""
+
+
+def answer(version: int, words: list[str]) -> list[str]:
+    """The lines of a listing, or the version. Raises Refusal."""
+    if words and words[0] in ("--version", "-V"):
+        return [f"ip{'6' if version == 6 else ''}tables v1.8.9 (nf_tables) read-only answers of nftcni"]
+    table, chain, listing, number = parse(words)
+    if not listing:
+        raise Refusal(
+            PARAMETER,
+            f"'{' '.join(words)}' is refused: this host has no iptables, nftcni only answers which ports it publishes. "
+            "Use nft to see or change rules.",
+        )
+    known = [*BUILT_IN[table], *([PORT_CHAIN] if table == "nat" else [])]
+    if chain and chain not in known:
+        raise Refusal(OTHER, NO_SUCH_CHAIN)
+    chains = [chain] if chain else known
+    lines = [f"-P {name} ACCEPT" if name in BUILT_IN[table] else f"-N {name}" for name in chains]
+    rules = port_rules(version) if PORT_CHAIN in chains else []
+    return (rules[number - 1 : number] if rules else []) if number else lines + rules
+
+
+def parse(words: list[str]) -> tuple[str, str, bool, int]:
+    """(table, chain, whether it is `-S`, rule number) of the few command lines that are answered."""
+    table, chain, listing, number = "filter", "", False, 0
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word in ("-t", "--table") and rest:
+            table = rest.pop(0)
+        elif word in ("-w", "--wait"):
+            if rest and rest[0].isdigit():
+                rest.pop(0)
+        elif word in ("-S", "--list-rules"):
+            listing = True
+            if rest and not rest[0].startswith("-"):
+                chain = rest.pop(0)
+                if rest and rest[0].isdigit():
+                    number = int(rest.pop(0))
+        elif word not in ("-n", "--numeric"):
+            return table, "", False, 0
+    if table not in BUILT_IN:
+        raise Refusal(PARAMETER, f"the table '{table[:40]}' is not known here")
+    return table, chain, listing, number
+
+
+def port_rules(version: int) -> list[str]:
+    sets = (f"dnat{version}", f"dnat{version}_ip")
+    return [_rule(version, element) for element in Table().elements(sets)]
+
+
+def _rule(version: int, element: Element) -> str:
+    key, data = SETS[element.set]
+    *host_ip, protocol, port = unpack(key, element.key)
+    target, target_port = unpack(data, element.data)
+    assert isinstance(protocol, int) and isinstance(port, int) and isinstance(target_port, int)
+    name = PROTOCOL_NAMES.get(protocol, str(protocol))
+    destination = f"-d {_text(host_ip[0])}/{BITS[version]} " if host_ip else ""
+    to = f"[{_text(target)}]" if version == 6 else _text(target)
+    return (
+        f"-A {PORT_CHAIN} {destination}-p {name} -m {name} --dport {port} -j DNAT --to-destination {to}:{target_port}"
+    )
+
+
+def _text(packed: object) -> str:
+    assert isinstance(packed, bytes), "addresses are unpacked as bytes"
+    return str(from_packed(packed))

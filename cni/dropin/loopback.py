@@ -1,0 +1,64 @@
+"""The drop-in name `loopback`: the container's `lo` up on ADD, down on DEL. No host, no table, no state."""
+
+from __future__ import annotations
+
+from cni.kernel import rtnetlink
+from cni.kernel.links import get_link
+from cni.kernel.netns import Inside, open_netns
+from cni.protocol.errors import CHECK_FAILED, CniError, kernel_refused
+from cni.protocol.fields import Fields
+from cni.protocol.request import Request
+from cni.protocol.results import parse_previous
+from cni.protocol.spec import Dns, Interface, Result, ResultAddress, result_document
+from nft.addresses import format_mac, parse_prefix
+from nft.netlink import Netlink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+ADDRESSES = ("127.0.0.1/8", "::1/128")
+
+
+def add(request: Request) -> dict[str, Any]:
+    """prevResult as it came, or a result of `lo` with the addresses that the kernel gives it."""
+    with Inside(open_netns(request.netns)):
+        rtnl = Netlink()
+    try:
+        link = get_link(rtnl, "lo")
+        assert link is not None, "every network namespace has one"
+        rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(link.index))
+        from cni.kernel.listing import read_addresses
+
+        found = read_addresses(rtnl, link.index)
+    except OSError as error:
+        raise kernel_refused(f"setting lo up in {request.netns}", error) from None
+    if Fields(request.document).has("prevResult"):
+        return parse_previous(request).document
+    ips = tuple(ResultAddress(prefix, None, 0) for prefix in map(parse_prefix, ADDRESSES) if prefix in found)
+    interface = Interface("lo", format_mac(bytes(6)), link.mtu, request.netns)
+    return result_document(Result((interface,), ips, (), Dns()), request.version)
+
+
+def delete(request: Request) -> None:
+    """A namespace that is gone, or no namespace at all, has no loopback to take down."""
+    try:
+        netns = open_netns(request.netns)
+    except CniError:
+        return
+    with Inside(netns):
+        rtnl = Netlink()
+    try:
+        link = get_link(rtnl, "lo")
+        if link is not None:
+            rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(link.index, {rtnetlink.IFF_UP: False}, b"", 0, None))
+    except OSError as error:
+        raise kernel_refused(f"setting lo down in {request.netns}", error) from None
+
+
+def check(request: Request) -> None:
+    with Inside(open_netns(request.netns)):
+        rtnl = Netlink()
+    link = get_link(rtnl, "lo")
+    if link is None or not link.up:
+        raise CniError(CHECK_FAILED, f"lo is down in {request.netns}")

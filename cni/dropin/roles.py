@@ -1,0 +1,39 @@
+"""Which room answers under a drop-in name, verb by verb. `bridge` is not here: it is the plugin itself."""
+
+from __future__ import annotations
+
+from cni.protocol.jsontext import dumps
+from cni.protocol.request import Request
+from cni.protocol.spec import Result, result_document
+
+
+def answer_as(request: Request) -> str:
+    """The document for stdout, "" for none. Raises CniError."""
+    if request.role in ("portmap", "firewall"):
+        from cni.dropin import chained as room
+    elif request.role == "tuning":
+        from cni.dropin import tuning as room  # type: ignore[no-redef]
+    elif request.role == "host-local":
+        from cni.dropin import host_local as room  # type: ignore[no-redef]
+    else:
+        from cni.dropin import loopback as room  # type: ignore[no-redef]
+    if request.verb == "ADD":
+        made = room.add(request)
+        return dumps(result_document(made, request.version) if isinstance(made, Result) else made)
+    if request.verb == "DEL":
+        room.delete(request)
+    elif request.verb == "CHECK":
+        room.check(request)
+    elif request.verb == "GC" and request.role in ("portmap", "firewall", "host-local"):
+        from cni.verbs.garbage import collect
+
+        collect(request)
+    elif request.verb == "STATUS" and request.role == "host-local":
+        from cni.dropin.host_local import status
+
+        status(request)
+    elif request.verb == "STATUS" and request.role in ("portmap", "firewall"):
+        from cni.verbs.status import chained_status
+
+        chained_status(request)
+    return ""

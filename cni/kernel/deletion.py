@@ -1,0 +1,90 @@
+"""Taking links away without waiting for the kernel to finish: the wait is left to a child that nobody waits for.
+
+RTM_DELLINK sits 15-35 ms in rcu_barrier after the link is already gone for everybody (netdev_run_todo of the kernel);
+a forked child sits there, the parent watches the link disappear. The child has no descriptor of the runtime's, which
+waits for the end of stdout. Making links is `links`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from cni.kernel import rtnetlink
+from cni.kernel.links import get_link, read_link
+from cni.protocol.errors import kernel_refused
+from nft.netlink import KernelError, Netlink, is_missing
+
+GROUP = 0x6E667463  # "nftc": links of one GC, deleted by one message
+DEADLINE = 5.0  # seconds; a rtnl lock held that long by somebody else is worth an error
+POLL = 0.0002
+
+
+def remove_links(rtnl: Netlink, names: list[str]) -> None:
+    """Returns when none of the links exists any more. Missing ones are fine. Raises CniError code 5."""
+    present = [name for name in names if get_link(rtnl, name) is not None]
+    if not present:
+        return
+    children = [_delete_in_child(rtnetlink.link_named(name)) for name in present]
+    _wait(rtnl, present, children)
+
+
+def remove_group(rtnl: Netlink, names: list[str]) -> None:
+    """The same for many links: one wait of the kernel for all of them."""
+    listing = [*rtnl.dump(rtnetlink.RTM_GETLINK, rtnetlink.IFINFO.pack(0, 0, 0, 0, 0))]  # whole: the socket is asked again below
+    for link in map(read_link, listing):
+        if link.group == GROUP and link.name not in names:  # of a GC that was killed; it may be wanted again by now
+            rtnl.ask(rtnetlink.RTM_SETLINK, rtnetlink.set_group(link.name, 0))
+    present = []
+    for name in names:
+        try:
+            rtnl.ask(rtnetlink.RTM_SETLINK, rtnetlink.set_group(name, GROUP))
+            present.append(name)
+        except OSError as error:
+            if not is_missing(error):
+                raise kernel_refused(f"removing the link {name}", error) from None
+    if present:
+        _wait(rtnl, present[-1:], [_delete_in_child(rtnetlink.group(GROUP))])
+
+
+def _delete_in_child(payload: bytes) -> int:
+    """The child's process ID. Its exit status is the errno."""
+    try:
+        child = os.fork()
+    except OSError as error:
+        raise kernel_refused("starting a process that removes links", error) from None
+    if child:
+        return child
+    status = 255
+    try:
+        null = os.open("/dev/null", os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        Netlink().ask(rtnetlink.RTM_DELLINK, payload)
+        status = 0
+    except OSError as error:
+        status = 0 if is_missing(error) else min(error.errno or 255, 255)
+    finally:
+        os._exit(status)
+
+
+def _wait(rtnl: Netlink, names: list[str], children: list[int]) -> None:
+    """Deletion and question serialise on the kernel's rtnl lock, so ENODEV means gone, names free for use again. The
+    children are looked at first: a link that is there after all of them have ended is not going to go."""
+    end = time.monotonic() + DEADLINE
+    running = set(children)
+    while True:
+        for child in list(running):
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                running.discard(child)
+                number = os.waitstatus_to_exitcode(status)
+                if number > 0:
+                    raise kernel_refused(f"removing the link {names[0]}", KernelError(number, os.strerror(number)))
+        names = [name for name in names if get_link(rtnl, name) is not None]
+        if not names:
+            return
+        if not running or time.monotonic() > end:
+            why = f"waited {DEADLINE:.0f} s for the kernel" if running else "the process that removes it has ended"
+            raise kernel_refused(f"removing the link {names[0]}", KernelError(16, "the link is still there"), why)
+        time.sleep(POLL)

@@ -1,0 +1,257 @@
+"""An attachment's projection into links: the veth pair, and in the container addresses, routes and sysctls.
+
+Each function makes one thing and may be repeated. The bridge is `bridge`, taking links away is `removal`, the order
+belongs to the verbs, the bytes to `rtnetlink`.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+
+from cni.kernel import rtnetlink
+from cni.kernel import sysctl
+from cni.kernel.netns import Inside
+from cni.model.attachment import Attachment
+from cni.model.names import derived_mac
+from cni.protocol.errors import IFNAME_TAKEN, IO_FAILURE, CniError, kernel_refused
+from cni.protocol.spec import Route
+from nft.addresses import Address, Prefix
+from nft.netlink import KernelError, Netlink, is_missing
+from nft.value import Value
+
+IP6_RT_PRIO_USER = 1024  # include/uapi/linux/ipv6_route.h
+GLOBAL_UNICAST = 0x2000 << 112  # 2000::/3, RFC 4291
+FORWARDING_SECONDS = 1.0  # with the spanning tree protocol on, a port takes half a minute; nobody waits for that
+
+
+class Link(Value):
+    """What RTM_GETLINK says of one link, as far as it matters. `peer` is the other end's index."""
+
+    index: int
+    name: str
+    kind: str
+    mac: bytes
+    mtu: int
+    up: bool
+    master: int
+    peer: int
+    hairpin: bool
+    isolated: bool
+    forwarding: bool
+    flags: int
+    queue: int
+    group: int
+
+
+def get_link(rtnl: Netlink, name: str) -> Link | None:
+    try:
+        return read_link(rtnl.ask(rtnetlink.RTM_GETLINK, rtnetlink.get_link(name)))
+    except OSError as error:
+        if is_missing(error):
+            return None
+        raise
+
+
+def read_link(payload: bytes) -> Link:
+    _family, _type, index, flags, _change = rtnetlink.IFINFO.unpack_from(payload)
+    found = rtnetlink.attributes(payload, rtnetlink.IFINFO.size)
+    info = rtnetlink.attributes(found.get(rtnetlink.IFLA_LINKINFO, b""))
+    port = rtnetlink.attributes(info.get(rtnetlink.IFLA_INFO_SLAVE_DATA, b""))
+    return Link(
+        index=index,
+        name=_text(found.get(rtnetlink.IFLA_IFNAME, b"")),
+        kind=_text(info.get(rtnetlink.IFLA_INFO_KIND, b"")),
+        mac=found.get(rtnetlink.IFLA_ADDRESS, b""),
+        mtu=_number(found.get(rtnetlink.IFLA_MTU, b"")),
+        up=bool(flags & rtnetlink.IFF_UP),
+        master=_number(found.get(rtnetlink.IFLA_MASTER, b"")),
+        peer=_number(found.get(rtnetlink.IFLA_LINK, b"")),
+        hairpin=port.get(rtnetlink.IFLA_BRPORT_MODE) == b"\x01",
+        isolated=port.get(rtnetlink.IFLA_BRPORT_ISOLATED) == b"\x01",
+        forwarding=port.get(rtnetlink.IFLA_BRPORT_STATE) == bytes([rtnetlink.BR_STATE_FORWARDING]),
+        flags=flags,
+        queue=_number(found.get(rtnetlink.IFLA_TXQLEN, b"")),
+        group=_number(found.get(rtnetlink.IFLA_GROUP, b"")),
+    )
+
+
+def _text(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode("utf-8", "surrogateescape")
+
+
+def _number(raw: bytes) -> int:
+    from sys import byteorder
+
+    return int.from_bytes(raw, byteorder)
+
+
+def port_names(rtnl: Netlink, bridge: str) -> list[str]:
+    """Of all links in a bridge. A listing: only for a bridge's last attachment."""
+    link = get_link(rtnl, bridge)
+    if link is None:
+        return []
+    query = rtnetlink.IFINFO.pack(0, 0, 0, 0, 0) + rtnetlink.attr_u32(rtnetlink.IFLA_MASTER, link.index)
+    found = [read_link(payload) for payload in rtnl.dump(rtnetlink.RTM_GETLINK, query)]
+    return [port.name for port in found if port.master == link.index]
+
+
+def link_name(rtnl: Netlink, index: int) -> str:
+    """Of the link with that index, "" if there is none."""
+    try:
+        return read_link(rtnl.ask(rtnetlink.RTM_GETLINK, rtnetlink.get_link_at(index))).name
+    except OSError as error:
+        if is_missing(error):
+            return ""
+        raise
+
+
+def create_veth(rtnl: Netlink, item: Attachment, bridge: Link, netns: int) -> None:
+    host_mac = derived_mac("host", item.ident)
+    payload = rtnetlink.new_veth(item.link, host_mac, item.mtu, bridge.index, item.ifname, item.mac, netns)
+    try:
+        rtnl.ask(rtnetlink.RTM_NEWLINK, payload, rtnetlink.CREATE)
+    except OSError as error:
+        raise _veth_error(error, item) from None
+    finish_port(rtnl, item, bridge)
+
+
+def _veth_error(error: OSError, item: Attachment) -> CniError:
+    if error.errno == errno.EEXIST:
+        return CniError(
+            IFNAME_TAKEN,
+            f'CNI_IFNAME: the container already has an interface "{item.ifname}" that is not of this network',
+        )
+    if error.errno == errno.EXFULL:
+        return CniError(
+            IO_FAILURE,
+            f"the bridge {item.bridge} is full: a Linux bridge has at most 1023 ports",
+            "spread the containers over several networks with a bridge each",
+        )
+    return kernel_refused(f"creating {item.ifname} in {item.sandbox} and {item.link} on {item.bridge}", error)
+
+
+def finish_port(rtnl: Netlink, item: Attachment, bridge: Link) -> None:
+    """In its bridge, with the port's flags, which the kernel takes only once the port exists; no router advertisements
+    on it."""
+    port = get_link(rtnl, item.link)
+    if port is None:
+        raise CniError(IO_FAILURE, f"the link {item.link} of {item.ident} is gone")
+    if port.master != bridge.index:
+        rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_master(port.index, bridge.index))
+    rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_port(port.index, item.hairpin, item.port_isolation))
+    sysctl.write(f"ipv6/conf/{item.link}/accept_ra", "0")
+
+
+def is_pair(port: Link, item: Attachment, netns: int) -> bool:
+    """Whether the host end and the container's interface of the record are two ends of one pair."""
+    with Inside(netns):
+        inside = Netlink()
+    link = get_link(inside, item.ifname)
+    inside.close()
+    return link is not None and link.peer == port.index and link.index == port.peer and link.mac == item.mac
+
+
+def configure_container(item: Attachment, netns: int) -> Netlink:
+    """Addresses, link up, routes, inside the namespace. Returns a socket in there, for `announce`."""
+    with Inside(netns):
+        rtnl = Netlink()
+        try:
+            link = get_link(rtnl, item.ifname)
+            if link is None:
+                raise CniError(IO_FAILURE, f"the interface {item.ifname} in {item.sandbox} is gone")
+            for key, value in container_sysctls(item):
+                sysctl.write(key, value)
+            loopback = get_link(rtnl, "lo")
+            if loopback is not None and not loopback.up:
+                rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(loopback.index))
+            for lease in item.leases:
+                flags = rtnetlink.IFA_F_NODAD if lease.address.version == 6 and not item.dad else 0
+                repeatable(rtnl, rtnetlink.RTM_NEWADDR, rtnetlink.address(link.index, lease.address, flags), lease.address)
+            if item.link_up:
+                rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(link.index))
+            for route in item.routes:
+                _add_route(rtnl, link, route)
+            return rtnl
+        except KernelError as error:
+            raise kernel_refused(f"configuring {item.ifname} in {item.sandbox}", error) from None
+
+
+def _add_route(rtnl: Netlink, link: Link, route: Route) -> None:
+    """Behind one to the same place by another interface, which may go: a container on two networks.
+
+    IPv4 appends. IPv6 would make both one multipath route and send half of the flows each way (fib6_add_rt2node), so
+    it gets a metric behind theirs, unless one was asked for.
+    """
+    options = dict(route.options)
+    if route.dst.version == 4 or options.get("priority"):
+        repeatable(rtnl, rtnetlink.RTM_NEWROUTE, rtnetlink.route(link.index, route.dst, route.gw, options), route, rtnetlink.APPEND)
+        return
+    metric = IP6_RT_PRIO_USER
+    table = options.get("table") or rtnetlink.RT_TABLE_MAIN
+    if table != rtnetlink.RT_TABLE_MAIN or _leads_somewhere(rtnl, route.dst):
+        from cni.kernel.listing import ways_to
+
+        ways = ways_to(rtnl, route.dst, table)
+        if any((index, gateway) == (link.index, route.gw) for index, gateway, _metric in ways):
+            return
+        metric = max([metric, *(other + 1 for _index, _gateway, other in ways)])
+    payload = rtnetlink.route(link.index, route.dst, route.gw, {**options, "priority": metric})
+    try:
+        rtnl.ask(rtnetlink.RTM_NEWROUTE, payload, rtnetlink.CREATE)
+    except OSError as error:
+        raise kernel_refused(f"adding {route}", error) from None
+
+
+def _leads_somewhere(rtnl: Netlink, dst: Prefix) -> bool:
+    """One question instead of a listing, which the usual container needs not: it has one interface."""
+    inside = Address(6, (dst.first or GLOBAL_UNICAST) + (dst.length < 128))  # the very first one may be a router's
+    try:
+        rtnl.ask(rtnetlink.RTM_GETROUTE, rtnetlink.get_route(inside))
+    except OSError as error:
+        return error.errno != errno.ENETUNREACH
+    return True
+
+
+def announce(rtnl: Netlink, item: Attachment, inside: Netlink) -> None:
+    """Unsolicited ARP and neighbour advertisements for all addresses, so that neighbours forget who had them before.
+
+    arp_notify and ndisc_notify make the kernel send them when the link comes up, but then the bridge port is not
+    forwarding yet (the bridge hears of the carrier by linkwatch, a work queue) and drops them. They make it send them,
+    too, when the MAC address is set, even to what it is (NETDEV_CHANGEADDR in devinet.c and ndisc.c).
+    """
+    end = time.monotonic() + FORWARDING_SECONDS
+    while True:
+        port = get_link(rtnl, item.link)
+        if port is None or port.forwarding or time.monotonic() > end:
+            break
+        time.sleep(0.0001)
+    link = get_link(inside, item.ifname)
+    if link is not None:
+        inside.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(link.index, {}, item.mac, 0, None))
+
+
+def container_sysctls(item: Attachment) -> list[tuple[str, str]]:
+    wanted = [(f"ipv4/conf/{item.ifname}/arp_notify", "1")]
+    if item.address_of(6) is None:
+        return wanted
+    dad = "1" if item.dad else "0"
+    return wanted + [
+        (f"ipv6/conf/{item.ifname}/{key}", value)
+        for key, value in (
+            ("disable_ipv6", "0"),
+            ("keep_addr_on_down", "1"),
+            ("accept_dad", dad),
+            ("enhanced_dad", dad),
+            ("ndisc_notify", "1"),
+        )
+    ]
+
+
+def repeatable(rtnl: Netlink, kind: int, payload: bytes, what: object, flags: int = rtnetlink.CREATE) -> None:
+    """Adds what may be there already."""
+    try:
+        rtnl.ask(kind, payload, flags)
+    except OSError as error:
+        if error.errno != errno.EEXIST:
+            raise kernel_refused(f"adding {what}", error) from None

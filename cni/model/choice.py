@@ -1,0 +1,126 @@
+"""Which addresses an attachment gets from its range sets: requested ones, or the next free one after the last. Pure.
+
+Next-fit, as host-local does it: an address that was just freed is not handed out at once, while neighbours may still
+remember its old owner. One question for each candidate; only when NEAR in a row are taken is the whole list of leases
+asked for, so the cost does not grow with the number of leases.
+"""
+
+from __future__ import annotations
+
+from cni.model.attachment import Lease
+from cni.model.config import Ipam
+from cni.model.ranges import Range
+from cni.protocol.errors import ADDRESS_TAKEN, INVALID_CONFIG, NO_FREE_ADDRESS, CniError
+from nft.addresses import Address, Prefix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NEAR = 64
+
+
+class Leases:
+    """What choosing needs to know: who holds an address, all that are held, where the last search of a set ended."""
+
+    def holder(self, address: Address) -> str:
+        raise NotImplementedError
+
+    def all(self) -> set[str]:
+        raise NotImplementedError
+
+    def last(self, index: int) -> Address | None:
+        raise NotImplementedError
+
+
+def choose(ipam: Ipam, leases: Leases, prefer: tuple[Lease, ...] = ()) -> tuple[Lease, ...]:
+    """One lease for each range set. `prefer` are those that a crashed ADD of the same attachment had.
+
+    Raises CniError 7 (a requested address lies outside), 101 (exhausted), 102 (a requested address is taken).
+    """
+    wanted = list(ipam.requested)
+    chosen = []
+    for index, ranges in enumerate(ipam.range_sets):
+        asked = next((address for address in wanted if _range_of(ranges, address)), None)
+        before = next((lease.address.address for lease in prefer if _range_of(ranges, lease.address.address)), None)
+        if asked is not None:
+            wanted.remove(asked)
+            chosen.append(_requested(ipam, ranges, asked, leases))
+        elif before is not None and not leases.holder(before):
+            chosen.append(_lease(ranges, before))
+        else:
+            chosen.append(_lease(ranges, next_free(ipam, index, leases)))
+    if wanted:
+        have = "; ".join(str(item) for ranges in ipam.range_sets for item in ranges)
+        raise CniError(
+            INVALID_CONFIG,
+            f"the requested address {wanted[0]} lies outside the network's ranges, or is a second one for the same set",
+            f"ranges: {have or 'none'}",
+        )
+    return tuple(chosen)
+
+
+def _range_of(ranges: tuple[Range, ...], address: Address) -> Range | None:
+    """Two sets may share a subnet, not an address."""
+    return next((item for item in ranges if item.holds(address)), None)
+
+
+def _lease(ranges: tuple[Range, ...], address: Address) -> Lease:
+    item = _range_of(ranges, address)
+    assert item is not None, "candidates come from the ranges themselves"
+    return Lease(Prefix(address, item.subnet.length), item.gateway)
+
+
+def _gateways(ipam: Ipam) -> dict[Address, Range]:
+    """Of every range set: the bridge has them all."""
+    return {item.gateway: item for ranges in ipam.range_sets for item in ranges}
+
+
+def _requested(ipam: Ipam, ranges: tuple[Range, ...], address: Address, leases: Leases) -> Lease:
+    served = _gateways(ipam).get(address)
+    if served is not None:
+        raise CniError(ADDRESS_TAKEN, f"the requested address {address} is the gateway of {served.subnet}")
+    holder = leases.holder(address)
+    if holder:
+        raise CniError(ADDRESS_TAKEN, f"the requested address {address} is taken by {holder}")
+    return _lease(ranges, address)
+
+
+def next_free(ipam: Ipam, index: int, leases: Leases) -> Address:
+    """Of the range set of that index. Raises CniError 101."""
+    ranges, last = ipam.range_sets[index], leases.last(index)
+    version = ranges[0].subnet.version
+    gateways = {address.number for address in _gateways(ipam) if address.version == version}
+    for tried, address in enumerate(_after(ranges, last, gateways)):
+        if not leases.holder(address):
+            return address
+        if tried == NEAR:
+            break
+    held = leases.all()
+    for address in _after(ranges, last, gateways):
+        if str(address) not in held:
+            return address
+    size = sum(
+        item.last - item.first + 1 - sum(item.first <= number <= item.last for number in gateways) for item in ranges
+    )
+    raise CniError(
+        NO_FREE_ADDRESS,
+        f"no free address: all {size} of {', '.join(map(str, ranges))} are leased",
+        "see who holds them with: nftcni list",
+    )
+
+
+def _after(ranges: tuple[Range, ...], last: Address | None, gateways: set[int]) -> Iterator[Address]:
+    """Every address of the set once, from the one behind `last` on, gateways left out."""
+    start = next((index for index, item in enumerate(ranges) if last is not None and item.holds(last)), None)
+    if start is None or last is None:
+        spans = [(item, item.first, item.last) for item in ranges]
+    else:
+        item = ranges[start]
+        spans = [(item, last.number + 1, item.last)]
+        spans += [(other, other.first, other.last) for other in (*ranges[start + 1 :], *ranges[:start])]
+        spans += [(item, item.first, last.number)]
+    for item, first, end in spans:
+        for number in range(first, end + 1):
+            if number not in gateways:
+                yield Address(item.subnet.version, number)

@@ -1,0 +1,56 @@
+"""Names and MAC addresses that follow from what is attached: the same attachment always gets the same ones.
+
+Determinism is what lets DEL work without state, prevResult or a network namespace. Pure, but for the host's own name.
+"""
+
+from __future__ import annotations
+
+import os
+
+from nft.schema import COMMENT_LIMIT
+
+try:
+    from _blake2 import blake2b  # hashlib costs 3 ms, it loads OpenSSL
+except ImportError:
+    from hashlib import blake2b
+
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-~")
+
+
+def identity(network: str, container: str, ifname: str) -> str:
+    """`network/container/interface`, bounded to a comment's length and characters.
+
+    What does not fit is replaced by `~` and a hash; container IDs cannot have a `~`, and no sane interface has one.
+    """
+    if not _PLAIN.issuperset(ifname):
+        ifname = "~" + digest(ifname, size=7).hex()
+    text = f"{network}/{container}/{ifname}"
+    if len(text) > COMMENT_LIMIT:
+        text = f"{network}/~{digest(container, size=15).hex()}/{ifname}"
+    return text
+
+
+def digest(*parts: str, size: int = 16) -> bytes:
+    """A hash of the parts as a whole; NUL keeps ("ab", "c") apart from ("a", "bc")."""
+    return blake2b("\0".join(parts).encode("utf-8", "surrogateescape"), digest_size=size).digest()
+
+
+def host_link(ident: str) -> str:
+    """The host end's name: 15 bytes, and `veth` first, which network managers leave alone by default."""
+    return "veth" + digest("link", ident, size=6).hex()[:11]
+
+
+def derived_mac(*parts: str) -> bytes:
+    """A locally administered unicast MAC address (IEEE 802, bits 0x02 and 0x01 of the first byte)."""
+    raw = digest("mac", *parts, size=6)
+    return bytes([raw[0] & 0xFC | 0x02]) + raw[1:]
+
+
+def bridge_mac(name: str) -> bytes:
+    """The same at every start of one host, different on two hosts whose bridges may share a wire (machine-id(5))."""
+    try:
+        with open("/etc/machine-id", encoding="utf-8") as file:
+            host = file.read().strip()
+    except (FileNotFoundError, ValueError):  # any other error would change the address for this one time
+        host = os.uname().nodename
+    return derived_mac("bridge", host, name)

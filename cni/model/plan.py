@@ -1,0 +1,91 @@
+"""From what was asked (request, configuration, leases) to what shall be: the attachment's record. Pure."""
+
+from __future__ import annotations
+
+from cni.model.attachment import Attachment, Lease
+from cni.model.config import Network
+from cni.model.names import derived_mac, identity
+from cni.model.ports import for_families
+from cni.protocol.request import Request
+from cni.protocol.spec import Dns, Interface, Result, ResultAddress, Route
+from nft.addresses import Address, Prefix, format_mac
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.kernel.links import Link
+
+ANYWHERE = {4: Prefix(Address(4, 0), 0), 6: Prefix(Address(6, 0), 0)}
+
+
+def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...]) -> Attachment:
+    """The record of an attachment with built-in addresses. Raises CniError code 7 for ports of a family it lacks."""
+    ident = identity(request.network, request.container, request.ifname)
+    versions = tuple(sorted({lease.address.version for lease in leases}))
+    delegated = bool(network.ipam.delegate)
+    return Attachment(
+        network=request.network,
+        container=request.container,
+        ifname=request.ifname,
+        sandbox=request.netns,
+        bridge=network.bridge,
+        mac=network.mac or derived_mac("container", ident),
+        mtu=network.mtu,
+        leases=leases,
+        routes=complete_routes(network.ipam.routes, leases, network.is_default_gateway and not delegated),
+        dns=network.ipam.dns,
+        mappings=() if delegated else for_families(network.mappings, versions, request.ifname),
+        is_gateway=network.is_gateway,
+        force_address=network.force_address,
+        ip_masq=network.ip_masq,
+        isolation=network.isolation,
+        port_isolation=network.port_isolation,
+        hairpin=network.hairpin,
+        dad=network.dad,
+        link_up=network.link_up,
+        delegate=network.ipam.delegate,
+        own_leases=not delegated,
+    )
+
+
+def with_delegated(item: Attachment, network: Network, result: Result) -> Attachment:
+    """The record once a foreign IPAM plugin has answered."""
+    leases = tuple(Lease(entry.address, entry.gateway) for entry in result.ips)
+    versions = tuple(sorted({lease.address.version for lease in leases}))
+    return item.replace(
+        leases=leases,
+        routes=complete_routes(result.routes, leases, network.is_default_gateway),
+        dns=item.dns if item.dns != Dns() else result.dns,
+        mappings=for_families(network.mappings, versions, item.ifname),
+    )
+
+
+def complete_routes(routes: tuple[Route, ...], leases: tuple[Lease, ...], default: bool) -> tuple[Route, ...]:
+    """Routes without a gateway get that of their family; `default` adds default routes where none has a gateway.
+
+    A route of a family without an address is left out, as the kernel could not take it.
+    """
+    gateways = {lease.address.version: lease.gateway for lease in reversed(leases)}
+    found = []
+    for route in routes:
+        if route.dst.version not in gateways:
+            continue
+        on_link = dict(route.options).get("scope") == 253  # RT_SCOPE_LINK: the user wants no gateway
+        gateway = route.gw if route.gw or on_link else gateways[route.dst.version]
+        found.append(Route(route.dst, gateway, route.options))
+    if default:
+        for version, gateway in sorted(gateways.items()):
+            if gateway and not any(route.dst == ANYWHERE[version] and route.gw for route in routes):
+                found = [route for route in found if route.dst != ANYWHERE[version]]
+                found.append(Route(ANYWHERE[version], gateway))
+    return tuple(dict.fromkeys(found))
+
+
+def result_of(item: Attachment, bridge: Link, port_mac: bytes) -> Result:
+    """What the runtime is told: the bridge, the host end, the container's end, and all addresses on the latter."""
+    interfaces = (
+        Interface(item.bridge, format_mac(bridge.mac), bridge.mtu),
+        Interface(item.link, format_mac(port_mac), item.mtu or 1500),
+        Interface(item.ifname, format_mac(item.mac), item.mtu or 1500, item.sandbox),
+    )
+    ips = tuple(ResultAddress(lease.address, lease.gateway, 2) for lease in item.leases)
+    return Result(interfaces, ips, item.routes, item.dns)

@@ -1,0 +1,103 @@
+"""Published ports: parsing `runtimeConfig.portMappings`, and which two of them cannot live on one host.
+
+What a mapping becomes in the table is `nft.elements`; which ports are held on this host is `state`.
+"""
+
+from __future__ import annotations
+
+from cni.protocol.errors import INVALID_CONFIG, CniError
+from nft.addresses import Address, parse_address
+from nft.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.protocol.fields import Fields
+
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # IANA protocol numbers
+ANY = {4: Address(4, 0), 6: Address(6, 0)}
+
+
+class PortMapping(Value):
+    """One published port. `host_ip` None, as asked for without hostIP, means every family the container has."""
+
+    protocol: str
+    host_ip: Address | None
+    host_port: int
+    container_port: int
+
+    def __str__(self) -> str:
+        host = "*" if self.host_ip is None else f"[{self.host_ip}]" if self.host_ip.version == 6 else str(self.host_ip)
+        return f"{host}:{self.host_port}/{self.protocol}"
+
+    @property
+    def claim(self) -> str:
+        """The name under which this port is held on the host, whatever the address."""
+        return f"{self.protocol}-{self.host_port}"
+
+
+def collide(one: Address, other: Address) -> bool:
+    """Whether one port on both addresses would be refused, by the rule that bind(2) has for sockets."""
+    return one.version == other.version and (one == other or one.is_unspecified or other.is_unspecified)
+
+
+def parse_port_mappings(runtime: Fields) -> tuple[PortMapping, ...]:
+    """In the order given, free of exact duplicates. Raises CniError code 7."""
+    return tuple({_parse_one(fields): None for fields in runtime.sections("portMappings")})
+
+
+def _parse_one(fields: Fields) -> PortMapping:
+    protocol = fields.text("protocol")
+    if protocol not in PROTOCOLS:
+        raise fields.fail("protocol", "must be one of tcp, udp, sctp, in lower case")
+    ports = []
+    for key in ("hostPort", "containerPort"):
+        if not fields.has(key):
+            raise fields.fail(key, "is required")
+        ports.append(fields.number(key, 0, 1, 65535))
+    host_ip = fields.parsed("hostIP", parse_address)
+    if host_ip == Address(6, 1):
+        raise fields.fail(
+            "hostIP",
+            "the kernel has no way to forward a port of ::1 (it takes replies from ::1 only on the loopback device)",
+        )
+    if host_ip is not None and host_ip.is_multicast:
+        raise fields.fail("hostIP", "a multicast address cannot be published")
+    return PortMapping(protocol, host_ip, ports[0], ports[1])
+
+
+def for_families(
+    mappings: tuple[PortMapping, ...], versions: tuple[int, ...], ifname: str = ""
+) -> tuple[PortMapping, ...]:
+    """The mappings of a container with addresses of these IP versions, each with a host address.
+
+    A host address of a family that the container lacks is passed over, as by the reference portmap; but for `ifname`,
+    if that is the container's first interface, it is refused. Runtimes ask every network for all ports (nerdctl with
+    0.0.0.0 filled in), so on further ones it means nothing, while on the only one the port would be dead. Raises
+    CniError code 7 for that, and for two mappings that collide.
+    """
+    number = ifname[len(ifname.rstrip("0123456789")) :]
+    is_first = bool(ifname) and int(number or "0") == 0
+    found: dict[PortMapping, None] = {}
+    held: dict[str, list[PortMapping]] = {}
+    for mapping in mappings:
+        wanted = [ANY[version] for version in versions] if mapping.host_ip is None else [mapping.host_ip]
+        for host_ip in wanted:
+            if host_ip.version not in versions:
+                if not is_first:
+                    continue
+                raise CniError(
+                    INVALID_CONFIG,
+                    f"portMappings: {mapping}: hostIP {host_ip} is IPv{host_ip.version}, "
+                    f"but the container has no IPv{host_ip.version} address on {ifname}",
+                    "of several networks, name the one first that has",
+                )
+            concrete = mapping.replace(host_ip=host_ip)
+            if concrete in found:
+                continue
+            holders = held.setdefault(mapping.claim, [])
+            for other in holders:
+                if other.host_ip is not None and collide(other.host_ip, host_ip):
+                    raise CniError(INVALID_CONFIG, f"portMappings: {concrete} is asked for twice, also as {other}")
+            holders.append(concrete)
+            found[concrete] = None
+    return tuple(found)

@@ -1,0 +1,82 @@
+"""Address ranges in host-local's shape: `[[{subnet, rangeStart, rangeEnd, gateway}]]`, parsed and checked.
+
+One range set gives one address; the ranges inside it are tried in order. Which address is taken is decided in `ipam`.
+The rules are those of the reference host-local plugin (allocator/range.go), plus: the gateway must lie in the subnet.
+"""
+
+from __future__ import annotations
+
+from cni.protocol.errors import INVALID_CONFIG, CniError
+from nft.addresses import BITS, Address, Prefix, parse_address, parse_prefix
+from nft.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.protocol.fields import Fields
+
+
+class Range(Value):
+    """Addresses `first` to `last` (numbers, inclusive) of `subnet` may be leased, except gateways."""
+
+    subnet: Prefix
+    first: int
+    last: int
+    gateway: Address
+
+    def __str__(self) -> str:
+        version = self.subnet.version
+        return f"{Address(version, self.first)}-{Address(version, self.last)} of {self.subnet}"
+
+    def holds(self, address: Address) -> bool:
+        return address.version == self.subnet.version and self.first <= address.number <= self.last
+
+
+def parse_range(fields: Fields) -> Range:
+    subnet = fields.parsed("subnet", parse_prefix)
+    if subnet is None:
+        raise fields.fail("subnet", "a range needs a subnet such as 10.4.0.0/24")
+    if subnet.first != subnet.address.number:
+        raise fields.fail("subnet", f"has host bits set; did you mean {subnet.network}?")
+    if subnet.length > BITS[subnet.version] - 2:
+        raise fields.fail("subnet", f"is too small: /{BITS[subnet.version] - 2} is the smallest that has room")
+    if subnet.address.is_multicast or subnet.address.is_loopback:
+        raise fields.fail("subnet", "containers cannot have multicast or loopback addresses")
+    # IPv4 keeps the broadcast address back, IPv6 has none.
+    highest = subnet.last - 1 if subnet.version == 4 else subnet.last
+    ends = []
+    for key, default in (("rangeStart", subnet.first + 1), ("rangeEnd", highest), ("gateway", subnet.first + 1)):
+        address = fields.parsed(key, parse_address)
+        number = default if address is None else address.number
+        if address is not None and address not in subnet:
+            raise fields.fail(key, f"is outside {subnet}")
+        if not subnet.first < number <= highest:
+            raise fields.fail(key, f"is the network or broadcast address of {subnet}")
+        ends.append(number)
+    if ends[0] > ends[1]:
+        raise fields.fail("rangeStart", "lies behind rangeEnd")
+    return Range(subnet, ends[0], ends[1], Address(subnet.version, ends[2]))
+
+
+def parse_range_sets(owner: Fields, key: str) -> list[tuple[Range, ...]]:
+    """The list of lists under `key`. Overlaps across sets are the caller's to check, once it has all of them."""
+    from cni.protocol.fields import Fields, quote
+
+    sets = []
+    for path, item in owner.items(key):
+        if not isinstance(item, list):
+            raise CniError(INVALID_CONFIG, f"{path}: {quote(item)}: must be a list of ranges (a range set)")
+        ranges = tuple(parse_range(Fields(entry, f"{path}[{index}]")) for index, entry in enumerate(item))
+        if not ranges:
+            raise CniError(INVALID_CONFIG, f"{path} is an empty range set")
+        if len({item.subnet.version for item in ranges}) > 1:
+            raise CniError(INVALID_CONFIG, f"{path}: a range set mixes IPv4 and IPv6: " + ", ".join(map(str, ranges)))
+        sets.append(ranges)
+    return sets
+
+
+def check_overlaps(sets: list[tuple[Range, ...]]) -> None:
+    """Raises for two ranges that share an address, whichever keys they are under."""
+    flat = sorted((item for ranges in sets for item in ranges), key=lambda item: (item.subnet.version, item.first))
+    for before, after in zip(flat, flat[1:]):
+        if before.subnet.version == after.subnet.version and before.last >= after.first:
+            raise CniError(INVALID_CONFIG, f"ipam: the ranges {before} and {after} overlap")

@@ -1,0 +1,153 @@
+"""The CNI specification's own words: versions, the shapes of results and errors, the rules for names.
+
+Pure: documents in, documents out. Reading the environment is `request`, our configuration keys are `config`.
+References are to SPEC.md of containernetworking/cni 1.1.0.
+"""
+
+from __future__ import annotations
+
+from cni.protocol.errors import INCOMPATIBLE_VERSION, INVALID_CONFIG, CniError
+from nft.addresses import Address, Prefix
+from nft.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+NEWEST = VERSIONS[-1]
+IMPLIED = "0.1.0"  # what libcni assumes when a configuration says none (pkg/version/conf.go)
+SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+
+_NAME_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_NAME_REST = _NAME_FIRST | frozenset("_.-")
+
+
+def is_name(text: str) -> bool:
+    """The rule for network names and container IDs ("Network configuration", "Parameters"), any length."""
+    return text[:1] in _NAME_FIRST and _NAME_REST.issuperset(text) and bool(text)
+
+
+class Interface(Value):
+    name: str
+    mac: str
+    mtu: int = 0
+    sandbox: str = ""
+
+
+class ResultAddress(Value):
+    address: Prefix
+    gateway: Address | None = None
+    interface: int | None = None
+
+
+class Route(Value):
+    """`options` holds mtu, advmss, priority, table and scope, as far as they were given."""
+
+    dst: Prefix
+    gw: Address | None = None
+    options: tuple[tuple[str, int], ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.dst} via {self.gw}" if self.gw else str(self.dst)
+
+
+class Dns(Value):
+    nameservers: tuple[str, ...] = ()
+    domain: str = ""
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        full = {"nameservers": self.nameservers, "domain": self.domain, "search": self.search, "options": self.options}
+        return {key: list(item) if isinstance(item, tuple) else item for key, item in full.items() if item}
+
+
+class Result(Value):
+    interfaces: tuple[Interface, ...]
+    ips: tuple[ResultAddress, ...]
+    routes: tuple[Route, ...]
+    dns: Dns
+
+
+def check_version(version: str, verb: str) -> None:
+    """Raises CniError code 1, as libcni does by exact membership: `1.0` is not `1.0.0`."""
+    details = f"this plugin supports {', '.join(VERSIONS)}"
+    if version not in VERSIONS:
+        raise CniError(INCOMPATIBLE_VERSION, f'cniVersion "{version[:40]}" is not supported', details)
+    since = SINCE.get(verb)
+    if since and VERSIONS.index(version) < VERSIONS.index(since):
+        raise CniError(INCOMPATIBLE_VERSION, f"{verb} came with cniVersion {since}, this configuration says {version}")
+
+
+def error_document(error: CniError, version: str) -> dict[str, Any]:
+    document = {"cniVersion": version, "code": error.code, "msg": error.msg}
+    return document | {"details": error.details} if error.details else document
+
+
+def version_document(version: str) -> dict[str, Any]:
+    return {"cniVersion": version, "supportedVersions": list(VERSIONS)}
+
+
+def result_document(result: Result, version: str) -> dict[str, Any]:
+    """The result in the shape of `version` ("ADD success"; older shapes as libcni's pkg/types/020, 040 and 100)."""
+    if version in ("0.1.0", "0.2.0"):
+        return _result_020(result, version)
+    with_mtu = version == "1.1.0"
+    numbered = version.startswith("0.")
+    document: dict[str, Any] = {"cniVersion": version}
+    if result.interfaces:
+        document["interfaces"] = [_interface(item, with_mtu) for item in result.interfaces]
+    document["ips"] = [_address(item, numbered) for item in result.ips]
+    if result.routes:
+        document["routes"] = [_route(item, with_mtu) for item in result.routes]
+    dns = result.dns.document()
+    if dns or numbered:
+        document["dns"] = dns
+    return document
+
+
+def _interface(item: Interface, with_mtu: bool) -> dict[str, Any]:
+    document: dict[str, Any] = {"name": item.name, "mac": item.mac}
+    if with_mtu and item.mtu:
+        document["mtu"] = item.mtu
+    if item.sandbox:
+        document["sandbox"] = item.sandbox
+    return document
+
+
+def _address(item: ResultAddress, numbered: bool) -> dict[str, Any]:
+    document: dict[str, Any] = {"version": str(item.address.version)} if numbered else {}
+    document["address"] = str(item.address)
+    if item.gateway is not None:
+        document["gateway"] = str(item.gateway)
+    if item.interface is not None:
+        document["interface"] = item.interface
+    return document
+
+
+def _route(item: Route, with_options: bool) -> dict[str, Any]:
+    document: dict[str, Any] = {"dst": str(item.dst)}
+    if item.gw is not None:
+        document["gw"] = str(item.gw)
+    return document | dict(item.options) if with_options else document
+
+
+def _result_020(result: Result, version: str) -> dict[str, Any]:
+    """One address per family and no interfaces; routes only of a family that has an address."""
+    document: dict[str, Any] = {"cniVersion": version}
+    for family, key in ((4, "ip4"), (6, "ip6")):
+        first = next((item for item in result.ips if item.address.version == family), None)
+        if first is None:
+            continue
+        entry: dict[str, Any] = {"ip": str(first.address)}
+        if first.gateway is not None:
+            entry["gateway"] = str(first.gateway)
+        routes = [_route(item, False) for item in result.routes if item.dst.version == family]
+        if routes:
+            entry["routes"] = routes
+        document[key] = entry
+    if len(document) == 1:
+        raise CniError(INVALID_CONFIG, f"cniVersion {version} has no result without an address; use 0.3.0 or newer")
+    document["dns"] = result.dns.document()
+    return document

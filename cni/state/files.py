@@ -1,0 +1,133 @@
+"""File operations that are atomic or may be repeated, and the lock with a bounded wait. What is kept is `state`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+from cni.protocol.errors import TRY_AGAIN_LATER, CniError
+
+LOCK_SECONDS = 15.0
+
+
+def flock(file: int, path: str) -> None:
+    """A blocking flock, which the kernel grants in order, cut short by a timer (Python retries EINTR otherwise)."""
+    import _signal  # type: ignore[import-not-found]  # `signal` costs 4 ms, it builds enums
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    except BlockingIOError:
+        pass
+
+    def too_long(_number: int, _frame: object) -> None:
+        raise CniError(
+            TRY_AGAIN_LATER,
+            f"waited {LOCK_SECONDS:.0f} s for {path}, which another nftcni process holds",
+            "see who holds it with: fuser -v " + path,
+        )
+
+    before = _signal.signal(_signal.SIGALRM, too_long)
+    _signal.setitimer(_signal.ITIMER_REAL, LOCK_SECONDS)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    finally:
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        _signal.signal(_signal.SIGALRM, before)
+
+
+def lock(folder: str, name: str) -> int:
+    """The locked file's descriptor; it and its folder are made if need be. Who has waited may find that the file was
+    deleted meanwhile, with the whole folder, and that its lock keeps nobody out."""
+    path = f"{folder}/{name}"
+    while True:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            if os.path.islink(folder):
+                unlink(folder)  # `state` had it lead to a folder that somebody has removed
+            os.makedirs(folder, 0o700, exist_ok=True)
+            continue
+        try:
+            flock(file, path)
+            if _is_same(file, path):
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def _is_same(file: int, path: str) -> bool:
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (os.fstat(file).st_dev, os.fstat(file).st_ino)
+
+
+def unlock(file: int) -> None:
+    """Not only closes it: a child that was forked meanwhile has the same lock (`removal`)."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_UN)
+    except OSError as error:  # closing it does the same once the child has ended
+        sys.stderr.write(f"nftcni: giving up the lock: {error.strerror}\n")
+    os.close(file)
+
+
+def point(target: str, path: str) -> None:
+    """A symbolic link, replacing one that is left over; the caller has made sure that it is free."""
+    try:
+        os.symlink(target, path)
+    except FileExistsError:
+        unlink(path)
+        os.symlink(target, path)
+
+
+def read(path: str) -> str:
+    """What a link points to or a small file holds, "" if there is none."""
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def write(path: str, text: str) -> None:
+    """A whole file. Not atomic: a reader must bear a half of it, or it gets its name by a rename later."""
+    data = text.encode("utf-8", "surrogateescape")
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        while data:
+            data = data[os.write(file, data) :]
+    except OSError as error:
+        error.filename = path  # write(2) knows the descriptor alone
+        raise
+    finally:
+        os.close(file)
+
+
+def unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def rmdir(path: str) -> bool:
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        if error.errno != errno.ENOENT:
+            raise
+    return True

@@ -1,0 +1,72 @@
+"""CHECK: the record against prevResult, and the kernel against the record ("CHECK" of SPEC.md)."""
+
+from __future__ import annotations
+
+from cni.host import Host
+from cni.kernel.links import get_link
+from cni.kernel.netns import open_netns
+from cni.model.attachment import Attachment, Lease
+from cni.model.config import parse_network
+from cni.model.names import identity
+from cni.protocol.errors import CHECK_FAILED, CniError, kernel_refused
+from cni.protocol.request import Request
+from cni.protocol.results import Previous, parse_previous
+from cni.verbs.drift import container_problems, element_problems, host_problems, table_problems
+
+
+def check(request: Request) -> None:
+    """Raises CniError 104 with every difference in `details`, 7 without prevResult."""
+    network = parse_network(request)
+    previous = parse_previous(request)
+    ident = identity(request.network, request.container, request.ifname)
+    netns = open_netns(request.netns)
+    with Host(request.data_dir) as host:
+        try:
+            item = host.record(ident)
+            if item is None or not item.done:
+                raise CniError(CHECK_FAILED, f"{ident} is not attached", "ADD it")
+            problems = _against_previous(item, previous, request)
+            problems += all_problems(host, item, as_of(item, previous), netns)
+        except OSError as error:
+            raise kernel_refused(f"CHECK of {ident}", error) from None
+    if network.ipam.delegate:
+        from cni.verbs.delegate import run_delegate
+
+        run_delegate(request, network.ipam.delegate, "CHECK")
+    refuse_problems(ident, problems)
+
+
+def refuse_problems(ident: str, problems: list[str]) -> None:
+    if problems:
+        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise CniError(CHECK_FAILED, f"{ident}: {problems[0]}{more}", "; ".join(problems))
+
+
+def all_problems(host: Host, item: Attachment, expected: Attachment, netns: int) -> list[str]:
+    """`item` is what is ours on the host, `expected` how the container's interface should look."""
+    problems = table_problems(host)
+    if host.table.comment() is not None:
+        problems += element_problems(host, item)
+    problems += host_problems(host, item)
+    port = get_link(host.rtnl, item.link)
+    return problems + container_problems(expected, netns, port.index if port else 0)
+
+
+def as_of(item: Attachment, previous: Previous) -> Attachment:
+    """What later plugins of the chain have changed and said so in the result: other addresses, MAC address, MTU."""
+    more = tuple(
+        Lease(address) for address in previous.addresses if address not in [own.address for own in item.leases]
+    )
+    mac, mtu = previous.mac or item.mac, previous.mtu if item.mtu else 0
+    return item.replace(leases=item.leases + more, mac=mac, mtu=mtu or item.mtu)
+
+
+def _against_previous(item: Attachment, previous: Previous, request: Request) -> list[str]:
+    """None of our addresses may be missing, and it has to be this namespace."""
+    missing = [lease.address for lease in item.leases if lease.address not in previous.addresses]
+    found = [f"prevResult lacks the address {address} of {request.ifname}" for address in missing]
+    if item.sandbox and item.sandbox != request.netns:
+        found.append(f"CNI_NETNS is {request.netns}, attached was {item.sandbox}")
+    if previous.sandbox and previous.sandbox != request.netns:
+        found.append(f"CNI_NETNS is {request.netns}, prevResult says {previous.sandbox}")
+    return found

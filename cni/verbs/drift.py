@@ -1,0 +1,129 @@
+"""The kernel against the record: every difference as one sentence. CHECK reports them, `repair --check` prints them.
+
+Reads only. What should be there is said by `nft.elements` and `links`; what later plugins of a chain may change without
+harm (other routes, other addresses) is not looked at.
+"""
+
+from __future__ import annotations
+
+from cni.bridge import host_sysctls
+from cni.handover import waiting_in_vain
+from cni.host import Host
+from cni.kernel import sysctl
+from cni.kernel.links import Link, container_sysctls, get_link
+from cni.kernel.listing import read_addresses, read_routes
+from cni.kernel.netns import Inside
+from cni.model.attachment import Attachment
+from cni.protocol.spec import Route
+from nft.addresses import format_mac
+from nft.elements import attachment_elements, bridge_elements, element_text
+from nft.netlink import Netlink
+from nft.schema import TABLE
+
+
+def table_problems(host: Host) -> list[str]:
+    """What is wrong with the table as a whole: nothing of it depends on one attachment."""
+    comment = host.table.comment()
+    if comment is None:
+        return [f"table inet {TABLE} is missing"]
+    if comment != host.comment and host.table_serves():
+        return [f"the rules of table inet {TABLE} are another version's: the next container's ADD brings this one's"]
+    if comment != host.comment:
+        return [f'table inet {TABLE} says "{comment}" where "{host.comment}" was expected']
+    if not host.rules_are_ours():
+        return [f"the rules of table inet {TABLE} are not those that nftcni loaded"]
+    return []
+
+
+def element_problems(host: Host, item: Attachment) -> list[str]:
+    """Missing or altered elements of one attachment and its bridge, content compared."""
+    found = []
+    for wanted in attachment_elements(item) + bridge_elements(item):
+        held = host.table.get(wanted)
+        if held is None:
+            found.append(f"{wanted.set} lacks {element_text(wanted)}")
+        elif held.data != wanted.data or (wanted.comment and held.comment != wanted.comment):
+            found.append(f"{wanted.set} has {element_text(held)} where {element_text(wanted)} was expected")
+    return found
+
+
+def host_problems(host: Host, item: Attachment) -> list[str]:
+    """The bridge, the host end, the leases and the sysctls of one attachment."""
+    return (_port_problems(host, item) if item.own_link else []) + _claim_problems(host, item)
+
+
+def _claim_problems(host: Host, item: Attachment) -> list[str]:
+    found = [f"net/{key} is not {value}" for key, value in host_sysctls(item) if sysctl.read(key) not in ("", value)]
+    for name in item.leased:
+        holder = host.state.lease_holder(name)
+        if holder != item.ident:
+            found.append(f"the address {name} is leased to {holder or 'nobody'}")
+    found += [f"the port {mapping} waits, and nobody publishes it" for mapping in waiting_in_vain(host, item)]
+    return found
+
+
+def _port_problems(host: Host, item: Attachment) -> list[str]:
+    found = []
+    bridge, port = get_link(host.rtnl, item.bridge), get_link(host.rtnl, item.link)
+    if bridge is None or bridge.kind != "bridge":
+        found.append(f"the bridge {item.bridge} is missing")
+    else:
+        if not bridge.up:
+            found.append(f"the bridge {item.bridge} is down")
+        have = read_addresses(host.rtnl, bridge.index)
+        lacking = [prefix for prefix in item.gateways if prefix not in have]
+        found += [f"the bridge {item.bridge} lacks the gateway address {prefix}" for prefix in lacking]
+    if port is None:
+        found.append(f"the link {item.link} is missing")
+    else:
+        if not port.up:
+            found.append(f"the link {item.link} is down")
+        if bridge is None or port.master != bridge.index:
+            found.append(f"the link {item.link} is not a port of the bridge {item.bridge}")
+        if port.hairpin != item.hairpin:
+            found.append(f"hairpin of the port {item.link} is {'on' if port.hairpin else 'off'}")
+        if port.isolated != item.port_isolation:
+            found.append(f"isolation of the port {item.link} is {'on' if port.isolated else 'off'}")
+    return found
+
+
+def container_problems(item: Attachment, netns: int, host_index: int) -> list[str]:
+    """The interface inside the namespace: identity, state, addresses and routes."""
+    with Inside(netns):
+        rtnl = Netlink()
+        wrong = [
+            f"net/{key} in the container is not {value}"
+            for key, value in container_sysctls(item)
+            if key.endswith("disable_ipv6") and sysctl.read(key) not in ("", value)
+        ]
+    link = get_link(rtnl, item.ifname)
+    if link is None:
+        return [f"the interface {item.ifname} is missing in {item.sandbox}"]
+    found = wrong + _link_problems(item, link, host_index)
+    addresses = read_addresses(rtnl, link.index)
+    for lease in item.leases:
+        if lease.address not in addresses:
+            found.append(f"{item.ifname} lacks the address {lease.address}")
+    routes = read_routes(rtnl, link.index)
+    found += [f"the route {route} is missing" for route in item.routes if not _has_route(routes, route)]
+    rtnl.close()
+    return found
+
+
+def _link_problems(item: Attachment, link: Link, host_index: int) -> list[str]:
+    found = []
+    if link.mac != item.mac:
+        found.append(f"{item.ifname} has the MAC address {format_mac(link.mac)} instead of {format_mac(item.mac)}")
+    if host_index and link.peer != host_index:
+        found.append(f"{item.ifname} is not the other end of {item.link}")
+    if item.link_up and not link.up:
+        found.append(f"{item.ifname} is down")
+    if item.mtu and link.mtu != item.mtu:
+        found.append(f"{item.ifname} has the MTU {link.mtu} instead of {item.mtu}")
+    return found
+
+
+def _has_route(routes: list[Route], wanted: Route) -> bool:
+    table = dict(wanted.options).get("table")
+    key = (wanted.dst, wanted.gw, table if table and table != 254 else None)
+    return any((route.dst, route.gw, dict(route.options).get("table")) == key for route in routes)

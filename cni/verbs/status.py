@@ -1,0 +1,81 @@
+"""STATUS: could an ADD succeed now, and are the attached containers served? Called every few seconds, so it is cheap.
+
+A host that has never had our table is ready: the first ADD makes it.
+"""
+
+from __future__ import annotations
+
+from cni.host import Host
+from cni.kernel import sysctl
+from cni.model.choice import next_free
+from cni.model.config import Ipam, parse_network
+from cni.protocol.errors import NOT_READY, NOT_READY_DEGRADED, CniError, kernel_refused
+from cni.protocol.request import Request
+from cni.state.leases import HeldLeases
+from cni.verbs.delete import delegate_type
+from nft.foreign import forward_drops
+
+FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names
+
+
+def status(request: Request) -> None:
+    """Raises CniError 50 when no container could be attached, 51 when attached ones are cut off as well."""
+    network = parse_network(request)
+    host = Host(request.data_dir)
+    versions = {ranges[0].subnet.version for ranges in network.ipam.range_sets}
+    _refuse_unserved(host, request, versions if network.is_gateway else set(), network.bridge)
+    refuse_exhausted(host, request, network.ipam)
+    kind = delegate_type(request)
+    if kind:
+        from cni.verbs.delegate import run_delegate
+
+        run_delegate(request, kind, "STATUS")
+
+
+def chained_status(request: Request) -> None:
+    """For `portmap` and `firewall`, which have no pool. Raises CniError 51."""
+    _refuse_unserved(Host(request.data_dir), request, {4}, "")
+
+
+def _refuse_unserved(host: Host, request: Request, versions: set[int], bridge: str) -> None:
+    """`versions` are the IP versions that the network needs forwarded; `bridge` will carry its first container."""
+    families = {FAMILIES[version] for version in versions} | ({"inet"} if versions else set())
+    try:
+        degraded = _degraded(host, versions)
+        bridges = host.state.names("bridges") or [bridge]
+        dropping = [chain for chain in forward_drops(host.table.netlink, bridges) if chain.split()[0] in families]
+    except OSError as error:
+        raise kernel_refused(f"STATUS of {request.network}", error) from None
+    if degraded:
+        raise CniError(NOT_READY_DEGRADED, degraded[0], "; ".join(degraded))
+    if dropping:
+        raise CniError(
+            NOT_READY_DEGRADED,
+            f"forwarding is dropped by policy in {', '.join(dropping)}, which no other table can overrule",
+            "nftcni doctor says how to let containers through",
+        )
+
+
+def _degraded(host: Host, versions: set[int]) -> list[str]:
+    if not host.state.exists() or not host.state.has_records():
+        return []
+    found = []
+    if not host.table_serves():
+        what = "table inet nftcni is missing, or of an earlier boot,"
+        found.append(f"{what} although containers are attached: run nftcni repair")
+    elif not host.rules_are_ours():
+        found.append("the rules of table inet nftcni are not those that nftcni loaded: run nftcni repair")
+    for version, key in ((4, "ipv4/ip_forward"), (6, "ipv6/conf/all/forwarding")):
+        if version in versions and sysctl.read(key) == "0":
+            found.append(f"forwarding is off: net/{key} is 0 although containers are attached: run nftcni repair")
+    return found
+
+
+def refuse_exhausted(host: Host, request: Request, ipam: Ipam, scope: str = "") -> None:
+    """Looks for the address that the next ADD would get."""
+    leases = HeldLeases(host.state, request.network, scope=scope)
+    for index in range(len(ipam.range_sets)):
+        try:
+            next_free(ipam, index, leases)
+        except CniError as error:
+            raise CniError(NOT_READY, error.msg, error.details) from None

@@ -1,0 +1,93 @@
+"""The door to libnftables: runs one text command in a child process.
+
+In a child, because released versions of the library crash on some rulesets (nft 1.0.6 on sets that a newer nft made, in
+any table of the host) and it may call exit(): the runtime gets its CNI answer all the same. Only the table as a whole
+passes through here; elements of containers go through `table`.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # `signal` costs 4 ms, it builds enums
+import os
+import sys
+
+from cni.protocol.errors import IO_FAILURE, CniError, kernel_refused
+
+INSTALL = "install the distribution's packages nftables and python3-nftables (py3-nftables on Alpine)"
+
+
+SECONDS = 10  # less than others wait for the lock, which the child shares: it must not outlive this process without it
+LOADED = "\nnftcni: loaded"  # the last word of a child that came to its end: the library may call exit(0), too
+
+
+def run_text(command: str) -> None:
+    """One transaction from nft's own language. Raises CniError code 5 with what nft said, or how it died."""
+    try:
+        reader, writer = os.pipe()
+        child = os.fork()
+    except OSError as error:
+        raise kernel_refused("starting a process for libnftables", error) from None
+    if child == 0:
+        os.close(reader)
+        _child(command, writer)
+    os.close(writer)
+    try:
+        with open(reader, encoding="utf-8", errors="replace", newline="") as pipe:
+            said = pipe.read()
+    except OSError as error:
+        os.kill(child, _signal.SIGKILL)  # what it loads after our teardown would stay
+        os.waitpid(child, 0)
+        raise kernel_refused("waiting for libnftables", error) from None
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if said.endswith(LOADED):
+        return
+    if code == -_signal.SIGALRM:
+        raise CniError(IO_FAILURE, f"libnftables did not come to an end within {SECONDS} s, loading the table")
+    if code < 0:
+        raise CniError(
+            IO_FAILURE,
+            f"libnftables was killed by signal {-code} while it loaded the table",
+            "nft before 1.0.7 crashes on sets that a newer nft made, in any table: look at `nft list ruleset`",
+        )
+    raise CniError(IO_FAILURE, f"libnftables: {said.strip() or f'exit status {code}'}", "" if said else INSTALL)
+
+
+def _child(command: str, writer: int) -> None:
+    """Exit status 0, or 1 with the reason in the pipe. The library's own output must not reach the runtime."""
+    status = 1
+    try:
+        _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
+        _signal.alarm(SECONDS)
+        null = os.open("/dev/null", os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        os.dup2(writer, 2)
+        _load(command)
+        os.write(writer, LOADED.encode())
+        status = 0
+    except _Refused as refusal:
+        os.write(writer, str(refusal).encode("utf-8", "replace"))
+    except (ImportError, AttributeError, OSError) as problem:  # the module, what is in it, or libnftables.so is missing
+        os.write(writer, f"{problem}; {INSTALL}".encode())
+    except BaseException as problem:
+        os.write(writer, f"{type(problem).__name__}: {problem}".encode())
+    finally:
+        os._exit(status)
+
+
+class _Refused(Exception):
+    pass
+
+
+def _load(command: str) -> None:
+    import site
+
+    site.main()  # the plugin runs with -S: only here are the distribution's packages wanted
+    import nftables  # type: ignore[import-not-found]
+
+    sys.unraisablehook = lambda _: None  # without libnftables.so its __del__ fails after its __init__ and says so
+    library = nftables.Nftables()
+    code, _output, error = library.cmd(command)
+    if code:
+        raise _Refused(error.strip())

@@ -1,0 +1,260 @@
+"""nf_tables messages as bytes: batches of element changes, single gets, listings. Pure; the socket is `cni.netlink`.
+
+Direct netlink and not libnftables for what a container changes: one open socket and four elements take 0.1 ms, an error
+says which message was refused, and neither the crashes of nft 1.0.6 on foreign rulesets nor the number of chains on the
+host matter. Numbers are from include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from sys import byteorder
+
+from cni.kernel.rtnetlink import (
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REQUEST,
+    attr,
+    attr_name,
+    attributes,
+    message,
+)
+from nft.schema import ADDR4, ADDR6, IFNAME, PORT, PROTO, TABLE
+from nft.value import Value
+
+NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
+SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
+NEWTABLE, GETTABLE, DELTABLE, GETCHAIN, GETRULE, GETSET = (SUBSYSTEM | number for number in (0, 1, 2, 4, 7, 10))
+NEWSETELEM, GETSETELEM, DELSETELEM, NEWGEN = (SUBSYSTEM | number for number in (12, 13, 14, 15))
+NFPROTO_INET = 1
+NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFTA_TABLE_USERDATA = 1, 2, 6
+NFT_TABLE_F_OWNER = 2
+NFTA_LIST_TABLE, NFTA_LIST_SET, NFTA_LIST_ELEMENTS = 1, 2, 3
+NFTA_LIST_ELEM = 1
+NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA = 1, 2, 6
+NFTA_DATA_VALUE = 1
+NFTA_GEN_PROC_PID = 2
+NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 1, 3, 4, 5
+NFTA_HOOK_HOOKNUM = 1
+NF_INET_FORWARD, NF_DROP = 2, 0
+FAMILY_NAMES = {1: "inet", 2: "ip", 10: "ip6"}  # NFPROTO_*: those whose forward hook containers pass
+NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE = 1, 2, 3, 4
+NFT_SET_INTERVAL = 4
+KIND_BITS, IFNAME_KIND = 6, 41  # of nft's own numbers for types, each field of a concatenation has six bits
+NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
+UDATA_COMMENT = 0  # the first kind in libnftnl's udata of tables and elements alike
+NESTED = 0x8000
+GROUP = 300  # elements in one message; an attribute's length has 16 bits and an IPv6 element takes about 200 bytes
+
+_NFGEN = Struct(">BBH")  # family, version, resource
+_WIDTH = {PROTO: 4, PORT: 4, ADDR4: 4, ADDR6: 16, IFNAME: 16}
+_LENGTH = {PROTO: 1, PORT: 2}
+
+
+class Element(Value):
+    """One element of a set or map: `key` and `data` are the kernel's own bytes, `comment` says whose it is."""
+
+    set: str
+    key: bytes
+    data: bytes = b""
+    comment: str = ""
+
+
+def pack(kinds: tuple[str, ...], values: tuple[int | bytes | str, ...]) -> bytes:
+    """Field values as the kernel holds them: network byte order, each field of a concatenation padded to four bytes."""
+    packed = b""
+    for kind, value in zip(kinds, values):
+        if isinstance(value, str):
+            raw = value.encode("utf-8", "surrogateescape")
+        else:
+            raw = value if isinstance(value, bytes) else value.to_bytes(_LENGTH[kind], "big")
+        packed += raw + b"\0" * (_WIDTH[kind] - len(raw))
+    return packed
+
+
+def unpack(kinds: tuple[str, ...], packed: bytes) -> tuple[int | bytes | str, ...]:
+    """The inverse of `pack`: numbers, address bytes and names. Raises ValueError for a wrong length."""
+    if len(packed) != sum(_WIDTH[kind] for kind in kinds):
+        raise ValueError(f"{len(packed)} bytes are not {' . '.join(kinds)}")
+    values: list[int | bytes | str] = []
+    start = 0
+    for kind in kinds:
+        raw = packed[start : start + _WIDTH[kind]]
+        start += _WIDTH[kind]
+        if kind in _LENGTH:
+            values.append(int.from_bytes(raw[: _LENGTH[kind]], "big"))
+        elif kind == IFNAME:
+            values.append(raw.rstrip(b"\0").decode("utf-8", "surrogateescape"))
+        else:
+            values.append(raw)
+    return tuple(values)
+
+
+def nfgen(family: int = NFPROTO_INET, resource: int = 0) -> bytes:
+    return _NFGEN.pack(family, 0, resource)
+
+
+def batch(changes: list[tuple[int, int, bytes]], first: int) -> tuple[list[bytes], range]:
+    """A transaction of (type, flags, payload) with sequence numbers from `first` on, for `Netlink.transact`."""
+    resource = nfgen(0, 10)
+    parts = [message(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first, resource)]
+    sequence = first
+    for kind, flags, payload in changes:
+        sequence += 1
+        ack = NLM_F_ACK if sequence - first == len(changes) else 0
+        parts.append(message(kind, NLM_F_REQUEST | flags | ack, sequence, payload))
+    parts.append(message(NFNL_MSG_BATCH_END, NLM_F_REQUEST, sequence + 1, resource))
+    return parts, range(first, sequence + 1)
+
+
+def adding(elements: list[Element], exclusive: bool) -> list[tuple[int, int, bytes]]:
+    """Changes that add the elements. `exclusive` makes an existing key an error (EEXIST), whatever its data."""
+    flags = NLM_F_CREATE | (NLM_F_EXCL if exclusive else 0)
+    return [(NEWSETELEM, flags, payload) for payload in _payloads(elements, full=True)]
+
+
+def deleting(elements: list[Element]) -> list[tuple[int, int, bytes]]:
+    """Changes that delete by key; the kernel ignores data here, so whose the element is must be known before."""
+    return [(DELSETELEM, 0, payload) for payload in _payloads(elements, full=False)]
+
+
+def _payloads(elements: list[Element], full: bool) -> list[bytes]:
+    by_set: dict[str, list[bytes]] = {}
+    for element in elements:
+        by_set.setdefault(element.set, []).append(_element(element, full))
+    return [
+        _list_head(name) + attr(NESTED | NFTA_LIST_ELEMENTS, b"".join(packed[start : start + GROUP]))
+        for name, packed in by_set.items()
+        for start in range(0, len(packed), GROUP)
+    ]
+
+
+def _list_head(name: str, table: str = TABLE, family: int = NFPROTO_INET) -> bytes:
+    return nfgen(family) + attr_name(NFTA_LIST_TABLE, table) + attr_name(NFTA_LIST_SET, name)
+
+
+def _element(element: Element, full: bool) -> bytes:
+    body = attr(NESTED | NFTA_ELEM_KEY, attr(NFTA_DATA_VALUE, element.key))
+    if full and element.data:
+        body += attr(NESTED | NFTA_ELEM_DATA, attr(NFTA_DATA_VALUE, element.data))
+    if full and element.comment:
+        text = element.comment.encode() + b"\0"
+        body += attr(NFTA_ELEM_USERDATA, bytes([UDATA_COMMENT, len(text)]) + text)
+    return attr(NESTED | NFTA_LIST_ELEM, body)
+
+
+def get_element(element: Element) -> bytes:
+    """The payload of a GETSETELEM for one key."""
+    return _list_head(element.set) + attr(NESTED | NFTA_LIST_ELEMENTS, _element(element, full=False))
+
+
+def list_elements(name: str, table: str = TABLE, family: int = NFPROTO_INET) -> bytes:
+    return _list_head(name, table, family)
+
+
+def get_table() -> bytes:
+    return nfgen() + attr_name(NFTA_TABLE_NAME, TABLE)
+
+
+def list_rules(table: str = TABLE, family: int = NFPROTO_INET) -> bytes:
+    return nfgen(family) + attr_name(NFTA_RULE_TABLE, table)
+
+
+def list_sets(table: str, family: int) -> bytes:
+    return nfgen(family) + attr_name(NFTA_SET_TABLE, table)
+
+
+def read_elements(payload: bytes) -> list[Element]:
+    """The elements of one NEWSETELEM payload."""
+    outer = attributes(payload, _NFGEN.size)
+    name = _name(outer.get(NFTA_LIST_SET, b""))
+    found = []
+    for packed in _each(outer.get(NFTA_LIST_ELEMENTS, b"")):
+        parts = attributes(packed)
+        key = attributes(parts.get(NFTA_ELEM_KEY, b"")).get(NFTA_DATA_VALUE, b"")
+        data = attributes(parts.get(NFTA_ELEM_DATA, b"")).get(NFTA_DATA_VALUE, b"")
+        found.append(Element(name, key, data, read_comment(parts.get(NFTA_ELEM_USERDATA, b""))))
+    return found
+
+
+def _each(data: bytes) -> list[bytes]:
+    """All attributes of a list, which repeat one type."""
+    found = []
+    start = 0
+    while start + 4 <= len(data):
+        length = int.from_bytes(data[start : start + 2], byteorder)
+        if length < 4:
+            break
+        found.append(data[start + 4 : start + length])
+        start += (length + 3) & ~3
+    return found
+
+
+def read_comment(userdata: bytes) -> str:
+    """The comment among libnftnl's user data (type, length, value triples)."""
+    start = 0
+    while start + 2 <= len(userdata):
+        kind, length = userdata[start], userdata[start + 1]
+        if kind == UDATA_COMMENT:
+            return userdata[start + 2 : start + 2 + length].rstrip(b"\0").decode("utf-8", "replace")
+        start += 2 + length
+    return ""
+
+
+def read_table(payload: bytes) -> tuple[tuple[int, str], bool]:
+    """(family, name), and whether it has an owner: such a table is deleted by its owner alone, never by a flush."""
+    parts = attributes(payload, _NFGEN.size)
+    flags = int.from_bytes(parts.get(NFTA_TABLE_FLAGS, b""), "big")
+    return (payload[0], _name(parts.get(NFTA_TABLE_NAME, b""))), bool(flags & NFT_TABLE_F_OWNER)
+
+
+def read_generation_process(payload: bytes) -> int:
+    """The process ID behind a transaction, from its NEWGEN event; 0 if the kernel does not say."""
+    return int.from_bytes(attributes(payload, _NFGEN.size).get(NFTA_GEN_PROC_PID, b""), "big")
+
+
+def read_table_comment(payload: bytes) -> str:
+    return read_comment(attributes(payload, _NFGEN.size).get(NFTA_TABLE_USERDATA, b""))
+
+
+class Chain(Value):
+    family: str
+    table: str
+    name: str
+    drops_forward: bool
+
+
+def read_chain(payload: bytes) -> Chain:
+    """One chain of any table; `drops_forward` for a base chain on the forward hook with policy drop."""
+    parts = attributes(payload, _NFGEN.size)
+    hook = attributes(parts.get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM, b"")
+    on_forward = int.from_bytes(hook, "big") == NF_INET_FORWARD and bool(hook) and payload[0] in FAMILY_NAMES
+    drops = int.from_bytes(parts.get(NFTA_CHAIN_POLICY, b"\1"), "big") == NF_DROP
+    table, name = (_name(parts.get(kind, b"")) for kind in (NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME))
+    return Chain(FAMILY_NAMES.get(payload[0], str(payload[0])), table, name, on_forward and drops)
+
+
+def _name(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode("utf-8", "replace")
+
+
+def read_rule(payload: bytes) -> tuple[str, bytes]:
+    """(chain, expressions) of one rule; the expressions are compared as bytes, never interpreted."""
+    parts = attributes(payload, _NFGEN.size)
+    return _name(parts.get(NFTA_RULE_CHAIN, b"")), parts.get(NFTA_RULE_EXPRESSIONS, b"")
+
+
+class Set(Value):
+    """A set or map of any table; `names_links` where interface names are in its keys."""
+
+    name: str
+    names_links: bool
+    interval: bool
+
+
+def read_set(payload: bytes) -> Set:
+    parts = attributes(payload, _NFGEN.size)
+    flags, kinds = (int.from_bytes(parts.get(kind, b""), "big") for kind in (NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE))
+    fields = (kinds >> shift & (1 << KIND_BITS) - 1 for shift in range(0, 32, KIND_BITS))
+    return Set(_name(parts.get(NFTA_SET_NAME, b"")), IFNAME_KIND in fields, bool(flags & NFT_SET_INTERVAL))

@@ -1,0 +1,149 @@
+"""The door to the kernel's netlink: opens sockets, sends one request and reads its answer, turns errnos into OSError.
+
+What the bytes mean is `rtnetlink` (links) and `nft.wire` (tables, conntrack).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from _socket import AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket  # `import socket` costs 6 ms
+from struct import Struct
+
+from cni.kernel import rtnetlink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
+SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 1, 10, 11
+SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE = 7, 8, 32, 33, 71
+NLMSGERR_ATTR_MSG = 1
+NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
+RECEIVE = 1 << 17  # bytes; larger than any datagram of a dump (32 KiB) or of an answer to a batch
+_ERRNO = Struct("=i")
+_COOKIE = Struct("=Q")
+
+
+class KernelError(OSError):
+    """An errno from the kernel; `sequence` says which message of a batch it refused."""
+
+    sequence = 0
+
+
+class Netlink:
+    """One netlink socket. It stays in the network namespace that it was opened in, whatever setns does later."""
+
+    def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
+        self.socket = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)
+        self.socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+        self.socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+        self.socket.bind((0, 0))
+        self.sequence = 0
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def ask(self, kind: int, payload: bytes, flags: int = 0) -> bytes:
+        """One request that changes or gets one thing; its reply's payload, b"" for a bare acknowledgement."""
+        self.sequence += 1
+        self.socket.send(rtnetlink.message(kind, rtnetlink.NLM_F_REQUEST | rtnetlink.NLM_F_ACK | flags, self.sequence, payload))
+        reply = b""
+        for answer, answer_flags, sequence, body in self._receive():
+            if sequence != self.sequence:
+                continue
+            if answer == rtnetlink.NLMSG_ERROR:
+                raise_for(body, answer_flags)
+                return reply
+            reply = body
+        raise AssertionError("unreachable: _receive is endless")
+
+    def dump(self, kind: int, payload: bytes) -> Iterator[bytes]:
+        """The payloads of a listing. Only for CHECK, GC, repair and recovery, never for ADD or DEL."""
+        self.sequence += 1
+        self.socket.send(rtnetlink.message(kind, rtnetlink.NLM_F_REQUEST | rtnetlink.NLM_F_DUMP, self.sequence, payload))
+        for answer, flags, sequence, body in self._receive():
+            if sequence != self.sequence:
+                continue
+            if answer == rtnetlink.NLMSG_DONE:
+                return
+            if answer == rtnetlink.NLMSG_ERROR:
+                raise_for(body, flags)
+                return
+            yield body
+
+    def transact(self, batch: list[bytes], sequences: range) -> list[KernelError]:
+        """Sends an nfnetlink batch in one piece; the errors, in message order. No error means all of it took effect.
+
+        `sequences` runs from the batch's begin message to its last change, which must ask for an acknowledgement: that
+        one comes after the commit.
+        """
+        data = b"".join(batch)
+        if len(data) > 1 << 16:
+            self._enlarge(2 * len(data))
+        self.socket.send(data)
+        errors = []
+        for answer, flags, sequence, body in self._receive():
+            if answer != rtnetlink.NLMSG_ERROR or sequence not in sequences:
+                continue
+            try:
+                raise_for(body, flags)
+            except KernelError as error:
+                error.sequence = sequence
+                errors.append(error)
+            # The batch's begin message is only answered when the kernel refuses the batch as a whole.
+            if sequence == sequences[0] or sequence == sequences[-1]:
+                return errors
+        raise AssertionError("unreachable: _receive is endless")
+
+    def _enlarge(self, size: int) -> None:
+        """In a user namespace only as far as net.core.wmem_max allows."""
+        for forced, plain in ((SO_SNDBUFFORCE, SO_SNDBUF), (SO_RCVBUFFORCE, SO_RCVBUF)):
+            try:
+                self.socket.setsockopt(SOL_SOCKET, forced, size)
+            except PermissionError:
+                self.socket.setsockopt(SOL_SOCKET, plain, size)
+
+    def join(self, group: int) -> None:
+        """Subscribes to a multicast group; `events` then yields what happens."""
+        self.socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+
+    def events(self) -> Iterator[tuple[int, bytes]]:
+        """(type, payload) of events, endlessly. Raises OSError ENOBUFS when some were lost."""
+        for kind, _flags, _sequence, body in self._receive():
+            yield kind, body
+
+    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
+        while True:
+            yield from rtnetlink.messages(self.socket.recv(RECEIVE))
+
+    def netns_cookie(self) -> int:
+        """A number that no other network namespace of this boot has or had; its inode on kernels before 5.14."""
+        try:
+            return int(_COOKIE.unpack(self.socket.getsockopt(SOL_SOCKET, SO_NETNS_COOKIE, 8))[0])
+        except OSError:
+            return os.stat("/proc/thread-self/ns/net").st_ino
+
+
+def raise_for(body: bytes, flags: int) -> None:
+    """Raises KernelError if an NLMSG_ERROR payload holds an errno, with the kernel's own words where it gave some."""
+    number = -_ERRNO.unpack_from(body)[0]
+    if number == 0:
+        return
+    text = os.strerror(number)
+    if flags & NLM_F_ACK_TLVS:
+        (length,) = Struct("=I").unpack_from(body, 4)
+        skip = 4 + (rtnetlink.NLMSG.size if flags & NLM_F_CAPPED else (length + 3) & ~3)
+        words = rtnetlink.attributes(body, skip).get(NLMSGERR_ATTR_MSG)
+        if words:
+            text = words.rstrip(b"\0").decode("utf-8", "replace")
+    raise KernelError(number, text)
+
+
+def is_missing(error: OSError) -> bool:
+    """The object to change or delete is not there (ENODEV for links, ENOENT and ESRCH for others)."""
+    return error.errno in (errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL)
