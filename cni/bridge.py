@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 
 from cni.host import Host
-from cni.kernel import rtnetlink
-from cni.kernel import sysctl
-from cni.kernel.links import Link, get_link, link_name, port_names, repeatable
+from cni.kernel import rtnetlink, sysctl
+from cni.kernel.links import Link, get_link, link_name, port_names
+from cni.kernel.routes import is_local, look_up, repeatable
 from cni.model.attachment import Attachment
 from cni.model.names import bridge_mac
 from cni.protocol.errors import INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
@@ -26,19 +26,19 @@ def ensure_bridge(host: Host, item: Attachment, new: bool = False) -> Link:
     bridge, and for a `new` attachment whose subnet is another link's."""
     bridge = get_link(host.rtnl, item.bridge)
     if bridge is None:
-        host.state.note_bridge(item.bridge, "created")
+        host.store.bridges.note(item.bridge, "created")
         _create(host, item.bridge, item.mtu)
         bridge = get_link(host.rtnl, item.bridge)
     if bridge is None:
         raise CniError(IO_FAILURE, f"the bridge {item.bridge} disappeared while it was set up", "try again")
     _check_kind(bridge, item.bridge)
-    adopted = not host.state.has_fact(item.bridge, "created")
-    if adopted and host.state.is_last(item):
+    adopted = not host.store.bridges.knows(item.bridge, "created")
+    if adopted and host.store.is_last(item):
         # Otherwise the kernel gives it the lowest address of its ports, ours included, and takes it away again.
         host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(bridge.index, {}, bridge.mac, 0, None))
     if not bridge.up:
         if adopted:
-            host.state.note_bridge(item.bridge, "up")
+            host.store.bridges.note(item.bridge, "up")
         host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(bridge.index))
     set_host_sysctls(host, item)
     added = _add_gateways(host, item, bridge, adopted)
@@ -103,12 +103,12 @@ def _add_gateways(host: Host, item: Attachment, bridge: Link, adopted: bool) -> 
 
 def _note_address(host: Host, item: Attachment, bridge: Link, prefix: Prefix) -> None:
     """Whose it is, once for all attachments: ours to take away, or there before."""
-    if host.state.has_fact(item.bridge, f"address-{prefix}") or host.state.has_fact(item.bridge, f"had-{prefix}"):
+    if any(host.store.bridges.knows(item.bridge, f"{fact}-{prefix}") for fact in ("address", "had")):
         return
     from cni.kernel.listing import read_addresses
 
     had = prefix in read_addresses(host.rtnl, bridge.index)
-    host.state.note_bridge(item.bridge, f"{'had' if had else 'address'}-{prefix}")
+    host.store.bridges.note(item.bridge, f"{'had' if had else 'address'}-{prefix}")
 
 
 def _refuse_elsewhere(host: Host, item: Attachment, bridge: Link) -> None:
@@ -118,16 +118,11 @@ def _refuse_elsewhere(host: Host, item: Attachment, bridge: Link) -> None:
     ignore_routes_with_linkdown for IPv4)."""
     for lease in item.leases if item.gateways else ():
         address = lease.address.address
-        try:
-            reply = host.rtnl.ask(rtnetlink.RTM_GETROUTE, rtnetlink.get_route(address, rtnetlink.RTM_F_FIB_MATCH))
-        except OSError:
-            continue  # no route at all: not for us to judge
-        length = rtnetlink.RTMSG.unpack_from(reply)[1]
-        index = int.from_bytes(rtnetlink.attributes(reply, rtnetlink.RTMSG.size).get(rtnetlink.RTA_OIF, b""), rtnetlink.byteorder)
-        if index != bridge.index and length >= lease.address.length:
+        way = look_up(host.rtnl, address, rtnetlink.RTM_F_FIB_MATCH)
+        if way is not None and way.link != bridge.index and way.length >= lease.address.length:
             raise CniError(
                 INVALID_CONFIG,
-                f"ipam.ranges: the host reaches {address} by {link_name(host.rtnl, index) or index}, "
+                f"ipam.ranges: the host reaches {address} by {link_name(host.rtnl, way.link) or way.link}, "
                 f"not by the bridge {bridge.name}",
                 "that subnet is in use there already; give this network another one",
             )
@@ -153,13 +148,13 @@ def set_host_sysctls(host: Host, item: Attachment) -> None:
         if key == "ipv6/conf/all/forwarding":
             _keep_router_advertisements(host)
         elif item.bridge in key.split("/") and not _is_noted(host, item.bridge, key):
-            host.state.note_bridge(item.bridge, f"sysctl-{key}={before}")
+            host.store.bridges.note(item.bridge, f"sysctl-{key}={before}")
         sysctl.write(key, value)
 
 
 def _is_noted(host: Host, bridge: str, key: str) -> bool:
     """Also where the bridge, with all that is set on it, is ours."""
-    facts = host.state.bridge_facts(bridge)
+    facts = host.store.bridges.facts(bridge)
     return "created" in facts or any(fact.startswith(f"sysctl-{key}=") for fact in facts)
 
 
@@ -183,7 +178,7 @@ def host_sysctls(item: Attachment) -> list[tuple[str, str]]:
         if item.bridge:
             wanted.append((f"ipv4/conf/{item.bridge}/route_localnet", "1"))
     if item.is_gateway and item.address_of(6):
-        if item.own_link:
+        if item.kind.own_link:
             wanted.append((f"ipv6/conf/{item.bridge}/disable_ipv6", "0"))
         wanted.append(("ipv6/conf/all/forwarding", "1"))
     return wanted
@@ -191,13 +186,13 @@ def host_sysctls(item: Attachment) -> list[tuple[str, str]]:
 
 def with_uplink(host: Host, item: Attachment) -> Attachment:
     """Whether the bridge leads out: somebody else's, and the gateway is another machine."""
-    if item.is_gateway or host.state.has_fact(item.bridge, "created"):
+    if item.is_gateway or host.store.bridges.knows(item.bridge, "created"):
         return item
     bridge = get_link(host.rtnl, item.bridge)
     if bridge is None:
         return item
     gateways = [lease.gateway for lease in item.leases if lease.gateway]
-    if any(map(host.is_local, gateways)):
+    if any(is_local(host.rtnl, gateway) for gateway in gateways):
         return item
     from cni.kernel.listing import read_addresses
 
@@ -208,7 +203,7 @@ def with_uplink(host: Host, item: Attachment) -> Attachment:
 
 def leave_bridge(host: Host, item: Attachment) -> list[str]:
     """Undoes what we did to the bridge of the last attachment, and returns the links to remove with it."""
-    facts = host.state.bridge_facts(item.bridge) if item.bridge else []
+    facts = host.store.bridges.facts(item.bridge) if item.bridge else []
     if "created" in facts and not set(port_names(host.rtnl, item.bridge)) - {item.link}:
         return [item.bridge]
     bridge = get_link(host.rtnl, item.bridge) if facts else None
@@ -231,7 +226,7 @@ def _set_down(host: Host, bridge: Link) -> None:
     key = f"ipv6/conf/{bridge.name}/keep_addr_on_down"
     before = sysctl.read(key)
     if before:
-        host.state.note_bridge(bridge.name, f"sysctl-{key}={before}")  # a kill below leaves it to the next DEL
+        host.store.bridges.note(bridge.name, f"sysctl-{key}={before}")  # a kill below leaves it to the next DEL
         sysctl.write(key, "1")
     host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(bridge.index, {rtnetlink.IFF_UP: False}, b"", 0, None))
     if before:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` costs 4 ms, it builds enums
 import gc
 import os
 import sys
+
+from nft.stdlib import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def main() -> None:
     """Never returns: leaving without Python's own clean-up saves 2-9 ms, and the kernel closes everything."""
     gc.disable()  # short-lived; 1 ms
     os.umask(0o022)  # whatever the caller's: nobody else may write into what we make
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # a caller that ignores it would have our children reaped unseen
+    signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # a caller that ignores it would have our children reaped unseen
     if None in (sys.stdin, sys.stdout, sys.stderr):
         stand_in_for_closed()
     status = 1
@@ -150,9 +151,9 @@ def perform(request: Request) -> str:
 
         check(request)
     elif verb == "GC":
-        from cni.verbs.garbage import collect
+        from cni.verbs.garbage import collect_garbage
 
-        collect(request)
+        collect_garbage(request)
     elif verb == "STATUS":
         from cni.verbs.status import status
 

@@ -1,14 +1,12 @@
 """IP addresses and prefixes as small values: the text forms, the arithmetic, the classes of addresses that matter here.
 
-Not `ipaddress`, which costs 4 ms of start-up; `inet_pton` of the C library parses. Which address a container gets is
-decided in `ipam`.
+Not `ipaddress`, which costs 4 ms of start-up; `inet_pton` of the C library parses.
 """
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-
-from nft.value import Value
+from .stdlib import AF_INET, AF_INET6, inet_ntop, inet_pton
+from .value import Value
 
 BITS = {4: 32, 6: 128}
 FAMILY = {4: int(AF_INET), 6: int(AF_INET6)}

@@ -1,22 +1,20 @@
 """Forgetting connections that the connection tracker would go on sending the old way.
 
-A UDP flow that existed before a port was published keeps going to the host, one that outlives its container to a dead
-address, as long as packets come (kubernetes#102559). One pass over the kernel's table for all ports together; the
-reference portmap makes one for each port, 10 ms a time. Bytes only here; the socket is `cni.netlink`.
+One pass over the kernel's table. Which connections are meant, the caller decides flow by flow.
 Numbers are from include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 """
 
 from __future__ import annotations
 
 import errno
-import sys
 
-from cni.kernel.rtnetlink import attr, attr_u32, attributes
-from cni.model.ports import PortMapping
-from nft.addresses import FAMILY, Address, from_packed
-from nft.messages import NESTED, nfgen
-from nft.netlink import NETLINK_NETFILTER, Netlink, is_missing
-from nft.value import Value
+from .addresses import FAMILY
+from .errors import KernelError
+from .framing import NLA_F_NESTED as NESTED
+from .framing import attr, attr_u32, attributes
+from .messages import nfgen
+from .netlink import NETLINK_NETFILTER, Netlink, is_missing
+from .value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +28,7 @@ CTA_PROTO_NUM, CTA_PROTO_DST_PORT = 1, 3
 CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS = 1, 2
 FILTER_PROTO_NUM = 1 << 3
 IPPROTO_UDP = 17
-# Of a kernel without ctnetlink: nfnetlink_rcv_msg has EINVAL for a subsystem that is not there. No reason to keep a
-# container from stopping.
+# Of a kernel without ctnetlink: nfnetlink_rcv_msg has EINVAL for a subsystem that is not there.
 LACKING = (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT)
 
 
@@ -43,40 +40,13 @@ class Direction(Value):
     port: bytes
 
 
-def forget_new_ports(
-    mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...], is_local: Callable[[Address], bool]
-) -> int:
-    """After ADD: UDP flows to the mappings' host ports that do not lead to the container. Returns how many.
-
-    `is_local` says whether an address is the host's: a flow to that port of another machine, the host's own or one that
-    passes through, is none of ours.
-    """
-    wanted: dict[tuple[bytes, int], list[Address]] = {}
-    for mapping in mappings:
-        if mapping.protocol == "udp" and mapping.host_ip is not None:
-            key = mapping.host_port.to_bytes(2, "big"), mapping.host_ip.version
-            wanted.setdefault(key, []).append(mapping.host_ip)
-    own = {address.packed for address in addresses}
-
-    def stale(version: int, original: Direction, reply: Callable[[], Direction]) -> bool:
-        published = wanted.get((original.port, version), [])
-        if not any(host_ip.is_unspecified or host_ip.packed == original.target for host_ip in published):
-            return False
-        if reply().source in own:
-            return False
-        return is_local(from_packed(original.target))
-
-    return _forget({version for _port, version in wanted}, stale)
+class Unsupported(Exception):
+    """This kernel does not list connections."""
 
 
-def forget_container(mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> int:
-    """After DEL: UDP flows that lead to the container. Returns how many."""
-    own = {address.packed for address in addresses}
-    versions = {mapping.host_ip.version for mapping in mappings if mapping.protocol == "udp" and mapping.host_ip}
-    return _forget(versions, lambda _version, _original, reply: reply().source in own)
-
-
-def _forget(versions: set[int], doomed: Callable[[int, Direction, Callable[[], Direction]], bool]) -> int:
+def forget_udp_flows(versions: set[int], doomed: Callable[[int, Direction, Callable[[], Direction]], bool]) -> int:
+    """Deletes every UDP flow of these IP versions for which `doomed(version, original, reply)` holds; `reply()` is
+    decoded when it is asked for. Returns how many. Raises OSError, and Unsupported."""
     netlink = Netlink(NETLINK_NETFILTER)
     try:
         victims = []
@@ -94,11 +64,10 @@ def _forget(versions: set[int], doomed: Callable[[int, Direction, Callable[[], D
                 if not is_missing(error):
                     raise
         return len(victims)
-    except OSError as error:
-        if error.errno not in LACKING:
-            raise
-        sys.stderr.write(f"nftcni: this kernel does not list connections ({error.strerror}): old UDP flows go on\n")
-        return 0
+    except KernelError as error:
+        if error.errno in LACKING:
+            raise Unsupported(error.strerror) from None
+        raise
     finally:
         netlink.close()
 

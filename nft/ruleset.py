@@ -1,6 +1,6 @@
 """The table's text: sets, maps, chains and rules, written once per host and never changed by a container. Pure.
 
-What an attachment adds is `elements`; loading the text is `library`. The layout and why each rule stands as it does:
+What goes into the sets is the caller's affair; loading the text is `libnftables`. Why each rule stands as it does:
 
 - `fib daddr type local` gates DNAT: without it a port of every passing packet is hijacked (GHSA-jv3w-x3r3-g6rm).
 - raw_prerouting keeps 127/8 on the loopback device: DNAT comes before the kernel's martian check, and route_localnet on
@@ -16,8 +16,8 @@ What an attachment adds is `elements`; loading the text is `library`. The layout
 
 from __future__ import annotations
 
-from cni.model.names import digest
-from nft.schema import SETS, TABLE
+from .digest import digest
+from .schema import SETS, TABLE
 
 CHAINS = """
 	chain portmap {

@@ -33,11 +33,16 @@ class Value:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if len(args) > len(self._fields):
             raise TypeError(f"{type(self).__name__} takes {len(self._fields)} fields, got {len(args)}")
-        kwargs.update(zip(self._fields, args))
-        self.__dict__.update(kwargs)
+        given = dict(zip(self._fields, args), **kwargs)
+        if len(given) < len(args) + len(kwargs):
+            raise TypeError(f"{type(self).__name__} got a field twice")
+        self.__dict__.update(given)
         for name in self._fields:
-            if name not in kwargs and not hasattr(type(self), name):
+            if name not in given and not hasattr(type(self), name):
                 raise TypeError(f"{type(self).__name__} needs {name}")
+        for name in given:
+            if name not in self._fields:
+                raise TypeError(f"{type(self).__name__} has no field {name}")
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable")

@@ -13,8 +13,7 @@ import sys
 
 from cni.protocol.errors import CniError
 from nft.addresses import BITS, from_packed
-from nft.elements import PROTOCOL_NAMES
-from nft.messages import Element, unpack
+from nft.elements import PROTOCOL_NAMES, Element, unpack
 from nft.schema import SETS
 from nft.table import Table
 

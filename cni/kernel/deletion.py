@@ -13,7 +13,8 @@ import time
 from cni.kernel import rtnetlink
 from cni.kernel.links import get_link, read_link
 from cni.protocol.errors import kernel_refused
-from nft.netlink import KernelError, Netlink, is_missing
+from nft.errors import KernelError
+from nft.netlink import Netlink, is_missing
 
 GROUP = 0x6E667463  # "nftc": links of one GC, deleted by one message
 DEADLINE = 5.0  # seconds; a rtnl lock held that long by somebody else is worth an error
@@ -31,8 +32,7 @@ def remove_links(rtnl: Netlink, names: list[str]) -> None:
 
 def remove_group(rtnl: Netlink, names: list[str]) -> None:
     """The same for many links: one wait of the kernel for all of them."""
-    listing = [*rtnl.dump(rtnetlink.RTM_GETLINK, rtnetlink.IFINFO.pack(0, 0, 0, 0, 0))]  # whole: the socket is asked again below
-    for link in map(read_link, listing):
+    for link in map(read_link, rtnl.dump(rtnetlink.RTM_GETLINK, rtnetlink.IFINFO.pack(0, 0, 0, 0, 0))):
         if link.group == GROUP and link.name not in names:  # of a GC that was killed; it may be wanted again by now
             rtnl.ask(rtnetlink.RTM_SETLINK, rtnetlink.set_group(link.name, 0))
     present = []

@@ -10,14 +10,13 @@ import fcntl
 import os
 
 from cni.protocol.errors import INVALID_NETNS, CniError
+from cni.stdlib import CLONE_NEWNET, setns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any
 
 NS_GET_NSTYPE = 0xB703  # _IO(0xb7, 3), include/uapi/linux/nsfs.h
-CLONE_NEWNET = 0x40000000
 OWN = "/proc/thread-self/ns/net"
 
 
@@ -55,39 +54,6 @@ def same_file(fd: int, path: str) -> bool:
     return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
-def _setns(fd: int) -> None:
-    if hasattr(os, "setns"):  # Python 3.12
-        os.setns(fd, CLONE_NEWNET)
-        return
-    number = _library_setns(fd, CLONE_NEWNET)
-    if number:
-        raise OSError(number, os.strerror(number))
-
-
-def _library_setns(fd: int, kind: int) -> int:
-    """setns(2) of the C library by ctypes; 0 or the errno."""
-    try:
-        # What `import ctypes` would set up around this costs 1.2 of ADD's 16.7 ms.
-        import _ctypes
-
-        bare: Any = _ctypes
-
-        class Int(bare._SimpleCData):  # type: ignore[misc]
-            _type_ = "i"
-
-        class Function(bare.CFuncPtr):  # type: ignore[misc]
-            _flags_ = bare.FUNCFLAG_CDECL | bare.FUNCFLAG_USE_ERRNO
-            _restype_ = Int
-
-        setns = Function(bare.dlsym(bare.dlopen(None, 0), "setns"))
-        return int(bare.get_errno()) if setns(fd, kind) else 0
-    except (ImportError, AttributeError, TypeError):  # another Python implementation
-        import ctypes
-
-        library = ctypes.CDLL(None, use_errno=True)
-        return ctypes.get_errno() if library.setns(fd, kind) else 0
-
-
 class Inside:
     """`with Inside(fd):` works in that network namespace; /proc/sys/net and new sockets are then the container's."""
 
@@ -97,13 +63,13 @@ class Inside:
 
     def __enter__(self) -> None:
         self._home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
-        _setns(self._fd)
+        setns(self._fd)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            _setns(self._home)
+            setns(self._home)
         except OSError:
-            _setns(self._home)  # once more for a moment's lack of memory: from in here nothing could be cleaned up
+            setns(self._home)  # once more for a moment's lack of memory: from in here nothing could be cleaned up
         os.close(self._home)

@@ -1,8 +1,8 @@
 """The network configuration as one immutable value: every key that means something to us, parsed and checked.
 
 The keys are those of the reference plugins bridge, host-local, portmap and firewall on one object, so that a user may
-change `type` and keep the rest. A key of theirs that we do not do is refused (code 2), unknown keys pass. Ranges and
-ports have rooms of their own; nothing here looks at the host.
+change `type` and keep the rest. A key of theirs that we do not do is refused (code 2), unknown keys pass. Ranges are
+`ranges`, ports `ports`; nothing here looks at the host.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from cni.model.ports import PortMapping, parse_port_mappings
 from cni.model.ranges import Range, check_overlaps, parse_range, parse_range_sets
 from cni.protocol.errors import INVALID_CONFIG, CniError
 from cni.protocol.fields import Fields
-from cni.protocol.request import Request, check_ifname
+from cni.protocol.request import BUILT_IN_IPAM, Request, check_ifname
+from cni.protocol.shapes import parse_dns, parse_route
 from cni.protocol.spec import Dns, Route
 from nft.addresses import Address, parse_address, parse_mac, parse_prefix
 from nft.value import Value
@@ -20,8 +21,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.protocol.jsontext import Json
 
-BUILT_IN_IPAM = ("", "host-local", "nftcni")
-ROUTE_NUMBERS = {"mtu": 0xFFFF, "advmss": 0xFFFF, "priority": 0xFFFFFFFF, "table": 0xFFFFFFFF, "scope": 255}
 NOT_DONE = "nftcni does not do this; remove the key, or use the reference plugin for this network"
 # How the reference plugins would do it; here it is nftables in any case. Nomad writes ip6tables for the second family.
 BACKENDS = ("", "nftables", "iptables", "ip6tables")
@@ -157,7 +156,7 @@ def parse_ipam(request: Request) -> Ipam:
     if "/" in kind or kind in (".", ".."):
         raise ipam.fail("type", "is the name of an executable, without a folder")
     if kind not in BUILT_IN_IPAM:
-        return Ipam(kind, (), (), True, (), _parse_dns(fields.section("dns")))
+        return Ipam(kind, (), (), True, (), parse_dns(fields.section("dns")))
     sets = parse_range_sets(runtime, "ipRanges")
     if ipam.has("subnet"):
         sets.append((parse_range(ipam),))
@@ -200,21 +199,10 @@ def _paths(fields: Fields, key: str) -> list[str]:
     return [path for path, _ in fields.items(key)]
 
 
-def parse_route(fields: Fields) -> Route:
-    dst = fields.parsed("dst", parse_prefix)
-    if dst is None:
-        raise fields.fail("dst", "a route needs a destination such as 0.0.0.0/0")
-    gateway = fields.parsed("gw", parse_address)
-    if gateway is not None and gateway.version != dst.version:
-        raise fields.fail("gw", f"is not of the family of {dst}")
-    numbers = {key: fields.number(key, 0, 0, highest) for key, highest in ROUTE_NUMBERS.items() if fields.has(key)}
-    return Route(dst.network, gateway, tuple(numbers.items()))
-
-
 def _choose_dns(fields: Fields, runtime: Fields, ipam: Fields) -> Dns:
     section = runtime.section("dns")  # the capability says `servers` and `searches` (CONVENTIONS.md)
     asked = Dns(section.texts("servers"), "", section.texts("searches"), section.texts("options"))
-    own, path = _parse_dns(fields.section("dns")), ipam.text("resolvConf")
+    own, path = parse_dns(fields.section("dns")), ipam.text("resolvConf")
     if runtime.has("dns"):
         return asked
     if fields.has("dns"):
@@ -227,7 +215,3 @@ def _choose_dns(fields: Fields, runtime: Fields, ipam: Fields) -> Dns:
         return read_resolv_conf(path)
     except (OSError, ValueError) as problem:
         raise ipam.fail("resolvConf", f"cannot be read: {problem}") from None
-
-
-def _parse_dns(fields: Fields) -> Dns:
-    return Dns(fields.texts("nameservers"), fields.text("domain"), fields.texts("search"), fields.texts("options"))

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import os
 
+from nft.digest import digest
 from nft.schema import COMMENT_LIMIT
-
-try:
-    from _blake2 import blake2b  # hashlib costs 3 ms, it loads OpenSSL
-except ImportError:
-    from hashlib import blake2b
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-~")
 
@@ -28,11 +24,6 @@ def identity(network: str, container: str, ifname: str) -> str:
     if len(text) > COMMENT_LIMIT:
         text = f"{network}/~{digest(container, size=15).hex()}/{ifname}"
     return text
-
-
-def digest(*parts: str, size: int = 16) -> bytes:
-    """A hash of the parts as a whole; NUL keeps ("ab", "c") apart from ("a", "bc")."""
-    return blake2b("\0".join(parts).encode("utf-8", "surrogateescape"), digest_size=size).digest()
 
 
 def host_link(ident: str) -> str:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from cni.model.attachment import Attachment, Lease
+from cni.model.attachment import BRIDGED, DELEGATED, Attachment, Lease
 from cni.model.config import Network
 from cni.model.names import derived_mac, identity
-from cni.model.ports import for_families
+from cni.model.ports import for_families, versions_of
 from cni.protocol.request import Request
 from cni.protocol.spec import Dns, Interface, Result, ResultAddress, Route
 from nft.addresses import Address, Prefix, format_mac
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from cni.kernel.links import Link
 
 ANYWHERE = {4: Prefix(Address(4, 0), 0), 6: Prefix(Address(6, 0), 0)}
 
@@ -20,7 +16,6 @@ ANYWHERE = {4: Prefix(Address(4, 0), 0), 6: Prefix(Address(6, 0), 0)}
 def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...]) -> Attachment:
     """The record of an attachment with built-in addresses. Raises CniError code 7 for ports of a family it lacks."""
     ident = identity(request.network, request.container, request.ifname)
-    versions = tuple(sorted({lease.address.version for lease in leases}))
     delegated = bool(network.ipam.delegate)
     return Attachment(
         network=request.network,
@@ -33,7 +28,7 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         leases=leases,
         routes=complete_routes(network.ipam.routes, leases, network.is_default_gateway and not delegated),
         dns=network.ipam.dns,
-        mappings=() if delegated else for_families(network.mappings, versions, request.ifname),
+        mappings=() if delegated else for_families(network.mappings, _versions(leases), request.ifname),
         is_gateway=network.is_gateway,
         force_address=network.force_address,
         ip_masq=network.ip_masq,
@@ -43,20 +38,23 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         dad=network.dad,
         link_up=network.link_up,
         delegate=network.ipam.delegate,
-        own_leases=not delegated,
+        kind=DELEGATED if delegated else BRIDGED,
     )
 
 
 def with_delegated(item: Attachment, network: Network, result: Result) -> Attachment:
     """The record once a foreign IPAM plugin has answered."""
     leases = tuple(Lease(entry.address, entry.gateway) for entry in result.ips)
-    versions = tuple(sorted({lease.address.version for lease in leases}))
     return item.replace(
         leases=leases,
         routes=complete_routes(result.routes, leases, network.is_default_gateway),
         dns=item.dns if item.dns != Dns() else result.dns,
-        mappings=for_families(network.mappings, versions, item.ifname),
+        mappings=for_families(network.mappings, _versions(leases), item.ifname),
     )
+
+
+def _versions(leases: tuple[Lease, ...]) -> tuple[int, ...]:
+    return versions_of(lease.address for lease in leases)
 
 
 def complete_routes(routes: tuple[Route, ...], leases: tuple[Lease, ...], default: bool) -> tuple[Route, ...]:
@@ -80,10 +78,10 @@ def complete_routes(routes: tuple[Route, ...], leases: tuple[Lease, ...], defaul
     return tuple(dict.fromkeys(found))
 
 
-def result_of(item: Attachment, bridge: Link, port_mac: bytes) -> Result:
+def result_of(item: Attachment, bridge_mac: bytes, bridge_mtu: int, port_mac: bytes) -> Result:
     """What the runtime is told: the bridge, the host end, the container's end, and all addresses on the latter."""
     interfaces = (
-        Interface(item.bridge, format_mac(bridge.mac), bridge.mtu),
+        Interface(item.bridge, format_mac(bridge_mac), bridge_mtu),
         Interface(item.link, format_mac(port_mac), item.mtu or 1500),
         Interface(item.ifname, format_mac(item.mac), item.mtu or 1500, item.sandbox),
     )

@@ -6,10 +6,11 @@ import os
 import sys
 
 from cni.host import Host
-from cni.model.attachment import Attachment, to_document
-from cni.orphans import extra_elements
-from cni.protocol.errors import CniError
+from cni.model.attachment import Attachment
+from cni.protocol.errors import CniError, kernel_refused
 from cni.protocol.request import DATA_DIR
+from cni.recovery import orphans
+from cni.state.record import to_document
 from cni.verbs.drift import element_problems, host_problems, table_problems
 from nft.elements import element_text
 
@@ -48,7 +49,7 @@ def operate(words: list[str]) -> int:
         sys.stderr.write(f"nftcni {words[0]}: {error}\n")
         return 1
     except OSError as error:
-        sys.stderr.write(f"nftcni {words[0]}: {error.strerror}: {error.filename or 'the kernel refused'}\n")
+        sys.stderr.write(f"{kernel_refused(f'nftcni {words[0]}', error)}\n")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -61,7 +62,7 @@ def this_host() -> Host:
 def list_attachments(as_json: bool) -> int:
     import json
 
-    with this_host() as host:
+    with this_host().transaction("listing the attachments") as host:
         items = host.records()
     if as_json:
         print(json.dumps([to_document(item) for item in items], indent=2))
@@ -75,7 +76,7 @@ def describe(item: Attachment) -> str:
     addresses = " ".join(str(lease.address) for lease in item.leases) or "no address"
     ports = " ".join(f"{mapping}->{mapping.container_port}" for mapping in item.mappings)
     state = "" if item.done else "  (ADD did not finish)"
-    link = f"{item.link}@{item.bridge}" if item.own_link else f"(link not ours) {item.bridge}".rstrip()
+    link = f"{item.link}@{item.bridge}" if item.kind.own_link else f"(link not ours) {item.bridge}".rstrip()
     return f"{item.ident}  {link}  {addresses}" + (f"  {ports}" if ports else "") + state
 
 
@@ -89,11 +90,11 @@ def problems_of(host: Host) -> list[str]:
 
 def table_differences(host: Host) -> list[str]:
     """The table against all records, both ways."""
-    found = table_problems(host) if host.state.has_records() else []
+    found = table_problems(host) if host.store.has_records() else []
     if not found:
         found += [
             f"{element.set} has {element_text(element)}, which is nobody's: no record accounts for it"
-            for element in extra_elements(host)
+            for element in orphans(host.handles)
         ]
         for item in host.records():
             found += [f"{item.ident}: {problem}" for problem in element_problems(host, item)]
@@ -101,7 +102,7 @@ def table_differences(host: Host) -> list[str]:
 
 
 def repair(only_check: bool) -> int:
-    with this_host() as host:
+    with this_host().transaction("repairing") as host:
         found = problems_of(host)
         for problem in found:
             print(problem)
@@ -130,25 +131,25 @@ def mend(host: Host) -> int:
 def mend_host_side(host: Host, item: Attachment) -> bool:
     """False for a container that is gone; its DEL or a GC takes the rest away."""
     from cni.bridge import ensure_bridge, set_host_sysctls
-    from cni.handover import hand_over, waiting_in_vain
     from cni.kernel.links import finish_port, get_link
+    from cni.verbs.drift import waiting_in_vain
 
-    if not item.own_link:
+    if not item.kind.own_link:
         set_host_sysctls(host, item)
     elif get_link(host.rtnl, item.link) is None:
         return False
     else:
         finish_port(host.rtnl, item, ensure_bridge(host, item))
-    waiting = waiting_in_vain(host, item)
+    waiting = waiting_in_vain(host.store.claims, item)
     if waiting:
-        hand_over(host, {item.ident: waiting})
+        host.hand_over(item.ident, waiting)
     return True
 
 
 def doctor() -> int:
     from cni.operate.doctor import examine
 
-    with this_host() as host:
+    with this_host().transaction("examining the host") as host:
         return examine(host)
 
 

@@ -124,7 +124,7 @@ class Watcher:
             try:
                 host = this_host()
                 try:
-                    with host:
+                    with host.transaction("restoring the table"):
                         if not table_differences(host):
                             return
                         if len([when for when in self.restores if when > time.monotonic() - WHILE]) >= OFTEN:

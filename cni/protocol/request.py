@@ -1,4 +1,4 @@
-"""The door to the caller: environment and stdin in, as one checked value ("Parameters" of SPEC.md, pkg/skel of libcni).
+"""What the caller passes: environment and stdin in, as one checked value ("Parameters" of SPEC.md, pkg/skel of libcni).
 
 What the configuration says beyond version, name and data folder is `config`.
 """
@@ -22,6 +22,7 @@ DATA_DIR = "/run/nftcni"
 STDIN_LIMIT = 8 << 20  # bytes; 1000 port mappings are 0.1 MiB
 NAME_LIMIT = 80  # network: with the interface it must leave room for a container ID in a 128 character comment
 ID_LIMIT = 200  # container ID: it is part of a file name, whose limit is 255 bytes
+BUILT_IN_IPAM = ("", "host-local", "nftcni")  # values of ipam.type that are ours
 ROLES = ("bridge", "portmap", "firewall", "tuning", "host-local", "loopback")
 REQUIRED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
@@ -111,6 +112,15 @@ def read_request(verb: str) -> Request:
         data_dir=data_dir,
         document=document,
     )
+
+
+def foreign_ipam(request: Request) -> str:
+    """The foreign IPAM plugin of a configuration that need not be valid any more, "" for none."""
+    try:
+        kind = Fields(request.document).section("ipam").text("type")
+    except CniError:
+        return ""
+    return "" if kind in BUILT_IN_IPAM or "/" in kind else kind
 
 
 def _check_attachment(container: str, ifname: str) -> None:

@@ -1,4 +1,4 @@
-"""File operations that are atomic or may be repeated, and the lock with a bounded wait. What is kept is `state`."""
+"""File operations that are atomic or may be repeated, and the lock with a bounded wait. What is kept is `store`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ LOCK_SECONDS = 15.0
 
 def flock(file: int, path: str) -> None:
     """A blocking flock, which the kernel grants in order, cut short by a timer (Python retries EINTR otherwise)."""
-    import _signal  # type: ignore[import-not-found]  # `signal` costs 4 ms, it builds enums
     import fcntl
+
+    from nft.stdlib import signals
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -29,13 +30,13 @@ def flock(file: int, path: str) -> None:
             "see who holds it with: fuser -v " + path,
         )
 
-    before = _signal.signal(_signal.SIGALRM, too_long)
-    _signal.setitimer(_signal.ITIMER_REAL, LOCK_SECONDS)
+    before = signals.signal(signals.SIGALRM, too_long)
+    signals.setitimer(signals.ITIMER_REAL, LOCK_SECONDS)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     finally:
-        _signal.setitimer(_signal.ITIMER_REAL, 0)
-        _signal.signal(_signal.SIGALRM, before)
+        signals.setitimer(signals.ITIMER_REAL, 0)
+        signals.signal(signals.SIGALRM, before)
 
 
 def lock(folder: str, name: str) -> int:
@@ -47,7 +48,7 @@ def lock(folder: str, name: str) -> int:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             if os.path.islink(folder):
-                unlink(folder)  # `state` had it lead to a folder that somebody has removed
+                unlink(folder)  # `store` had it lead to a folder that somebody has removed
             os.makedirs(folder, 0o700, exist_ok=True)
             continue
         try:
@@ -69,7 +70,7 @@ def _is_same(file: int, path: str) -> bool:
 
 
 def unlock(file: int) -> None:
-    """Not only closes it: a child that was forked meanwhile has the same lock (`removal`)."""
+    """Not only closes it: a child that was forked meanwhile has the same lock (`cni.kernel.deletion`)."""
     import fcntl
 
     try:

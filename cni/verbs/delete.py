@@ -12,49 +12,30 @@ from cni.host import Host
 from cni.kernel.deletion import remove_links
 from cni.model.attachment import Attachment
 from cni.model.names import host_link, identity
-from cni.protocol.errors import CniError, kernel_refused
 from cni.protocol.request import Request
+from cni.verbs.delegate import pass_on
 
 
 def delete(request: Request) -> None:
     """Succeeds when there is nothing. Raises CniError when something remains; calling it again goes on from there."""
     ident = identity(request.network, request.container, request.ifname)
-    with Host(request.data_dir) as host:
-        try:
-            item = host.record(ident) or host.lost_record(ident)
-            if item is not None:
-                detach(host, item)
-            else:
-                remove_links(host.rtnl, [host_link(ident)])
-        except OSError as error:
-            raise kernel_refused(f"DEL of {ident}", error) from None
-    kind = (item.delegate if item else "") or delegate_type(request)
-    if kind:
-        from cni.verbs.delegate import run_delegate
-
-        run_delegate(request, kind, "DEL")
+    with Host(request.data_dir).transaction(f"DEL of {ident}") as host:
+        item = host.record(ident) or host.lost_record(ident)
+        if item is not None:
+            detach(host, item)
+        else:
+            remove_links(host.rtnl, [host_link(ident)])
+    pass_on(request, "DEL", item.delegate if item else "")
 
 
 def detach(host: Host, item: Attachment) -> None:
     last = host.is_last(item)
     host.delete_elements(item, last)
-    links = [item.link] if item.own_link else []
+    links = [item.link] if item.kind.own_link else []
     if last:
         links += leave_bridge(host, item)
     remove_links(host.rtnl, links)
     host.forget_flows_of(item.mappings, item.addresses)
     if last:
-        host.state.forget_bridge(item.bridge)
-    host.forget(item)
-
-
-def delegate_type(request: Request) -> str:
-    """The foreign IPAM plugin of a configuration that need not be valid any more."""
-    from cni.model.config import BUILT_IN_IPAM
-    from cni.protocol.fields import Fields
-
-    try:
-        kind = Fields(request.document).section("ipam").text("type")
-    except CniError:
-        return ""
-    return "" if kind in BUILT_IN_IPAM or "/" in kind else kind
+        host.store.bridges.drop(item.bridge)
+    host.remove_record(item)

@@ -1,22 +1,24 @@
 """The kernel against the record: every difference as one sentence. CHECK reports them, `repair --check` prints them.
 
-Reads only. What should be there is said by `nft.elements` and `links`; what later plugins of a chain may change without
+Reads only. What should be there is said by `projection` and `links`; what later plugins of a chain may change without
 harm (other routes, other addresses) is not looked at.
 """
 
 from __future__ import annotations
 
 from cni.bridge import host_sysctls
-from cni.handover import waiting_in_vain
 from cni.host import Host
 from cni.kernel import sysctl
 from cni.kernel.links import Link, container_sysctls, get_link
 from cni.kernel.listing import read_addresses, read_routes
 from cni.kernel.netns import Inside
 from cni.model.attachment import Attachment
+from cni.model.ports import PortMapping, collide
+from cni.model.projection import attachment_elements, bridge_elements
 from cni.protocol.spec import Route
+from cni.state.claims import Claims
 from nft.addresses import format_mac
-from nft.elements import attachment_elements, bridge_elements, element_text
+from nft.elements import element_text
 from nft.netlink import Netlink
 from nft.schema import TABLE
 
@@ -49,16 +51,17 @@ def element_problems(host: Host, item: Attachment) -> list[str]:
 
 def host_problems(host: Host, item: Attachment) -> list[str]:
     """The bridge, the host end, the leases and the sysctls of one attachment."""
-    return (_port_problems(host, item) if item.own_link else []) + _claim_problems(host, item)
+    return (_port_problems(host, item) if item.kind.own_link else []) + _claim_problems(host, item)
 
 
 def _claim_problems(host: Host, item: Attachment) -> list[str]:
     found = [f"net/{key} is not {value}" for key, value in host_sysctls(item) if sysctl.read(key) not in ("", value)]
     for name in item.leased:
-        holder = host.state.lease_holder(name)
+        holder = host.store.claims.lease_holder(name)
         if holder != item.ident:
             found.append(f"the address {name} is leased to {holder or 'nobody'}")
-    found += [f"the port {mapping} waits, and nobody publishes it" for mapping in waiting_in_vain(host, item)]
+    waiting = waiting_in_vain(host.store.claims, item)
+    found += [f"the port {mapping} waits, and nobody publishes it" for mapping in waiting]
     return found
 
 
@@ -127,3 +130,15 @@ def _has_route(routes: list[Route], wanted: Route) -> bool:
     table = dict(wanted.options).get("table")
     key = (wanted.dst, wanted.gw, table if table and table != 254 else None)
     return any((route.dst, route.gw, dict(route.options).get("table")) == key for route in routes)
+
+
+def waiting_in_vain(claims: Claims, item: Attachment) -> list[PortMapping]:
+    """Ports that it waits for although nobody publishes them."""
+    return [
+        mapping
+        for mapping in item.standby
+        if item.can_publish(mapping)
+        and not any(
+            collide(ip, mapping.host_ip) for ip, _holder in claims.port_holders(mapping.claim) if mapping.host_ip
+        )
+    ]

@@ -12,7 +12,7 @@ from cni.model.config import Ipam, parse_network
 from cni.protocol.errors import NOT_READY, NOT_READY_DEGRADED, CniError, kernel_refused
 from cni.protocol.request import Request
 from cni.state.leases import HeldLeases
-from cni.verbs.delete import delegate_type
+from cni.verbs.delegate import pass_on
 from nft.foreign import forward_drops
 
 FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names
@@ -25,11 +25,7 @@ def status(request: Request) -> None:
     versions = {ranges[0].subnet.version for ranges in network.ipam.range_sets}
     _refuse_unserved(host, request, versions if network.is_gateway else set(), network.bridge)
     refuse_exhausted(host, request, network.ipam)
-    kind = delegate_type(request)
-    if kind:
-        from cni.verbs.delegate import run_delegate
-
-        run_delegate(request, kind, "STATUS")
+    pass_on(request, "STATUS")
 
 
 def chained_status(request: Request) -> None:
@@ -42,7 +38,7 @@ def _refuse_unserved(host: Host, request: Request, versions: set[int], bridge: s
     families = {FAMILIES[version] for version in versions} | ({"inet"} if versions else set())
     try:
         degraded = _degraded(host, versions)
-        bridges = host.state.names("bridges") or [bridge]
+        bridges = host.store.bridges.names() or [bridge]
         dropping = [chain for chain in forward_drops(host.table.netlink, bridges) if chain.split()[0] in families]
     except OSError as error:
         raise kernel_refused(f"STATUS of {request.network}", error) from None
@@ -57,7 +53,7 @@ def _refuse_unserved(host: Host, request: Request, versions: set[int], bridge: s
 
 
 def _degraded(host: Host, versions: set[int]) -> list[str]:
-    if not host.state.exists() or not host.state.has_records():
+    if not host.store.exists() or not host.store.has_records():
         return []
     found = []
     if not host.table_serves():
@@ -73,7 +69,7 @@ def _degraded(host: Host, versions: set[int]) -> list[str]:
 
 def refuse_exhausted(host: Host, request: Request, ipam: Ipam, scope: str = "") -> None:
     """Looks for the address that the next ADD would get."""
-    leases = HeldLeases(host.state, request.network, scope=scope)
+    leases = HeldLeases(host.store.claims, request.network, scope=scope)
     for index in range(len(ipam.range_sets)):
         try:
             next_free(ipam, index, leases)

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.scratch import Host
 
-from cni.model.attachment import Attachment, Lease
+from cni.model.attachment import CHAINED, Attachment, Lease
 from cni.model.ports import PortMapping
+from cni.model.projection import attachment_elements, bridge_elements
 from cni.protocol.request import check_ifname
 from nft.addresses import Prefix, parse_address, parse_prefix
-from nft.elements import attachment_elements, bridge_elements, elements_text
-from nft.messages import Element
+from nft.elements import Element, elements_text
 from nft.ruleset import replacing_text, table_text
 from nft.schema import SETS
 from nft.table import Table
@@ -197,7 +197,7 @@ def _types(value: Any) -> tuple[str, ...]:
 
 def test_an_attachment_without_anything_in_the_table() -> None:
     """Addresses leased for somebody else's plugin alone."""
-    item = attachment(own_link=False, mappings=(), isolation=False)
+    item = attachment(kind=CHAINED, mappings=(), isolation=False)
     assert attachment_elements(item) == []
 
 
