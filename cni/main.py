@@ -12,9 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.protocol.request import Request
 
-VERSION = "0.1.0"
-REFERENCE = "1.9.0"  # the release of the reference plugins whose keys the drop-in names know
-
 
 def main() -> None:
     """Never returns: leaving without Python's own clean-up saves 2-9 ms, and the kernel closes everything."""
@@ -101,6 +98,7 @@ def about() -> int:
     be a semantic version (guessFirewallPluginVersion of its netutil package)."""
     from cni.protocol.request import role_of
     from cni.protocol.spec import VERSIONS
+    from cni.version import REFERENCE, VERSION
 
     role = role_of(sys.argv[0])
     title = f"{role} plugin v{REFERENCE}+nftcni.{VERSION}" if role else f"nftcni plugin v{VERSION}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 
 from .addresses import FAMILY
-from .errors import KernelError
 from .framing import NLA_F_NESTED as NESTED
 from .framing import attr, attr_u32, attributes
 from .messages import nfgen
@@ -64,7 +63,7 @@ def forget_udp_flows(versions: set[int], doomed: Callable[[int, Direction, Calla
                 if not is_missing(error):
                     raise
         return len(victims)
-    except KernelError as error:
+    except OSError as error:
         if error.errno in LACKING:
             raise Unsupported(error.strerror) from None
         raise

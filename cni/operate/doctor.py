@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cni.host import Host
 from cni.kernel import sysctl
-from cni.operate.commands import problems_of
+from cni.operate.repair import problems_of
 from nft.foreign import forward_drops
 
 REMEDIES = {

@@ -117,7 +117,7 @@ class Watcher:
 
     def _put_right(self, why: str) -> None:
         """Nothing, where the table is what the records say: after a rebuild of our own, or if nobody is attached."""
-        from cni.operate.commands import mend, table_differences, this_host
+        from cni.operate.repair import mend, table_differences, this_host
 
         for pause in PAUSES:
             time.sleep(pause)
