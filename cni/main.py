@@ -25,14 +25,18 @@ def main() -> None:
         status = run()
         sys.stdout.flush()
     except OSError as error:
-        sys.stderr.write(f"nftcni: writing to stdout: {error}\n")
+        from cni.protocol.log import say
+
+        say(f"writing to stdout: {error}")
     except Exception:  # a defect of ours in a command for people; verbs answer by a document
         from traceback import print_exc
 
         print_exc()
     finally:
-        sys.stderr.flush()
-        os._exit(status)
+        try:
+            sys.stderr.flush()
+        finally:  # it may be closed, or its disk be full
+            os._exit(status)
 
 
 def stand_in_for_closed() -> None:
@@ -68,6 +72,9 @@ def answer(verb: str) -> tuple[str, int]:
 
     version = NEWEST  # until the configuration says which one the runtime speaks
     try:
+        from cni.protocol.request import check_program
+
+        check_program(sys.argv[0])
         if verb == "VERSION":
             return answer_version(), 0
         from cni.protocol.request import read_request

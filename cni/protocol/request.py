@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import sys
 
-from cni.protocol.errors import DECODING_FAILURE, INVALID_ENVIRONMENT, CniError
+from cni.protocol.errors import DECODING_FAILURE, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni.protocol.fields import Fields
 from cni.protocol.jsontext import loads
+from cni.protocol.log import say
 from cni.protocol.spec import IMPLIED, check_version, is_name
 from nft.value import Value
 
@@ -24,6 +25,7 @@ NAME_LIMIT = 80  # network: with the interface it must leave room for a containe
 ID_LIMIT = 200  # container ID: it is part of a file name, whose limit is 255 bytes
 BUILT_IN_IPAM = ("", "host-local", "nftcni")  # values of ipam.type that are ours
 ROLES = ("bridge", "portmap", "firewall", "tuning", "host-local", "loopback")
+OWN_NAME = "nftcni"
 REQUIRED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
     "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
@@ -54,6 +56,22 @@ def role_of(program: str) -> str:
     """Which reference plugin's place the executable takes: conf/install --drop-in links it under their names."""
     name = os.path.basename(program)
     return name if name in ROLES else ""
+
+
+def check_program(program: str) -> None:
+    """Raises CniError code 7 for a name in the CNI bin folder that leads here and is none that we answer for: acting as
+    the plugin under it would call that very name again (`ipam.type: static`, where `static` is a link to us).
+
+    A name of ours begins with `nftcni`; a file that says it is Python's is nobody's plugin type.
+    """
+    name = os.path.basename(program)
+    if name in ROLES or name.startswith(OWN_NAME) or name.endswith(".py"):
+        return
+    raise CniError(
+        INVALID_CONFIG,
+        f'"{name[:80]}" is no plugin: {program[:200]} is nftcni, which does not answer for that name',
+        f"it answers for {OWN_NAME}, {', '.join(ROLES)}; put the plugin of that name in its place",
+    )
 
 
 def check_ifname(text: str) -> str:
@@ -189,6 +207,6 @@ def write_document(text: str) -> int:
         while data:
             data = data[os.write(1, data) :]
     except OSError as error:
-        sys.stderr.write(f"nftcni: the answer could not be written to stdout: {error}\n")
+        say(f"the answer could not be written to stdout: {error}")
         return 1
     return 0

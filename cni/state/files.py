@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 
 from cni.protocol.errors import TRY_AGAIN_LATER, CniError
+from cni.protocol.log import say
 
 LOCK_SECONDS = 15.0
 
@@ -76,7 +76,7 @@ def unlock(file: int) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_UN)
     except OSError as error:  # closing it does the same once the child has ended
-        sys.stderr.write(f"nftcni: giving up the lock: {error.strerror}\n")
+        say(f"giving up the lock: {error.strerror}")
     os.close(file)
 
 
