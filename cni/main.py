@@ -13,11 +13,20 @@ if TYPE_CHECKING:
     from cni.protocol.request import Request
 
 
+PATIENCE = 0.05  # seconds; libcni writes the configuration while we start
+
+
 def main() -> None:
     """Never returns: leaving without Python's own clean-up saves 2-9 ms, and the kernel closes everything."""
     gc.disable()  # short-lived; 1 ms
+    if sys.getfilesystemencoding() != "utf-8":
+        # Paths and names are bytes to the kernel and UTF-8 in JSON, whatever the locale says (Latin-1).
+        os.execv(sys.executable, [sys.executable, "-ISXutf8", *sys.argv])
     os.umask(0o022)  # whatever the caller's: nobody else may write into what we make
     signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # a caller that ignores it would have our children reaped unseen
+    # Bounded waits end by it; a caller that blocks it would make them endless. One that waits already is discarded.
+    signals.signal(signals.SIGALRM, signals.SIG_IGN)
+    signals.pthread_sigmask(signals.SIG_UNBLOCK, (signals.SIGALRM,))
     if None in (sys.stdin, sys.stdout, sys.stderr):
         stand_in_for_closed()
     status = 1
@@ -115,14 +124,16 @@ def about() -> int:
 
 def answer_version() -> str:
     """Echoes the version asked in, as the specification says ("VERSION"); libcni's own plugins never read stdin, so
-    whatever else stands there is passed over."""
+    whatever else stands there is passed over, and nothing is waited for but a moment."""
+    from select import select
+
     from cni.protocol.jsontext import dumps, loads
     from cni.protocol.spec import NEWEST, VERSIONS, version_document
 
     asked: object = None
     if not os.isatty(0):
         try:
-            document = loads(os.read(0, 1 << 16).decode())
+            document = loads(os.read(0, 1 << 16).decode()) if select([0], [], [], PATIENCE)[0] else None
             asked = document.get("cniVersion") if isinstance(document, dict) else None
         except (OSError, ValueError):
             asked = None

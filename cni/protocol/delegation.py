@@ -76,7 +76,7 @@ def is_ourselves(program: str) -> bool:
             head = file.read(4096)
     except OSError:
         return False  # starting it will say what is wrong
-    return head.startswith(b"#!") and STUB in head.splitlines()
+    return head.startswith(b"#!") and STUB in map(bytes.strip, head.splitlines())
 
 
 def _depth() -> int:

@@ -5,11 +5,12 @@ Nobody may be listening (a closed pipe, a full disk), and that is no reason for 
 
 from __future__ import annotations
 
-import os
+import sys
 
 
 def say(message: str) -> None:
     try:
-        os.write(2, f"nftcni: {message}\n".encode("utf-8", "backslashreplace"))
+        sys.stderr.write(f"nftcni: {message}\n")
+        sys.stderr.flush()
     except OSError:
         return
