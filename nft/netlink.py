@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
-SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 1, 10, 11
+SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 1, 10, 11, 12
 # Python has no names for these, and some architectures numbers of their own (arch/*/include/uapi/asm/socket.h).
 SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE = {
     "mips": (31, 33, 71),
@@ -57,6 +57,14 @@ class Netlink:
 
     def close(self) -> None:
         self.socket.close()
+
+    def filter_dumps(self) -> None:
+        """From here on the kernel lists only what the header of a listing's request asks for, an interface's addresses
+        for example; before Linux 4.20 it lists all the same."""
+        try:
+            self.socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        except OSError:
+            return
 
     def fileno(self) -> int:
         return self.socket.fileno()

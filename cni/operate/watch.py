@@ -125,7 +125,7 @@ class Watcher:
                 host = this_host()
                 try:
                     with host.transaction("restoring the table"):
-                        if not table_differences(host):
+                        if not table_differences(host, host.records()):
                             return
                         if len([when for when in self.restores if when > time.monotonic() - WHILE]) >= OFTEN:
                             self._leave_alone(f"{why} {OFTEN} times within {WHILE:.0f} s: on purpose")
