@@ -11,7 +11,6 @@ import sys
 from cni.protocol.errors import DECODING_FAILURE, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni.protocol.fields import Fields
 from cni.protocol.jsontext import loads
-from cni.protocol.log import say
 from cni.protocol.spec import IMPLIED, check_version, is_name
 from nft.value import Value
 
@@ -207,6 +206,8 @@ def write_document(text: str) -> int:
         while data:
             data = data[os.write(1, data) :]
     except OSError as error:
+        from cni.protocol.log import say
+
         say(f"the answer could not be written to stdout: {error}")
         return 1
     return 0

@@ -45,7 +45,9 @@ class Bin:
     def call(self, host: Host, verb: str, config: Json = CONFIG, plugin: str = PLUGIN, **env: str) -> Answer:
         """As a runtime calls it, in a PID namespace of its own: what it has started ends with it, in a few seconds."""
         wrapper = self.folder.parent / "limited"
-        wrapper.write_text(f'#!/bin/sh\nexec unshare --pid --fork --kill-child --mount-proc timeout -s KILL 6 {plugin} "$@"\n')
+        wrapper.write_text(
+            f'#!/bin/sh\nexec unshare --pid --fork --kill-child --mount-proc timeout -s KILL 6 {plugin} "$@"\n'
+        )
         wrapper.chmod(0o755)
         return host.cni(verb, config, plugin=str(wrapper), env={"CNI_PATH": str(self.folder), **env})
 
@@ -94,7 +96,9 @@ def test_we_are_never_our_own_delegate(host: Host, bin: Bin, way: str) -> None:
 def test_a_hard_link_is_the_same_file(host: Host, bin: Bin) -> None:
     shutil.copy(PLUGIN, bin.folder / "nftcni")
     path = bin.folder / "nftcni"
-    path.write_text(path.read_text().replace("os.path.dirname(os.path.dirname(os.path.realpath(__file__)))", f'"{CHECKOUT}"'))
+    path.write_text(
+        path.read_text().replace("os.path.dirname(os.path.dirname(os.path.realpath(__file__)))", f'"{CHECKOUT}"')
+    )
     (bin.folder / NAME).hardlink_to(path)
     host.container("c1")
     answer = bin.call(host, "ADD", plugin=str(path), NFTCNI_DEPTH="2")
@@ -118,7 +122,7 @@ def test_a_circle_by_way_of_others_ends(host: Host, bin: Bin, verb: str) -> None
 
 def test_a_depth_that_is_no_number_is_none(host: Host, bin: Bin) -> None:
     script = bin.folder / NAME
-    script.write_text("#!/bin/sh\n[ $CNI_COMMAND = ADD ] && echo '{\"ips\": [{\"address\": \"10.77.0.5/24\"}]}' || true\n")
+    script.write_text('#!/bin/sh\n[ $CNI_COMMAND = ADD ] && echo \'{"ips": [{"address": "10.77.0.5/24"}]}\' || true\n')
     script.chmod(0o755)
     host.container("c1")
     for depth in ("", "x", "-3", "²", "9" * 5000, "1"):
@@ -160,7 +164,9 @@ def test_a_plugin_that_reads_nothing_and_says_much(host: Host, bin: Bin) -> None
     """More than a pipe holds, both ways."""
     script = bin.folder / NAME
     result = '{"ips": [{"address": "10.77.0.5/24"}]}'
-    script.write_text(f"#!/bin/sh\n[ $CNI_COMMAND = ADD ] || exit 0\nhead -c 300000 /dev/zero | tr '\\0' ' '\necho '{result}'\n")
+    script.write_text(
+        f"#!/bin/sh\n[ $CNI_COMMAND = ADD ] || exit 0\nhead -c 300000 /dev/zero | tr '\\0' ' '\necho '{result}'\n"
+    )
     script.chmod(0o755)
     host.container("c1")
     answer = bin.call(host, "ADD", {**CONFIG, "filler": "x" * 300000})
