@@ -1,5 +1,5 @@
-"""Names in the CNI bin folder that lead back to us: `ipam.type: static`, where `static` is a link to nftcni, made us call
-ourselves without end. Everything here ends with its PID namespace, so that a failure is a failure and no storm.
+"""Names in the CNI bin folder that lead back to us: `ipam.type: static`, where `static` is a link to nftcni, made us
+call ourselves without end. Everything here ends with its PID namespace, so that a failure is a failure and no storm.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Paths of a caller or a configuration that are no plain files: FIFOs, devices, other namespaces. Each ends with an error
-that names the path, none with a wait."""
+"""Paths of a caller or a configuration that are no plain files: FIFOs, devices, other namespaces. Each ends with an
+error that names the path, none with a wait."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_network_namespace_that_is_none(host: Host, tmp_path: Path, impatient:
 
 @pytest.mark.parametrize("kind", ["mnt", "uts", "pid", "user", "ipc", "cgroup"])
 def test_a_namespace_of_another_kind(host: Host, impatient: str, kind: str) -> None:
-    """The kernel's own answer to setns(2): the number of the ioctl that tells is another one on ppc64le, MIPS, SPARC."""
+    """The kernel's own answer to setns(2): the ioctl that tells has another number on ppc64le, MIPS, SPARC."""
     path = f"/proc/{host.pid}/ns/{kind}"
     answer = host.refused("ADD", network("net0"), netns=path, plugin=impatient)
     assert answer.code == 8 and "is not a network namespace" in answer.words
