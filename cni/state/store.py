@@ -30,6 +30,7 @@ from cni.state.bridges import Bridges
 from cni.state.claims import Claims
 from cni.state.folder import Folder
 from cni.state.record import from_document, to_document
+from cni.state.trust import refuse_foreign
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Store:
     def __init__(self, data_dir: str, boot: str, cookie: int) -> None:
         self.boot = boot
         self.data_dir = _own(data_dir)
+        refuse_foreign(f"{self.data_dir}/{boot}.{cookie}")
         self.folder = Folder(f"{self.data_dir}/{self.boot}.{cookie}")
         self.claims = Claims(self.folder)
         self.bridges = Bridges(self.folder)
