@@ -13,11 +13,20 @@ if TYPE_CHECKING:
     from cni.protocol.request import Request
 
 
+PATIENCE = 0.05  # seconds; libcni writes the configuration while we start
+
+
 def main() -> None:
     """Never returns: leaving without Python's own clean-up saves 2-9 ms, and the kernel closes everything."""
     gc.disable()  # short-lived; 1 ms
+    if sys.getfilesystemencoding() != "utf-8":
+        # Paths and names are bytes to the kernel and UTF-8 in JSON, whatever the locale says (Latin-1).
+        os.execv(sys.executable, [sys.executable, "-ISXutf8", *sys.argv])
     os.umask(0o022)  # whatever the caller's: nobody else may write into what we make
     signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # a caller that ignores it would have our children reaped unseen
+    # Bounded waits end by it; a caller that blocks it would make them endless. One that waits already is discarded.
+    signals.signal(signals.SIGALRM, signals.SIG_IGN)
+    signals.pthread_sigmask(signals.SIG_UNBLOCK, (signals.SIGALRM,))
     if None in (sys.stdin, sys.stdout, sys.stderr):
         stand_in_for_closed()
     status = 1
@@ -25,14 +34,18 @@ def main() -> None:
         status = run()
         sys.stdout.flush()
     except OSError as error:
-        sys.stderr.write(f"nftcni: writing to stdout: {error}\n")
+        from cni.protocol.log import say
+
+        say(f"writing to stdout: {error}")
     except Exception:  # a defect of ours in a command for people; verbs answer by a document
         from traceback import print_exc
 
         print_exc()
     finally:
-        sys.stderr.flush()
-        os._exit(status)
+        try:
+            sys.stderr.flush()
+        finally:  # it may be closed, or its disk be full
+            os._exit(status)
 
 
 def stand_in_for_closed() -> None:
@@ -65,6 +78,9 @@ def answer(verb: str) -> tuple[str, int]:
     """The document for stdout, "" for none, and the exit status. Whatever happens, the runtime gets a CNI answer."""
     version = ""
     try:
+        from cni.protocol.roles import check_program
+
+        check_program(sys.argv[0])
         if verb == "VERSION":
             return answer_version(), 0
         data = None
@@ -111,7 +127,7 @@ def refuse(verb: str, version: str, error: Exception) -> str:
 def about() -> int:
     """nerdctl reads the version of `firewall` from the first line to learn what it can do; the rest of the line must
     be a semantic version (guessFirewallPluginVersion of its netutil package)."""
-    from cni.protocol.request import role_of
+    from cni.protocol.roles import role_of
     from cni.protocol.versions import VERSIONS
     from cni.version import REFERENCE, VERSION
 
@@ -123,18 +139,32 @@ def about() -> int:
 
 def answer_version() -> str:
     """Echoes the version asked in, as the specification says ("VERSION"); libcni's own plugins never read stdin, so
-    whatever else stands there is passed over."""
+    whatever else stands there is passed over, and nothing is waited for but a moment."""
     from cni.protocol.jsontext import dumps, loads
     from cni.protocol.versions import NEWEST, VERSIONS, version_document
 
     asked: object = None
     if not os.isatty(0):
         try:
-            document = loads(os.read(0, 1 << 16).decode())
+            document = loads(read_soon().decode())
             asked = document.get("cniVersion") if isinstance(document, dict) else None
         except (OSError, ValueError):
             asked = None
     return dumps(version_document(asked if isinstance(asked, str) and asked in VERSIONS else NEWEST))
+
+
+def read_soon() -> bytes:
+    """What stdin has within PATIENCE. Raises OSError, TimeoutError among others. `select` would cost a shared library."""
+
+    def too_long(_number: int, _frame: object) -> None:
+        raise TimeoutError
+
+    signals.signal(signals.SIGALRM, too_long)
+    signals.setitimer(signals.ITIMER_REAL, PATIENCE)
+    try:
+        return os.read(0, 1 << 16)
+    finally:
+        signals.setitimer(signals.ITIMER_REAL, 0)
 
 
 def perform(request: Request) -> str:

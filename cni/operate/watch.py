@@ -43,7 +43,7 @@ def follow() -> int:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a journal must not wait for a full block
     events = _listen()
     with contextlib.suppress(OSError):
-        os.nice(-10)  # to look at the process behind a transaction before it has ended
+        os.setpriority(os.PRIO_PROCESS, 0, -10)  # to look at the process behind a transaction before it has ended
     watcher = Watcher()
     watcher.look("the table was missing at the start")
     say("watching")

@@ -12,6 +12,7 @@ from cni.protocol.errors import DECODING_FAILURE, INVALID_ENVIRONMENT, CniError
 from cni.protocol.fields import Fields
 from cni.protocol.jsontext import loads
 from cni.protocol.names import check_ifname, is_name
+from cni.protocol.roles import role_of
 from cni.protocol.spec import check_version
 from cni.protocol.stdio import read_stdin
 from cni.protocol.versions import IMPLIED
@@ -25,7 +26,6 @@ DATA_DIR = "/run/nftcni"
 NAME_LIMIT = 80  # network: with the interface it must leave room for a container ID in a 128 character comment
 ID_LIMIT = 200  # container ID: it is part of a file name, whose limit is 255 bytes
 BUILT_IN_IPAM = ("", "host-local", "nftcni")  # values of ipam.type that are ours
-ROLES = ("bridge", "portmap", "firewall", "tuning", "host-local", "loopback")
 REQUIRED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
     "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
@@ -50,12 +50,6 @@ class Request(Value):
     network: str
     data_dir: str
     document: dict[str, Json]
-
-
-def role_of(program: str) -> str:
-    """Which reference plugin's place the executable takes: conf/install --drop-in links it under their names."""
-    name = os.path.basename(program)
-    return name if name in ROLES else ""
 
 
 def read_request(verb: str, data: bytes | None = None) -> Request:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 STDIN_LIMIT = 8 << 20  # bytes; 1000 port mappings are 0.1 MiB
 
@@ -35,6 +34,8 @@ def write_document(text: str) -> int:
         while data:
             data = data[os.write(1, data) :]
     except OSError as error:
-        sys.stderr.write(f"nftcni: the answer could not be written to stdout: {error}\n")
+        from cni.protocol.log import say
+
+        say(f"the answer could not be written to stdout: {error}")
         return 1
     return 0

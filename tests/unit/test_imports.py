@@ -28,6 +28,7 @@ RARE = {"cni.protocol.delegation", "cni.verbs.delegated", "cni.verbs.garbage", *
 ALLOWED_FOR_VERSION = {
     *("cni", "cni.main", "cni.protocol", "nft", "nft.stdlib"),
     *("cni.stdlib", "cni.protocol.jsontext", "cni.protocol.stdio", "cni.protocol.versions"),
+    "cni.protocol.roles",
 }
 FORBIDDEN_OURS = {
     "CHECK": {"cni.verbs.add", "cni.verbs.status", *RARE},
