@@ -25,14 +25,14 @@ forget() { # KIND PATH [LINE]: the list without that, or with LINE at its end in
         [ "$kind $path" = "$1 $2" ] || echo "$kind $mark $path"
     done <"$root$manifest" >"$root$manifest.new"
     [ -z "${3:-}" ] || echo "$3" >>"$root$manifest.new"
-    replace "$root$manifest.new" "$root$manifest"
+    mv -f "$root$manifest.new" "$root$manifest"
 }
 
 record() { # KIND MARK PATH
     forget "$1" "$3" "$1 $2 $3"
 }
 
-replace() { # FROM TO, at once; mv would go into the folder that a link leads to
+replace() { # FROM TO, at once, where TO may be a link to a folder: mv would go into that
     "$python" -IS -c 'import os, sys; os.replace(sys.argv[1], sys.argv[2])' "$1" "$2"
 }
 
@@ -53,7 +53,7 @@ $new"
     done
     mkdir -p "$root$(dirname "$manifest")"
     printf '%s' "$new" >"$root$manifest.new"
-    replace "$root$manifest.new" "$root$manifest"
+    mv -f "$root$manifest.new" "$root$manifest"
 }
 
 make_dir() { # with its parents; those that were not there are ours
@@ -70,7 +70,7 @@ put_file() { # MODE PATH, content on stdin; by rename, so that whoever runs it n
     cat >"$root$2.nftcni-new"
     chmod "$1" "$root$2.nftcni-new"
     record file "$(checksum "$root$2.nftcni-new")" "$2"
-    replace "$root$2.nftcni-new" "$root$2"
+    mv -f "$root$2.nftcni-new" "$root$2"
     echo "installed $root$2"
 }
 
