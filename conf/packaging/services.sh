@@ -19,7 +19,7 @@ install_services() {
             sed "s|/opt/cni/bin/nftcni|$bin_dir/nftcni|" "conf/systemd/$unit" | put_file 644 "$unit_dir/$unit"
         done
     fi
-    if { has_openrc && ! has_systemd; } || [ -n "$root" ]; then
+    if { [ -z "$root" ] && has_openrc && ! has_systemd; } || { [ -n "$root" ] && [ -x "$root/sbin/openrc-run" ]; }; then
         sed "s|/opt/cni/bin/nftcni|$bin_dir/nftcni|" conf/openrc/$watch | put_file 755 "$init_script"
     fi
     if [ -n "$root" ]; then
