@@ -2,8 +2,9 @@
 # The list of what conf/install put on a machine, and the only functions that put something there or take it away.
 #
 # A line is "KIND MARK PATH", MARK is a file's checksum, a link's target, or -. A line is written before its thing is
-# there, so that a kill in between leaves nothing that is unknown. Paths are the final ones; $root (DESTDIR) goes before
-# them. Read by conf/install, which sets root, manifest, python and force.
+# there, so that a kill in between leaves nothing that is unknown; until the new thing is there the line of the one before
+# it stays as well. Paths are the final ones; $root (DESTDIR) goes before them. Read by conf/install, which sets root,
+# manifest, python and force.
 # shellcheck disable=SC2154
 
 recorded() { # KIND PATH: is it ours by the list?
@@ -14,10 +15,15 @@ paths_of() { # KIND: all of that kind, oldest first
     [ ! -f "$root$manifest" ] || sed -n "s/^$1 [^ ]* //p" "$root$manifest"
 }
 
-mark_of() { # KIND PATH
+marks_of() { # KIND PATH
     while read -r kind mark path; do
         [ "$kind $path" != "$1 $2" ] || echo "$mark"
     done <"$root$manifest"
+}
+
+announce() { # KIND MARK PATH: what will be there, beside what is
+    { cat "$root$manifest" && echo "$1 $2 $3"; } >"$root$manifest.new"
+    mv -f "$root$manifest.new" "$root$manifest"
 }
 
 forget() { # KIND PATH [LINE]: the list without that, or with LINE at its end instead
@@ -28,7 +34,7 @@ forget() { # KIND PATH [LINE]: the list without that, or with LINE at its end in
     mv -f "$root$manifest.new" "$root$manifest"
 }
 
-record() { # KIND MARK PATH
+record() { # KIND MARK PATH: what is there, and nothing else
     forget "$1" "$3" "$1 $2 $3"
 }
 
@@ -67,20 +73,24 @@ make_dir() { # with its parents; those that were not there are ours
 put_file() { # MODE PATH, content on stdin; by rename, so that whoever runs it now goes on with the old one
     make_dir "$(dirname "$2")"
     set_aside file "$2"
-    cat >"$root$2.nftcni-new"
+    content=$(cat)
+    mark=$(printf '%s\n' "$content" | sha256sum | cut -d ' ' -f 1)
+    announce file "$mark" "$2"
+    printf '%s\n' "$content" >"$root$2.nftcni-new"
     chmod "$1" "$root$2.nftcni-new"
-    record file "$(checksum "$root$2.nftcni-new")" "$2"
     mv -f "$root$2.nftcni-new" "$root$2"
+    record file "$mark" "$2"
     echo "installed $root$2"
 }
 
 put_link() { # TARGET PATH
     make_dir "$(dirname "$2")"
     set_aside link "$2"
+    announce link "$1" "$2"
     rm -f "$root$2.nftcni-new"
     ln -s "$1" "$root$2.nftcni-new"
-    record link "$1" "$2"
     replace "$root$2.nftcni-new" "$root$2"
+    record link "$1" "$2"
     echo "installed $root$2 -> $1"
 }
 
@@ -100,8 +110,8 @@ refuse_foreign() { # KIND PATH ADVICE
 
 changed() { # KIND PATH: is what is there another thing than what was put there?
     case $1 in
-        file) [ -f "$root$2" ] && [ "$(checksum "$root$2")" != "$(mark_of "$1" "$2")" ] ;;
-        link) exists "$2" && [ "$(readlink "$root$2")" != "$(mark_of "$1" "$2")" ] ;;
+        file) [ -f "$root$2" ] && ! marks_of "$1" "$2" | grep -qxF "$(checksum "$root$2")" ;;
+        link) exists "$2" && ! marks_of "$1" "$2" | grep -qxF "$(readlink "$root$2")" ;;
     esac
 }
 

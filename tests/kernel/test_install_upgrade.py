@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.installed import BIN, LIB, copied, install, set_version, tree, write
-from support.scratch import Host, network, port
+from support.scratch import CHECKOUT, Host, network, port
 from support.traffic import Server, ask
 
 CONFIG = network("net0", "10.88.0.0/24", "fd00:88::/64", ports=[port(8080, 80)])
@@ -171,7 +171,7 @@ def test_an_older_version_is_refused_unless_forced(fresh: Host, tmp_path: Path) 
 # Killed
 
 
-TOOLS = ("mv", "ln", "rm", "chmod", "mkdir", "cp", "sed", "cut", "sort", "sha256sum")
+TOOLS = ("mv", "ln", "rm", "chmod", "mkdir", "cp")  # whatever changes something
 # Counts the steps of an installation; before the one that is chosen it ends the installation and itself.
 STEP = """#!/bin/sh
 [ -e /run/steps/off ] || {
@@ -189,7 +189,7 @@ def killed(host: Host, checkout: Path, last: int, *words: str) -> bool:
     host.file("/run/steps/last").write_text(str(last))
     env = {"PATH": "/run/steps/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     done = host.call("setsid", "--wait", "sh", str(checkout / "conf" / "install"), "--no-units", *words, env=env)
-    assert done.returncode in (0, 137), done.stdout + done.stderr
+    assert done.returncode in (0, -9), done.stdout + done.stderr
     return done.returncode != 0
 
 
@@ -200,24 +200,21 @@ def stepped(fresh: Host) -> Host:
     return fresh
 
 
+def clear(host: Host) -> None:
+    host.run("sh", "-c", f"rm -rf /opt/* {LIB} /usr/local/sbin/nftcni /etc/cni")
+
+
 def restore(host: Host) -> None:
-    host.run(
-        "sh", "-ec", "rm -rf /opt/* /usr/local/lib/nftcni /usr/local/sbin/nftcni /etc/cni; cd /run/saved; cp -a . /"
-    )
-
-
-def save(host: Host) -> None:
-    host.run(
-        "sh", "-ec", "mkdir /run/saved; cp -a --parents $(ls -d /opt/* /usr/local/lib/nftcni /etc/cni) /run/saved || :"
-    )
-    host.run("sh", "-c", "cp -a --parents /usr/local/sbin/nftcni /run/saved")
+    clear(host)
+    host.run("tar", "-C", "/", "-xf", "/run/saved.tar")
 
 
 def test_a_kill_at_any_step_of_an_upgrade_leaves_one_version_whole(stepped: Host, tmp_path: Path) -> None:
     """In each bin folder the same one; what was attached before is detached by it; and the next call finishes it."""
     checkout = copied(tmp_path, "9.0.0")
     both(stepped, checkout)
-    save(stepped)
+    places = ("opt/cni", "opt/nftcni", LIB[1:], "usr/local/sbin/nftcni", "etc/cni")
+    stepped.run("tar", "-C", "/", "-cf", "/run/saved.tar", *places)
     set_version(checkout, "9.0.1")
     seen: list[str] = []
     step = 0
@@ -229,20 +226,18 @@ def test_a_kill_at_any_step_of_an_upgrade_leaves_one_version_whole(stepped: Host
         seen += found
         if not interrupted:
             break
-        if step % 10 == 0:
+        if step % 7 == 0:
             install(stepped, "--no-units", checkout=checkout)
             assert versions(stepped) == {"9.0.1"}
             install(stepped, "--uninstall", checkout=checkout)
             assert not [line for line in tree(stepped, "/opt", "/usr/local") if "nftcni" in line], f"step {step}"
         restore(stepped)
     assert seen == sorted(seen) and set(seen) == {"9.0.0", "9.0.1"}, "old up to one step, then new"
-    assert len(seen) > 30
+    assert len(seen) > 20
 
 
 def test_a_kill_at_any_step_of_the_first_installation_leaves_nothing_that_half_works(stepped: Host) -> None:
-    from support.scratch import CHECKOUT
-
-    before = tree(stepped, "/opt", "/usr/local", "/etc")
+    before = tree(stepped)
     step = 0
     while True:
         step += 1
@@ -251,16 +246,11 @@ def test_a_kill_at_any_step_of_the_first_installation_leaves_nothing_that_half_w
             assert stepped.run(f"{BIN}/nftcni", "--version")
         if not interrupted:
             break
-        if step % 10 == 0:
+        if step % 7 == 0:
             install(stepped, "--no-units", "--drop-in")
         if stepped.file(f"{LIB}/manifest").exists():
             install(stepped, "--uninstall")
-        left = [line for line in tree(stepped, "/opt", "/usr/local", "/etc") if line not in before]
-        assert not [line for line in left if not line.startswith((LIB, "/opt"))], f"step {step}: {left}"
-        assert not [line for line in left if "nftcni" in line.split()[0].rpartition("/")[2] and LIB not in line], left
-        restore_first(stepped)
-    assert step > 30
-
-
-def restore_first(host: Host) -> None:
-    host.run("sh", "-c", f"rm -rf /opt/* {LIB} /etc/cni")
+        left = [line for line in tree(stepped) if line not in before and "nftcni" in line]
+        assert [line.split()[0] for line in left] in ([], [LIB]), f"step {step}: {left}"
+        clear(stepped)
+    assert step > 20
