@@ -1,6 +1,6 @@
 """The bill of materials of a release, as SPDX 2.3: our files with their checksums, and what a host needs beside them.
 
-    python3 -IB conf/packaging/sbom.py VERSION      # in a checkout; needs git and SOURCE_DATE_EPOCH
+python3 -IB conf/packaging/sbom.py VERSION      # in a checkout; needs git and SOURCE_DATE_EPOCH
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ WANTED = {"python3-pyroute2": "GPL-2.0-or-later OR Apache-2.0"}
 def document(version: str) -> dict[str, Any]:
     listed = subprocess.run(["git", "ls-files", "-z", "cni", "nft", "conf"], stdout=subprocess.PIPE, check=True)
     paths = sorted(listed.stdout.decode().split("\0")[:-1])
-    sums = {path: {name: hashlib.new(name, Path(path).read_bytes()).hexdigest() for name in ("sha1", "sha256")} for path in paths}
+    sums = {
+        path: {name: hashlib.new(name, Path(path).read_bytes()).hexdigest() for name in ("sha1", "sha256")}
+        for path in paths
+    }
     made = datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), timezone.utc)
     code = hashlib.sha1("".join(sorted(entry["sha1"] for entry in sums.values())).encode()).hexdigest()
     packages = [package("nftcni", "Apache-2.0", version, filesAnalyzed=True)]
