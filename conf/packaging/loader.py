@@ -1,4 +1,4 @@
-"""Imports our modules out of the archive that archive.py made; it stands in the archive itself, compiled.
+"""Imports our modules out of the archive that compile_archive.py made; it stands in the archive itself, compiled.
 
 A module is loaded together with those that it imports at its top, without a way through importlib for each of them.
 Whatever goes wrong, importlib goes on with its other finders, and finds the sources.

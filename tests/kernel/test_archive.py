@@ -94,7 +94,7 @@ def test_each_module_is_in_it(tmp_path: Path) -> None:
 def build(folder: Path) -> Path:
     for name in ("cni", "nft"):
         shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    words = ["-X", "no_debug_ranges", "-IS", str(TOOLS / "archive.py"), str(folder), "/final"]
+    words = ["-X", "no_debug_ranges", "-IS", str(TOOLS / "compile_archive.py"), str(folder), "/final"]
     subprocess.run(["/usr/bin/python3", *words], check=True)
     return folder / f"archive.{TAG}"
 

@@ -39,7 +39,7 @@ def cni(system: System, verb: str, config: Json = CONFIG, plugin: str = "/usr/li
 
 
 def archives(system: System) -> list[str]:
-    found = system.run("find", LIB, "-name", "archive.*", "!", "-name", "archive.py")
+    found = system.run("find", LIB, "-name", "archive.*")
     return found.split()
 
 

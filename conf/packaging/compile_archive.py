@@ -1,6 +1,6 @@
 """Compiles a copy of the sources into one file, which a start reads instead of some forty.
 
-    python3 -IS archive.py FOLDER [NAME]    # FOLDER holds cni/ and nft/; NAME is what the folder will be called
+    python3 -IS compile_archive.py FOLDER [NAME]    # FOLDER holds cni/ and nft/; NAME is what the folder will be called
 
 The file is FOLDER/archive.TAG, TAG being the Python's (cpython-311): its magic number, the file's length, then the
 loader of loader.py, an index, and each module's code by itself, so that only the modules that a verb needs are
