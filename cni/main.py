@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.protocol.request import Request
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 REFERENCE = "1.9.0"  # the release of the reference plugins whose keys the drop-in names know
 
 
