@@ -33,7 +33,9 @@ def system(request: pytest.FixtureRequest, host: Host, release: Path, version: s
 
 
 def cni(system: System, verb: str, config: Json = CONFIG, plugin: str = "/usr/lib/cni/nftcni") -> Answer:
-    env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0"}
+    # What is mounted on the scratch host later is seen by its own root only.
+    netns = f"/proc/{system.host.pid}/root/run/netns/c1"
+    env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_NETNS": netns, "CNI_IFNAME": "eth0"}
     done = system.call(plugin, env={**env, "CNI_PATH": "/usr/lib/cni"}, input=json.dumps(config))
     return Answer(done.returncode, done.stdout, done.stderr)
 
@@ -58,7 +60,7 @@ def test_its_whole_life(system: System, release: Path, later: Path, version: str
     network_before = host.snapshot()
     container = host.container("c1")
     result = cni(system, "ADD").document
-    assert result["ips"]
+    assert result.get("ips"), result
     assert "1.0.0" in cni(system, "VERSION", plugin=f"{LIB}/drop-in/portmap").document["supportedVersions"]
     system.file(EDITED).write_text("{}")
     with Server(container, 80):
