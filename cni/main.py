@@ -124,8 +124,10 @@ def answer_version() -> str:
 
 def perform(request: Request) -> str:
     """One verb but VERSION: its document, "" for none. Raises CniError."""
+    from cni.protocol.request import MAIN_ROLES
+
     verb = request.verb
-    if request.role and request.role != "bridge":
+    if request.role not in ("", *MAIN_ROLES):
         from cni.dropin.roles import answer_as
 
         return answer_as(request)

@@ -6,9 +6,9 @@ without links. Both are projected into the same table as everything else. What e
 
 from __future__ import annotations
 
-from cni.bridge import ensure_bridge, set_host_sysctls
+from cni import hostside
+from cni.bridge import set_host_sysctls
 from cni.host import Host
-from cni.kernel.links import finish_port
 from cni.kernel.routes import is_local
 from cni.model.attachment import CHAINED, Attachment, Lease
 from cni.model.names import derived_mac, identity
@@ -61,7 +61,7 @@ def amend(host: Host, before: Attachment | None, item: Attachment) -> None:
         host.add_elements(item, again=True)
         set_host_sysctls(host, item)
         if item.kind.own_link and item.port_isolation:
-            finish_port(host.rtnl, item, ensure_bridge(host, item))
+            hostside.finish(host, item, hostside.ready(host, item))
         host.forget_flows_to(item.mappings, item.addresses)
         host.store.update(item.replace(done=True))
     except Exception:

@@ -6,10 +6,11 @@ Which table elements it has is `projection`, which links `cni.kernel.links`; its
 
 from __future__ import annotations
 
-from cni.model.names import host_link, identity
+from cni.model.names import host_link, identity, shaper_link
 from cni.model.ports import PortMapping
+from cni.model.wire import Wire
 from cni.protocol.spec import Dns, Route
-from nft.addresses import Address, Prefix
+from nft.addresses import BITS, Address, Prefix
 from nft.digest import digest
 from nft.value import Value
 
@@ -72,6 +73,7 @@ class Attachment(Value):
     link_up: bool = True
     delegate: str = ""
     kind: Kind = BRIDGED
+    wire: Wire = Wire()
     uplink: bool = False
     done: bool = False
 
@@ -86,6 +88,31 @@ class Attachment(Value):
     @property
     def link(self) -> str:
         return host_link(self.ident)
+
+    @property
+    def is_ptp(self) -> bool:
+        """Point to point: no bridge, the host end itself is the host's link that leads to the container."""
+        return self.kind.own_link and self.bridge == self.link
+
+    @property
+    def links(self) -> list[str]:
+        """The host's links that are its alone."""
+        own = [self.link] if self.kind.own_link else []
+        return [*own, shaper_link(self.ident)] if self.wire.rate_out else own
+
+    @property
+    def inner_routes(self) -> tuple[Route, ...]:
+        """All routes of the container. Point to point, the gateway is the only neighbour, its subnet lies behind it."""
+        if not self.is_ptp:
+            return self.routes
+        own: dict[Route, None] = {}
+        for lease in self.leases:
+            if lease.gateway is not None:
+                own[Route(Prefix(lease.gateway, BITS[lease.gateway.version]))] = None
+        for lease in self.leases:
+            if lease.gateway is not None and lease.address.length < BITS[lease.gateway.version]:
+                own[Route(lease.address.network, lease.gateway)] = None
+        return tuple(dict.fromkeys((*own, *self.routes)))
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -118,7 +145,11 @@ class Attachment(Value):
         """The addresses that the bridge has because of this attachment."""
         if not self.is_gateway or not self.kind.own_link:
             return ()
-        found = {Prefix(lease.gateway, lease.address.length): None for lease in self.leases if lease.gateway}
+        found = {
+            Prefix(lease.gateway, BITS[lease.gateway.version] if self.is_ptp else lease.address.length): None
+            for lease in self.leases
+            if lease.gateway
+        }
         return tuple(found)
 
 

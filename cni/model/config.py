@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from cni.model.ports import PortMapping, parse_port_mappings
 from cni.model.ranges import Range, check_overlaps, parse_range, parse_range_sets
-from cni.protocol.errors import INVALID_CONFIG, CniError
+from cni.model.wire import Wire, parse_rates
+from cni.protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni.protocol.fields import Fields
 from cni.protocol.request import BUILT_IN_IPAM, Request, check_ifname
 from cni.protocol.shapes import parse_dns, parse_route
@@ -45,10 +46,12 @@ REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
     "txQLen": (0,),
 }
 KEYS_OF = {  # of the reference plugins whose names the executable may have
+    "ptp": ("ipMasqBackend",),
     "bridge": ("ipMasqBackend", "promiscMode", "vlan", "vlanTrunk", "preserveDefaultVlan", "macspoofchk"),
     "portmap": ("backend", "snat", "masqAll", "markMasqBit", "externalSetMarkChain", "conditionsV4", "conditionsV6"),
     "firewall": ("backend", "firewalldZone"),
 }
+LINK_MODES = ("bridge", "ptp")
 POLICIES = ("", "open", "same-bridge", "isolated")
 
 
@@ -64,7 +67,8 @@ class Ipam(Value):
 
 
 class Network(Value):
-    """What one configuration asks of one attachment. `mtu` 0 leaves the kernel's default."""
+    """What one configuration asks of one attachment. `mtu` 0 leaves the kernel's default, `bridge` "" is point to
+    point."""
 
     name: str
     bridge: str
@@ -81,20 +85,22 @@ class Network(Value):
     link_up: bool
     ipam: Ipam
     mappings: tuple[PortMapping, ...]
+    wire: Wire = Wire()
 
 
 def parse_network(request: Request) -> Network:
-    """Raises CniError codes 2 and 7. Under the name `bridge` the defaults are those of the reference plugin."""
+    """Raises CniError codes 2 and 7. Under the names `bridge` and `ptp` the defaults are the reference plugin's."""
     fields = Fields(request.document)
-    refuse_unsupported(fields, request.role)
-    ours = request.role != "bridge"
     runtime = fields.section("runtimeConfig")
-    for key in ("bandwidth", "infinibandGUID", "deviceID"):
-        runtime.refuse_unless(key, ({}, ""), NOT_DONE)
+    refuse_unsupported(fields, request.role, runtime)
+    ours = not request.role
     arguments = fields.section("args").section("cni")
-    is_gateway = fields.flag("isGateway", ours) or fields.flag("isDefaultGateway")
+    ptp = request.role == "ptp" or (ours and _mode(fields) == "ptp")
+    is_gateway = ptp or fields.flag("isGateway", ours) or fields.flag("isDefaultGateway")
     ipam = parse_ipam(request)
-    isolation, port_isolation = isolation_asked(fields, ours) if ours else (False, False)
+    if ptp and not ipam.delegate and not ipam.range_sets:
+        raise fields.fail("ipam", "point to point needs addresses")
+    isolation, port_isolation = isolation_asked(fields, not ptp) if ours else (False, False)
     mtu = fields.number("mtu", 0, 0, 65535)
     lowest = 1280 if any(item.subnet.version == 6 for ranges in ipam.range_sets for item in ranges) else 68
     if mtu and mtu < lowest:
@@ -104,7 +110,7 @@ def parse_network(request: Request) -> Network:
         raise fields.fail("disableContainerInterface", "cannot be combined with ipam")
     return Network(
         name=request.network,
-        bridge=fields.parsed("bridge", check_ifname) or ("nftcni0" if ours else "cni0"),
+        bridge="" if ptp else fields.parsed("bridge", check_ifname) or ("nftcni0" if ours else "cni0"),
         is_gateway=is_gateway,
         is_default_gateway=fields.flag("isDefaultGateway", ours and is_gateway and not ipam.routes_given),
         force_address=fields.flag("forceAddress"),
@@ -118,13 +124,29 @@ def parse_network(request: Request) -> Network:
         link_up=link_up,
         ipam=ipam,
         mappings=parse_port_mappings(runtime),
+        wire=Wire(**parse_rates(fields, runtime)) if ours else Wire(),
     )
 
 
-def refuse_unsupported(fields: Fields, role: str) -> None:
-    """Raises CniError code 2 for what the reference plugin of that name does and we do not. Without a role: of all."""
-    for key in KEYS_OF[role] if role else REFUSED:
-        fields.refuse_unless(key, REFUSED[key], NOT_DONE)
+def refuse_unsupported(fields: Fields, role: str, runtime: Fields | None = None) -> None:
+    """Raises CniError code 2 for what the reference plugin of that name does and we do not, all of it at once. Without
+    a role: of all."""
+    lacking = [fields.asked(key, REFUSED[key]) for key in (KEYS_OF[role] if role else REFUSED)]
+    if runtime is not None:
+        lacking += [runtime.asked(key, ({}, "")) for key in ("infinibandGUID", "deviceID")]
+    texts = [text for text in lacking if text]
+    if texts:
+        verb = "is" if len(texts) == 1 else "are"
+        raise CniError(UNSUPPORTED_FIELD, f"{', '.join(texts)} {verb} not supported", NOT_DONE)
+
+
+def _mode(fields: Fields) -> str:
+    mode = fields.text("mode", "bridge")
+    if mode not in LINK_MODES:
+        raise fields.fail("mode", f"must be one of {', '.join(LINK_MODES)}")
+    if mode == "ptp" and fields.has("bridge"):
+        raise fields.fail("bridge", 'cannot be combined with "mode": "ptp", which has no bridge')
+    return mode
 
 
 def isolation_asked(fields: Fields, default: bool = False) -> tuple[bool, bool]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from cni.model.attachment import BRIDGED, DELEGATED, Attachment, Lease
 from cni.model.config import Network
-from cni.model.names import derived_mac, identity
+from cni.model.names import derived_mac, host_link, identity
 from cni.model.ports import for_families, versions_of
+from cni.protocol.errors import INVALID_CONFIG, CniError
 from cni.protocol.request import Request
 from cni.protocol.spec import Dns, Interface, Result, ResultAddress, Route
 from nft.addresses import Address, Prefix, format_mac
@@ -22,7 +23,7 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         container=request.container,
         ifname=request.ifname,
         sandbox=request.netns,
-        bridge=network.bridge,
+        bridge=network.bridge or host_link(ident),
         mac=network.mac or derived_mac("container", ident),
         mtu=network.mtu,
         leases=leases,
@@ -38,19 +39,32 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         dad=network.dad,
         link_up=network.link_up,
         delegate=network.ipam.delegate,
+        wire=network.wire,
         kind=DELEGATED if delegated else BRIDGED,
     )
 
 
 def with_delegated(item: Attachment, network: Network, result: Result) -> Attachment:
     """The record once a foreign IPAM plugin has answered."""
-    leases = tuple(Lease(entry.address, entry.gateway) for entry in result.ips)
+    leases = tuple(
+        Lease(entry.address, entry.gateway or (_usual_gateway(entry.address) if network.is_gateway else None))
+        for entry in result.ips
+    )
+    if item.is_ptp and not all(lease.gateway for lease in leases):
+        lacking = next(lease.address for lease in leases if not lease.gateway)
+        raise CniError(INVALID_CONFIG, f"ipam.type {item.delegate}: {lacking} has no gateway, and none can be told")
     return item.replace(
         leases=leases,
         routes=complete_routes(result.routes, leases, network.is_default_gateway),
         dns=item.dns if item.dns != Dns() else result.dns,
         mappings=for_families(network.mappings, _versions(leases), item.ifname),
     )
+
+
+def _usual_gateway(address: Prefix) -> Address | None:
+    """The subnet's first address, as the reference bridge has it where the IPAM plugin names none."""
+    first = Address(address.version, address.first + 1)
+    return first if first in address and first != address.address else None
 
 
 def _versions(leases: tuple[Lease, ...]) -> tuple[int, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from cni.bridge import ensure_bridge, set_host_sysctls
+from cni import hostside
+from cni.bridge import set_host_sysctls
 from cni.host import Host
-from cni.kernel.links import finish_port, get_link
+from cni.kernel.links import get_link
 from cni.model.attachment import Attachment
 from cni.protocol.errors import CniError
 from cni.protocol.request import DATA_DIR
@@ -71,7 +72,7 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
     elif get_link(host.rtnl, item.link) is None:
         return False
     else:
-        finish_port(host.rtnl, item, ensure_bridge(host, item))
+        hostside.finish(host, item, hostside.ready(host, item))
     waiting = waiting_in_vain(host.store.claims, item)
     if waiting:
         host.hand_over(item.ident, waiting)

@@ -23,7 +23,8 @@ STDIN_LIMIT = 8 << 20  # bytes; 1000 port mappings are 0.1 MiB
 NAME_LIMIT = 80  # network: with the interface it must leave room for a container ID in a 128 character comment
 ID_LIMIT = 200  # container ID: it is part of a file name, whose limit is 255 bytes
 BUILT_IN_IPAM = ("", "host-local", "nftcni")  # values of ipam.type that are ours
-ROLES = ("bridge", "portmap", "firewall", "tuning", "host-local", "loopback")
+MAIN_ROLES = ("bridge", "ptp")  # the plugin itself, with the reference's defaults
+ROLES = (*MAIN_ROLES, "portmap", "firewall", "tuning", "bandwidth", "host-local", "static", "loopback")
 REQUIRED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
     "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
@@ -175,8 +176,8 @@ def _parse_args(text: str) -> dict[str, str]:
         if not equals or "=" in value:
             raise CniError(INVALID_ENVIRONMENT, f"CNI_ARGS: {part[:80]!r} is not KEY=VALUE")
         pairs[key] = value
-    known = {key: pairs[key] for key in ("IP", "MAC") if pairs.get(key)}
-    unknown = sorted(pairs.keys() - {"IP", "MAC", "IgnoreUnknown"})
+    known = {key: pairs[key] for key in ("IP", "MAC", "GATEWAY") if pairs.get(key)}
+    unknown = sorted(pairs.keys() - {"IP", "MAC", "GATEWAY", "IgnoreUnknown"})
     if unknown and pairs.get("IgnoreUnknown", "").lower() not in ("1", "true"):
         raise CniError(INVALID_ENVIRONMENT, f"CNI_ARGS: unknown key {unknown[0][:80]!r}, and no IgnoreUnknown=1")
     return known

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cni.model.attachment import KINDS, Attachment, Kind, Lease, kind_of
 from cni.model.ports import PortMapping
+from cni.model.wire import wire_from
 from cni.protocol.spec import Dns, Route, is_name
 from nft.addresses import Address, format_mac, parse_address, parse_mac, parse_prefix
 from nft.elements import PROTOCOLS
@@ -41,6 +42,7 @@ def to_document(item: Attachment) -> dict[str, Any]:
         for route in item.routes
     ]
     document["dns"] = item.dns.document()
+    document["wire"] = item.wire.document()
     for name, mappings in (("mappings", item.mappings), ("standby", item.standby)):
         document[name] = [
             [mapping.protocol, str(mapping.host_ip), mapping.host_port, mapping.container_port] for mapping in mappings
@@ -66,6 +68,7 @@ def from_document(document: Json) -> Attachment:
             dns=_dns(_typed(document["dns"], dict)),
             mappings=tuple(_mapping(entry) for entry in _typed(document["mappings"], list)),
             standby=tuple(_mapping(entry) for entry in _typed(document["standby"], list)),
+            wire=wire_from(_typed(document.get("wire", {}), dict)),
             **values,
         )
     except (KeyError, TypeError, AttributeError) as problem:

@@ -6,6 +6,7 @@ harm (other routes, other addresses) is not looked at.
 
 from __future__ import annotations
 
+from cni import hostside
 from cni.bridge import host_sysctls
 from cni.host import Host
 from cni.kernel import sysctl
@@ -66,8 +67,11 @@ def _claim_problems(host: Host, item: Attachment) -> list[str]:
 
 
 def _port_problems(host: Host, item: Attachment) -> list[str]:
-    found = []
-    bridge, port = get_link(host.rtnl, item.bridge), get_link(host.rtnl, item.link)
+    port = get_link(host.rtnl, item.link)
+    found = hostside.problems(host, item, port)
+    if item.is_ptp:
+        return found
+    bridge = get_link(host.rtnl, item.bridge)
     if bridge is None or bridge.kind != "bridge":
         found.append(f"the bridge {item.bridge} is missing")
     else:
@@ -108,7 +112,7 @@ def container_problems(item: Attachment, netns: int, host_index: int) -> list[st
         if lease.address not in addresses:
             found.append(f"{item.ifname} lacks the address {lease.address}")
     routes = read_routes(rtnl, link.index)
-    found += [f"the route {route} is missing" for route in item.routes if not _has_route(routes, route)]
+    found += [f"the route {route} is missing" for route in item.inner_routes if not _has_route(routes, route)]
     rtnl.close()
     return found
 

@@ -59,7 +59,7 @@ def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
         host.table.delete([element for item in marked for element in attachment_elements(item)])
     for item in others:
         host.delete_elements(item, last=False)
-    remove_group(host.rtnl, [item.link for item in items if item.kind.own_link])
+    remove_group(host.rtnl, [link for item in items for link in item.links])
     mappings = tuple(mapping for item in items for mapping in item.mappings)
     host.forget_flows_of(mappings, tuple(address for item in items for address in item.addresses))
     for item in items:
