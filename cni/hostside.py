@@ -6,9 +6,10 @@ and VLANs (`cni.kernel.shaping`, `cni.kernel.vlans`), which most have not and wh
 
 from __future__ import annotations
 
-from cni.bridge import ensure_bridge, set_host_sysctls
+from cni.bridge import ensure_bridge, set_host_sysctls, set_promiscuous
 from cni.host import Host
 from cni.kernel.links import Link, create_veth, finish_port, get_link
+from cni.kernel.rtnetlink import IFF_PROMISC
 from cni.model.attachment import Attachment
 from cni.model.names import shaper_link
 from cni.model.wire import Wire
@@ -19,7 +20,11 @@ from nft.addresses import format_mac
 def ready(host: Host, item: Attachment, new: bool = False) -> Link | None:
     """The bridge, there and up; None point to point."""
     if not item.is_ptp:
-        return ensure_bridge(host, item, new)
+        bridge = ensure_bridge(host, item, new)
+        if item.wire.promisc and not bridge.flags & IFF_PROMISC:
+            host.store.bridges.note(item.bridge, "promisc")
+            set_promiscuous(host, bridge, True)
+        return bridge
     if not host.store.bridges.knows(item.bridge, "created"):
         host.store.bridges.note(item.bridge, "created")
     return None
@@ -74,6 +79,14 @@ def problems(host: Host, item: Attachment, port: Link | None) -> list[str]:
         from cni.kernel.ptp import host_end_problems
 
         found += host_end_problems(host.rtnl, item)
+    if item.wire.promisc:
+        bridge = get_link(host.rtnl, item.bridge)
+        if bridge is not None and not bridge.flags & IFF_PROMISC:
+            found.append(f"the bridge {item.bridge} is not promiscuous")
+    if item.zone:
+        from cni.firewalld import problems as zone_problems
+
+        found += zone_problems(item)
     if port is not None and item.wire.is_shaped:
         from cni.kernel.shaping import shaping_problems
 

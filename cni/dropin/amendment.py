@@ -63,6 +63,10 @@ def amend(host: Host, before: Attachment | None, item: Attachment) -> None:
         if item.kind.own_link and item.port_isolation:
             hostside.finish(host, item, hostside.ready(host, item))
         host.forget_flows_to(item.mappings, item.addresses)
+        if item.zone:
+            from cni.firewalld import join
+
+            join(item)
         host.store.update(item.replace(done=True))
     except Exception:
         host.try_roll_back()
@@ -92,8 +96,8 @@ def give_up(host: Host, before: Attachment, item: Attachment) -> None:
 
 
 def holds_nothing(item: Attachment) -> bool:
-    """A record of ours for somebody else's interface that neither a port nor isolation needs any more."""
-    return item.kind == CHAINED and not item.mappings and not item.isolation
+    """A record of ours for somebody else's interface that nothing needs any more."""
+    return item.kind == CHAINED and not (item.mappings or item.isolation or item.zone or item.wire.is_shaped)
 
 
 def attached(host: Host, ident: str) -> Attachment:

@@ -6,7 +6,7 @@ the kernel is `cni.kernel.shaping`.
 
 from __future__ import annotations
 
-from cni.dropin.amendment import attached, base_record, record_of
+from cni.dropin.amendment import attached, base_record, holds_nothing, record_of
 from cni.host import Host
 from cni.hostside import with_devices
 from cni.kernel.deletion import remove_links
@@ -102,7 +102,7 @@ def delete(request: Request) -> None:
             remove_links(host.rtnl, [shaper_link(ident)])  # of a record that was lost
             return
         bare = item.replace(wire=item.wire.replace(**NONE))
-        nothing_left = not (item.kind.own_link or item.mappings or item.isolation or item.leased)
+        nothing_left = not item.leased and holds_nothing(bare)
         _take_back(host, None if nothing_left else bare, item)
 
 

@@ -1,4 +1,4 @@
-"""The drop-in name `static`: addresses that the configuration names, for somebody else's main plugin. Nothing is kept."""
+"""The drop-in name `static`: addresses that the configuration names, for others' main plugins. Nothing is kept."""
 
 from __future__ import annotations
 

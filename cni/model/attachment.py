@@ -27,6 +27,7 @@ BRIDGED = Kind("bridged", True, True)  # our veth pair, our leases: the usual on
 DELEGATED = Kind("delegated", True, False)  # our veth pair, addresses from a foreign IPAM plugin
 CHAINED = Kind("chained", False, False)  # somebody else's interface; ours are its ports or its isolation
 LEASED = Kind("leased", False, True)  # the same with addresses of our host-local, or these alone
+RT_SCOPE_LINK = 253  # include/uapi/linux/rtnetlink.h
 KINDS = {kind.name: kind for kind in (BRIDGED, DELEGATED, CHAINED, LEASED)}
 
 
@@ -43,7 +44,8 @@ class Lease(Value):
 
 class Attachment(Value):
     """One interface of one container on one network. `mappings` all have a host address of their own family; `standby`
-    are those that another interface of the same container publishes, to be taken over when that one goes.
+    are those that another interface of the same container publishes, to be taken over when that one goes. Of those who
+    ask its ports, `masq_all` hides everybody's address; without `snat` nobody's is, not the container's own either. `zone` is firewalld's that its addresses are in.
 
     `sandbox` is CNI_NETNS as it was given, `delegate` the foreign IPAM plugin that we called for the addresses, `done`
     whether ADD came to its end. Where somebody else made the interface, `bridge` is the host's link that leads to it,
@@ -74,6 +76,9 @@ class Attachment(Value):
     delegate: str = ""
     kind: Kind = BRIDGED
     wire: Wire = Wire()
+    snat: bool = True
+    masq_all: bool = False
+    zone: str = ""
     uplink: bool = False
     done: bool = False
 
@@ -102,9 +107,11 @@ class Attachment(Value):
 
     @property
     def inner_routes(self) -> tuple[Route, ...]:
-        """All routes of the container. Point to point, the gateway is the only neighbour, its subnet lies behind it."""
+        """All routes of the container, each with its gateway. Point to point, that is the only neighbour, and its subnet
+        lies behind it."""
+        routes = tuple(map(self._with_gateway, self.routes))
         if not self.is_ptp:
-            return self.routes
+            return routes
         own: dict[Route, None] = {}
         for lease in self.leases:
             if lease.gateway is not None:
@@ -112,7 +119,14 @@ class Attachment(Value):
         for lease in self.leases:
             if lease.gateway is not None and lease.address.length < BITS[lease.gateway.version]:
                 own[Route(lease.address.network, lease.gateway)] = None
-        return tuple(dict.fromkeys((*own, *self.routes)))
+        return tuple(dict.fromkeys((*own, *routes)))
+
+    def _with_gateway(self, route: Route) -> Route:
+        """That of its family, unless the user wants none."""
+        if route.gw or dict(route.options).get("scope") == RT_SCOPE_LINK:
+            return route
+        gateways = (lease.gateway for lease in self.leases if lease.address.version == route.dst.version)
+        return route.replace(gw=next(gateways, None))
 
     @property
     def addresses(self) -> tuple[Address, ...]:

@@ -25,21 +25,14 @@ if TYPE_CHECKING:
 NOT_DONE = "nftcni does not do this; remove the key, or use the reference plugin for this network"
 # How the reference plugins would do it; here it is nftables in any case. Nomad writes ip6tables for the second family.
 BACKENDS = ("", "nftables", "iptables", "ip6tables")
+FIREWALLD = "firewalld"
 REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
     "ipMasqBackend": BACKENDS,
-    "backend": BACKENDS,
-    "promiscMode": (False,),
+    "backend": (*BACKENDS, FIREWALLD),
     "vlan": (0,),
     "vlanTrunk": ([],),
     "preserveDefaultVlan": (False, True),  # speaks of `vlan` only
     "macspoofchk": (False,),
-    "snat": (True,),
-    "masqAll": (False,),
-    "markMasqBit": (13,),  # the reference's own default
-    "externalSetMarkChain": ("",),
-    "conditionsV4": ([],),
-    "conditionsV6": ([],),
-    "firewalldZone": ("",),
     "sysctl": ({},),
     "promisc": (False,),
     "allmulti": (False,),
@@ -47,9 +40,9 @@ REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
 }
 KEYS_OF = {  # of the reference plugins whose names the executable may have
     "ptp": ("ipMasqBackend",),
-    "bridge": ("ipMasqBackend", "promiscMode", "vlan", "vlanTrunk", "preserveDefaultVlan", "macspoofchk"),
-    "portmap": ("backend", "snat", "masqAll", "markMasqBit", "externalSetMarkChain", "conditionsV4", "conditionsV6"),
-    "firewall": ("backend", "firewalldZone"),
+    "bridge": ("ipMasqBackend", "vlan", "vlanTrunk", "preserveDefaultVlan", "macspoofchk"),
+    "portmap": ("backend",),
+    "firewall": ("backend",),
 }
 LINK_MODES = ("bridge", "ptp")
 POLICIES = ("", "open", "same-bridge", "isolated")
@@ -86,6 +79,12 @@ class Network(Value):
     ipam: Ipam
     mappings: tuple[PortMapping, ...]
     wire: Wire = Wire()
+    default_implied: bool = False
+    as_reference: bool = False
+    snat: bool = True
+    masq_all: bool = False
+    asks_firewall: bool = False
+    zone: str = ""
 
 
 def parse_network(request: Request) -> Network:
@@ -101,6 +100,11 @@ def parse_network(request: Request) -> Network:
     if ptp and not ipam.delegate and not ipam.range_sets:
         raise fields.fail("ipam", "point to point needs addresses")
     isolation, port_isolation = isolation_asked(fields, not ptp) if ours else (False, False)
+    promisc = not ptp and fields.flag("promiscMode")
+    if promisc and fields.flag("hairpinMode"):
+        raise fields.fail("promiscMode", "cannot be combined with hairpinMode: every frame would come twice")
+    wire = Wire(promisc=promisc, **(parse_rates(fields, runtime) if ours else {}))
+    snat, masq_all = parse_masquerade(fields) if ours else (True, False)
     mtu = fields.number("mtu", 0, 0, 65535)
     lowest = 1280 if any(item.subnet.version == 6 for ranges in ipam.range_sets for item in ranges) else 68
     if mtu and mtu < lowest:
@@ -115,7 +119,7 @@ def parse_network(request: Request) -> Network:
         is_default_gateway=fields.flag("isDefaultGateway", ours and is_gateway and not ipam.routes_given),
         force_address=fields.flag("forceAddress"),
         ip_masq=fields.flag("ipMasq", ours),
-        hairpin=fields.flag("hairpinMode", ours),
+        hairpin=fields.flag("hairpinMode", ours and not promisc),
         isolation=fields.flag("isolation", isolation),
         port_isolation=fields.flag("portIsolation", port_isolation),
         mtu=mtu,
@@ -124,7 +128,12 @@ def parse_network(request: Request) -> Network:
         link_up=link_up,
         ipam=ipam,
         mappings=parse_port_mappings(runtime),
-        wire=Wire(**parse_rates(fields, runtime)) if ours else Wire(),
+        wire=wire,
+        as_reference=not ours,
+        default_implied=ours and not fields.has("isDefaultGateway"),
+        snat=snat,
+        masq_all=masq_all,
+        asks_firewall=ours and (bool(fields.text("iptablesAdminChainName")) or fields.text("backend") == FIREWALLD),
     )
 
 
@@ -138,6 +147,30 @@ def refuse_unsupported(fields: Fields, role: str, runtime: Fields | None = None)
     if texts:
         verb = "is" if len(texts) == 1 else "are"
         raise CniError(UNSUPPORTED_FIELD, f"{', '.join(texts)} {verb} not supported", NOT_DONE)
+
+
+def parse_masquerade(fields: Fields) -> tuple[bool, bool]:
+    """(`snat`, `masqAll`) of the reference portmap. Its keys for how packets are marked on their way to a masquerade
+    are looked at and needed for nothing: ours depends on no mark, and so on nobody's chain. Raises CniError 2 and 7."""
+    fields.number("markMasqBit", 13, 0, 31)
+    fields.text("externalSetMarkChain")
+    if fields.has("markMasqBit") and fields.text("externalSetMarkChain"):
+        raise fields.fail("markMasqBit", "cannot be combined with externalSetMarkChain")
+    if fields.section("runtimeConfig").has("portMappings"):
+        for key in ("conditionsV4", "conditionsV6"):
+            _refuse_conditions(fields, key)
+    return fields.flag("snat", True), fields.flag("masqAll")
+
+
+def _refuse_conditions(fields: Fields, key: str) -> None:
+    conditions = fields.texts(key)
+    if conditions:
+        syntax = "iptables syntax" if conditions[0].startswith(("-", "!")) else "not supported"
+        raise CniError(
+            UNSUPPORTED_FIELD,
+            f"{fields.asked(key, ())}: {syntax}",
+            "this host's ports are published by nftables alone; drop in a chain of your own what is not wanted",
+        )
 
 
 def _mode(fields: Fields) -> str:

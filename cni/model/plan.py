@@ -27,7 +27,7 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         mac=network.mac or derived_mac("container", ident),
         mtu=network.mtu,
         leases=leases,
-        routes=complete_routes(network.ipam.routes, leases, network.is_default_gateway and not delegated),
+        routes=_routes(network, network.ipam.routes, leases, network.is_default_gateway and not delegated),
         dns=network.ipam.dns,
         mappings=() if delegated else for_families(network.mappings, _versions(leases), request.ifname),
         is_gateway=network.is_gateway,
@@ -40,6 +40,9 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         link_up=network.link_up,
         delegate=network.ipam.delegate,
         wire=network.wire,
+        snat=network.snat,
+        masq_all=network.masq_all,
+        zone=network.zone,
         kind=DELEGATED if delegated else BRIDGED,
     )
 
@@ -55,7 +58,7 @@ def with_delegated(item: Attachment, network: Network, result: Result) -> Attach
         raise CniError(INVALID_CONFIG, f"ipam.type {item.delegate}: {lacking} has no gateway, and none can be told")
     return item.replace(
         leases=leases,
-        routes=complete_routes(result.routes, leases, network.is_default_gateway),
+        routes=_routes(network, result.routes, leases, network.is_default_gateway),
         dns=item.dns if item.dns != Dns() else result.dns,
         mappings=for_families(network.mappings, _versions(leases), item.ifname),
     )
@@ -69,6 +72,16 @@ def _usual_gateway(address: Prefix) -> Address | None:
 
 def _versions(leases: tuple[Lease, ...]) -> tuple[int, ...]:
     return versions_of(lease.address for lease in leases)
+
+
+def _routes(network: Network, routes: tuple[Route, ...], leases: tuple[Lease, ...], default: bool) -> tuple[Route, ...]:
+    """Under the reference plugins' names as they were asked for, which is what those answer: the record's
+    `inner_routes` have the gateways."""
+    complete = complete_routes(routes, leases, default)
+    if not network.as_reference:
+        return complete
+    kept = [route for route in routes if not route.gw and any(route.dst == other.dst for other in complete)]
+    return tuple(next((own for own in kept if own.dst == route.dst), route) for route in complete)
 
 
 def complete_routes(routes: tuple[Route, ...], leases: tuple[Lease, ...], default: bool) -> tuple[Route, ...]:

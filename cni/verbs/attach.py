@@ -70,6 +70,10 @@ def _apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool) 
         hostside.make(host, item, bridge, netns)
         inside = configure_container(item, netns)
     host.forget_flows_to(item.mappings, item.addresses)
+    if item.zone:
+        from cni.firewalld import join
+
+        join(item)
     if bridge is not None and item.leases and item.link_up:
         announce(host.rtnl, item, inside)
     return _result(host, item, bridge)

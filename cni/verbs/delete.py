@@ -36,6 +36,10 @@ def detach(host: Host, item: Attachment) -> None:
         links.update(dict.fromkeys(leave_bridge(host, item)))
     remove_links(host.rtnl, [*links])
     host.forget_flows_of(item.mappings, item.addresses)
+    if item.zone:
+        from cni.firewalld import leave
+
+        leave(item)
     if last:
         host.store.bridges.drop(item.bridge)
     host.remove_record(item)

@@ -63,6 +63,10 @@ def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
     mappings = tuple(mapping for item in items for mapping in item.mappings)
     host.forget_flows_of(mappings, tuple(address for item in items for address in item.addresses))
     for item in items:
+        if item.zone:
+            from cni.firewalld import leave
+
+            leave(item)
         for mapping in item.standby:  # so that none of these inherits a port of another one of them
             host.store.claims.unclaim(mapping, item.ident)
     for item in items:
