@@ -24,6 +24,10 @@ def ready(host: Host, item: Attachment, new: bool = False) -> Link | None:
         if item.wire.promisc and not bridge.flags & IFF_PROMISC:
             host.store.bridges.note(item.bridge, "promisc")
             set_promiscuous(host, bridge, True)
+        if item.wire.is_tagged:
+            from cni.kernel.vlans import require_filtering
+
+            require_filtering(host.rtnl, item.bridge, host.store.bridges.knows(item.bridge, "created"))
         return bridge
     if not host.store.bridges.knows(item.bridge, "created"):
         host.store.bridges.note(item.bridge, "created")
@@ -58,6 +62,10 @@ def _dress(host: Host, item: Attachment) -> None:
     if item.wire == Wire():
         return
     port = get_link(host.rtnl, item.link)
+    if port is not None and item.wire.is_tagged:
+        from cni.kernel.vlans import tag
+
+        tag(host.rtnl, item, port)
     if port is not None and item.wire.is_shaped:
         from cni.kernel.shaping import shape
 
@@ -87,6 +95,10 @@ def problems(host: Host, item: Attachment, port: Link | None) -> list[str]:
         from cni.firewalld import problems as zone_problems
 
         found += zone_problems(item)
+    if port is not None and item.wire.is_tagged:
+        from cni.kernel.vlans import vlan_problems
+
+        found += vlan_problems(host.rtnl, item, port)
     if port is not None and item.wire.is_shaped:
         from cni.kernel.shaping import shaping_problems
 

@@ -132,10 +132,15 @@ def perform(request: Request) -> str:
 
         return answer_as(request)
     if verb == "ADD":
+        from cni.model.config import has_unknown
         from cni.protocol.jsontext import dumps
         from cni.protocol.spec import result_document
         from cni.verbs.add import add
 
+        if has_unknown(request.document):
+            from cni.model.typos import tell
+
+            tell(request)
         if request.document.get("prevResult") is None:
             return dumps(result_document(add(request), request.version))
         from cni.protocol.results import merged, parse_previous

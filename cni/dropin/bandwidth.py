@@ -27,6 +27,8 @@ from nft.netlink import Netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cni.protocol.jsontext import Json
 
 NONE = dict.fromkeys(("rate_in", "burst_in", "rate_out", "burst_out"), 0)
@@ -58,7 +60,7 @@ def add(request: Request) -> dict[str, Json]:
     return merged(previous.document, {"interfaces": document.get("interfaces", [])})
 
 
-def _asked(request: Request) -> dict[str, int]:
+def _asked(request: Request) -> dict[str, Any]:
     fields = Fields(request.document)
     return parse_rates(fields, fields.section("runtimeConfig"))
 

@@ -1,4 +1,4 @@
-"""The drop-in name `firewall`: `ingressPolicy`, and firewalld's zone, for an attachment that another plugin has made."""
+"""The drop-in name `firewall`: `ingressPolicy` and firewalld's zone for an attachment that another plugin has made."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ class Lease(Value):
 class Attachment(Value):
     """One interface of one container on one network. `mappings` all have a host address of their own family; `standby`
     are those that another interface of the same container publishes, to be taken over when that one goes. Of those who
-    ask its ports, `masq_all` hides everybody's address; without `snat` nobody's is, not the container's own either. `zone` is firewalld's that its addresses are in.
+    ask its ports, `masq_all` hides everybody's address; without `snat` nobody's is, not the container's own either.
+    `zone` is firewalld's, with its addresses in it.
 
     `sandbox` is CNI_NETNS as it was given, `delegate` the foreign IPAM plugin that we called for the addresses, `done`
     whether ADD came to its end. Where somebody else made the interface, `bridge` is the host's link that leads to it,
@@ -107,8 +108,8 @@ class Attachment(Value):
 
     @property
     def inner_routes(self) -> tuple[Route, ...]:
-        """All routes of the container, each with its gateway. Point to point, that is the only neighbour, and its subnet
-        lies behind it."""
+        """All routes of the container, each with its gateway. Point to point, that is the only neighbour: its
+        subnet lies behind it."""
         routes = tuple(map(self._with_gateway, self.routes))
         if not self.is_ptp:
             return routes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from cni.model.ports import PortMapping, parse_port_mappings
 from cni.model.ranges import Range, check_overlaps, parse_range, parse_range_sets
-from cni.model.wire import Wire, parse_rates
+from cni.model.wire import Wire, parse_rates, parse_vlans
 from cni.protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni.protocol.fields import Fields
 from cni.protocol.request import BUILT_IN_IPAM, Request, check_ifname
@@ -29,9 +29,6 @@ FIREWALLD = "firewalld"
 REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
     "ipMasqBackend": BACKENDS,
     "backend": (*BACKENDS, FIREWALLD),
-    "vlan": (0,),
-    "vlanTrunk": ([],),
-    "preserveDefaultVlan": (False, True),  # speaks of `vlan` only
     "macspoofchk": (False,),
     "sysctl": ({},),
     "promisc": (False,),
@@ -40,11 +37,15 @@ REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
 }
 KEYS_OF = {  # of the reference plugins whose names the executable may have
     "ptp": ("ipMasqBackend",),
-    "bridge": ("ipMasqBackend", "vlan", "vlanTrunk", "preserveDefaultVlan", "macspoofchk"),
+    "bridge": ("ipMasqBackend", "macspoofchk"),
     "portmap": ("backend",),
     "firewall": ("backend",),
 }
 LINK_MODES = ("bridge", "ptp")
+# What most configurations have; `typos` knows all of it and is asked about the rest.
+USUAL = """ cniversion name type ipam dns args runtimeconfig prevresult bridge isgateway isdefaultgateway ipmasq mtu
+ hairpinmode capabilities ingresspolicy isolation portisolation forceaddress mode """
+USUAL_IPAM = " type ranges subnet routes rangestart rangeend gateway datadir "
 POLICIES = ("", "open", "same-bridge", "isolated")
 
 
@@ -103,7 +104,12 @@ def parse_network(request: Request) -> Network:
     promisc = not ptp and fields.flag("promiscMode")
     if promisc and fields.flag("hairpinMode"):
         raise fields.fail("promiscMode", "cannot be combined with hairpinMode: every frame would come twice")
-    wire = Wire(promisc=promisc, **(parse_rates(fields, runtime) if ours else {}))
+    vlans = {} if ptp else parse_vlans(fields)
+    wire = Wire(promisc=promisc, **vlans, **(parse_rates(fields, runtime) if ours else {}))
+    if wire.is_tagged and is_gateway and (ipam.delegate or ipam.range_sets):
+        # The gateway would have to be a member of the VLAN, and the bridge's own address is in none.
+        text = fields.asked("vlan", ()) or fields.asked("vlanTrunk", ())
+        raise CniError(UNSUPPORTED_FIELD, f"{text} is not supported with isGateway", "set isGateway to false")
     snat, masq_all = parse_masquerade(fields) if ours else (True, False)
     mtu = fields.number("mtu", 0, 0, 65535)
     lowest = 1280 if any(item.subnet.version == 6 for ranges in ipam.range_sets for item in ranges) else 68
@@ -133,8 +139,15 @@ def parse_network(request: Request) -> Network:
         default_implied=ours and not fields.has("isDefaultGateway"),
         snat=snat,
         masq_all=masq_all,
-        asks_firewall=ours and (bool(fields.text("iptablesAdminChainName")) or fields.text("backend") == FIREWALLD),
+        asks_firewall=ours and _asks_firewall(fields),
     )
+
+
+def has_unknown(document: dict[str, Json]) -> bool:
+    """Whether a key is none of the usual ones."""
+    ipam = document.get("ipam")
+    more = isinstance(ipam, dict) and any(key.lower() not in USUAL_IPAM.split() for key in ipam)
+    return more or any(key.lower() not in USUAL.split() for key in document)
 
 
 def refuse_unsupported(fields: Fields, role: str, runtime: Fields | None = None) -> None:
@@ -147,6 +160,10 @@ def refuse_unsupported(fields: Fields, role: str, runtime: Fields | None = None)
     if texts:
         verb = "is" if len(texts) == 1 else "are"
         raise CniError(UNSUPPORTED_FIELD, f"{', '.join(texts)} {verb} not supported", NOT_DONE)
+
+
+def _asks_firewall(fields: Fields) -> bool:
+    return any(map(fields.text, ("iptablesAdminChainName", "firewalldZone"))) or fields.text("backend") == FIREWALLD
 
 
 def parse_masquerade(fields: Fields) -> tuple[bool, bool]:

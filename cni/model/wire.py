@@ -59,11 +59,11 @@ def wire_from(document: dict[str, Json]) -> Wire:
     return Wire(**values)
 
 
-def parse_rates(fields: Fields, runtime: Fields) -> dict[str, int]:
+def parse_rates(fields: Fields, runtime: Fields) -> dict[str, Any]:
     """The plugin object's own are stronger than what the runtime sends, as in the reference bandwidth plugin. Raises
     CniError code 7."""
     place = fields if any(fields.has(key) for key in RATES) else runtime.section("bandwidth")
-    found = {}
+    found: dict[str, Any] = {}
     for name, prefix in (("in", "ingress"), ("out", "egress")):
         rate = place.number(f"{prefix}Rate", 0, 0, (1 << 63) - 1)
         burst = place.number(f"{prefix}Burst", 0, 0, HIGHEST_BURST)
