@@ -9,7 +9,7 @@ from __future__ import annotations
 from struct import Struct
 from sys import byteorder
 
-from cni.kernel.rtnetlink import IFF_UP, IFINFO, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU
+from cni.kernel.rtnetlink import IFF_UP, IFINFO, IFLA_ADDRESS, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU
 from nft.framing import attr, attr_name, attr_u32, attributes, text
 from nft.value import Value
 
@@ -46,10 +46,10 @@ class Bucket(Value):
         return min(int(self.rate * LATENCY) + self.burst, 0xFFFFFFFF)
 
 
-def new_ifb(name: str, mtu: int) -> bytes:
-    size = attr_u32(IFLA_MTU, mtu) if mtu else b""
+def new_ifb(name: str, mac: bytes, mtu: int) -> bytes:
     kind = attr(IFLA_LINKINFO, attr_name(IFLA_INFO_KIND, "ifb"))
-    return IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + attr_name(IFLA_IFNAME, name) + size + kind
+    body = attr_name(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, mac) + attr_u32(IFLA_MTU, mtu)
+    return IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + body + kind
 
 
 def token_bucket(index: int, bucket: Bucket) -> bytes:

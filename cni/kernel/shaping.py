@@ -11,7 +11,7 @@ import errno
 from cni.kernel import qdisc, rtnetlink
 from cni.kernel.links import Link, get_link
 from cni.model.attachment import Attachment
-from cni.model.names import shaper_link
+from cni.model.names import derived_mac, shaper_link
 from cni.model.wire import Wire
 from cni.protocol.errors import UNSUPPORTED_FIELD, CniError, kernel_refused
 from nft.framing import NLM_F_CREATE, NLM_F_ECHO, NLM_F_REPLACE
@@ -36,7 +36,7 @@ def shape(rtnl: Netlink, item: Attachment, port: Link) -> None:
         if towards is not None:
             rtnl.ask(qdisc.RTM_NEWQDISC, qdisc.token_bucket(port.index, towards), SET)
         if away is not None:
-            device = _device(rtnl, name, port.mtu)
+            device = _device(rtnl, name, derived_mac("shaper", item.ident), port.mtu)
             rtnl.ask(qdisc.RTM_NEWQDISC, qdisc.token_bucket(device.index, away), SET)
             _forget(rtnl, qdisc.ingress_of(port.index))  # with a filter that is there already
             rtnl.ask(qdisc.RTM_NEWQDISC, qdisc.ingress(port.index), rtnetlink.CREATE)
@@ -48,10 +48,10 @@ def shape(rtnl: Netlink, item: Attachment, port: Link) -> None:
         raise kernel_refused(f"limiting the rates of {item.link}", error) from None
 
 
-def _device(rtnl: Netlink, name: str, mtu: int) -> Link:
-    """Set up by hand: its queues are counted anew only there, and a leftover one may be down."""
+def _device(rtnl: Netlink, name: str, mac: bytes, mtu: int) -> Link:
+    """There and up."""
     try:
-        rtnl.ask(rtnetlink.RTM_NEWLINK, qdisc.new_ifb(name, mtu), rtnetlink.CREATE)
+        rtnl.ask(rtnetlink.RTM_NEWLINK, qdisc.new_ifb(name, mac, mtu), rtnetlink.CREATE)
     except OSError as error:
         if error.errno != errno.EEXIST:
             raise

@@ -29,9 +29,10 @@ def rate_of(source: Namespace, target: Namespace, address: str) -> float:
     """Bits per second of a transfer, framing included, without what the burst lets pass at once."""
     with target.entered():
         listener = socket.create_server((address, 0))
-    with listener, source.entered():
-        sender = socket.create_connection(listener.getsockname()[:2], timeout=20)
-    receiver, _ = listener.accept()
+    with listener:
+        with source.entered():
+            sender = socket.create_connection(listener.getsockname()[:2], timeout=20)
+        receiver, _ = listener.accept()
     with sender, receiver:
         thread = threading.Thread(target=sender.sendall, args=(b"x" * SIZE,), daemon=True)
         start = time.monotonic()
@@ -124,7 +125,7 @@ def test_check_sees_what_is_missing_and_add_mends_it(host: Host, words: tuple[st
     [
         {"ingressRate": 1000},
         {"egressBurst": 1000},
-        {"ingressRate": 1000, "ingressBurst": 1 << 36},
+        {"ingressBurst": 1 << 36, "ingressRate": 1000},
         {"egressRate": "1M", "egressBurst": 1000},
     ],
 )

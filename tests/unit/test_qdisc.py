@@ -82,10 +82,13 @@ def test_redirection() -> None:
 def test_the_device() -> None:
     wanted = [
         ("IFLA_IFNAME", "bwp0"),
+        ("IFLA_ADDRESS", "02:11:22:33:44:55"),
         ("IFLA_MTU", 1400),
         ("IFLA_LINKINFO", nested(("IFLA_INFO_KIND", "ifb"))),
     ]
-    assert qdisc.new_ifb("bwp0", 1400) == encoded(ifinfmsg, wanted, family=0, flags=1, change=1)
+    assert qdisc.new_ifb("bwp0", bytes.fromhex("021122334455"), 1400) == encoded(
+        ifinfmsg, wanted, family=0, flags=1, change=1
+    )
 
 
 def vlan(flags: int, number: int) -> tuple[str, dict[str, int]]:
