@@ -28,7 +28,7 @@ def behind(host: Host, folder: Path, kind: str, **keys: Any) -> tuple[Json, dict
     """A plugin's configuration behind a bridge of ours that stands, and how it is called."""
     subnet = {"type": "host-local", "subnet": "10.88.0.0/24", "routes": [{"dst": "0.0.0.0/0"}]}
     common = {"cniVersion": "1.0.0", "name": "net0"}
-    bridge = {**common, "type": "bridge", "bridge": "br-net0", "isGateway": True, "ipMasq": True, "ipam": subnet}
+    bridge = {**common, "type": "bridge", "bridge": "br-net0", "isGateway": True, "hairpinMode": True, "ipam": subnet}
     previous = host.add(bridge, plugin=str(folder / "bridge"))
     return {**common, "type": kind, **keys, "prevResult": previous}, {"plugin": str(folder / kind)}
 
@@ -118,7 +118,7 @@ def test_conditions_are_told_apart(host: Host, bin_dir: Path) -> None:
 )
 @pytest.mark.parametrize("name", ["", "NOMAD-ADMIN"])
 def test_an_administrators_chain(host: Host, bin_dir: Path, rules: str, drops: bool, name: str) -> None:
-    host.nft(f"table ip filter {{ chain {name or 'CNI-ADMIN'} {{ {rules} }}\n}}")
+    host.nft(f"table ip filter {{ chain {name or 'CNI-ADMIN'} {{\n{rules}\n}}\n}}")
     host.container("c1")
     keys = {"iptablesAdminChainName": name} if name else {}
     config, how = behind(host, bin_dir, "firewall", **keys)
