@@ -35,6 +35,6 @@ def refuse_admin_chain(netlink: Netlink, fields: Fields) -> None:
         raise CniError(
             UNSUPPORTED_FIELD,
             f'iptablesAdminChainName: "{name}": rules of chain {found[0]} drop, and our containers do not pass it',
-            "have a chain of your own on nftables' forward hook drop that (README, The firewall's own rules), "
+            "have a chain of your own on nftables' forward hook drop that (README, nerdctl network create), "
             f"and empty it: iptables -F {name}",
         )
