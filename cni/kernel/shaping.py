@@ -78,6 +78,33 @@ def _forget(rtnl: Netlink, payload: bytes) -> None:
             raise
 
 
+def rates_on(rtnl: Netlink, ident: str, port: Link | None) -> Wire:
+    """What the kernel limits of an attachment whose record is lost."""
+    device = get_link(rtnl, shaper_link(ident))
+    towards, away = (_held(rtnl, link.index) if link is not None else None for link in (port, device))
+    rate_in, burst_in = _bits(towards)
+    rate_out, burst_out = _bits(away)
+    return Wire(rate_in=rate_in, burst_in=burst_in, rate_out=rate_out, burst_out=burst_out)
+
+
+def _bits(held: tuple[int, int] | None) -> tuple[int, int]:
+    """Rate and burst in the configuration's units."""
+    if held is None:
+        return 0, 0
+    rate, limit = held
+    return 8 * rate, 8 * (limit - int(rate * qdisc.LATENCY))
+
+
+def _held(rtnl: Netlink, index: int) -> tuple[int, int] | None:
+    """(rate, limit) of the token bucket at the root, None for another queue."""
+    try:
+        return qdisc.read_bucket(rtnl.ask(qdisc.RTM_GETQDISC, qdisc.root(index), NLM_F_ECHO))
+    except OSError as error:
+        if not is_missing(error):
+            raise
+        return None
+
+
 def shaping_problems(rtnl: Netlink, item: Attachment, port: Link) -> list[str]:
     """What differs from the record, as sentences."""
     found = []
@@ -99,12 +126,7 @@ def shaping_problems(rtnl: Netlink, item: Attachment, port: Link) -> list[str]:
 
 
 def _bucket_problems(rtnl: Netlink, name: str, index: int, wanted: qdisc.Bucket) -> list[str]:
-    try:
-        held = qdisc.read_bucket(rtnl.ask(qdisc.RTM_GETQDISC, qdisc.root(index), NLM_F_ECHO))
-    except OSError as error:
-        if not is_missing(error):
-            raise
-        held = None
+    held = _held(rtnl, index)
     if held is None:
         return [f"the rate of {name} is not limited"]
     if held != (wanted.rate, wanted.limit):

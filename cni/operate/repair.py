@@ -24,7 +24,8 @@ def describe(item: Attachment) -> str:
     addresses = " ".join(str(lease.address) for lease in item.leases) or "no address"
     ports = " ".join(f"{mapping}->{mapping.container_port}" for mapping in item.mappings)
     state = "" if item.done else "  (ADD did not finish)"
-    link = f"{item.link}@{item.bridge}" if item.kind.own_link else f"(link not ours) {item.bridge}".rstrip()
+    own = item.link if item.is_ptp else f"{item.link}@{item.bridge}"
+    link = own if item.kind.own_link else f"(link not ours) {item.bridge}".rstrip()
     return f"{item.ident}  {link}  {addresses}" + (f"  {ports}" if ports else "") + state
 
 

@@ -98,6 +98,20 @@ def test_collected_and_deleted_without_a_record(host: Host) -> None:
     assert not [item for item in host.links() if item["ifname"].startswith(("bwp", "veth"))]
 
 
+def test_a_record_that_is_lost_alone(host: Host) -> None:
+    """The table still knows the container, the kernel its rates: a repair keeps them, DEL takes the device."""
+    host.container("c1")
+    before = host.snapshot()
+    result = host.add(limited())
+    outer = result["interfaces"][1]["name"]
+    rates = host.run("tc", "qdisc", "show", "dev", outer)
+    host.run("sh", "-c", "rm -r /run/nftcni/*")
+    host.command("repair")
+    assert host.run("tc", "qdisc", "show", "dev", outer) == rates
+    host.delete(limited())
+    assert host.snapshot() == before
+
+
 @pytest.mark.parametrize(
     "words",
     [
