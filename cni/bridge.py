@@ -1,7 +1,8 @@
 """The bridge of an attachment: made or adopted, readied, and given back as it was when its last attachment goes.
 
 What is ours to undo is noted in the state folder before it is done, one fact each: `created`, or of an adopted bridge
-`address-PREFIX`, `up` and `sysctl-KEY=VALUE BEFORE`. Ports and containers are `links`.
+`address-PREFIX`, `up`, `promisc` and
+`sysctl-KEY=VALUE BEFORE`. Ports and containers are `links`.
 """
 
 from __future__ import annotations
@@ -216,9 +217,16 @@ def leave_bridge(host: Host, item: Attachment) -> list[str]:
         elif kind == "sysctl":
             key, _, before = rest.rpartition("=")
             sysctl.write(key, before)
+    if "promisc" in facts:
+        set_promiscuous(host, bridge, False)
     if "up" in facts:
         _set_down(host, bridge)
     return []
+
+
+def set_promiscuous(host: Host, bridge: Link, on: bool) -> None:
+    flags = {rtnetlink.IFF_PROMISC: on}
+    host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(bridge.index, flags, b"", 0, None))
 
 
 def _set_down(host: Host, bridge: Link) -> None:

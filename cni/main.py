@@ -169,16 +169,23 @@ def read_soon() -> bytes:
 
 def perform(request: Request) -> str:
     """One verb but VERSION: its document, "" for none. Raises CniError."""
+    from cni.protocol.roles import MAIN_ROLES
+
     verb = request.verb
-    if request.role and request.role != "bridge":
+    if request.role not in ("", *MAIN_ROLES):
         from cni.dropin.roles import answer_as
 
         return answer_as(request)
     if verb == "ADD":
+        from cni.model.config import has_unknown
         from cni.protocol.jsontext import dumps
         from cni.protocol.spec import result_document
         from cni.verbs.add import add
 
+        if has_unknown(request.document):
+            from cni.model.typos import tell
+
+            tell(request)
         if request.document.get("prevResult") is None:
             return dumps(result_document(add(request), request.version))
         from cni.protocol.results import merged, parse_previous

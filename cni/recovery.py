@@ -134,6 +134,8 @@ def _address(packed: object) -> Address:
 
 def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> Attachment:
     """With what its link, its bridge and its leases tell."""
+    from cni.kernel.shaping import rates_on
+
     port = get_link(handles.rtnl, item.link)
     bridge = item.bridge or handles.store.bridges.of_link(item.link)
     bridge = bridge or (link_name(handles.rtnl, port.master) if port else "")
@@ -150,6 +152,7 @@ def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> At
         uplink=bool(bridge) and item.bridge == bridge and "bridges" not in shared,
         hairpin=port.hairpin if port else False,
         port_isolation=port.isolated if port else False,
+        wire=rates_on(handles.rtnl, item.ident, port),
         kind=kind_of(port is not None or any("@" not in name for name in leases), port is not None or bool(leases)),
     )
 

@@ -42,6 +42,10 @@ CHAINS = """
 	}
 	chain nat_postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
+		ct status dnat ip daddr @shown4 return
+		ct status dnat ip6 daddr @shown6 return
+		ct status dnat ip daddr @hidden4 masquerade
+		ct status dnat ip6 daddr @hidden6 masquerade
 		ct status dnat ip saddr . oifname @own4 masquerade
 		ct status dnat ip6 saddr . oifname @own6 masquerade
 		ct status dnat ip saddr 127.0.0.0/8 ip daddr . oifname @own4 masquerade

@@ -17,6 +17,10 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "own6": ((ADDR6, IFNAME), ()),
     "masq4": ((ADDR4,), ()),
     "masq6": ((ADDR6,), ()),
+    "shown4": ((ADDR4,), ()),  # whoever asks its published ports, nobody's address is changed
+    "shown6": ((ADDR6,), ()),
+    "hidden4": ((ADDR4,), ()),  # ... everybody's is
+    "hidden6": ((ADDR6,), ()),
     "dnat4": ((PROTO, PORT), (ADDR4, PORT)),
     "dnat4_ip": ((ADDR4, PROTO, PORT), (ADDR4, PORT)),
     "dnat6": ((PROTO, PORT), (ADDR6, PORT)),

@@ -6,9 +6,9 @@ without links. Both are projected into the same table as everything else. What e
 
 from __future__ import annotations
 
-from cni.bridge import ensure_bridge, set_host_sysctls
+from cni import hostside
+from cni.bridge import set_host_sysctls
 from cni.host import Host
-from cni.kernel.links import finish_port
 from cni.kernel.routes import is_local
 from cni.model.attachment import CHAINED, Attachment, Lease
 from cni.model.names import derived_mac, identity
@@ -61,8 +61,12 @@ def amend(host: Host, before: Attachment | None, item: Attachment) -> None:
         host.add_elements(item, again=True)
         set_host_sysctls(host, item)
         if item.kind.own_link and item.port_isolation:
-            finish_port(host.rtnl, item, ensure_bridge(host, item))
+            hostside.finish(host, item, hostside.ready(host, item))
         host.forget_flows_to(item.mappings, item.addresses)
+        if item.zone:
+            from cni.firewalld import join
+
+            join(item)
         host.store.update(item.replace(done=True))
     except Exception:
         host.try_roll_back()
@@ -92,8 +96,8 @@ def give_up(host: Host, before: Attachment, item: Attachment) -> None:
 
 
 def holds_nothing(item: Attachment) -> bool:
-    """A record of ours for somebody else's interface that neither a port nor isolation needs any more."""
-    return item.kind == CHAINED and not item.mappings and not item.isolation
+    """A record of ours for somebody else's interface that nothing needs any more."""
+    return item.kind == CHAINED and not (item.mappings or item.isolation or item.zone or item.wire.is_shaped)
 
 
 def attached(host: Host, ident: str) -> Attachment:

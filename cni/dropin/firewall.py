@@ -1,8 +1,10 @@
-"""The drop-in name `firewall`: `ingressPolicy` for an attachment that another plugin has made."""
+"""The drop-in name `firewall`: `ingressPolicy` and firewalld's zone for an attachment that another plugin has made."""
 
 from __future__ import annotations
 
 from cni.dropin.amendment import amend, attached, base_record, give_up, holds_nothing, record_of
+from cni.firewalld import leave
+from cni.firewalld import problems as zone_problems
 from cni.host import Host
 from cni.model.config import NOT_DONE, isolation_asked, refuse_unsupported
 from cni.protocol.errors import UNSUPPORTED_FIELD, CniError
@@ -12,6 +14,7 @@ from cni.protocol.results import parse_previous
 from cni.verbs.check import refuse_problems
 from cni.verbs.delete import detach
 from cni.verbs.drift import element_problems, table_problems
+from cni.verbs.firewall import refuse_admin_chain, zone_asked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,16 +27,19 @@ def add(request: Request) -> dict[str, Json]:
     fields = Fields(request.document)
     refuse_unsupported(fields, request.role)
     isolation, port_isolation = isolation_asked(fields)
-    if not isolation:
-        return previous.document
+    zone = zone_asked(fields)
     ident = record_of(request)
     with Host(request.data_dir).transaction(f"firewall: ADD for {ident}") as host:
+        refuse_admin_chain(host.table.netlink, fields)
+        if not isolation and not zone:
+            return previous.document
         before = host.record(ident)
         base = base_record(host, request, previous, before)
-        if not base.kind.own_link and (port_isolation or not base.bridge):
+        if isolation and not base.kind.own_link and (port_isolation or not base.bridge):
             what = f'ingressPolicy: "{fields.text("ingressPolicy")}" is not supported on this interface'
             raise CniError(UNSUPPORTED_FIELD, what, NOT_DONE)
-        amend(host, before, base.replace(isolation=True, port_isolation=port_isolation))
+        item = base.replace(isolation=isolation or base.isolation, port_isolation=port_isolation, zone=zone)
+        amend(host, before, item)
     return previous.document
 
 
@@ -44,7 +50,9 @@ def delete(request: Request) -> None:
         before = host.record(ident)
         if before is None or before.kind.own_link:
             return
-        item = before.replace(isolation=False)
+        if before.zone:
+            leave(before)
+        item = before.replace(isolation=False, zone="")
         if holds_nothing(item):
             detach(host, before)
         else:
@@ -54,12 +62,15 @@ def delete(request: Request) -> None:
 def check(request: Request) -> None:
     """Raises CniError 104 with every difference, 7 without prevResult."""
     parse_previous(request)
-    isolation, _ = isolation_asked(Fields(request.document))
-    if not isolation:
+    fields = Fields(request.document)
+    isolation, _ = isolation_asked(fields)
+    zone = zone_asked(fields)
+    if not isolation and not zone:
         return
     ident = record_of(request)
     with Host(request.data_dir).transaction(f"firewall: CHECK of {ident}") as host:
         item = attached(host, ident)
-        problems = [] if item.isolation else ["the network is not isolated"]
+        problems = ["the network is not isolated"] if isolation and not item.isolation else []
+        problems += zone_problems(item.replace(zone=zone)) if zone else []
         problems += table_problems(host) or element_problems(item, host.table.get)
     refuse_problems(ident, problems)

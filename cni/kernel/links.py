@@ -160,11 +160,12 @@ def configure_container(item: Attachment, netns: int) -> Netlink:
                 rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(loopback.index))
             for lease in item.leases:
                 flags = rtnetlink.IFA_F_NODAD if lease.address.version == 6 and not item.dad else 0
+                flags |= rtnetlink.IFA_F_NOPREFIXROUTE if item.is_ptp else 0
                 payload = rtnetlink.address(link.index, lease.address, flags)
                 repeatable(rtnl, rtnetlink.RTM_NEWADDR, payload, lease.address)
             if item.link_up:
                 rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(link.index))
-            for route in item.routes:
+            for route in item.inner_routes:
                 add_route(rtnl, link.index, route)
             return rtnl
         except KernelError as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from cni.model.attachment import BRIDGED, DELEGATED, Attachment, Lease
 from cni.model.config import Network
-from cni.model.names import derived_mac, identity
+from cni.model.names import derived_mac, host_link, identity
 from cni.model.ports import for_families, versions_of
+from cni.protocol.errors import INVALID_CONFIG, CniError
 from cni.protocol.request import Request
 from cni.protocol.spec import Dns, Interface, Result, ResultAddress, Route
 from nft.addresses import Address, Prefix, format_mac
@@ -22,11 +23,11 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         container=request.container,
         ifname=request.ifname,
         sandbox=request.netns,
-        bridge=network.bridge,
+        bridge=network.bridge or host_link(ident),
         mac=network.mac or derived_mac("container", ident),
         mtu=network.mtu,
         leases=leases,
-        routes=complete_routes(network.ipam.routes, leases, network.is_default_gateway and not delegated),
+        routes=_routes(network, network.ipam.routes, leases, network.is_default_gateway and not delegated),
         dns=network.ipam.dns,
         mappings=() if delegated else for_families(network.mappings, _versions(leases), request.ifname),
         is_gateway=network.is_gateway,
@@ -38,23 +39,49 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         dad=network.dad,
         link_up=network.link_up,
         delegate=network.ipam.delegate,
+        wire=network.wire,
+        snat=network.snat,
+        masq_all=network.masq_all,
+        zone=network.zone,
         kind=DELEGATED if delegated else BRIDGED,
     )
 
 
 def with_delegated(item: Attachment, network: Network, result: Result) -> Attachment:
     """The record once a foreign IPAM plugin has answered."""
-    leases = tuple(Lease(entry.address, entry.gateway) for entry in result.ips)
+    leases = tuple(
+        Lease(entry.address, entry.gateway or (_usual_gateway(entry.address) if network.is_gateway else None))
+        for entry in result.ips
+    )
+    if item.is_ptp and not all(lease.gateway for lease in leases):
+        lacking = next(lease.address for lease in leases if not lease.gateway)
+        raise CniError(INVALID_CONFIG, f"ipam.type {item.delegate}: {lacking} has no gateway, and none can be told")
     return item.replace(
         leases=leases,
-        routes=complete_routes(result.routes, leases, network.is_default_gateway),
+        routes=_routes(network, result.routes, leases, network.is_default_gateway),
         dns=item.dns if item.dns != Dns() else result.dns,
         mappings=for_families(network.mappings, _versions(leases), item.ifname),
     )
 
 
+def _usual_gateway(address: Prefix) -> Address | None:
+    """The subnet's first address, as the reference bridge has it where the IPAM plugin names none."""
+    first = Address(address.version, address.first + 1)
+    return first if first in address and first != address.address else None
+
+
 def _versions(leases: tuple[Lease, ...]) -> tuple[int, ...]:
     return versions_of(lease.address for lease in leases)
+
+
+def _routes(network: Network, routes: tuple[Route, ...], leases: tuple[Lease, ...], default: bool) -> tuple[Route, ...]:
+    """Under the reference plugins' names as they were asked for, which is what those answer: the record's
+    `inner_routes` have the gateways."""
+    complete = complete_routes(routes, leases, default)
+    if not network.as_reference:
+        return complete
+    kept = [route for route in routes if not route.gw and any(route.dst == other.dst for other in complete)]
+    return tuple(next((own for own in kept if own.dst == route.dst), route) for route in complete)
 
 
 def complete_routes(routes: tuple[Route, ...], leases: tuple[Lease, ...], default: bool) -> tuple[Route, ...]:

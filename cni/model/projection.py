@@ -29,6 +29,9 @@ def attachment_elements(item: Attachment) -> list[Element]:
             elements.append(Element(own, pack(SETS[own][0], (packed, item.bridge)), b"", ident))
         if item.ip_masq:
             elements.append(Element(f"masq{version}", packed, b"", ident))
+    if item.mappings and (item.masq_all or not item.snat):
+        name = "shown" if not item.snat else "hidden"
+        elements += [Element(f"{name}{address.version}", address.packed, b"", ident) for address in item.addresses]
     for mapping in item.mappings:
         assert mapping.host_ip is not None, "records hold concrete host addresses only"
         version = mapping.host_ip.version

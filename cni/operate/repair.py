@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from cni.bridge import ensure_bridge, set_host_sysctls
+from cni import hostside
+from cni.bridge import set_host_sysctls
 from cni.host import Host
-from cni.kernel.links import finish_port, get_link
+from cni.kernel.links import get_link
 from cni.model.attachment import Attachment
 from cni.model.projection import projection
 from cni.protocol.errors import CniError
@@ -30,7 +31,8 @@ def describe(item: Attachment) -> str:
     addresses = " ".join(str(lease.address) for lease in item.leases) or "no address"
     ports = " ".join(f"{mapping}->{mapping.container_port}" for mapping in item.mappings)
     state = "" if item.done else "  (ADD did not finish)"
-    link = f"{item.link}@{item.bridge}" if item.kind.own_link else f"(link not ours) {item.bridge}".rstrip()
+    own = item.link if item.is_ptp else f"{item.link}@{item.bridge}"
+    link = own if item.kind.own_link else f"(link not ours) {item.bridge}".rstrip()
     return f"{item.ident}  {link}  {addresses}" + (f"  {ports}" if ports else "") + state
 
 
@@ -92,7 +94,7 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
     elif get_link(host.rtnl, item.link) is None:
         return False
     else:
-        finish_port(host.rtnl, item, ensure_bridge(host, item))
+        hostside.finish(host, item, hostside.ready(host, item))
     waiting = waiting_in_vain(host.store.claims, item)
     if waiting:
         host.hand_over(item.ident, waiting)

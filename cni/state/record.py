@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cni.model.attachment import KINDS, Attachment, Kind, Lease, kind_of
 from cni.model.ports import PortMapping
+from cni.model.wire import wire_from
 from cni.protocol.names import is_name
 from cni.protocol.spec import Dns, Route
 from nft.addresses import Address, format_mac, parse_address, parse_mac, parse_prefix
@@ -25,6 +26,8 @@ FLAGS = (
     *("uplink", "done"),
 )
 
+LATER = ("snat", "masq_all")  # absent in records of before them
+
 
 def to_document(item: Attachment) -> dict[str, Any]:
     """Only strings, numbers, booleans, lists and objects, for people to read and `from_document` to take back."""
@@ -42,6 +45,8 @@ def to_document(item: Attachment) -> dict[str, Any]:
         for route in item.routes
     ]
     document["dns"] = item.dns.document()
+    document["wire"] = item.wire.document()
+    document.update((name, getattr(item, name)) for name in (*LATER, "zone"))
     for name, mappings in (("mappings", item.mappings), ("standby", item.standby)):
         document[name] = [
             [mapping.protocol, str(mapping.host_ip), mapping.host_port, mapping.container_port] for mapping in mappings
@@ -67,6 +72,9 @@ def from_document(document: Json) -> Attachment:
             dns=_dns(_typed(document["dns"], dict)),
             mappings=tuple(_mapping(entry) for entry in _typed(document["mappings"], list)),
             standby=tuple(_mapping(entry) for entry in _typed(document["standby"], list)),
+            **{name: _typed(document.get(name, getattr(Attachment, name)), bool) for name in LATER},
+            zone=_typed(document.get("zone", ""), str),
+            wire=wire_from(_typed(document.get("wire", {}), dict)),
             **values,
         )
     except (KeyError, TypeError, AttributeError) as problem:

@@ -9,11 +9,13 @@ from cni.model.choice import choose
 from cni.model.config import Network, parse_network
 from cni.model.names import identity
 from cni.model.plan import plan_attachment
+from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
 from cni.state.leases import HeldLeases, remember
 from cni.verbs.attach import attach, refuse_held_ports, without_shared_ports
 from cni.verbs.delete import detach
+from cni.verbs.implied import with_implied
 
 
 def add(request: Request) -> Result:
@@ -27,6 +29,13 @@ def add(request: Request) -> Result:
 
 def _add(host: Host, request: Request, network: Network, netns: int, ident: str) -> Result:
     before = host.record(ident)
+    network = with_implied(host, request, network, netns)
+    if network.asks_firewall:
+        from cni.verbs.firewall import refuse_admin_chain, zone_asked
+
+        fields = Fields(request.document)
+        refuse_admin_chain(host.table.netlink, fields)
+        network = network.replace(zone=zone_asked(fields))
     if network.ipam.delegate:
         from cni.verbs.delegated import add_delegated
 

@@ -11,7 +11,7 @@ from cni.protocol.request import Request, foreign_ipam
 def pass_on(request: Request, verb: str, kind: str = "") -> None:
     """To the plugin `kind`, or the one that the configuration names; nothing where there is none."""
     kind = kind or foreign_ipam(request)
-    if kind:
+    if kind and kind != "static":  # which is answered by `delegated`, and keeps nothing
         from cni.protocol.delegation import run_plugin
 
         run_plugin(request, kind, verb)

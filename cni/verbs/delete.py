@@ -11,7 +11,7 @@ from cni.bridge import leave_bridge
 from cni.host import Host
 from cni.kernel.deletion import remove_links
 from cni.model.attachment import Attachment
-from cni.model.names import host_link, identity
+from cni.model.names import host_link, identity, shaper_link
 from cni.protocol.request import Request
 from cni.verbs.delegate import pass_on
 
@@ -24,18 +24,22 @@ def delete(request: Request) -> None:
         if item is not None:
             detach(host, item)
         else:
-            remove_links(host.rtnl, [host_link(ident)])
+            remove_links(host.rtnl, [host_link(ident), shaper_link(ident)])
     pass_on(request, "DEL", item.delegate if item else "")
 
 
 def detach(host: Host, item: Attachment) -> None:
     last = host.is_last(item)
     host.delete_elements(item, last)
-    links = [item.link] if item.kind.own_link else []
+    links = dict.fromkeys(item.links)
     if last:
-        links += leave_bridge(host, item)
-    remove_links(host.rtnl, links)
+        links.update(dict.fromkeys(leave_bridge(host, item)))
+    remove_links(host.rtnl, [*links])
     host.forget_flows_of(item.mappings, item.addresses)
+    if item.zone:
+        from cni.firewalld import leave
+
+        leave(item)
     if last:
         host.store.bridges.drop(item.bridge)
     host.remove_record(item)

@@ -6,6 +6,7 @@ harm (other routes, other addresses) is not looked at.
 
 from __future__ import annotations
 
+from cni import hostside
 from cni.bridge import host_sysctls
 from cni.host import Host
 from cni.kernel import sysctl
@@ -85,10 +86,13 @@ def read_bridge(host: Host, name: str) -> tuple[Link | None, list[Prefix]]:
 
 
 def _port_problems(host: Host, item: Attachment, bridges: dict[str, tuple[Link | None, list[Prefix]]]) -> list[str]:
-    found = []
+    port = get_link(host.rtnl, item.link)
+    found = hostside.problems(host, item, port)
+    if item.is_ptp:
+        return found
     if item.bridge not in bridges:
         bridges[item.bridge] = read_bridge(host, item.bridge)
-    (bridge, have), port = bridges[item.bridge], get_link(host.rtnl, item.link)
+    bridge, have = bridges[item.bridge]
     if bridge is None:
         found.append(f"the bridge {item.bridge} is missing")
     else:
@@ -131,7 +135,7 @@ def container_problems(item: Attachment, netns: int, host_index: int) -> list[st
         if lease.address not in addresses:
             found.append(f"{item.ifname} lacks the address {lease.address}")
     routes = read_routes(rtnl, link.index)
-    found += [f"the route {route} is missing" for route in item.routes if not _has_route(routes, route)]
+    found += [f"the route {route} is missing" for route in item.inner_routes if not _has_route(routes, route)]
     rtnl.close()
     return found
 

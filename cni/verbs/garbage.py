@@ -21,7 +21,10 @@ KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # SPEC.md 1.1.0 ren
 
 
 def collect_garbage(request: Request) -> None:
-    """Raises CniError 7 without a list of valid attachments: absent is not empty (cnitool sends none)."""
+    """Raises CniError 7 without a list of valid attachments: absent is not empty (cnitool sends none). Under the names
+    of the reference plugins, which collect nothing, nothing is done then."""
+    if request.role and not _list_key(request):
+        return
     valid = _valid_identities(request)
     with Host(request.data_dir).transaction(f"GC of {request.network}") as host:
         rebuild_network(host.handles, request.network)
@@ -30,9 +33,13 @@ def collect_garbage(request: Request) -> None:
     pass_on(request, "GC")
 
 
-def _valid_identities(request: Request) -> set[str]:
+def _list_key(request: Request) -> str:
     given = {key.lower() for key in request.document}
-    key = next((key for key in KEYS if key in given), "")
+    return next((key for key in KEYS if key in given), "")
+
+
+def _valid_identities(request: Request) -> set[str]:
+    key = _list_key(request)
     if not key:
         raise CniError(
             INVALID_CONFIG,
@@ -59,10 +66,14 @@ def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
         host.table.delete([element for item in marked for element in attachment_elements(item)])
     for item in others:
         host.delete_elements(item, last=False)
-    remove_group(host.rtnl, [item.link for item in items if item.kind.own_link])
+    remove_group(host.rtnl, [link for item in items for link in item.links])
     mappings = tuple(mapping for item in items for mapping in item.mappings)
     host.forget_flows_of(mappings, tuple(address for item in items for address in item.addresses))
     for item in items:
+        if item.zone:
+            from cni.firewalld import leave
+
+            leave(item)
         for mapping in item.standby:  # so that none of these inherits a port of another one of them
             host.store.claims.unclaim(mapping, item.ident)
     for item in items:

@@ -25,6 +25,13 @@ PACKAGES = {
         *("github.com/containerd/nerdctl/v2", "v2.3.5", "extras/rootless/containerd-rootless.sh"),
     ),
     "crictl": ("sigs.k8s.io/cri-tools", "v1.34.0", "./cmd/crictl"),
+    **{
+        f"reference/{path.rsplit('/')[-1]}": ("github.com/containernetworking/plugins", "v1.10.0", f"./plugins/{path}")
+        for path in (
+            *("main/bridge", "main/ptp", "main/loopback", "ipam/host-local", "ipam/static"),
+            *("meta/portmap", "meta/firewall", "meta/tuning", "meta/bandwidth"),
+        )
+    },
     "cnitool": ("github.com/containernetworking/cni", "v1.3.0", "./cnitool"),
     # The first line of containerd that asks plugins for their STATUS is newer than any distribution's here.
     "newest/containerd": ("github.com/containerd/containerd/v2", "v2.4.2", "./cmd/containerd"),
