@@ -151,7 +151,9 @@ def _modes(fields: Fields, ours: bool) -> tuple[str, str]:
     for key in ("gatewayModeIPv4", "gatewayModeIPv6"):
         mode = fields.text(key) or fields.text("gatewayMode") or default
         if mode not in attachment.MODES:
-            raise fields.fail(key if fields.text(key) else "gatewayMode", f"must be one of {', '.join(attachment.MODES)}")
+            raise fields.fail(
+                key if fields.text(key) else "gatewayMode", f"must be one of {', '.join(attachment.MODES)}"
+            )
         found.append(mode)
     return found[0], found[1]
 

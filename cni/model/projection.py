@@ -9,13 +9,12 @@ What an element means is said in `nft.schema`, in which order they are asked for
 
 from __future__ import annotations
 
-from nft.addresses import BITS, Address, Prefix, merged
-from nft.elements import NFPROTO, PROTOCOLS, Element, pack
-from nft.schema import FAMILY, IFNAME, MAC, SETS
-
 from cni.model.attachment import Attachment
 from cni.model.names import bridge_mac
 from cni.model.ports import PortMapping
+from nft.addresses import BITS, Address, Prefix, merged
+from nft.elements import NFPROTO, PROTOCOLS, Element, pack
+from nft.schema import FAMILY, IFNAME, MAC, SETS
 
 
 def marker(key: bytes, ident: str = "") -> Element:
