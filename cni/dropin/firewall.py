@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cni.dropin.amendment import amend, attached, base_record, give_up, holds_nothing, record_of
 from cni.host import Host
+from cni.model.attachment import ISOLATED, NAT, OPEN, ROUTED, Attachment
 from cni.model.config import NOT_DONE, isolation_asked, refuse_unsupported
 from cni.protocol.errors import UNSUPPORTED_FIELD, CniError
 from cni.protocol.fields import Fields
@@ -33,8 +34,14 @@ def add(request: Request) -> dict[str, Json]:
         if not base.kind.own_link and (port_isolation or not base.bridge):
             what = f'ingressPolicy: "{fields.text("ingressPolicy")}" is not supported on this interface'
             raise CniError(UNSUPPORTED_FIELD, what, NOT_DONE)
-        amend(host, before, base.replace(isolation=True, port_isolation=port_isolation))
+        amend(host, before, _closed(base).replace(isolation=True, port_isolation=port_isolation))
     return previous.document
+
+
+def _closed(item: Attachment) -> Attachment:
+    """Isolation is from everybody outside, not only from other networks."""
+    found = (mode if mode in (ROUTED, ISOLATED) else NAT for mode in (item.mode4, item.mode6))
+    return item.replace(mode4=next(found), mode6=next(found))
 
 
 def delete(request: Request) -> None:
@@ -44,7 +51,7 @@ def delete(request: Request) -> None:
         before = host.record(ident)
         if before is None or before.kind.own_link:
             return
-        item = before.replace(isolation=False)
+        item = before.replace(isolation=False, mode4=OPEN, mode6=OPEN)
         if holds_nothing(item):
             detach(host, before)
         else:

@@ -97,6 +97,12 @@ def bridge_elements(item: Attachment) -> list[Element]:
     return elements + [_direct(item.bridge, prefix) for prefix in item.direct]
 
 
+def widest_elements(bridge: str, made: bool, direct: tuple[Prefix, ...]) -> list[Element]:
+    """All that any attachment may have given a bridge: for the end of the last one, whose record may say otherwise."""
+    base = Attachment("", "", "", "", bridge, b"", made=made, direct=direct, port_isolation=True)
+    return bridge_elements(base)
+
+
 def _direct(bridge: str, prefix: Prefix) -> Element:
     name, width = pack((IFNAME,), (bridge,)), BITS[prefix.version] // 8
     first, last = (number.to_bytes(width, "big") for number in (prefix.first, prefix.last))
@@ -114,6 +120,18 @@ def cross_elements(item: Attachment, others: list[Attachment]) -> list[Element]:
                 for address in one.addresses:
                     elements[Element(f"cross{address.version}", name + address.packed)] = None
     return list(elements)
+
+
+def unrouted_elements(version: int, links: list[str]) -> list[Element]:
+    """`links` are "name kind". What stays on a bridge of somebody else's does not pass from one link to another, though
+    br_netfilter brings it by."""
+    elements = []
+    for link in links:
+        name = pack((IFNAME,), (link.split()[0],))
+        elements.append(Element("unrouted", pack((FAMILY,), (NFPROTO[version],)) + name))
+        if link.split()[1] == "bridge":
+            elements.append(Element("same_net", name + name))
+    return elements
 
 
 def projection(items: list[Attachment]) -> dict[tuple[str, bytes], Element]:

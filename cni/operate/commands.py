@@ -130,12 +130,13 @@ def mend(host: Host) -> int:
 
 def mend_host_side(host: Host, item: Attachment) -> bool:
     """False for a container that is gone; its DEL or a GC takes the rest away."""
-    from cni.bridge import ensure_bridge, set_host_sysctls
+    from cni.bridge import ensure_bridge
+    from cni.forwarding import set_host_sysctls
     from cni.kernel.links import finish_port, get_link
     from cni.verbs.drift import waiting_in_vain
 
     if not item.kind.own_link:
-        set_host_sysctls(host, item)
+        set_host_sysctls(host.handles, item)
     elif get_link(host.rtnl, item.link) is None:
         return False
     else:
