@@ -8,8 +8,9 @@ stands as it does:
   the bridge would let containers reach the host's own loopback services (moby#45610, CVE-2020-8558).
 - A port of all addresses is one of 127.0.0.1 as well, never one of 127.0.0.53, where systemd-resolved listens.
 - `ip6 daddr ::1 return`: the kernel cannot forward replies to ::1, an immediate refusal beats a time-out.
-- `sender`: on a bridge of ours a known container comes with its own address, an unknown machine from where a route to it
-  leads. With br_netfilter frames pass here that stay on the bridge: only those to the bridge's own MAC are the host's.
+- `sender`: on a bridge of ours a known container comes with an address of its own, be it one of another network of its,
+  an unknown machine from where a route to it leads. With br_netfilter frames pass here that stay on the bridge: only
+  those to the bridge's own MAC are the host's.
 - `turned`: who asks from whom does not matter. What our DNAT sends back by the link it came from has to be masqueraded,
   or the answer does not pass this host. With br_netfilter it does, as `iifname` is empty there; only a container that
   asks itself would drop its own address.
@@ -48,6 +49,8 @@ CHAINS = """
 	chain sender {
 		iifname . ip saddr @containers4 return
 		iifname . ip6 saddr @containers6 return
+		iifname . ip saddr @cross4 return
+		iifname . ip6 saddr @cross6 return
 		meta pkttype host iifname . ether daddr != @gates return
 		meta nfproto . iifname != @routed goto inside
 		ip6 saddr :: return
