@@ -13,7 +13,8 @@ from cni.kernel import sysctl
 from cni.kernel.links import all_links, link_name
 from cni.model.attachment import Attachment
 from cni.model.projection import unrouted_elements
-from nft.elements import Element
+from nft.elements import NFPROTO, Element
+from nft.framing import text
 
 RTPROT_RA = 9  # include/uapi/linux/rtnetlink.h
 FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
@@ -93,13 +94,28 @@ def release_localnet(handles: Handles, item: Attachment) -> None:
 def _close_others(handles: Handles, version: int) -> None:
     """Before the host begins to forward: not between the links that it has now. Those that come later are somebody's
     who knows that it does; a link that was told to forward on its own does so."""
-    noted = []
+    noted = []  # lo among them: the note is never empty
     for link in all_links(handles.rtnl):
-        is_ours = link.master or link.name == "lo" or handles.store.bridges.knows(link.name, "created")
-        if not is_ours and not (version == 4 and sysctl.read(f"ipv4/conf/{link.name}/forwarding") == "1"):
+        is_ours = link.master or handles.store.bridges.knows(link.name, "created")
+        if link.name == "lo" or not (is_ours or _forwards(version, link.name)):
             noted.append(f"{link.name} {link.kind or 'device'}")
     handles.store.note_unrouted(version, noted)
     handles.table.add([], unrouted_elements(version, noted))
+
+
+def _forwards(version: int, link: str) -> bool:
+    """On its own. For IPv6 the kernel asks the host's setting alone."""
+    return version == 4 and sysctl.read(f"ipv4/conf/{link}/forwarding") == "1"
+
+
+def note_from_table(handles: Handles) -> None:
+    """The links once more, for a state folder that was lost."""
+    held = handles.table.elements(("unrouted", "same_net"))
+    staying = {element.key[: len(element.key) // 2] for element in held if element.set == "same_net"}
+    for version in (4, 6):
+        names = [element.key[4:] for element in held if element.set == "unrouted" and element.key[0] == NFPROTO[version]]
+        lines = [f"{text(name)} {'bridge' if name in staying else 'device'}" for name in names]
+        handles.store.note_unrouted(version, lines)
 
 
 def unrouted(handles: Handles) -> list[Element]:
@@ -114,7 +130,7 @@ def stop_forwarding(handles: Handles) -> None:
         noted = handles.store.unrouted(version)
         if not noted:
             continue
-        known = {"lo", *(line.split()[0] for line in noted)}
+        known = {line.split()[0] for line in noted}
         if all(link.name in known or link.master for link in all_links(handles.rtnl)):
             sysctl.write(key, "0")
             handles.table.delete(unrouted_elements(version, noted))

@@ -7,8 +7,9 @@ says what to undo. The bridge has a file of its own, `bridge`.
 from __future__ import annotations
 
 from cni import recovery
-from cni.forwarding import note_localnet, unrouted
+from cni.forwarding import note_from_table, note_localnet, unrouted
 from cni.handles import Handles, open_handles
+from cni.kernel import sysctl
 from cni.kernel.links import get_link, port_names
 from cni.kernel.routes import is_local
 from cni.model.attachment import Attachment, attachment_key
@@ -96,6 +97,7 @@ class Host:
         if not is_of_boot(comment, self.store.boot):
             self.table.remove()
             return
+        note_from_table(self.handles)
         recovery.rebuild_all(self.handles)
         for bridge in {item.bridge for item in recovery.all_records(self.handles) if item.bridge}:
             link = get_link(self.rtnl, bridge)
@@ -281,7 +283,7 @@ class Host:
 
     def forget_flows_of(self, addresses: tuple[Address, ...]) -> None:
         """After a container has gone: all of its flows, or who has its address next would go on with them."""
-        if addresses:
+        if addresses and sysctl.read("netfilter/nf_conntrack_count") != "0":
             from cni.kernel.flows import forget_addresses
 
             forget_addresses(addresses)

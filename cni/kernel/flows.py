@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 
-from cni.kernel import sysctl
 from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping
 from nft.addresses import Address, from_packed
@@ -94,8 +93,6 @@ def forget_contradictions(items: list[Attachment], is_local: Callable[[Address],
 
 def _forget(versions: Iterable[int], doomed: Callable[[Flow], bool], protocol: int = 0) -> int:
     """A kernel that lists no connections is no reason to keep a container from starting or stopping."""
-    if sysctl.read("netfilter/nf_conntrack_count") == "0":
-        return 0
     try:
         return forget_flows(versions, doomed, protocol)
     except Unsupported as lacking:
