@@ -86,8 +86,9 @@ def release_localnet(handles: Handles, item: Attachment) -> None:
         return
     facts = handles.store.bridges.facts(item.bridge)
     if not any(fact.startswith("port-") and fact != f"port-{item.link}" for fact in facts):
-        noted = [fact.rpartition("=")[2] for fact in facts if fact.startswith(f"sysctl-{_localnet(item.bridge)}=")]
-        sysctl.write(_localnet(item.bridge), noted[0] if noted else "0")
+        before = [fact.rpartition("=")[2] for fact in facts if fact.startswith(f"sysctl-{_localnet(item.bridge)}=")]
+        if before or "created" in facts:
+            sysctl.write(_localnet(item.bridge), before[0] if before else "0")
     handles.store.bridges.forget(item.bridge, f"port-{item.link}")
 
 
