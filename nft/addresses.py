@@ -103,6 +103,15 @@ def parse_prefix(text: str) -> Prefix:
     return Prefix(address, int(tail))
 
 
+def merged(prefixes: list[Prefix]) -> tuple[Prefix, ...]:
+    """Without those that lie inside others."""
+    kept: list[Prefix] = []
+    for prefix in sorted(prefixes, key=lambda item: (item.version, item.first, item.length)):
+        if not kept or prefix.address not in kept[-1]:
+            kept.append(prefix)
+    return tuple(kept)
+
+
 def read_mac(text: str) -> bytes:
     """Six bytes from `xx:xx:xx:xx:xx:xx` or with `-`, as somebody else's interface has it. Raises ValueError."""
     parts = text.replace("-", ":").split(":")

@@ -7,6 +7,7 @@ change `type` and keep the rest. A key of theirs that we do not do is refused (c
 
 from __future__ import annotations
 
+from cni.model import attachment
 from cni.model.ports import PortMapping, parse_port_mappings
 from cni.model.ranges import Range, check_overlaps, parse_range, parse_range_sets
 from cni.model.wire import Wire, parse_rates, parse_vlans
@@ -16,7 +17,7 @@ from cni.protocol.names import check_ifname
 from cni.protocol.request import BUILT_IN_IPAM, Request
 from cni.protocol.shapes import parse_dns, parse_route
 from cni.protocol.spec import Dns, Route
-from nft.addresses import Address, parse_address, parse_mac, parse_prefix
+from nft.addresses import Address, Prefix, merged, parse_address, parse_mac, parse_prefix
 from nft.value import Value
 
 TYPE_CHECKING = False
@@ -74,6 +75,9 @@ class Network(Value):
     hairpin: bool
     isolation: bool
     port_isolation: bool
+    mode4: str
+    mode6: str
+    direct: tuple[Prefix, ...]
     mtu: int
     mac: bytes
     dad: bool
@@ -101,7 +105,9 @@ def parse_network(request: Request) -> Network:
     ipam = parse_ipam(request)
     if ptp and not ipam.delegate and not ipam.range_sets:
         raise fields.fail("ipam", "point to point needs addresses")
-    isolation, port_isolation = isolation_asked(fields, not ptp) if ours else (False, False)
+    mode4, mode6 = _modes(fields, ours)
+    closed = attachment.OPEN not in (mode4, mode6) and attachment.UNPROTECTED not in (mode4, mode6)
+    isolation, port_isolation = isolation_asked(fields, closed and not ptp) if ours else (False, False)
     promisc = not ptp and fields.flag("promiscMode")
     if promisc and fields.flag("hairpinMode"):
         raise fields.fail("promiscMode", "cannot be combined with hairpinMode: every frame would come twice")
@@ -129,6 +135,9 @@ def parse_network(request: Request) -> Network:
         hairpin=fields.flag("hairpinMode", ours and not promisc),
         isolation=fields.flag("isolation", isolation),
         port_isolation=fields.flag("portIsolation", port_isolation),
+        mode4=mode4,
+        mode6=mode6,
+        direct=_prefixes(fields, "nonMasqueradeCIDRs"),
         mtu=mtu,
         mac=_requested_mac(request, fields, runtime, arguments),
         dad=fields.flag("enabledad"),
@@ -206,6 +215,35 @@ def isolation_asked(fields: Fields, default: bool = False) -> tuple[bool, bool]:
     if policy not in POLICIES:
         raise fields.fail("ingressPolicy", f"must be one of {', '.join(filter(None, POLICIES))}")
     return (policy != "open" if policy else default), policy == "isolated"
+
+
+def _modes(fields: Fields, ours: bool) -> tuple[str, str]:
+    """Of IPv4 and IPv6. What asks for the reference plugins' meaning is open."""
+    default = attachment.NAT if ours and fields.text("ingressPolicy") != "open" else attachment.OPEN
+    found = []
+    for key in ("gatewayModeIPv4", "gatewayModeIPv6"):
+        mode = fields.text(key) or fields.text("gatewayMode") or default
+        if mode not in attachment.MODES:
+            raise fields.fail(
+                key if fields.text(key) else "gatewayMode", f"must be one of {', '.join(attachment.MODES)}"
+            )
+        found.append(mode)
+    return found[0], found[1]
+
+
+def _prefixes(fields: Fields, key: str) -> tuple[Prefix, ...]:
+    """Networks; an address alone is a network of one. Prefixes inside others are left out: the kernel has no place for
+    overlapping ones."""
+    found = []
+    for path, text in fields.items(key):
+        try:
+            if not isinstance(text, str):
+                raise ValueError("must be a string")
+            address = text if "/" in text else f"{text}/{128 if ':' in text else 32}"
+            found.append(parse_prefix(address).network)
+        except ValueError as problem:
+            raise CniError(INVALID_CONFIG, f'{path}: "{str(text)[:80]}": {problem}') from None
+    return merged(found)
 
 
 def _requested_mac(request: Request, fields: Fields, runtime: Fields, arguments: Fields) -> bytes:

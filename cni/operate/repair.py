@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 
 from cni import hostside
-from cni.bridge import set_host_sysctls
+from cni.forwarding import set_host_sysctls
 from cni.host import Host
 from cni.kernel.links import get_link
 from cni.model.attachment import Attachment
-from cni.model.projection import projection
 from cni.protocol.errors import CniError
 from cni.protocol.request import DATA_DIR
+from cni.recovery import wanted_elements
 from cni.verbs.drift import element_problems, host_problems, table_problems, waiting_in_vain
-from nft.elements import element_text
+from nft.elements import Element, element_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,14 +51,23 @@ def table_differences(host: Host, items: list[Attachment]) -> list[str]:
     found = table_problems(host) if items or host.store.has_records() else []
     if not found:
         held = {(element.set, element.key): element for element in host.table.elements()}
-        wanted = projection(items)
+        wanted = {(element.set, element.key) for element in wanted_elements(host.handles, items)}
+        of_container: dict[str, list[Attachment]] = {}
+        for item in items:
+            of_container.setdefault(item.container, []).append(item)
+
+        def get(element: Element) -> Element | None:
+            # A prefix may lie inside a wider one: the kernel is to find that.
+            return host.table.get(element) if element.end else held.get((element.set, element.key))
+
         found += [
             f"{element.set} has {element_text(element)}, which is nobody's: no record accounts for it"
             for key, element in held.items()
             if key not in wanted
         ]
         for item in items:
-            problems = element_problems(item, lambda element: held.get((element.set, element.key)))
+            others = [other for other in of_container[item.container] if other != item]
+            problems = element_problems(item, others, get)
             found += [f"{item.ident}: {problem}" for problem in problems]
     return found
 
@@ -90,7 +99,7 @@ def mend(host: Host) -> int:
 def mend_host_side(host: Host, item: Attachment) -> bool:
     """False for a container that is gone; its DEL or a GC takes the rest away."""
     if not item.kind.own_link:
-        set_host_sysctls(host, item)
+        set_host_sysctls(host.handles, item)
     elif get_link(host.rtnl, item.link) is None:
         return False
     else:

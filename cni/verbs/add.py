@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.bridge import with_uplink
+from cni.bridge import with_place
 from cni.host import Host
 from cni.kernel.netns import open_netns
 from cni.model.choice import choose
@@ -42,7 +42,7 @@ def _add(host: Host, request: Request, network: Network, netns: int, ident: str)
         return add_delegated(host, request, network, netns, before)
     held = HeldLeases(host.store.claims, request.network, ident)
     leases = choose(network.ipam, held, before.leases if before else ())
-    item = without_shared_ports(host.store.claims, with_uplink(host, plan_attachment(request, network, leases)))
+    item = without_shared_ports(host.store.claims, with_place(host, plan_attachment(request, network, leases)))
     if before is not None:
         if before.replace(done=False) == item:
             refuse_held_ports(host.store.claims, item)

@@ -5,7 +5,7 @@ DHCP server may take its time.
 
 from __future__ import annotations
 
-from cni.bridge import with_uplink
+from cni.bridge import with_place
 from cni.host import Host
 from cni.model.attachment import Attachment
 from cni.model.config import Network
@@ -36,7 +36,7 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
             raise CniError(TRY_AGAIN_LATER, f"{intent.ident} was deleted while {network.ipam.delegate} worked for it")
         if result is None or not result.ips:
             raise CniError(INTERNAL, f"ipam.type {network.ipam.delegate}: its answer to ADD has no address")
-        item = without_shared_ports(host.store.claims, with_uplink(host, with_delegated(intent, network, result)))
+        item = without_shared_ports(host.store.claims, with_place(host, with_delegated(intent, network, result)))
         refuse_held_ports(host.store.claims, item)
         host.store.begin(item)
         mine = item

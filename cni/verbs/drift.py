@@ -7,7 +7,7 @@ harm (other routes, other addresses) is not looked at.
 from __future__ import annotations
 
 from cni import hostside
-from cni.bridge import host_sysctls
+from cni.forwarding import host_sysctls
 from cni.host import Host
 from cni.kernel import sysctl
 from cni.kernel.links import Link, container_sysctls, get_link
@@ -15,7 +15,7 @@ from cni.kernel.listing import read_addresses, read_routes
 from cni.kernel.netns import Inside
 from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping, collide
-from cni.model.projection import attachment_elements, bridge_elements
+from cni.model.projection import attachment_elements, bridge_elements, cross_elements
 from cni.protocol.spec import Route
 from cni.state.claims import Claims
 from nft.addresses import format_mac
@@ -44,13 +44,14 @@ def table_problems(host: Host) -> list[str]:
     return []
 
 
-def element_problems(item: Attachment, get: Callable[[Element], Element | None]) -> list[str]:
-    """Missing or altered elements of one attachment and its bridge, content compared. `get` looks up the one with the
-    same key: in the kernel, or in a listing where many attachments are compared."""
+def element_problems(item: Attachment, others: list[Attachment], get: Callable[[Element], Element | None]) -> list[str]:
+    """Missing or altered elements of one attachment and its bridge, content compared. `others` are the container's
+    other attachments. `get` looks up the element with the same key: in the kernel, or in a listing where many
+    attachments are compared."""
     found = []
-    for wanted in attachment_elements(item) + bridge_elements(item):
+    for wanted in attachment_elements(item) + bridge_elements(item) + cross_elements(item, others):
         held = get(wanted)
-        if held is None:
+        if held is None or not held.covers(wanted):
             found.append(f"{wanted.set} lacks {element_text(wanted)}")
         elif held.data != wanted.data or (wanted.comment and held.comment != wanted.comment):
             found.append(f"{wanted.set} has {element_text(held)} where {element_text(wanted)} was expected")

@@ -21,6 +21,7 @@ LAYERS = (
         "cni.kernel",
         "cni.state",
         "cni.handles",
+        "cni.forwarding",
         "cni.recovery",
     ),
     *("cni.firewalld", "cni.host", "cni.bridge", "cni.hostside", "cni.verbs", "cni.dropin", "cni.operate", "cni.main"),
