@@ -22,7 +22,7 @@ DATA_DIR = "/run/nftcni"
 STDIN_LIMIT = 8 << 20  # bytes; 1000 port mappings are 0.1 MiB
 NAME_LIMIT = 80  # network: with the interface it must leave room for a container ID in a 128 character comment
 ID_LIMIT = 200  # container ID: it is part of a file name, whose limit is 255 bytes
-BUILT_IN_IPAM = ("", "host-local", "nftcni")  # values of ipam.type that are ours
+BUILT_IN_IPAM = ("", "host-local", "nftcni", "flannel")  # values of ipam.type that are ours
 ROLES = ("bridge", "portmap", "firewall", "tuning", "host-local", "loopback")
 REQUIRED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
