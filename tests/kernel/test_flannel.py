@@ -110,7 +110,7 @@ def test_a_new_lease_serves_old_and_new_containers(host: Host) -> None:
         assert ask(lan, two, 80) == "c2 198.51.100.2"
         assert ask(inside["c1"], "198.51.100.2", 81) == f"lan {one}"
     assert host.cni("CHECK", {**CONFIG, "prevResult": old}).status == 0
-    assert host.cni("CHECK", {**CONFIG, "prevResult": new}).status == 0
+    assert host.cni("CHECK", {**CONFIG, "prevResult": new}, "c2").status == 0
     host.delete(CONFIG)
     host.delete(CONFIG, "c2")
     host.run("ip", "netns", "del", "c2")

@@ -1,0 +1,113 @@
+"""Several scratch hosts on one LAN: nodes with their containers, one machine without any, and the switch between them.
+
+192.0.2.101 and 2001:db8::101 is node 1, and so on; 192.0.2.9 the machine without containers. How nodes learn routes to
+each other's containers is up to the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from support.scratch import CHECKOUT, Host, Namespace
+from support.traffic import Server, ask
+
+Json = Any
+[TEMPLATE] = (CHECKOUT / "conf").rglob("podcidr.template")
+
+
+class Node(Host):
+    """A machine on the LAN. `subnets` are for its own containers."""
+
+    def __init__(self, switch: Host, number: int, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.number = number
+        self.address, self.address6 = f"192.0.2.{number}", f"2001:db8::{number}"
+        self.subnets = (f"10.244.{number % 100}.0/24", f"fd00:244:{number % 100}::/64")
+        self.servers: dict[str, Server] = {}
+        switch.run("ip", "link", "add", f"p-{name}", "type", "veth", "peer", "name", "eth0", "netns", str(self.pid))
+        switch.run("ip", "link", "set", f"p-{name}", "master", "br0", "up")
+        self.set_sysctl("ipv6/conf/eth0/accept_dad", "0")
+        self.run("ip", "address", "add", f"{self.address}/24", "dev", "eth0")
+        self.run("ip", "address", "add", f"{self.address6}/64", "dev", "eth0", "nodad")
+        self.run("ip", "link", "set", "eth0", "up")
+        self.run("ip", "route", "add", "default", "via", "192.0.2.1")
+        self.run("ip", "-6", "route", "add", "default", "via", "2001:db8::1")
+
+    def reach(self, other: Node) -> None:
+        """Static routes to another node's containers."""
+        for subnet, way in zip(other.subnets, (other.address, other.address6)):
+            self.run("ip", "route", "replace", subnet, "via", way)
+
+    def pods(self, *ports: Json, **keys: Json) -> Json:
+        """The network that containerd would write for this node from our template."""
+        return rendered(self.subnets, *ports, **keys)
+
+    def pod(self, config: Json, name: str) -> Namespace:
+        """A container with a web server of its name."""
+        result = self.add(config, name)
+        inside = next(item for item in self.namespaces if item.name == name)
+        inside.ips = [item["address"].split("/")[0] for item in result["ips"]]  # type: ignore[attr-defined]
+        self.servers[name] = Server(inside, 80)
+        return inside
+
+    def remove(self, config: Json, name: str) -> None:
+        self.servers.pop(name).close()
+        self.delete(config, name)
+
+    def serve(self, port: int) -> None:
+        self.servers[self.name] = Server(self, port)
+
+    def close(self) -> None:
+        for server in self.servers.values():
+            server.close()
+        super().close()
+
+
+class Lan:
+    """The switch, `outside` without containers, and `nodes` with them."""
+
+    def __init__(self, nodes: int) -> None:
+        self.switch = Host()
+        self.switch.run("ip", "link", "add", "br0", "type", "bridge")
+        self.switch.run("ip", "link", "set", "br0", "up")
+        self.outside = Node(self.switch, 9, "outside")
+        self.outside.serve(81)
+        self.nodes = [Node(self.switch, 100 + number, f"h{number}") for number in range(1, nodes + 1)]
+
+    def close(self) -> None:
+        for host in (*self.nodes, self.outside, self.switch):
+            host.close()
+
+
+def rendered(subnets: tuple[str, ...], *ports: Json, **keys: Json) -> Json:
+    """What containerd and libcni make of the template for one plugin call."""
+    ranges = ", ".join(f'[{{"subnet": "{subnet}"}}]' for subnet in subnets)
+    document = json.loads(re.sub(r"\{\{range.*\{\{end\}\}", ranges, Path(TEMPLATE).read_text()))
+    [plugin] = document["plugins"]
+    config = {"cniVersion": document["cniVersion"], "name": document["name"], **plugin, **keys}
+    if ports:
+        config["runtimeConfig"] = {"portMappings": list(ports)}
+    return config
+
+
+def seen(place: Namespace, address: str, port: int = 80, protocol: str = "tcp") -> str:
+    """Who answered and whom it saw. A first packet may be lost where neighbours are only just being learned."""
+    answer = ask(place, address, port, protocol)
+    return ask(place, address, port, protocol) if answer == "silence" else answer
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+    """The condition's first true value. The limit only ends a test that has failed already."""
+    end = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.1)
