@@ -30,6 +30,7 @@ class Node(Host):
         self.address, self.address6 = f"192.0.2.{number}", f"2001:db8::{number}"
         self.subnets = (f"10.244.{number % 100}.0/24", f"fd00:244:{number % 100}::/64")
         self.servers: dict[str, Server] = {}
+        self.ips: dict[str, list[str]] = {}  # of its containers, by name
         switch.run("ip", "link", "add", f"p-{name}", "type", "veth", "peer", "name", "eth0", "netns", str(self.pid))
         switch.run("ip", "link", "set", f"p-{name}", "master", "br0", "up")
         self.set_sysctl("ipv6/conf/eth0/accept_dad", "0")
@@ -52,7 +53,7 @@ class Node(Host):
         """A container with a web server of its name."""
         result = self.add(config, name)
         inside = next(item for item in self.namespaces if item.name == name)
-        inside.ips = [item["address"].split("/")[0] for item in result["ips"]]  # type: ignore[attr-defined]
+        self.ips[name] = [item["address"].split("/")[0] for item in result["ips"]]
         self.servers[name] = Server(inside, 80)
         return inside
 
