@@ -81,6 +81,18 @@ class Lan:
         self.outside.serve(81)
         self.nodes = [Node(self.switch, 100 + number, f"h{number}") for number in range(1, nodes + 1)]
 
+    def place(self, name: str) -> Namespace:
+        """A host or a container of one, by its name."""
+        hosts = (*self.nodes, self.outside)
+        return next(item for host in hosts for item in (host, *host.namespaces) if item.name == name)
+
+    def route(self) -> None:
+        """Static routes: everybody knows where each node's containers are."""
+        for host in (*self.nodes, self.outside):
+            for node in self.nodes:
+                if node is not host:
+                    host.reach(node)
+
     def close(self) -> None:
         for host in (*self.nodes, self.outside, self.switch):
             host.close()

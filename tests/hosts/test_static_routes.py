@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from lan import Lan, seen
-from support.scratch import Namespace, port
+from support.scratch import port
 from support.traffic import Server, open_socket, serving
 
 IP_MTU_DISCOVER, IP_MTU, IP_PMTUDISC_DO = 10, 14, 2  # include/uapi/linux/in.h
@@ -22,19 +22,11 @@ PORTS = (port(8080, 80), port(8080, 80, "tcp", "::"), port(8081, 80, "tcp", "192
 def cluster(lan: Lan) -> Iterator[Lan]:
     """Pods a and b on the first node, c on the second, whose ports are published."""
     one, two = lan.nodes
-    one.reach(two)
-    two.reach(one)
-    for node in lan.nodes:
-        lan.outside.reach(node)
+    lan.route()
     one.pod(one.pods(), "a")
     one.pod(one.pods(), "b")
     two.pod(two.pods(*PORTS), "c")
     yield lan
-
-
-def place(lan: Lan, name: str) -> Namespace:
-    hosts = (*lan.nodes, lan.outside)
-    return next(item for host in hosts for item in (host, *host.namespaces) if item.name == name)
 
 
 A, B, C = ("10.244.1.2", "fd00:244:1::2"), ("10.244.1.3", "fd00:244:1::3"), ("10.244.2.2", "fd00:244:2::2")
@@ -59,7 +51,7 @@ ROWS = {  # what is asked: by whom, address, port, who answers, whom it sees (No
 @pytest.mark.parametrize("row", ROWS)
 def test_sources(cluster: Lan, row: str, version: int) -> None:
     who, addresses, number, answerer, sources = ROWS[row]
-    answer = seen(place(cluster, who), addresses[version == 6], number)
+    answer = seen(cluster.place(who), addresses[version == 6], number)
     if sources is None:
         assert answer.split()[0] == answerer
     else:
@@ -71,9 +63,9 @@ def test_a_port_of_one_address(cluster: Lan) -> None:
 
 
 def test_datagrams(cluster: Lan) -> None:
-    with serving(Server(place(cluster, "c"), 53, "udp", "names")):
+    with serving(Server(cluster.place("c"), 53, "udp", "names")):
         for version in (0, 1):
-            assert seen(place(cluster, "a"), C[version], 53, "udp") == f"names {A[version]}"
+            assert seen(cluster.place("a"), C[version], 53, "udp") == f"names {A[version]}"
 
 
 def test_a_second_network_has_the_same_exceptions(cluster: Lan) -> None:
@@ -84,7 +76,7 @@ def test_a_second_network_has_the_same_exceptions(cluster: Lan) -> None:
     extra = one.pod(other, "x")
     assert seen(extra, C[0]) == "c 10.244.7.2"
     one.remove(other, "x")
-    assert seen(place(cluster, "a"), C[0]) == f"c {A[0]}"
+    assert seen(cluster.place("a"), C[0]) == f"c {A[0]}"
 
 
 def test_largest_packets(cluster: Lan) -> None:
@@ -94,7 +86,7 @@ def test_largest_packets(cluster: Lan) -> None:
     one.run("ip", "route", "replace", "10.244.8.0/24", "via", two.address)
     far = two.pod(small, "m")
     assert {two.link("nftcni-small")["mtu"], far.link("eth0")["mtu"]} == {1400}
-    with serving(Server(far, 53, "udp")), open_socket(place(cluster, "a"), socket.AF_INET, "udp") as sock:
+    with serving(Server(far, 53, "udp")), open_socket(cluster.place("a"), socket.AF_INET, "udp") as sock:
         sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
         sock.settimeout(1)
         sock.connect(("10.244.8.2", 53))
