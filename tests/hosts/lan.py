@@ -30,7 +30,8 @@ class Node(Host):
         self.address, self.address6 = f"192.0.2.{number}", f"2001:db8::{number}"
         self.subnets = (f"10.244.{number % 100}.0/24", f"fd00:244:{number % 100}::/64")
         self.servers: dict[str, Server] = {}
-        self.ips: dict[str, list[str]] = {}  # of its containers, by name
+        self._added: dict[str, tuple[Json, Json]] = {}
+        self.ips = {name: [self.address, self.address6]}  # its own and those of its containers, by name
         switch.run("ip", "link", "add", f"p-{name}", "type", "veth", "peer", "name", "eth0", "netns", str(self.pid))
         switch.run("ip", "link", "set", f"p-{name}", "master", "br0", "up")
         self.set_sysctl("ipv6/conf/eth0/accept_dad", "0")
@@ -49,17 +50,25 @@ class Node(Host):
         """The network that containerd would write for this node from our template."""
         return rendered(self.subnets, *ports, **keys)
 
-    def pod(self, config: Json, name: str) -> Namespace:
+    def pod(self, config: Json, name: str, **options: Json) -> Namespace:
         """A container with a web server of its name."""
-        result = self.add(config, name)
+        result = self.add(config, name, **options)
         inside = next(item for item in self.namespaces if item.name == name)
         self.ips[name] = [item["address"].split("/")[0] for item in result["ips"]]
         self.servers[name] = Server(inside, 80)
+        self._added[name] = (config, options)
         return inside
 
-    def remove(self, config: Json, name: str) -> None:
+    def remove(self, name: str) -> None:
+        """The container with all that it had."""
+        config, options = self._added.pop(name)
         self.servers.pop(name).close()
-        self.delete(config, name)
+        del self.ips[name]
+        self.delete(config, name, **options)
+        inside = next(item for item in self.namespaces if item.name == name)
+        self.namespaces.remove(inside)
+        inside.close()
+        self.run("ip", "netns", "delete", name)
 
     def serve(self, port: int) -> None:
         self.servers[self.name] = Server(self, port)
@@ -85,6 +94,10 @@ class Lan:
         """A host or a container of one, by its name."""
         hosts = (*self.nodes, self.outside)
         return next(item for host in hosts for item in (host, *host.namespaces) if item.name == name)
+
+    def address(self, name: str, version: int) -> str:
+        known = next(host.ips[name] for host in (*self.nodes, self.outside) if name in host.ips)
+        return next(address for address in known if (":" in address) == (version == 6))
 
     def route(self) -> None:
         """Static routes: everybody knows where each node's containers are."""

@@ -59,7 +59,7 @@ def test_networks_are_announced_with_their_first_pod_and_withdrawn_with_their_la
         assert seen(a, there) == f"c {here}"
         assert seen(c, here) == f"a {there}"
     assert seen(c, "192.0.2.9", 81) == "outside 192.0.2.102"
-    two.remove(two.pods(), "c")
+    two.remove("c")
     for subnet in two.subnets:
         wait_for(lambda subnet=subnet: not ways(one, subnet), f"the end of the route to {subnet}")
-    one.remove(one.pods(), "a")
+    one.remove("a")

@@ -144,7 +144,7 @@ def test_a_policy_holds_and_nothing_else_changes(cluster: Lan) -> None:
         one.pod(one.pods(), "d")
         assert one.cni("STATUS", one.pods(version="1.1.0", cniVersion="1.1.0")).status == 0
         assert one.command("repair").returncode == 0
-        one.remove(one.pods(), "d")
+        one.remove("d")
         assert one.run("nft", "list", "table", "inet", "kube-network-policies") == before
     finally:
         one.nft("delete table inet kube-network-policies")
