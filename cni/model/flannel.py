@@ -1,7 +1,7 @@
 """flannel's lease, as flanneld writes it to its subnet.env, and the configuration that it stands for. Pure.
 
-The meta plugin `flannel` turns the lease into keys for another plugin (containernetworking/plugins, plugins/meta/flannel);
-here they are keys of the same object. The file is read in `cni.verbs.delegate`.
+The meta plugin `flannel` turns the lease into keys for another plugin (flannel-io/cni-plugin); here they are keys of
+the same object. The file is read in `cni.verbs.delegate`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ OPENNESS = ("gatewaymode", "gatewaymodeipv4", "gatewaymodeipv6", "ingresspolicy"
 
 
 class FlannelLease(Value):
-    """`subnets` are this host's, one a family, `networks` those of all hosts. Where `masqueraded`, flanneld has rules for
-    what leaves them."""
+    """`subnets` are this host's, one a family, `networks` those of all hosts. Where `masqueraded`, flanneld has rules
+    for what leaves them."""
 
     subnets: tuple[Prefix, ...]
     networks: tuple[Prefix, ...]
@@ -29,8 +29,8 @@ class FlannelLease(Value):
 
 
 def parse_subnet_env(text: str) -> FlannelLease:
-    """Raises ValueError. What is written and in which form: WriteSubnetFile of flannel's pkg/subnet/subnet.go; an address
-    with host bits is the gateway's, several networks are separated by commas."""
+    """Raises ValueError. What is written and in which form: WriteSubnetFile of flannel's pkg/subnet/subnet.go; an
+    address with host bits is the gateway's, several networks are separated by commas."""
     values = dict(_variables(text))
     subnets, networks = [], []
     for family, version in FAMILIES.items():
@@ -66,8 +66,8 @@ def _prefix(name: str, text: str, version: int) -> Prefix:
 
 
 def configured(document: dict[str, Json], lease: FlannelLease) -> dict[str, Json]:
-    """The configuration with what the lease says in it, its keys in small letters. What a person has said stands, as with
-    the meta plugin. Pods of other hosts reach these ones, so the network is open; either flanneld masquerades or we do.
+    """The configuration with what the lease says in it, its keys in small letters. What a person has said stands, as
+    with the meta plugin. Pods of other hosts reach these, so the network is open; either flanneld masquerades or we.
     """
     said = {key.lower(): value for key, value in document.items() if value is not None}
     found: dict[str, Json] = {"mtu": lease.mtu, "ipmasq": not lease.masqueraded}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from cni.model.attachment import KINDS, MODES, OPEN, Attachment, Kind, Lease, kind_of
 from cni.model.ports import PortMapping
 from cni.protocol.spec import Dns, Route, is_name
-from nft.addresses import Address, format_mac, parse_address, parse_mac, parse_prefix
+from nft.addresses import Address, format_mac, parse_address, parse_mac, parse_prefix, span_of
 from nft.elements import PROTOCOLS
 
 TYPE_CHECKING = False
@@ -43,7 +43,7 @@ def to_document(item: Attachment) -> dict[str, Any]:
         for route in item.routes
     ]
     document["dns"] = item.dns.document()
-    document["direct"] = [str(prefix) for prefix in item.direct]
+    document["direct"] = list(item.direct)
     for name, mappings in (("mappings", item.mappings), ("standby", item.standby), ("opened", item.opened)):
         document[name] = [
             [mapping.protocol, str(mapping.host_ip), mapping.host_port, mapping.container_port] for mapping in mappings
@@ -74,7 +74,7 @@ def from_document(document: Json) -> Attachment:
             mappings=tuple(_mapping(entry) for entry in _typed(document["mappings"], list)),
             standby=tuple(_mapping(entry) for entry in _typed(document["standby"], list)),
             opened=tuple(_mapping(entry) for entry in _typed(document["opened"], list)),
-            direct=tuple(parse_prefix(_typed(entry, str)) for entry in _typed(document["direct"], list)),
+            direct=tuple(_prefix(entry) for entry in _typed(document["direct"], list)),
             **values,
         )
     except (KeyError, TypeError, AttributeError) as problem:
@@ -98,6 +98,12 @@ def _typed(value: Json, kind: type) -> Any:
     if type(value) is not kind:
         raise TypeError(f"{value!r} is not {kind.__name__}")
     return value
+
+
+def _prefix(value: Json) -> str:
+    text: str = _typed(value, str)
+    span_of(text)
+    return text
 
 
 def _optional(value: Json) -> Address | None:

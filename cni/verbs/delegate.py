@@ -1,7 +1,7 @@
-"""What a configuration leaves to others: verbs to the network's foreign IPAM plugin, the choice of addresses to flannel.
+"""What a configuration leaves to others: verbs to the network's foreign IPAM plugin, its subnets to flannel.
 
-What is loaded here is next to nothing: most networks have neither. The plugin's ADD, which must leave something to undo,
-is `delegated`.
+What is loaded here is next to nothing: most networks have neither. The plugin's ADD, which must leave something to
+undo, is `delegated`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def pass_on(request: Request, verb: str, kind: str = "") -> None:
 
 
 def with_lease(request: Request) -> Request:
-    """The request with what flannel's lease says in it, where that is asked for. Raises CniError 11 while there is none,
-    7 for one that cannot be understood."""
+    """The request with what flannel's lease says in it, where that is asked for. Raises CniError 11 while there is
+    none, 7 for one that cannot be understood."""
     fields = Fields(request.document)
     ipam = fields.section("ipam")
     if ipam.text("type") != "flannel":
@@ -51,5 +51,7 @@ def with_lease(request: Request) -> Request:
             "-subnet-file names another file, so must the key subnetFile",
         ) from None
     except ValueError as problem:
-        raise CniError(INVALID_CONFIG, f"ipam.type flannel: {path}: {problem}", "flanneld writes it anew at start") from None
+        raise CniError(
+            INVALID_CONFIG, f"ipam.type flannel: {path}: {problem}", "flanneld writes it anew at start"
+        ) from None
     return request.replace(document=configured(request.document, lease))

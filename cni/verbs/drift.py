@@ -14,7 +14,7 @@ from cni.kernel.listing import read_addresses, read_routes
 from cni.kernel.netns import Inside
 from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping, collide
-from cni.model.projection import attachment_elements, bridge_elements, cross_elements
+from cni.model.projection import attachment_elements, bridge_elements, cross_elements, direct_elements
 from cni.protocol.spec import Route
 from cni.state.claims import Claims
 from nft.addresses import format_mac
@@ -41,7 +41,7 @@ def element_problems(host: Host, item: Attachment) -> list[str]:
     """Missing or altered elements of one attachment and its bridge, content compared."""
     found = []
     crossing = cross_elements(item, host.store.of_container(item))
-    for wanted in attachment_elements(item) + bridge_elements(item) + crossing:
+    for wanted in attachment_elements(item) + bridge_elements(item) + direct_elements(item) + crossing:
         held = host.table.get(wanted)
         if held is None or not held.covers(wanted):
             found.append(f"{wanted.set} lacks {element_text(wanted)}")

@@ -1,5 +1,6 @@
-"""flannel as it is: flanneld with etcd on three nodes, its backends, and the three ways to name it in a network: our own
-reading of its lease, and its meta plugin with `nftcni` or with the drop-in `bridge`.
+"""flannel as it is: flanneld with etcd on three nodes, its backends, and the three ways to name it in a network.
+
+These are our own reading of its lease, and its meta plugin with `nftcni` or with the drop-in `bridge`.
 """
 
 from __future__ import annotations

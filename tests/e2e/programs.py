@@ -1,8 +1,8 @@
 """The programs under test: where they come from, which version, and what happens where one is missing.
 
-containerd, runc, podman and etcd are the distribution's. Everything else is built once by the go client, at the versions
-pinned here, into .cache/e2e of the checkout; flannel and Kubernetes are for tests/cluster. What cannot be had is not run on a user's machine, which the
-last lines of the summary say, and a failure in CI.
+containerd, runc, podman and etcd are the distribution's. Everything else is built once by the go client, at the
+versions pinned here, into .cache/e2e of the checkout; flannel and Kubernetes are for tests/cluster. What
+cannot be had is not run on a user's machine, which the last lines of the summary say, and a failure in CI.
 """
 
 from __future__ import annotations

@@ -22,9 +22,7 @@ def configuration(node: Node) -> str:
     text = (CHECKOUT / "README.md").read_text().split("```bird\n")[1].split("```")[0]
     slow = "type wired;"
     assert slow in text and "192.0.2.101" in text
-    return text.replace("192.0.2.101", node.address).replace(
-        slow, f"{slow} hello interval 1 s; update interval 2 s;"
-    )
+    return text.replace("192.0.2.101", node.address).replace(slow, f"{slow} hello interval 1 s; update interval 2 s;")
 
 
 @pytest.fixture(scope="module")

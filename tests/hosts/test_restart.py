@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from lan import Lan, Node, seen
 from support.scratch import port
+from support.traffic import Server, serving
 
 PODS = 250
 WORKERS = 4  # the kubelet starts pods side by side
@@ -50,15 +51,15 @@ def test_a_node_with_many_pods_starts_again(lan: Lan, capsys: pytest.CaptureFixt
     after = [f"q{number}" for number in range(PODS)]
     again = attach(one, after)
     with capsys.disabled():
-        print(f"\n{PODS} pods: {first:.1f} s; after a restart {gone:.1f} s for DEL of the old, {again:.1f} s for the new")
+        print(
+            f"\n{PODS} pods: {first:.1f} s; after a restart {gone:.1f} s for DEL of the old, {again:.1f} s for the new"
+        )
     answer = one.command("list", "--json")
     assert answer.stdout.count('"container"') == PODS, answer.stdout[:400]
     assert len(one.elements()["attachments"]) == PODS
     assert one.command("repair", "--check").returncode == 0
     for number in (0, PODS // 2, PODS - 1):
         inside = next(item for item in one.namespaces if item.name == f"q{number}")
-        from support.traffic import Server, serving
-
         with serving(Server(inside, 80)):
             [address] = [item for item in inside.addresses("eth0") if "." in item]
             assert seen(c, address.split("/")[0]) == f"q{number} {two.ips['c'][0]}"

@@ -1,5 +1,5 @@
-"""A node of a cluster of 1000, by simulation: the routes to all others, as many exceptions from the masquerade, and 10 000
-services of kube-proxy's shape beside us; against a node that has none of it. Ratios are printed, never asserted.
+"""A node of a cluster of 1000, by simulation: the routes to all others, as many exceptions from the masquerade, and
+10 000 services of kube-proxy's shape beside us; against a node that has none. Ratios are printed, never asserted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 from lan import Lan, Node, seen
 from support.scratch import Json, Namespace, network, port
+from support.traffic import Server, serving
 
 NODES, SERVICES, ROUNDS, CONNECTIONS = 1000, 10_000, 15, 300
 PORTS = [port(8080, 80), port(8080, 80, "tcp", "::")]
@@ -68,8 +69,6 @@ def test_ratios(lan: Lan, capsys: pytest.CaptureFixture[str]) -> None:
             found["DEL"][node].append(timed(lambda node=node, item=with_ports: node.delete(item)))
     for node, document in configs.items():
         node.add({**document, "runtimeConfig": {"portMappings": PORTS}})
-    from support.traffic import Server, serving
-
     servers = [Server(next(item for item in node.namespaces if item.name == "c1"), 80) for node in configs]
     with serving(*servers):
         for _ in range(CONNECTIONS):

@@ -34,9 +34,21 @@ table {family} kube-proxy {{
     chain to-masquerade {{ meta mark set meta mark | 0x4000; }}
     chain outer-near {{ jump to-masquerade; goto svc-near; }}
     chain outer-far {{ jump to-masquerade; goto svc-far; }}
-    chain svc-near {{ {ip} saddr != {pods} jump to-masquerade; {ip} saddr {b} jump to-masquerade; meta l4proto tcp dnat to {target_b}; }}
-    chain svc-far {{ {ip} saddr != {pods} jump to-masquerade; {ip} saddr {c} jump to-masquerade; meta l4proto tcp dnat to {target_c}; }}
-    chain svc-own {{ {ip} saddr != {pods} jump to-masquerade; {ip} saddr {a} jump to-masquerade; meta l4proto tcp dnat to {target_a}; }}
+    chain svc-near {{
+        {ip} saddr != {pods} jump to-masquerade
+        {ip} saddr {b} jump to-masquerade
+        meta l4proto tcp dnat to {target_b}
+    }}
+    chain svc-far {{
+        {ip} saddr != {pods} jump to-masquerade
+        {ip} saddr {c} jump to-masquerade
+        meta l4proto tcp dnat to {target_c}
+    }}
+    chain svc-own {{
+        {ip} saddr != {pods} jump to-masquerade
+        {ip} saddr {a} jump to-masquerade
+        meta l4proto tcp dnat to {target_a}
+    }}
 }}
 """
 SERVICES = {name: (f"10.96.0.{number}", f"fd00:96::{number}") for number, name in enumerate(("near", "far", "own"), 11)}
