@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import programs
 import pytest
+from lan import Lan
+
+
+@pytest.fixture(scope="module")
+def lan() -> Iterator[Lan]:
+    made = Lan(2)
+    yield made
+    made.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
