@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import readme
 from lan import Lan, Node, seen, wait_for
-from support.scratch import CHECKOUT
 
 BIRD = shutil.which("bird", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 
 
 def configuration(node: Node) -> str:
     """The README's, with this node's address, and times that suit a test."""
-    text = (CHECKOUT / "README.md").read_text().split("```bird\n")[1].split("```")[0]
+    text = readme.settings("bird", "bird")
     slow = "type wired;"
     assert slow in text and "192.0.2.101" in text
     return text.replace("192.0.2.101", node.address).replace(slow, f"{slow} hello interval 1 s; update interval 2 s;")

@@ -5,11 +5,13 @@ The real one, with etcd and its meta plugin, runs in tests/cluster; what the met
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import matrix
 import pytest
+import readme
 from lan import Lan, Node
 
 LEASE = """FLANNEL_NETWORK=10.244.0.0/16
@@ -78,8 +80,10 @@ def tunnel(node: Node, other: Node) -> None:
 
 
 def lease_network(node: Node, masquerade: bool, *ports: Any) -> Any:
-    config: Any = {"type": "nftcni", "bridge": "nftcni-lease", "ipam": {"type": "flannel"}}
-    return {"cniVersion": "1.0.0", "name": "lease", **config, "runtimeConfig": {"portMappings": list(ports)}}
+    """The README's one object."""
+    document = json.loads(readme.settings("flannel", "json"))
+    [plugin] = document.pop("plugins")
+    return {**document, **plugin, "runtimeConfig": {"portMappings": list(ports)}}
 
 
 def meta_network(node: Node, masquerade: bool, *ports: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import matrix
 import pytest
+import readme
 from lan import Lan, seen
 from support.traffic import Server, open_socket, serving
 
@@ -22,6 +23,14 @@ def cluster(lan: Lan) -> Iterator[Lan]:
     one.pod(one.pods(), "b")
     two.pod(two.pods(*matrix.PORTS), "c")
     yield lan
+
+
+def test_the_routes_are_those_of_the_readme(cluster: Lan) -> None:
+    one = cluster.nodes[0]
+    before = one.routes()
+    for line in readme.commands("Static routes"):
+        one.run(*line.split())
+    assert one.routes() == before
 
 
 @pytest.mark.parametrize("version", [4, 6])
