@@ -32,14 +32,7 @@ class Node(Host):
         self.servers: dict[str, Server] = {}
         self._added: dict[str, tuple[Json, Json]] = {}
         self.ips = {name: [self.address, self.address6]}  # its own and those of its containers, by name
-        switch.run("ip", "link", "add", f"p-{name}", "type", "veth", "peer", "name", "eth0", "netns", str(self.pid))
-        switch.run("ip", "link", "set", f"p-{name}", "master", "br0", "up")
-        self.set_sysctl("ipv6/conf/eth0/accept_dad", "0")
-        self.run("ip", "address", "add", f"{self.address}/24", "dev", "eth0")
-        self.run("ip", "address", "add", f"{self.address6}/64", "dev", "eth0", "nodad")
-        self.run("ip", "link", "set", "eth0", "up")
-        self.run("ip", "route", "add", "default", "via", "192.0.2.1")
-        self.run("ip", "-6", "route", "add", "default", "via", "2001:db8::1")
+        plug(switch, self, name, self.address, self.address6)
 
     def reach(self, other: Node) -> None:
         """Static routes to another node's containers."""
@@ -77,6 +70,18 @@ class Node(Host):
         for server in self.servers.values():
             server.close()
         super().close()
+
+
+def plug(switch: Host, host: Host, name: str, address: str, address6: str) -> None:
+    """A cable from the switch to the host's eth0."""
+    switch.run("ip", "link", "add", f"p-{name}", "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
+    switch.run("ip", "link", "set", f"p-{name}", "master", "br0", "up")
+    host.set_sysctl("ipv6/conf/eth0/accept_dad", "0")
+    host.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
+    host.run("ip", "address", "add", f"{address6}/64", "dev", "eth0", "nodad")
+    host.run("ip", "link", "set", "eth0", "up")
+    host.run("ip", "route", "replace", "default", "via", "192.0.2.1")
+    host.run("ip", "-6", "route", "replace", "default", "via", "2001:db8::1")
 
 
 class Lan:
