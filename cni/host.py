@@ -14,13 +14,21 @@ from cni.kernel.links import get_link, port_names
 from cni.kernel.routes import is_local
 from cni.model.attachment import Attachment, attachment_key
 from cni.model.names import bridge_mac, host_link
-from cni.model.projection import attachment_elements, bridge_elements, cross_elements, marker, widest_elements
+from cni.model.projection import (
+    attachment_elements,
+    bridge_elements,
+    cross_elements,
+    direct_elements,
+    marker,
+    widest_elements,
+)
 from cni.model.stamp import is_of_boot, table_comment
 from cni.protocol.errors import ADDRESS_TAKEN, IO_FAILURE, PORT_TAKEN, TRY_AGAIN_LATER, CniError, kernel_refused
-from nft.elements import Element, element_text
+from nft.addresses import apart_from
+from nft.elements import Element, element_text, pack
 from nft.errors import Conflict, LoadError, TableMissing
 from nft.ruleset import RULES, is_whole, replacing_text
-from nft.schema import TABLE
+from nft.schema import IFNAME, INTERVALS, TABLE
 from nft.table import rules_digest
 
 TYPE_CHECKING = False
@@ -185,12 +193,18 @@ class Host:
             return
         own = attachment_elements(item)
         shared = bridge_elements(item) + cross_elements(item, self.store.of_container(item))
+        other = next(self.store.sharing(item), None) if item.direct else None
+        if other is None or not other.direct:
+            shared += direct_elements(item)
+        elif other.direct != item.direct:  # some may lie inside others: the table holds the union
+            self.rebuild_table()
+            return
         try:
             self.table.add(own, shared, again)
         except TableMissing:
             self.rebuild_table()
         except Conflict as conflict:
-            if conflict.wanted.end:  # of prefixes that lie inside each other the table holds the union
+            if conflict.held is None and item.direct:  # of a third one on the bridge
                 self.rebuild_table()
                 return
             if not recovery.remove_orphans(self.handles, item):
@@ -255,22 +269,31 @@ class Host:
 
     def _all_of_the_bridge(self, item: Attachment) -> list[Element]:
         """Also what another one gave it, whose record was lost or said otherwise."""
-        return widest_elements(item.bridge, item.made, item.direct) if item.bridge else []
+        if not item.bridge:
+            return []
+        name = pack((IFNAME,), (item.bridge,))
+        direct = [element for element in self.table.elements(INTERVALS) if element.key.startswith(name)]
+        return widest_elements(item.bridge, item.made) + direct
 
     def _no_longer_shared(self, item: Attachment) -> list[Element]:
         """What none of the others gives the bridge: after a change of `isolation`, for example. In most cases the first
         one gives it all. Nothing, where a record is damaged or lost: what its container needs is not known."""
         left = bridge_elements(item)
+        prefixes = item.direct
         known = False
         for other in self.store.sharing(item):
             if other is None:
                 return []
             given = bridge_elements(other)
             left = [element for element in left if element not in given]
+            if prefixes == other.direct:
+                prefixes = ()
+            elif prefixes:
+                prefixes = apart_from(prefixes, other.direct)
             known = True
-            if not left:
+            if not left and not prefixes:
                 break
-        return left if known else []
+        return left + direct_elements(item.replace(direct=prefixes)) if known else []
 
     # Connections
 

@@ -171,7 +171,7 @@ def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> At
 def _given(handles: Handles, bridge: str) -> set[tuple[str, int]]:
     """What the table has of a bridge: the sets, each with the IP version that it is said of, or 0."""
     found = set()
-    for element in widest_elements(bridge, True, ()) if bridge else []:
+    for element in widest_elements(bridge, True) if bridge else []:
         if handles.table.get(element) is not None:
             first = unpack(SETS[element.set][0], element.key)[0]
             found.add((element.set, {2: 4, 10: 6}.get(first, 0) if isinstance(first, int) else 0))
@@ -186,14 +186,14 @@ def _mode(item: Attachment, version: int, given: set[tuple[str, int]]) -> str:
     return ISOLATED if inside else OPEN
 
 
-def _direct(handles: Handles, bridge: str) -> tuple[Prefix, ...]:
+def _direct(handles: Handles, bridge: str) -> tuple[str, ...]:
     found = []
     for element in handles.table.elements(INTERVALS):
         link, first = unpack(SETS[element.set][0], element.key)
         if link == bridge:
             address = _address(first)
             span = _address(unpack(SETS[element.set][0], element.end)[1]).number - address.number
-            found.append(Prefix(address, BITS[address.version] - span.bit_length()))
+            found.append(str(Prefix(address, BITS[address.version] - span.bit_length())))
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping
 from cni.protocol.log import say
-from nft.addresses import Address, from_packed
+from nft.addresses import Address, from_packed, merged
 from nft.conntrack import IPPROTO_UDP, Flow, Unsupported, forget_flows
 from nft.elements import PROTOCOLS
 
@@ -72,14 +72,17 @@ def forget_contradictions(items: list[Attachment], is_local: Callable[[Address],
             if mapping.host_ip is not None:
                 key = mapping.host_ip.version, PROTOCOLS[mapping.protocol], mapping.host_port.to_bytes(2, "big")
                 published.setdefault(key, []).append(mapping.host_ip)
-    direct = {source.packed: item.direct for item in items if item.direct for source in item.addresses}
+    direct = {source.packed: merged(item.direct) for item in items if item.direct for source in item.addresses}
 
     def contradicts(flow: Flow) -> bool:
         original = flow.original
         target = from_packed(original.target)
         if original.source in masqueraded and not flow.is_source_translated and not flow.is_target_translated:
             spared = original.target in inside or target.is_multicast
-            spared = spared or any(target in prefix for prefix in direct.get(original.source, ()))
+            spans = direct.get(original.source, ())
+            spared = spared or any(
+                first <= target.number <= last for version, first, last in spans if version == flow.version
+            )
             if not spared and not is_local(target):
                 return True
         hosts = published.get((flow.version, flow.protocol, original.port), ())

@@ -62,7 +62,8 @@ class Attachment(Value):
     whether ADD came to its end. Where somebody else made the interface, `bridge` is the host's link that leads to it,
     "" if there is none. It is `made` by us, or an `uplink`: somebody else's, with its gateway elsewhere, the host's
     own way out perhaps; if neither, the host is the router of whatever else is there. `opened` are the published ports
-    of routed families, which lead nowhere but are let through, `direct` the prefixes that are never masqueraded.
+    of routed families, which lead nowhere but are let through, `direct` the prefixes that are never
+    masqueraded, as text.
     """
 
     network: str
@@ -78,7 +79,7 @@ class Attachment(Value):
     mappings: tuple[PortMapping, ...] = ()
     standby: tuple[PortMapping, ...] = ()
     opened: tuple[PortMapping, ...] = ()
-    direct: tuple[Prefix, ...] = ()
+    direct: tuple[str, ...] = ()
     mode4: str = NAT
     mode6: str = NAT
     is_gateway: bool = True

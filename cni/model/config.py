@@ -17,7 +17,7 @@ from cni.protocol.names import check_ifname
 from cni.protocol.request import BUILT_IN_IPAM, Request
 from cni.protocol.shapes import parse_dns, parse_route
 from cni.protocol.spec import Dns, Route
-from nft.addresses import Address, Prefix, merged, parse_address, parse_mac, parse_prefix
+from nft.addresses import Address, parse_address, parse_mac, parse_prefix, span_of
 from nft.value import Value
 
 TYPE_CHECKING = False
@@ -77,7 +77,7 @@ class Network(Value):
     port_isolation: bool
     mode4: str
     mode6: str
-    direct: tuple[Prefix, ...]
+    direct: tuple[str, ...]
     mtu: int
     mac: bytes
     dad: bool
@@ -231,19 +231,15 @@ def _modes(fields: Fields, ours: bool) -> tuple[str, str]:
     return found[0], found[1]
 
 
-def _prefixes(fields: Fields, key: str) -> tuple[Prefix, ...]:
-    """Networks; an address alone is a network of one. Prefixes inside others are left out: the kernel has no place for
-    overlapping ones."""
-    found = []
-    for path, text in fields.items(key):
+def _prefixes(fields: Fields, key: str) -> tuple[str, ...]:
+    """As they are written: most calls only pass them on."""
+    texts = fields.texts(key)
+    for index, text in enumerate(texts):
         try:
-            if not isinstance(text, str):
-                raise ValueError("must be a string")
-            address = text if "/" in text else f"{text}/{128 if ':' in text else 32}"
-            found.append(parse_prefix(address).network)
+            span_of(text)
         except ValueError as problem:
-            raise CniError(INVALID_CONFIG, f'{path}: "{str(text)[:80]}": {problem}') from None
-    return merged(found)
+            raise CniError(INVALID_CONFIG, f'{fields.name(key)}[{index}]: "{text[:80]}": {problem}') from None
+    return texts
 
 
 def _requested_mac(request: Request, fields: Fields, runtime: Fields, arguments: Fields) -> bytes:
@@ -272,7 +268,7 @@ def parse_ipam(request: Request) -> Ipam:
     if ipam.has("subnet"):
         sets.append((parse_range(ipam),))
     sets += parse_range_sets(ipam, "ranges")
-    if kind and not sets:
+    if kind and kind != "flannel" and not sets:  # of flannel they are in its lease, which a CHECK does without
         raise ipam.fail("ranges", "at least one range is needed")
     check_overlaps(sets)
     if request.version in ("0.1.0", "0.2.0"):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from cni.model.attachment import Attachment
 from cni.model.names import bridge_mac
 from cni.model.ports import PortMapping
-from nft.addresses import BITS, Address, Prefix, merged
+from nft.addresses import BITS, Address, merged
 from nft.elements import NFPROTO, PROTOCOLS, Element, pack
 from nft.schema import FAMILY, IFNAME, MAC, SETS
 
@@ -97,19 +97,26 @@ def bridge_elements(item: Attachment) -> list[Element]:
             elements.append(Element("routed", family))
             if item.is_masqueraded(version):
                 elements.append(Element("masquerading", family))
-    return elements + [_direct(item.bridge, prefix) for prefix in item.direct]
+    return elements
 
 
-def widest_elements(bridge: str, made: bool, direct: tuple[Prefix, ...]) -> list[Element]:
+def widest_elements(bridge: str, made: bool) -> list[Element]:
     """All that any attachment may have given a bridge: for the end of the last one, whose record may say otherwise."""
-    base = Attachment("", "", "", "", bridge, b"", made=made, direct=direct, port_isolation=True)
-    return bridge_elements(base)
+    return bridge_elements(Attachment("", "", "", "", bridge, b"", made=made, port_isolation=True))
 
 
-def _direct(bridge: str, prefix: Prefix) -> Element:
-    name, width = pack((IFNAME,), (bridge,)), BITS[prefix.version] // 8
-    first, last = (number.to_bytes(width, "big") for number in (prefix.first, prefix.last))
-    return Element(f"direct{prefix.version}", name + first, b"", "", name + last)
+def direct_elements(item: Attachment) -> list[Element]:
+    """The exceptions from the masquerade, which a bridge's attachments share as well: there may be thousands. None lies
+    inside another, which the kernel would refuse."""
+    if not item.bridge or item.uplink or not item.in_table:
+        return []
+    name = pack((IFNAME,), (item.bridge,))
+    found = []
+    for version, first, last in merged(item.direct):
+        width = BITS[version] // 8
+        ends = first.to_bytes(width, "big"), last.to_bytes(width, "big")
+        found.append(Element(f"direct{version}", name + ends[0], b"", "", name + ends[1]))
+    return found
 
 
 def cross_elements(item: Attachment, others: list[Attachment]) -> list[Element]:
@@ -146,10 +153,11 @@ def projection(items: list[Attachment]) -> dict[tuple[str, bytes], Element]:
     for several in by_container.values():
         for number, item in enumerate(several[1:], 1):
             elements += cross_elements(item, several[:number])
-    found = {(element.set, element.key): element for element in elements if not element.end}
-    # Of one bridge's networks the prefixes may lie inside each other, which the kernel refuses.
-    for bridge in {item.bridge for item in items if item.direct}:
-        prefixes = [prefix for item in items for prefix in item.direct if item.bridge == bridge]
-        direct = [_direct(bridge, prefix) for prefix in merged(prefixes)]
-        found.update({(element.set, element.key): element for element in direct})
-    return found
+    by_bridge: dict[str, list[Attachment]] = {}
+    for item in items:
+        if item.direct and item.in_table and not item.uplink:
+            by_bridge.setdefault(item.bridge, []).append(item)
+    for several in by_bridge.values():
+        prefixes = {prefix for item in several for prefix in item.direct}
+        elements += direct_elements(several[0].replace(direct=tuple(prefixes)))
+    return {(element.set, element.key): element for element in elements}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DATA_DIR = "/run/nftcni"
 NAME_LIMIT = 80  # network: with the interface it must leave room for a container ID in a 128 character comment
 NO_ARGS = ("portmap", "firewall", "bandwidth", "loopback")  # whose reference plugins never look at CNI_ARGS
-BUILT_IN_IPAM = ("", "host-local", "nftcni")  # values of ipam.type that are ours
+BUILT_IN_IPAM = ("", "host-local", "nftcni", "flannel")  # values of ipam.type that are ours
 REQUIRED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
     "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),

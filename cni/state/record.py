@@ -10,7 +10,7 @@ from cni.model.ports import PortMapping
 from cni.model.wire import wire_from
 from cni.protocol.names import is_name
 from cni.protocol.spec import Dns, Route
-from nft.addresses import Address, format_mac, parse_address, parse_mac, parse_prefix
+from nft.addresses import Address, format_mac, parse_address, parse_mac, parse_prefix, span_of
 from nft.elements import PROTOCOLS
 
 TYPE_CHECKING = False
@@ -49,7 +49,7 @@ def to_document(item: Attachment) -> dict[str, Any]:
     document["dns"] = item.dns.document()
     document["wire"] = item.wire.document()
     document.update((name, getattr(item, name)) for name in (*LATER, "zone"))
-    document["direct"] = [str(prefix) for prefix in item.direct]
+    document["direct"] = list(item.direct)
     for name, mappings in (("mappings", item.mappings), ("standby", item.standby), ("opened", item.opened)):
         document[name] = [
             [mapping.protocol, str(mapping.host_ip), mapping.host_port, mapping.container_port] for mapping in mappings
@@ -83,7 +83,7 @@ def from_document(document: Json) -> Attachment:
             zone=_typed(document.get("zone", ""), str),
             wire=wire_from(_typed(document.get("wire", {}), dict)),
             opened=tuple(_mapping(entry) for entry in _typed(document["opened"], list)),
-            direct=tuple(parse_prefix(_typed(entry, str)) for entry in _typed(document["direct"], list)),
+            direct=tuple(_prefix(entry) for entry in _typed(document["direct"], list)),
             **values,
         )
     except (KeyError, TypeError, AttributeError) as problem:
@@ -107,6 +107,12 @@ def _typed(value: Json, kind: type) -> Any:
     if type(value) is not kind:
         raise TypeError(f"{value!r} is not {kind.__name__}")
     return value
+
+
+def _prefix(value: Json) -> str:
+    text: str = _typed(value, str)
+    span_of(text)
+    return text
 
 
 def _optional(value: Json) -> Address | None:

@@ -14,13 +14,14 @@ from cni.protocol.request import Request
 from cni.protocol.spec import Result
 from cni.state.leases import HeldLeases, remember
 from cni.verbs.attach import attach, refuse_held_ports, without_shared_ports
+from cni.verbs.delegate import with_lease
 from cni.verbs.delete import detach
 from cni.verbs.implied import with_implied
 
 
 def add(request: Request) -> Result:
     """Raises CniError. Whatever it raises, nothing of the attachment is left, or a record that DEL works from."""
-    network = parse_network(request)
+    network = parse_network(with_lease(request))
     netns = open_netns(request.netns)
     ident = identity(request.network, request.container, request.ifname)
     with Host(request.data_dir).transaction(f"ADD of {ident}") as host:

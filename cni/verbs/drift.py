@@ -15,7 +15,7 @@ from cni.kernel.listing import read_addresses, read_routes
 from cni.kernel.netns import Inside
 from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping, collide
-from cni.model.projection import attachment_elements, bridge_elements, cross_elements
+from cni.model.projection import attachment_elements, bridge_elements, cross_elements, direct_elements
 from cni.protocol.spec import Route
 from cni.state.claims import Claims
 from nft.addresses import format_mac
@@ -49,7 +49,8 @@ def element_problems(item: Attachment, others: list[Attachment], get: Callable[[
     other attachments. `get` looks up the element with the same key: in the kernel, or in a listing where many
     attachments are compared."""
     found = []
-    for wanted in attachment_elements(item) + bridge_elements(item) + cross_elements(item, others):
+    crossing = cross_elements(item, others)
+    for wanted in attachment_elements(item) + bridge_elements(item) + direct_elements(item) + crossing:
         held = get(wanted)
         if held is None or not held.covers(wanted):
             found.append(f"{wanted.set} lacks {element_text(wanted)}")
