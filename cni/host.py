@@ -216,11 +216,13 @@ class Host:
         """The whole table from all records in one transaction. Returns them. Raises CniError code 5."""
         from nft.elements import elements_text
         from nft.libnftables import run_text
+        from nft.version import refuse_old
 
-        recovery.rebuild_living(self.handles)
-        items = self.records()
-        self.store.note_rules("")
         try:
+            refuse_old()
+            recovery.rebuild_living(self.handles)
+            items = self.records()
+            self.store.note_rules("")
             run_text(replacing_text(self.comment, elements_text([*projection(items).values()])))
         except LoadError as problem:
             raise CniError(IO_FAILURE, str(problem), problem.hint) from None
