@@ -237,14 +237,16 @@ class Host:
         """The whole table from all records in one transaction. Returns them. Raises CniError code 5."""
         from nft.elements import elements_text
         from nft.libnftables import run_text
+        from nft.version import refuse_old
 
-        recovery.rebuild_living(self.handles)
-        items = self.records()
-        for item in items:  # of an earlier version, which did not note all of it
-            self.store.index(item)
-            note_localnet(self.handles, item)
-        self.store.note_rules("")
         try:
+            refuse_old()
+            recovery.rebuild_living(self.handles)
+            items = self.records()
+            for item in items:  # of an earlier version, which did not note all of it
+                self.store.index(item)
+                note_localnet(self.handles, item)
+            self.store.note_rules("")
             run_text(replacing_text(self.comment, elements_text(recovery.wanted_elements(self.handles, items))))
         except LoadError as problem:
             raise CniError(IO_FAILURE, str(problem), problem.hint) from None

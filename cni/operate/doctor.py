@@ -32,8 +32,10 @@ def examine(host: Host) -> int:
 def _libraries() -> list[str]:
     from nft.errors import LoadError
     from nft.libnftables import run_text
+    from nft.version import refuse_old
 
     try:
+        refuse_old()
         run_text("")
     except LoadError as problem:
         return [f"{problem}; {problem.hint}"]

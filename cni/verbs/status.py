@@ -62,6 +62,8 @@ def chained_status(request: Request) -> None:
 
 def _refuse_unserved(host: Host, request: Request, versions: set[int], bridge: str) -> None:
     """`versions` are the IP versions that the network needs forwarded; `bridge` will carry its first container."""
+    if not host.table_serves():
+        _refuse_old_nft()
     families = {FAMILIES[version] for version in versions} | ({"inet"} if versions else set())
     try:
         degraded = _degraded(host, versions)
@@ -77,6 +79,17 @@ def _refuse_unserved(host: Host, request: Request, versions: set[int], bridge: s
             f"forwarding is dropped by policy in {', '.join(dropping)}, which no other table can overrule",
             "nftcni doctor says how to let containers through",
         )
+
+
+def _refuse_old_nft() -> None:
+    """Asked only while there is no table: what could load it, can."""
+    from nft.errors import LoadError
+    from nft.version import refuse_old
+
+    try:
+        refuse_old()
+    except LoadError as problem:
+        raise CniError(NOT_READY, str(problem), problem.hint) from None
 
 
 def _degraded(host: Host, versions: set[int]) -> list[str]:
