@@ -49,11 +49,14 @@ KEYS_OF = {  # of the reference plugins whose names the executable may have
     "portmap": ("backend", "snat", "masqAll", "markMasqBit", "externalSetMarkChain", "conditionsV4", "conditionsV6"),
     "firewall": ("backend", "firewalldZone"),
 }
+LEASE_FILES = "/var/lib/cni/networks"  # of the reference host-local (backend/disk)
 POLICIES = ("", "open", "same-bridge", "isolated")
 
 
 class Ipam(Value):
-    """`delegate` names a foreign IPAM plugin; without it the range sets are ours to lease from, none means layer 2."""
+    """`delegate` names a foreign IPAM plugin; without it the range sets are ours to lease from, none means layer 2.
+    `lease_folder` is where the reference host-local has this network's lease files, which we keep as well if they are
+    asked for: by `dataDir`, or by that plugin's name."""
 
     delegate: str
     range_sets: tuple[tuple[Range, ...], ...]
@@ -61,6 +64,8 @@ class Ipam(Value):
     routes_given: bool
     requested: tuple[Address, ...]
     dns: Dns
+    lease_folder: str = LEASE_FILES
+    keeps_files: bool = False
 
 
 class Network(Value):
@@ -177,7 +182,16 @@ def parse_ipam(request: Request) -> Ipam:
         routes_given=ipam.has("routes"),
         requested=_requested_addresses(request, runtime, arguments),
         dns=_choose_dns(fields, runtime, ipam),
+        lease_folder=f"{ipam.parsed('dataDir', _absolute) or LEASE_FILES}/{request.network}",
+        keeps_files=bool(sets) and (bool(request.role) or ipam.has("dataDir")),
     )
+
+
+def _absolute(path: str) -> str:
+    """As it was, without a slash at its end."""
+    if not path.startswith("/") or not path.isprintable():
+        raise ValueError("must be an absolute path")
+    return path.rstrip("/")
 
 
 def _requested_addresses(request: Request, runtime: Fields, arguments: Fields) -> tuple[Address, ...]:

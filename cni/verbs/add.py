@@ -11,7 +11,7 @@ from cni.model.names import identity
 from cni.model.plan import plan_attachment
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
-from cni.state.leases import HeldLeases, remember
+from cni.state.leases import HeldLeases
 from cni.verbs.attach import attach, refuse_held_ports, without_shared_ports
 from cni.verbs.delete import detach
 
@@ -31,16 +31,20 @@ def _add(host: Host, request: Request, network: Network, netns: int, ident: str)
         from cni.verbs.delegated import add_delegated
 
         return add_delegated(host, request, network, netns, before)
-    held = HeldLeases(host.store.claims, request.network, ident)
+    held = HeldLeases(host.store.claims, request, network.ipam)
+    held.files.lock()
     leases = choose(network.ipam, held, before.leases if before else ())
-    item = without_shared_ports(host.store.claims, with_uplink(host, plan_attachment(request, network, leases)))
+    planned = plan_attachment(request, network, leases).replace(lease_folder=held.files.kept_for(leases))
+    item = without_shared_ports(host.store.claims, with_uplink(host, planned))
     if before is not None:
         if before.replace(done=False) == item:
             refuse_held_ports(host.store.claims, item)
             host.store.begin(item)  # a DEL that was killed may have freed some of it
+            held.files.unlock()
             return attach(host, item, netns, again=True)
         detach(host, before)
     refuse_held_ports(host.store.claims, item)
-    remember(host.store.claims, request.network, network.ipam, leases)
+    held.remember(network.ipam, leases)
     host.store.begin(item)
+    held.files.unlock()
     return attach(host, item, netns)
