@@ -33,9 +33,10 @@ def ensure_bridge(host: Host, item: Attachment, new: bool = False) -> Link:
         raise CniError(IO_FAILURE, f"the bridge {item.bridge} disappeared while it was set up", "try again")
     _check_kind(bridge, item.bridge)
     adopted = not host.store.bridges.knows(item.bridge, "created")
-    if adopted and host.store.is_last(item):
-        # Otherwise the kernel gives it the lowest address of its ports, ours included, and takes it away again.
-        host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(bridge.index, {}, bridge.mac, 0, None))
+    if adopted and (not any(bridge.mac) or host.store.is_last(item)):
+        from cni.adoption import keep_mac
+
+        bridge = keep_mac(host, bridge)
     if not bridge.up:
         if adopted:
             host.store.bridges.note(item.bridge, "up")

@@ -46,8 +46,8 @@ class Attachment(Value):
 
     `sandbox` is CNI_NETNS as it was given, `delegate` the foreign IPAM plugin that we called for the addresses, `done`
     whether ADD came to its end. Where somebody else made the interface, `bridge` is the host's link that leads to it,
-    "" if there is none. `lease_folder` is where its addresses have lease files for others to read, too. An `uplink` is a bridge that somebody else made and whose gateway is another machine: the
-    host's own way out, perhaps.
+    "" if there is none. An `uplink` is a bridge that somebody else made and whose gateway is another machine: the
+    host's own way out, perhaps. `lease_folder` is where its addresses have lease files, too, for others to read.
     """
 
     network: str

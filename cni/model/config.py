@@ -50,6 +50,7 @@ KEYS_OF = {  # of the reference plugins whose names the executable may have
     "firewall": ("backend", "firewalldZone"),
 }
 LEASE_FILES = "/var/lib/cni/networks"  # of the reference host-local (backend/disk)
+DEPENDING = ("isGateway", "isDefaultGateway", "ipMasq")
 POLICIES = ("", "open", "same-bridge", "isolated")
 
 
@@ -69,7 +70,8 @@ class Ipam(Value):
 
 
 class Network(Value):
-    """What one configuration asks of one attachment. `mtu` 0 leaves the kernel's default."""
+    """What one configuration asks of one attachment. `mtu` 0 leaves the kernel's default; `given` names the keys of
+    DEPENDING that were written, whose defaults depend on the bridge."""
 
     name: str
     bridge: str
@@ -86,6 +88,7 @@ class Network(Value):
     link_up: bool
     ipam: Ipam
     mappings: tuple[PortMapping, ...]
+    given: tuple[str, ...] = ()
 
 
 def parse_network(request: Request) -> Network:
@@ -123,6 +126,7 @@ def parse_network(request: Request) -> Network:
         link_up=link_up,
         ipam=ipam,
         mappings=parse_port_mappings(runtime),
+        given=tuple(key for key in DEPENDING if fields.has(key)),
     )
 
 

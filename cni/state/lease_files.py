@@ -4,8 +4,8 @@
     <ipam.dataDir>/<network>/last_reserved_ip.<N>   where the search in range set N ended
     <ipam.dataDir>/<network>/lock                   flock of whoever reserves
 
-The format is that of its backend/disk. The folder outlives a reboot, which no container does: a file older than the boot
-is nobody's. A host without a clock of its own may take a living one for such; it is `cni.kernel.probe` that asks then.
+The format is that of its backend/disk. The folder outlives a reboot, which no container does: a file older than the
+boot is nobody's. A host without a clock of its own may take a living one for such; `cni.kernel.probe` finds it then.
 Our own leases are `claims`.
 """
 

@@ -17,24 +17,17 @@ if TYPE_CHECKING:
 
 
 class HeldLeases(Leases):
-    """Of the request's network, with what the container itself has counting as free. `scope` is that of `lease_name`,
-    `answers` who on the wire has an address, as far as that is asked."""
+    """Of the request's network, with what the container itself has counting as free. `scope`: `lease_name`."""
 
-    def __init__(
-        self,
-        claims: Claims,
-        request: Request,
-        ipam: Ipam,
-        scope: str = "",
-        answers: Callable[[Address], str] = lambda _address: "",
-    ) -> None:
+    def __init__(self, claims: Claims, request: Request, ipam: Ipam, scope: str = "") -> None:
         self._claims = claims
         self._network = request.network
         self._container = request.container
         self._ifname = request.ifname
         self._ident = identity(request.network, request.container, request.ifname)
         self._scope = scope
-        self._answers = answers
+        self._answers: Callable[[Address], str] | None = None
+        self._own: tuple[Address, ...] = ()
         self.files = LeaseFiles(ipam.lease_folder, ipam.keeps_files)
         self.elsewhere = f"; ls {ipam.lease_folder}" if self.files.keeps else ""
 
@@ -42,7 +35,15 @@ class HeldLeases(Leases):
         holder = self._claims.lease_holder(lease_name(address, self._scope))
         if holder:
             return "" if holder == self._ident else holder
-        return self.files.holder(address, self._container, self._ifname) or self._answers(address)
+        found = self.files.holder(address, self._container, self._ifname)
+        if found or self._answers is None or address in self._own:
+            return found
+        return self._answers(address)
+
+    def ask(self, answers: Callable[[Address], str], own: tuple[Address, ...]) -> None:
+        """Others are on the wire whose leases are written nowhere: whoever answers for an address has it. Not for
+        those that the container itself may answer for."""
+        self._answers, self._own = answers, own
 
     def all(self) -> set[str]:
         """Of the state folder, as text."""

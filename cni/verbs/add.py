@@ -5,6 +5,7 @@ from __future__ import annotations
 from cni.bridge import with_uplink
 from cni.host import Host
 from cni.kernel.netns import open_netns
+from cni.model.attachment import Attachment
 from cni.model.choice import choose
 from cni.model.config import Network, parse_network
 from cni.model.names import identity
@@ -31,7 +32,7 @@ def _add(host: Host, request: Request, network: Network, netns: int, ident: str)
         from cni.verbs.delegated import add_delegated
 
         return add_delegated(host, request, network, netns, before)
-    held = HeldLeases(host.store.claims, request, network.ipam)
+    network, held = _placed(host, request, network, before)
     held.files.lock()
     leases = choose(network.ipam, held, before.leases if before else ())
     planned = plan_attachment(request, network, leases).replace(lease_folder=held.files.kept_for(leases))
@@ -44,7 +45,24 @@ def _add(host: Host, request: Request, network: Network, netns: int, ident: str)
             return attach(host, item, netns, again=True)
         detach(host, before)
     refuse_held_ports(host.store.claims, item)
+    if not host.store.folder.has("attachments", request.network):
+        from cni.adoption import refuse_shared
+
+        refuse_shared(host, item)
     held.remember(network.ipam, leases)
     host.store.begin(item)
     held.files.unlock()
     return attach(host, item, netns)
+
+
+def _placed(host: Host, request: Request, network: Network, before: Attachment | None) -> tuple[Network, HeldLeases]:
+    """The network as its bridge lets it be, and what is taken in it: on somebody else's others have addresses, too."""
+    if host.store.bridges.knows(network.bridge, "created"):
+        return network, HeldLeases(host.store.claims, request, network.ipam)
+    from cni.adoption import placed
+
+    network, bridge = placed(host, network)
+    held = HeldLeases(host.store.claims, request, network.ipam)
+    if bridge is not None:
+        held.ask(bridge.answers, before.addresses if before else ())
+    return network, held

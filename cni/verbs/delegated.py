@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 
+from cni.adoption import placed_item, refuse_shared
 from cni.bridge import with_uplink
 from cni.host import Host
 from cni.model.attachment import Attachment
@@ -24,6 +25,7 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
     if before is not None:
         detach(host, before)
     mine = intent = plan_attachment(request, network, ())
+    is_first = not host.store.folder.has("attachments", request.network)
     host.store.begin(intent)
     host.unlock()
     try:
@@ -33,7 +35,10 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
             raise CniError(TRY_AGAIN_LATER, f"{intent.ident} was deleted while {network.ipam.delegate} worked for it")
         if result is None or not result.ips:
             raise CniError(INTERNAL, f"ipam.type {network.ipam.delegate}: its answer to ADD has no address")
-        item = without_shared_ports(host.store.claims, with_uplink(host, with_delegated(intent, network, result)))
+        planned = with_uplink(host, placed_item(host, network, with_delegated(intent, network, result)))
+        if is_first:
+            refuse_shared(host, planned)
+        item = without_shared_ports(host.store.claims, planned)
         refuse_held_ports(host.store.claims, item)
         host.store.begin(item)
         mine = item

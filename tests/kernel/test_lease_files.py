@@ -19,7 +19,11 @@ SUBNET = "10.88.0.0/24"
 
 
 def host_local(name: str = "net0", **keys: Json) -> Json:
-    return {"cniVersion": "1.0.0", "name": name, "ipam": {"type": "host-local", "ranges": [[{"subnet": SUBNET}]], **keys}}
+    return {
+        "cniVersion": "1.0.0",
+        "name": name,
+        "ipam": {"type": "host-local", "ranges": [[{"subnet": SUBNET}]], **keys},
+    }
 
 
 def reserve(host: Host, container: str, verb: str = "ADD", **keys: Json) -> str:
