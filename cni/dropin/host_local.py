@@ -71,6 +71,10 @@ def delete(request: Request) -> None:
             item = rebuild_one(host.handles, ident, f"the record of {ident} is lost")
         if item is not None and not item.kind.own_link:
             detach(host, item)
+        elif item is None:
+            from cni.predecessor import clean_leases
+
+            clean_leases(request)
 
 
 def check(request: Request) -> None:

@@ -23,7 +23,16 @@ LAYERS = (
         "cni.handles",
         "cni.recovery",
     ),
-    *("cni.host", "cni.adoption", "cni.bridge", "cni.verbs", "cni.dropin", "cni.operate", "cni.main"),
+    *(
+        "cni.host",
+        "cni.adoption",
+        "cni.predecessor",
+        "cni.bridge",
+        "cni.verbs",
+        "cni.dropin",
+        "cni.operate",
+        "cni.main",
+    ),
 )
 # C modules without a promise of CPython, and the two files that may name them.
 PRIVATE = {"_json", "_socket", "_signal", "_blake2", "_ctypes", "_struct", "_posixsubprocess"}
