@@ -24,6 +24,8 @@ from cni.state.lease_files import LeaseFiles, leave
 from nft import rules
 from nft.addresses import Address, format_mac, parse_prefix
 from nft.errors import KernelError
+from nft.messages import GETCHAIN, nfgen, read_chain
+from nft.netlink import Netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -157,6 +159,12 @@ def remove_rules(host: Host, traces: Traces) -> None:
                 for rule in doomed:
                     say(f"{error.strerror}: nft delete rule {rule.chain} handle {rule.handle}")
     remove_legacy(traces)
+
+
+def forward_drops(netlink: Netlink, table: tuple[str, str]) -> bool:
+    """Whether the table's policy drops what no rule in it accepts: Docker's, for example. Its exceptions are needed."""
+    payloads = netlink.dump(GETCHAIN, nfgen(rules.FAMILIES[table[0]]))
+    return any((chain.family, chain.table) == table and chain.drops_forward for chain in map(read_chain, payloads))
 
 
 def remove_legacy(traces: Traces) -> None:

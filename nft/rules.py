@@ -99,9 +99,15 @@ def has_chain(netlink: Netlink, chain: Chain) -> bool:
     return True
 
 
-def delete(netlink: Netlink, rules: list[Rule], chains: list[Chain]) -> None:
-    """All or nothing: the rules, then the chains, which must be empty and out of use by then. Raises KernelError."""
+def delete(
+    netlink: Netlink, rules: list[Rule], chains: list[Chain], tables: list[tuple[str, str]] | None = None
+) -> None:
+    """All or nothing: the rules, then the chains, which must be empty and out of use by then, then tables with all that
+    is in them. Raises KernelError."""
     changes = [(DELRULE, 0, _rule(rule)) for rule in rules] + [(DELCHAIN, 0, _chain(chain)) for chain in chains]
+    for family, table in tables or ():
+        payload = messages.nfgen(FAMILIES[family]) + attr_name(messages.NFTA_TABLE_NAME, table)
+        changes.append((messages.DELTABLE, 0, payload))
     if not changes:
         return
     batch, sequences = messages.batch(changes, netlink.sequence + 1)

@@ -16,6 +16,7 @@ USAGE = """usage: nftcni list [--json]      the attachments of this host
        nftcni repair [--check]   rebuild the table, the ports' flags and the sysctls from the records
        nftcni doctor             what keeps this host from serving containers, and what to do
        nftcni convert NETWORK|FILE|--all [--back]   networks of the reference plugins become ours, or what they were
+       nftcni migrate [--dry-run]   take over the running containers of the reference plugins
        nftcni watch              repair within a moment whenever somebody flushes the table
        nftcni --version
 NFTCNI_DATA_DIR names the state folder where it is not /run/nftcni.
@@ -35,6 +36,8 @@ def operate(words: list[str]) -> int:
         ("repair",): lambda: repair(False),
         ("repair", "--check"): lambda: repair(True),
         ("doctor",): doctor,
+        ("migrate",): lambda: migrate(False),
+        ("migrate", "--dry-run"): lambda: migrate(True),
         ("watch",): watch,
     }
     command = commands.get(tuple(words)) or plan_conversion(words)
@@ -86,6 +89,12 @@ def repair(only_check: bool) -> int:
             print(f"{len(found)} problems" if found else "nothing to repair")
             return 1 if found else 0
         return mend(host)
+
+
+def migrate(dry_run: bool) -> int:
+    from cni.operate.migrate import run
+
+    return run(dry_run)
 
 
 def doctor() -> int:
