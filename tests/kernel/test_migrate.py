@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.libcni import REFERENCES, Runtime, nerdctl, ours, with_nftables
-from support.scratch import Host, Json, Namespace, port
+from support.scratch import PLUGIN, Host, Json, Namespace, port
 from support.traffic import Server, ask, open_socket
 
 PORTS = [port(8080, 80), port(5353, 53, "udp")]
@@ -214,3 +214,29 @@ def test_what_is_no_attachment_is_passed_over(host: Host, document: Json) -> Non
     (place / "odd").write_text(json.dumps(document))
     (place / "folder").mkdir()
     assert "0 taken over" in migrate(host)
+
+
+@pytest.mark.parametrize(("call", "points"), [("sendto", range(1, 40, 3)), ("rename", range(1, 4))])
+def test_a_kill_leaves_something_to_go_on_from(host: Host, lan: Namespace, call: str, points: range) -> None:
+    """At any point: the container is served all the while, and the next run ends what was begun."""
+    runtime, folder = Runtime(host, nerdctl()), ours(host)
+    killed = 0
+    for number, when in enumerate(points):
+        name = f"c{number}"
+        host.container(name)
+        runtime.add(REFERENCES[0], name, PORTS)
+        echo = Echo(host.place(name), 80)
+        held = echo.hold(lan, "198.51.100.1", 8080)
+        inject = f"inject={call}:signal=KILL:when={when}"
+        done = host.call("strace", "-f", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject, PLUGIN, "migrate")
+        killed += done.returncode != 0
+        assert speak(held), when
+        assert "0 left alone" in migrate(host), when
+        assert speak(held), when
+        assert reference_rules(host) == [] and runtime.check(folder, name, PORTS) == [], when
+        assert host.command("repair", "--check").returncode == 0, when
+        for one in (echo.listener, *held):
+            one.close()
+        runtime.delete(folder, name, PORTS)
+        assert host.elements() == {} and host.state_files() == [], when
+    assert killed > 1
