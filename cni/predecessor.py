@@ -7,7 +7,6 @@ Nothing is looked for in the usual DEL: its prevResult names our own link. Takin
 from __future__ import annotations
 
 import os
-import sys
 
 from cni.host import Host
 from cni.kernel.deletion import remove_links
@@ -19,6 +18,7 @@ from cni.model.reference import FORWARD, TABLES, Traces
 from cni.protocol.errors import CniError
 from cni.protocol.fields import Fields
 from cni.protocol.jsontext import loads
+from cni.protocol.log import say
 from cni.protocol.request import Request
 from cni.state.lease_files import LeaseFiles, leave
 from nft import rules
@@ -157,7 +157,7 @@ def remove_rules(host: Host, traces: Traces) -> None:
         except KernelError as error:
             if tried == TRIES:
                 for rule in doomed:
-                    say(f"{error.strerror}: nft delete rule {rule.chain} handle {rule.handle}")
+                    left_over(f"{error.strerror}: nft delete rule {rule.chain} handle {rule.handle}")
     remove_legacy(traces)
 
 
@@ -186,7 +186,7 @@ def _remove_legacy(program: str, table: str, traces: Traces) -> None:
     try:
         listed = run([program, "-t", table, "-S"], capture_output=True, text=True, check=True).stdout
     except (OSError, ValueError):
-        say(f"{program} is needed to look at the table {table} of the older iptables: {program} -t {table} -S")
+        left_over(f"{program} is needed to look at the table {table} of the older iptables: {program} -t {table} -S")
         return
     lines = [split(line) for line in listed.splitlines()]
     doomed = [words for words in lines if words[0] == "-A" and traces.has_legacy(words)]
@@ -195,8 +195,8 @@ def _remove_legacy(program: str, table: str, traces: Traces) -> None:
     for words in commands:
         done = run([program, "-w", "5", "-t", table, *words], capture_output=True, text=True, check=False)
         if done.returncode:
-            say(f"{done.stderr.strip()}: {join([program, '-t', table, *words])}")
+            left_over(f"{done.stderr.strip()}: {join([program, '-t', table, *words])}")
 
 
-def say(problem: str) -> None:
-    sys.stderr.write(f"nftcni: of a container of the reference plugins is left: {problem}\n")
+def left_over(problem: str) -> None:
+    say(f"of a container of the reference plugins is left: {problem}")

@@ -12,15 +12,14 @@ met a key in its way.
 
 from __future__ import annotations
 
-import sys
-
 from cni.handles import Handles
 from cni.kernel.links import get_link, link_name
 from cni.model.attachment import Attachment, Lease, kind_of
 from cni.model.names import derived_mac, host_link
 from cni.model.ports import ANY, PortMapping, collide
 from cni.model.projection import bridge_elements, projection
-from cni.protocol.spec import is_name
+from cni.protocol.log import say
+from cni.protocol.names import is_name
 from cni.state.claims import claim_line
 from cni.state.store import Damaged
 from nft.addresses import BITS, Address, Prefix, from_packed, parse_address
@@ -71,7 +70,7 @@ def _rebuild(handles: Handles, ident: str, elements: list[Element], message: str
     found = read_attachment(ident, elements)
     if found is None:
         return None
-    sys.stderr.write(f"nftcni: {message}; what the table, the links and the leases say of it is kept\n")
+    say(f"{message}; what the table, the links and the leases say of it is kept")
     leases, ports = handles.store.claims.claimed_by(ident)
     item = _without_others(handles, _as_on_the_host(handles, found, leases))
     kept = projection([item])

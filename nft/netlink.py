@@ -22,15 +22,21 @@ from .framing import (
     message,
     messages,
 )
-from .stdlib import AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
+from .stdlib import AF_NETLINK, SO_RCVBUF, SO_SNDBUF, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
-SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 1, 10, 11
-SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE = 7, 8, 32, 33, 71
+SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 1, 10, 11, 12
+# Python has no names for these, and some architectures numbers of their own (arch/*/include/uapi/asm/socket.h).
+SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE = {
+    "mips": (31, 33, 71),
+    "spar": (0x100A, 0x100B, 0x50),
+    "alph": (0x100A, 0x100B, 71),
+    "pari": (0x100A, 0x100B, 0x4045),
+}.get(os.uname().machine[:4], (32, 33, 71))
 NLMSGERR_ATTR_MSG = 1
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 RECEIVE = 1 << 17  # bytes; larger than any datagram of a dump (32 KiB) or of an answer to a batch
@@ -51,6 +57,14 @@ class Netlink:
 
     def close(self) -> None:
         self.socket.close()
+
+    def filter_dumps(self) -> None:
+        """From here on the kernel lists only what the header of a listing's request asks for, an interface's addresses
+        for example; before Linux 4.20 it lists all the same."""
+        try:
+            self.socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        except OSError:
+            return
 
     def fileno(self) -> int:
         return self.socket.fileno()

@@ -65,5 +65,5 @@ def check(request: Request) -> None:
     with Host(request.data_dir).transaction(f"firewall: CHECK of {ident}") as host:
         item = attached(host, ident)
         problems = [] if item.isolation else ["the network is not isolated"]
-        problems += table_problems(host) or element_problems(host, item)
+        problems += table_problems(host) or element_problems(item, host.table.get)
     refuse_problems(ident, problems)

@@ -60,7 +60,7 @@ def check(request: Request) -> None:
         item = attached(host, ident)
         known = item.mappings + item.standby  # a waiting port is published by the container's other interface
         problems = [f"the port {mapping} is not published" for mapping in mappings if mapping not in known]
-        problems += table_problems(host) or element_problems(host, item)
+        problems += table_problems(host) or element_problems(item, host.table.get)
     refuse_problems(ident, problems)
 
 

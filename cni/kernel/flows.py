@@ -7,9 +7,8 @@ for each port, 10 ms a time.
 
 from __future__ import annotations
 
-import sys
-
 from cni.model.ports import PortMapping
+from cni.protocol.log import say
 from nft.addresses import Address, from_packed
 from nft.conntrack import Direction, Unsupported, forget_udp_flows
 
@@ -56,5 +55,5 @@ def _forget(versions: set[int], doomed: Callable[[int, Direction, Callable[[], D
     try:
         return forget_udp_flows(versions, doomed)
     except Unsupported as lacking:
-        sys.stderr.write(f"nftcni: this kernel does not list connections ({lacking}): old UDP flows go on\n")
+        say(f"this kernel does not list connections ({lacking}): old UDP flows go on")
         return 0

@@ -55,8 +55,10 @@ def _number(parts: dict[int, bytes], kind: int) -> int:
 
 
 def read_addresses(rtnl: Netlink, index: int) -> list[Prefix]:
+    """Of one link."""
+    rtnl.filter_dumps()
     found = []
-    for payload in rtnl.dump(rtnetlink.RTM_GETADDR, rtnetlink.IFADDR.pack(0, 0, 0, 0, 0)):
+    for payload in rtnl.dump(rtnetlink.RTM_GETADDR, rtnetlink.IFADDR.pack(0, 0, 0, 0, index)):
         family, length, _flags, _scope, owner = rtnetlink.IFADDR.unpack_from(payload)
         parts = attributes(payload, rtnetlink.IFADDR.size)
         packed = parts.get(rtnetlink.IFA_LOCAL) or parts.get(rtnetlink.IFA_ADDRESS)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from cni.model.config import BACKENDS, LEASE_FILES, parse_network
 from cni.protocol.errors import CniError
 from cni.protocol.request import BUILT_IN_IPAM, Request
-from cni.protocol.spec import NEWEST
+from cni.protocol.versions import NEWEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

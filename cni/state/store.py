@@ -16,6 +16,7 @@ The folder's name is the boot and the namespace that it is true for, so a reboot
 
 from __future__ import annotations
 
+import errno
 import os
 
 from cni.model.attachment import Attachment
@@ -29,6 +30,7 @@ from cni.state.bridges import Bridges
 from cni.state.claims import Claims
 from cni.state.folder import Folder
 from cni.state.record import from_document, to_document
+from cni.state.trust import refuse_foreign
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Store:
     def __init__(self, data_dir: str, boot: str, cookie: int) -> None:
         self.boot = boot
         self.data_dir = _own(data_dir)
+        refuse_foreign(f"{self.data_dir}/{boot}.{cookie}")
         self.folder = Folder(f"{self.data_dir}/{self.boot}.{cookie}")
         self.claims = Claims(self.folder)
         self.bridges = Bridges(self.folder)
@@ -67,14 +70,20 @@ class Store:
 
     def lock(self, fill: Callable[[], None]) -> None:
         """Waits at most files.LOCK_SECONDS, then raises CniError code 11. A fresh folder is filled by `fill` first."""
-        self._lock = files.lock(self.folder.root, "lock")
-        if not self.exists():
-            self._lead_here()
-            for name in ("attachments", "leases", "ports", "bridges"):
-                self.folder.make(name)
-            fill()
-            self._drop_other_boots()
-            self.folder.make("last")
+        while True:
+            if not self.exists():
+                self._settle()
+            self._lock = files.lock(self.folder.root, "lock")
+            if self.exists():
+                return
+            if self._lock >= 0 and self._is_settled():
+                break
+            self.unlock()  # the folder was removed, or another one chosen, while we waited
+        for name in ("attachments", "leases", "ports", "bridges"):
+            self.folder.make(name)
+        fill()
+        self._drop_other_boots()
+        self.folder.make("last")
 
     def unlock(self) -> None:
         if self._lock >= 0:
@@ -94,15 +103,26 @@ class Store:
 
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _lead_here(self) -> None:
-        """A folder elsewhere gets a link in the usual place, for `first_folder`."""
-        usual = f"{_own(DATA_DIR)}/{os.path.basename(self.folder.root)}"
-        if usual != self.folder.root:
-            try:
-                os.makedirs(os.path.dirname(usual), 0o700, exist_ok=True)
-                files.point(self.folder.root, usual)
-            except OSError:
-                return  # there may be no such place; the table names the folder as well
+    @property
+    def _usual(self) -> str:
+        return f"{_own(DATA_DIR)}/{os.path.basename(self.folder.root)}"
+
+    def _settle(self) -> None:
+        """The usual place is the folder of this host, or leads to it: whoever is the first to make one or the other has
+        decided for all. Two first ADDs with different `dataDir` would each have records that the other's table lacks.
+        """
+        try:
+            root = files.decide(self._usual, self.folder.root)
+        except OSError as error:
+            if self.folder.root == self._usual or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            return  # there may be no such place; the table names the folder as well
+        self.folder.root, self.data_dir = root, os.path.dirname(root)
+
+    def _is_settled(self) -> bool:
+        """Whether the folder, whose lock we have, is still the one."""
+        usual = self._usual
+        return not os.path.isdir(usual) or os.path.samefile(usual, self.folder.root)
 
     # Records
 
@@ -297,8 +317,10 @@ def _identity(network: str, entry: str) -> str:
 def first_folder(data_dir: str, boot: str, cookie: int) -> str:
     """Where the records are although the table is gone, which named the folder: networks may each have a `dataDir` of
     their own, the first of the host keeps all of them. The usual place is that folder, or leads there by a link."""
-    usual = _own(DATA_DIR)
-    return usual if os.path.isdir(f"{usual}/{boot}.{cookie}") else data_dir
+    usual = f"{_own(DATA_DIR)}/{boot}.{cookie}"
+    if not os.path.isdir(usual):
+        return data_dir
+    return os.path.dirname(os.readlink(usual) if os.path.islink(usual) else usual)
 
 
 def _own(data_dir: str) -> str:

@@ -6,8 +6,6 @@ The record exists before and is marked done at the end. Where it comes from is `
 
 from __future__ import annotations
 
-import sys
-
 from cni.bridge import ensure_bridge
 from cni.host import Host
 from cni.kernel.deletion import remove_links
@@ -17,6 +15,7 @@ from cni.model.names import derived_mac
 from cni.model.plan import result_of
 from cni.model.ports import PortMapping, collide
 from cni.protocol.errors import PORT_TAKEN, CniError
+from cni.protocol.log import say
 from cni.protocol.spec import Result
 from cni.state.claims import Claims
 from cni.verbs.delete import detach
@@ -35,7 +34,7 @@ def attach(host: Host, item: Attachment, netns: int, again: bool = False) -> Res
         try:
             detach(host, item)
         except (CniError, OSError) as error:  # the first error is the one to tell; DEL goes on from here
-            sys.stderr.write(f"nftcni: taking back {item.ident}: {error}\n")
+            say(f"taking back {item.ident}: {error}")
         raise
     return result
 

@@ -4,8 +4,6 @@ then we. The lock is not held meanwhile: a DHCP server may take its time.
 
 from __future__ import annotations
 
-import sys
-
 from cni.adoption import placed_item, refuse_shared
 from cni.bridge import with_uplink
 from cni.host import Host
@@ -14,6 +12,7 @@ from cni.model.config import Network
 from cni.model.plan import plan_attachment, with_delegated
 from cni.protocol.delegation import run_plugin
 from cni.protocol.errors import INTERNAL, TRY_AGAIN_LATER, CniError
+from cni.protocol.log import say
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
 from cni.verbs.attach import attach, refuse_held_ports, without_shared_ports
@@ -58,15 +57,15 @@ def undo(host: Host, request: Request, mine: Attachment) -> None:
         if found is not None and found != mine and found.delegate == mine.delegate:
             return
     except (CniError, OSError) as error:
-        sys.stderr.write(f"nftcni: rollback of {mine.ident}: {error}\n")
+        say(f"rollback of {mine.ident}: {error}")
     host.unlock()
     try:
         run_plugin(request, mine.delegate, "DEL")
     except CniError as error:
-        sys.stderr.write(f"nftcni: rollback of {mine.ident}: {error}\n")
+        say(f"rollback of {mine.ident}: {error}")
     try:
         host.lock()
         if host.record(mine.ident) == mine:
             detach(host, mine)
     except (CniError, OSError) as error:
-        sys.stderr.write(f"nftcni: rollback of {mine.ident}: {error}\n")
+        say(f"rollback of {mine.ident}: {error}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cni.host import Host
 from cni.kernel import sysctl
+from cni.kernel.links import get_link
 from cni.model.choice import next_free
 from cni.model.config import Ipam, parse_network
 from cni.protocol.errors import NOT_READY, NOT_READY_DEGRADED, CniError, kernel_refused
@@ -14,6 +15,7 @@ from cni.protocol.request import Request
 from cni.state.leases import HeldLeases
 from cni.verbs.delegate import pass_on
 from nft.foreign import forward_drops
+from nft.lacking import lacking
 
 FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names
 
@@ -23,9 +25,31 @@ def status(request: Request) -> None:
     network = parse_network(request)
     host = Host(request.data_dir)
     versions = {ranges[0].subnet.version for ranges in network.ipam.range_sets}
+    refuse_unable(host, request, versions)
     _refuse_unserved(host, request, versions if network.is_gateway else set(), network.bridge)
     refuse_exhausted(host, request, network.ipam)
     pass_on(request, "STATUS")
+
+
+def refuse_unable(host: Host, request: Request, versions: set[int]) -> None:
+    """Raises CniError 50 for what the first ADD would meet: IPv6 that is off for good, and kernel modules that the
+    table needs. Where there is a table, they are there."""
+    if 6 in versions and not sysctl.exists("ipv6/conf"):
+        raise CniError(
+            NOT_READY,
+            "ipam.ranges: the network has IPv6 addresses, and this kernel runs without IPv6",
+            "boot without ipv6.disable=1, or take the IPv6 range out",
+        )
+    try:
+        missing = [] if host.table.comment() is not None else lacking(host.table.netlink)
+    except OSError as error:
+        raise kernel_refused(f"STATUS of {request.network}", error) from None
+    if missing:
+        raise CniError(
+            NOT_READY,
+            f"this kernel lacks what the table is made of: {', '.join(missing)}",
+            "install the kernel's package of extra modules, or build them",
+        )
 
 
 def chained_status(request: Request) -> None:
@@ -53,8 +77,26 @@ def _refuse_unserved(host: Host, request: Request, versions: set[int], bridge: s
 
 
 def _degraded(host: Host, versions: set[int]) -> list[str]:
-    if not host.store.exists() or not host.store.has_records():
+    """What is amiss for containers that are attached. The lock is taken only where something is: an ADD at work, the
+    first one of a boot for example, has a record before there is a table, and looks the same."""
+    if not host.store.exists() or not host.store.has_records() or not _differences(host, versions):
         return []
+    with host.transaction("STATUS"):
+        return _differences(host, versions) if _is_anybody_attached(host) else []
+
+
+def _is_anybody_attached(host: Host) -> bool:
+    """Not who waits for a foreign IPAM plugin, nor what was left of an ADD that was killed."""
+    for ident in host.store.identities():
+        item = host.store.peek(ident)
+        if item is None or item.done:
+            return True
+        if item.in_table and (not item.kind.own_link or get_link(host.rtnl, item.link) is not None):
+            return True
+    return False
+
+
+def _differences(host: Host, versions: set[int]) -> list[str]:
     found = []
     if not host.table_serves():
         what = "table inet nftcni is missing, or of an earlier boot,"
