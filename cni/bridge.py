@@ -33,8 +33,10 @@ def ensure_bridge(host: Host, item: Attachment, new: bool = False) -> Link:
         raise CniError(IO_FAILURE, f"the bridge {item.bridge} disappeared while it was set up", "try again")
     _check_kind(bridge, item.bridge)
     adopted = not host.store.bridges.knows(item.bridge, "created")
-    if adopted and host.store.is_last(item):
-        _keep_mac(host, bridge)
+    if adopted and (not any(bridge.mac) or host.store.is_last(item)):
+        from cni.adoption import keep_mac
+
+        bridge = keep_mac(host, bridge)
     if not bridge.up:
         if adopted:
             host.store.bridges.note(item.bridge, "up")
@@ -69,19 +71,6 @@ def _create(host: Host, name: str, mtu: int) -> None:
     if link is not None and sysctl.read(f"ipv6/conf/{name}/disable_ipv6") == "0":
         payload = rtnetlink.address(link.index, link_local(mac), rtnetlink.IFA_F_NODAD)
         repeatable(host.rtnl, rtnetlink.RTM_NEWADDR, payload, name)
-
-
-def _keep_mac(host: Host, bridge: Link) -> None:
-    """Otherwise the kernel gives it the lowest address of its ports, ours included, and takes it away again.
-
-    A bridge that never had a port has no FDB entry for its address, and Linux 5.10 makes one only when the address
-    changes (br_set_mac_address): what containers send to their gateway would be flooded past the host. So it is set to
-    another one first, in one piece, for a kill must not leave that one.
-    """
-    macs = [bridge.mac]
-    if not port_names(host.rtnl, bridge.name):
-        macs.insert(0, bridge.mac[:-1] + bytes([bridge.mac[-1] ^ 1]))
-    host.rtnl.ask_in_turn(rtnetlink.RTM_NEWLINK, [rtnetlink.tune(bridge.index, {}, mac, 0, None) for mac in macs])
 
 
 def _check_kind(link: Link, name: str) -> None:

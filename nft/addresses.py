@@ -41,6 +41,10 @@ class Address(Value):
         return self.number >> 24 == 127 if self.version == 4 else self.number == 1
 
     @property
+    def is_link_local(self) -> bool:
+        return self.number >> 16 == 0xA9FE if self.version == 4 else self.number >> 118 == 0xFE80 >> 6
+
+    @property
     def is_multicast(self) -> bool:
         return self.number >> 28 == 0xE if self.version == 4 else self.number >> 120 == 0xFF
 

@@ -13,7 +13,7 @@ from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.protocol.results import parse_previous
 from cni.verbs.check import refuse_problems
-from cni.verbs.delete import detach
+from cni.verbs.delete import detach, is_anothers
 from cni.verbs.drift import element_problems, table_problems
 from cni.verbs.firewall import refuse_admin_chain, zone_asked
 
@@ -55,6 +55,10 @@ def delete(request: Request) -> None:
     ident = record_of(request)
     with Host(request.data_dir).transaction(f"firewall: DEL of {ident}") as host:
         before = host.record(ident)
+        if before is None and is_anothers(request):
+            from cni.predecessor import clean_forwarding
+
+            clean_forwarding(host, request)
         if before is None or before.kind.own_link:
             return
         if before.zone:

@@ -112,6 +112,10 @@ def tune(index: int, flags: dict[int, bool], mac: bytes, mtu: int, queue: int | 
     return body + (attr_u32(IFLA_TXQLEN, queue) if queue is not None else b"")
 
 
+def rename(index: int, name: str) -> bytes:
+    return IFINFO.pack(0, 0, index, 0, 0) + attr_name(IFLA_IFNAME, name)
+
+
 def set_group(name: str, group: int) -> bytes:
     return link_named(name) + attr_u32(IFLA_GROUP, group)
 

@@ -63,7 +63,7 @@ class Attachment(Value):
     "" if there is none. It is `made` by us, or an `uplink`: somebody else's, with its gateway elsewhere, the host's
     own way out perhaps; if neither, the host is the router of whatever else is there. `opened` are the published ports
     of routed families, which lead nowhere but are let through, `direct` the prefixes that are never
-    masqueraded, as text.
+    masqueraded, as text. `lease_folder` is where its addresses have lease files, too, for others to read.
     """
 
     network: str
@@ -91,6 +91,7 @@ class Attachment(Value):
     dad: bool = False
     link_up: bool = True
     delegate: str = ""
+    lease_folder: str = ""
     kind: Kind = BRIDGED
     wire: Wire = Wire()
     snat: bool = True

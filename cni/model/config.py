@@ -48,11 +48,15 @@ LINK_MODES = ("bridge", "ptp")
 USUAL = """ cniversion name type ipam dns args runtimeconfig prevresult bridge isgateway isdefaultgateway ipmasq mtu
  hairpinmode capabilities ingresspolicy isolation portisolation forceaddress mode """
 USUAL_IPAM = " type ranges subnet routes rangestart rangeend gateway datadir "
+LEASE_FILES = "/var/lib/cni/networks"  # of the reference host-local (backend/disk)
+DEPENDING = ("isGateway", "isDefaultGateway", "ipMasq")
 POLICIES = ("", "open", "same-bridge", "isolated")
 
 
 class Ipam(Value):
-    """`delegate` names a foreign IPAM plugin; without it the range sets are ours to lease from, none means layer 2."""
+    """`delegate` names a foreign IPAM plugin; without it the range sets are ours to lease from, none means layer 2.
+    `lease_folder` is where the reference host-local has this network's lease files, which we keep as well if they are
+    asked for: by `dataDir`, or by that plugin's name."""
 
     delegate: str
     range_sets: tuple[tuple[Range, ...], ...]
@@ -60,11 +64,13 @@ class Ipam(Value):
     routes_given: bool
     requested: tuple[Address, ...]
     dns: Dns
+    lease_folder: str = LEASE_FILES
+    keeps_files: bool = False
 
 
 class Network(Value):
     """What one configuration asks of one attachment. `mtu` 0 leaves the kernel's default, `bridge` "" is point to
-    point."""
+    point; `given` names the keys of DEPENDING that were written, whose defaults depend on the bridge."""
 
     name: str
     bridge: str
@@ -91,6 +97,7 @@ class Network(Value):
     masq_all: bool = False
     asks_firewall: bool = False
     zone: str = ""
+    given: tuple[str, ...] = ()
 
 
 def parse_network(request: Request) -> Network:
@@ -150,6 +157,7 @@ def parse_network(request: Request) -> Network:
         snat=snat,
         masq_all=masq_all,
         asks_firewall=ours and _asks_firewall(fields),
+        given=tuple(key for key in DEPENDING if fields.has(key)),
     )
 
 
@@ -284,7 +292,16 @@ def parse_ipam(request: Request) -> Ipam:
         routes_given=ipam.has("routes"),
         requested=_requested_addresses(request, runtime, arguments),
         dns=_choose_dns(fields, runtime, ipam),
+        lease_folder=f"{ipam.parsed('dataDir', _absolute) or LEASE_FILES}/{request.network}",
+        keeps_files=bool(sets) and (bool(request.role) or ipam.has("dataDir")),
     )
+
+
+def _absolute(path: str) -> str:
+    """As it was, without a slash at its end."""
+    if not path.startswith("/") or not path.isprintable():
+        raise ValueError("must be an absolute path")
+    return path.rstrip("/")
 
 
 def _requested_addresses(request: Request, runtime: Fields, arguments: Fields) -> tuple[Address, ...]:

@@ -8,9 +8,15 @@ from cni.operate.repair import describe, mend, problems_of, this_host
 from cni.protocol.errors import CniError, kernel_refused
 from cni.state.record import to_document
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 USAGE = """usage: nftcni list [--json]      the attachments of this host
        nftcni repair [--check]   rebuild the table, the ports' flags and the sysctls from the records
        nftcni doctor             what keeps this host from serving containers, and what to do
+       nftcni convert NETWORK|FILE|--all [--back]   networks of the reference plugins become ours, or what they were
+       nftcni migrate [--dry-run]   take over the running containers of the reference plugins
        nftcni watch              repair within a moment whenever somebody flushes the table
        nftcni --version
 NFTCNI_DATA_DIR names the state folder where it is not /run/nftcni.
@@ -30,9 +36,11 @@ def operate(words: list[str]) -> int:
         ("repair",): lambda: repair(False),
         ("repair", "--check"): lambda: repair(True),
         ("doctor",): doctor,
+        ("migrate",): lambda: migrate(False),
+        ("migrate", "--dry-run"): lambda: migrate(True),
         ("watch",): watch,
     }
-    command = commands.get(tuple(words))
+    command = commands.get(tuple(words)) or plan_conversion(words)
     if command is None:
         asked = words in (["--help"], ["-h"], ["help"])
         (sys.stdout if asked else sys.stderr).write(USAGE)
@@ -47,6 +55,16 @@ def operate(words: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def plan_conversion(words: list[str]) -> Callable[[], int] | None:
+    flags = {word for word in words[1:] if word in ("--all", "--back")}
+    names = [word for word in words[1:] if word not in flags]
+    if words[:1] != ["convert"] or len(names) != ("--all" not in flags) or any(name[0] == "-" for name in names):
+        return None
+    from cni.operate.convert import run
+
+    return lambda: run("".join(names), "--all" in flags, "--back" in flags)
 
 
 def list_attachments(as_json: bool) -> int:
@@ -71,6 +89,12 @@ def repair(only_check: bool) -> int:
             print(f"{len(found)} problems" if found else "nothing to repair")
             return 1 if found else 0
         return mend(host)
+
+
+def migrate(dry_run: bool) -> int:
+    from cni.operate.migrate import run
+
+    return run(dry_run)
 
 
 def doctor() -> int:

@@ -35,6 +35,7 @@ def to_document(item: Attachment) -> dict[str, Any]:
     """Only strings, numbers, booleans, lists and objects, for people to read and `from_document` to take back."""
     document: dict[str, Any] = {"schema": SCHEMA}
     document.update((name, getattr(item, name)) for name in (*TEXTS, *LATER_TEXTS, *FLAGS, *LATER_FLAGS))
+    document["lease_folder"] = item.lease_folder
     document["kind"] = item.kind.name
     document["mac"] = format_mac(item.mac)
     document["mtu"] = item.mtu
@@ -72,6 +73,7 @@ def from_document(document: Json) -> Attachment:
             raise ValueError("its names are not names")
         return Attachment(
             kind=_kind(document),
+            lease_folder=_typed(document.get("lease_folder", ""), str),
             mac=parse_mac(_typed(document["mac"], str)),
             mtu=_typed(document["mtu"], int),
             leases=tuple(_lease(entry) for entry in _typed(document["leases"], list)),

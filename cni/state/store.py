@@ -169,6 +169,11 @@ class Store:
         self._write("pending", item)
         for name in item.leased:
             self.claims.lease(name, item.ident)
+        if item.lease_folder:
+            from cni.state.lease_files import enter
+
+            for address in item.addresses:
+                enter(item.lease_folder, address, item.container, item.ifname)
         for mapping in item.mappings:
             self.claims.claim(mapping, item.ident)
         for mapping in item.standby:
@@ -261,6 +266,12 @@ class Store:
         for name in item.leased:
             if not (keep and name in keep.leased):
                 self.claims.free_lease(name, item.ident)
+        if item.lease_folder:
+            from cni.state.lease_files import leave
+
+            for address in item.addresses:
+                if not (keep and keep.lease_folder == item.lease_folder and address in keep.addresses):
+                    leave(item.lease_folder, address, item.container, item.ifname)
         waiting: Waiting = {}
         kept = {*keep.mappings, *keep.standby} if keep else set()
         for mapping in (*item.mappings, *item.standby):

@@ -5,6 +5,7 @@ DHCP server may take its time.
 
 from __future__ import annotations
 
+from cni.adoption import placed_item, refuse_shared
 from cni.bridge import with_place
 from cni.host import Host
 from cni.model.attachment import Attachment
@@ -26,6 +27,7 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
     if before is not None:
         detach(host, before)
     mine = intent = plan_attachment(request, network, ())
+    is_first = not host.store.folder.has("attachments", request.network)
     host.store.begin(intent)
     try:
         link(host, intent, netns)
@@ -36,7 +38,10 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
             raise CniError(TRY_AGAIN_LATER, f"{intent.ident} was deleted while {network.ipam.delegate} worked for it")
         if result is None or not result.ips:
             raise CniError(INTERNAL, f"ipam.type {network.ipam.delegate}: its answer to ADD has no address")
-        item = without_shared_ports(host.store.claims, with_place(host, with_delegated(intent, network, result)))
+        planned = with_place(host, placed_item(host, network, with_delegated(intent, network, result)))
+        if is_first:
+            refuse_shared(host, planned)
+        item = without_shared_ports(host.store.claims, planned)
         refuse_held_ports(host.store.claims, item)
         host.store.begin(item)
         mine = item

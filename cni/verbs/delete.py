@@ -9,6 +9,8 @@ valid configuration is needed.
 
 from __future__ import annotations
 
+import os
+
 from cni.bridge import leave_bridge
 from cni.forwarding import release_localnet, stop_forwarding
 from cni.host import Host
@@ -18,6 +20,8 @@ from cni.model.attachment import Attachment
 from cni.model.names import host_link, identity, shaper_link
 from cni.protocol.request import Request
 from cni.verbs.delegate import pass_on
+
+CACHE = "/var/lib/cni/results"  # libcni's (CacheDir of its api.go)
 
 
 def delete(request: Request) -> None:
@@ -29,7 +33,22 @@ def delete(request: Request) -> None:
             detach(host, item)
         else:
             remove_links(host.rtnl, [host_link(ident), shaper_link(ident)])
+            if is_anothers(request):
+                from cni.predecessor import clean_up
+
+                clean_up(host, request)
     pass_on(request, "DEL", item.delegate if item else "")
+
+
+def is_anothers(request: Request) -> bool:
+    """Whether the runtime, or libcni's cache, knows of an attachment that has no link of ours."""
+    result = request.document.get("prevResult")
+    if not isinstance(result, dict):
+        return os.path.lexists(f"{CACHE}/{request.network}-{request.container}-{request.ifname}")
+    entries = result.get("interfaces")
+    ours = host_link(identity(request.network, request.container, request.ifname))
+    listed = entries if isinstance(entries, list) else []
+    return not any(isinstance(entry, dict) and entry.get("name") == ours for entry in listed)
 
 
 def detach(host: Host, item: Attachment) -> None:

@@ -127,7 +127,7 @@ def _differences(host: Host, versions: set[int]) -> list[str]:
 
 def refuse_exhausted(host: Host, request: Request, ipam: Ipam, scope: str = "") -> None:
     """Looks for the address that the next ADD would get."""
-    leases = HeldLeases(host.store.claims, request.network, scope=scope)
+    leases = HeldLeases(host.store.claims, request, ipam, scope=scope)
     for index in range(len(ipam.range_sets)):
         try:
             next_free(ipam, index, leases)

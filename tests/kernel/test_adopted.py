@@ -190,7 +190,8 @@ def test_what_the_second_network_gives_an_adopted_bridge_goes_too(host: Host) ->
     for name in ("c1", "c2"):
         host.container(name)
     before = given_back(host)
-    first, second = network("one", *DUAL, bridge="br0", isGateway=False), network("two", "10.89.0.0/24", bridge="br0")
+    keys: dict[str, Any] = {"bridge": "br0", "isolation": False}
+    first, second = network("one", *DUAL, isGateway=False, **keys), network("two", "10.89.0.0/24", **keys)
     host.add(first, netns="/run/netns/c1")
     host.add(second, "c2", netns="/run/netns/c2")
     host.delete(second, "c2")
