@@ -27,7 +27,7 @@ def attach(host: Host, item: Attachment, netns: int, again: bool = False) -> Res
     `again`: the same ADD once more, after a crash or by mistake. It mends what is missing and answers the same.
     """
     try:
-        result = _apply(host, item, netns, again)
+        result = apply(host, item, netns, again)
         host.store.update(item.replace(done=True))
     except Exception:
         host.try_roll_back()
@@ -39,7 +39,8 @@ def attach(host: Host, item: Attachment, netns: int, again: bool = False) -> Res
     return result
 
 
-def _apply(host: Host, item: Attachment, netns: int, again: bool) -> Result:
+def apply(host: Host, item: Attachment, netns: int, again: bool) -> Result:
+    """Raises what it meets; taking back is the caller's affair."""
     if again and not (host.table_is_current() and host.rules_are_ours()):
         host.rebuild_table()
     host.add_elements(item, again)

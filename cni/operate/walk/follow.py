@@ -13,12 +13,13 @@ from cni.operate.walk.judge import NAT, Verdict
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.remedy import delete_rule, let_through, owner_of
 from cni.operate.walk.routing import route_steps
-from cni.operate.walk.step import STOP, Step, note, ok, stop
+from cni.operate.walk.step import Step, note, ok, stop
 from cni.operate.walk.world import Client, World
 from nft.addresses import Address
 from nft.schema import TABLE
 
 OURS = ("inet", TABLE)
+BLOCKING = ("link", "ended", "inside-link")  # what is behind these follows from them
 
 
 class Follow:
@@ -38,9 +39,10 @@ class Follow:
         target = self._target(mapping, client)
         if container is None or target is None:
             return []
-        steps = [*self.world.table_steps, *self.world.drift(self.item)] or [
-            ok("element", f"{mapping} is published for {self.item.ident}: table inet {TABLE} has its element")
-        ]
+        steps = self._record()
+        if any(step.kind in BLOCKING for step in steps):
+            return steps
+        steps = steps or [ok("element", f"{mapping} is published for {self.item.ident}: table inet {TABLE} has its element")]
         steps += self._address(mapping, target)
         packet = Packet(mapping.protocol, client.address, target, mapping.host_port)
         steps += self._arrive(packet, client)
@@ -49,10 +51,15 @@ class Follow:
         packet.daddr, packet.dport = container, mapping.container_port
         packet.natted, packet.status = True, packet.status | {"dnat"}
         steps += self._to_container(packet, client)
-        if any(step.verdict == STOP and step.kind in ("bridge", "link", "ended") for step in steps):
-            return steps
         steps += self.inside.serve(packet, client.address)
         return steps + self._answer(packet, client)
+
+    def _record(self) -> list[Step]:
+        """What differs from the record, [] for nothing."""
+        inside = self.world.inside(self.item)
+        if isinstance(inside, str) and self.world.is_ended(self.item):
+            return [self.inside.ended(inside)]
+        return [*self.world.table_steps, *self.world.drift(self.item)]
 
     def _target(self, mapping: PortMapping, client: Client) -> Address | None:
         """The address that the client asks, None where this client cannot ask the port."""
@@ -115,7 +122,7 @@ class Follow:
         return [
             stop(
                 "route-localnet",
-                f"route_localnet is off on {bridge}",
+                f"net/ipv4/conf/{bridge}/route_localnet is 0",
                 "a packet from 127.0.0.1 does not leave the loopback device without it",
                 f"sysctl -w net.ipv4.conf.{bridge.replace('.', '/')}.route_localnet=1",
             )
@@ -126,14 +133,7 @@ class Follow:
         item = self.item
         if not item.kind.own_link:
             return []
-        bridge, port = self.kernel.links.get(item.bridge), self.kernel.links.get(item.link)
-        if bridge is None:
-            return [stop("bridge", f"the bridge {item.bridge} is missing", "", "nftcni repair")]
-        if port is None:
-            again = f"nftcni repair {item.network}/{item.container}"
-            return [stop("link", f"the link {item.link} to {item.ident} is missing", "somebody deleted it", again)]
-        if not bridge.up or port.master != bridge.index or not port.up:
-            return []  # said by `drift`
+        port = self.kernel.links[item.link]
         steps = [ok("port", f"{item.link} is a port of {item.bridge}, both up")]
         state = port.of_port("STATE", 3)
         if state != 3 and port.carrier:
@@ -207,8 +207,11 @@ class Follow:
         if source is None or not item.is_gateway or client.is_host:
             return []
         packet = Packet("tcp", source, client.address, 443)
-        steps = [*self.world.table_steps, *self.world.drift(item), *self.inside.send(packet)]
-        if any(step.verdict == STOP and step.kind in ("ended", "inside-link") for step in steps):
+        steps = self._record()
+        if any(step.kind in BLOCKING for step in steps):
+            return steps
+        steps += self.inside.send(packet)
+        if any(step.kind in BLOCKING for step in steps):
             return steps
         steps += self._from_port(packet)
         packet.at(item.bridge, "")

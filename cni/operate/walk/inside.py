@@ -30,7 +30,7 @@ class Inside:
         """A request that has reached the container's interface, up to the socket, and its answer up to the interface."""
         kernel = self.world.inside(self.item)
         if isinstance(kernel, str):
-            return [self._ended(kernel)]
+            return [self.ended(kernel)]
         steps = self.interface(kernel)
         if any(step.verdict == STOP for step in steps):
             return steps
@@ -50,7 +50,7 @@ class Inside:
         """A connection of the container's own, up to its interface."""
         kernel = self.world.inside(self.item)
         if isinstance(kernel, str):
-            return [self._ended(kernel)]
+            return [self.ended(kernel)]
         steps = self.interface(kernel)
         if any(step.verdict == STOP for step in steps):
             return steps
@@ -64,7 +64,9 @@ class Inside:
             steps += self._judged(judge.pass_hook(hook, back), back)
         return steps
 
-    def _ended(self, why: str) -> Step:
+    def ended(self, why: str) -> Step:
+        if self.item.kind.own_link and self.item.link in self.world.kernel.links:
+            return note("unseen", f"{self.item.ident} lives, but {self.item.sandbox} does not lead to it any more", why)
         name = f"{self.item.network}/{self.item.container}"
         return stop(
             "ended",
@@ -77,6 +79,8 @@ class Inside:
         item = self.item
         link = kernel.links.get(item.ifname)
         where = f"{item.ifname} of {item.ident}"
+        if link is None and item.sandbox.startswith("/proc/") and item.link not in self.world.kernel.links:
+            return [self.ended("the number is another process by now")]
         if link is None:
             return [stop("inside-link", f"{where} is missing", "somebody deleted it or moved it away", self._again)]
         if not item.kind.own_link:

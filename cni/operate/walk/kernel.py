@@ -21,6 +21,7 @@ from cni.operate.walk.ruleset import CannotLook, Ruleset, program, read_ruleset
 from cni.operate.walk.sockets import Listener, listeners
 from nft.addresses import Address, Prefix, parse_address
 
+RTM_F_LOOKUP_TABLE = 0x1000  # include/uapi/linux/rtnetlink.h
 KINDS = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 PORT_STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
 NEIGHBOUR_STATES = {0x20: "FAILED", 0x80: "PERMANENT", 0x02: "REACHABLE", 0x04: "STALE", 0x01: "INCOMPLETE"}
@@ -156,7 +157,7 @@ class Kernel:
     def route(self, dst: Address, src: Address | None = None, iif: str = "", mark: int = 0) -> Way:
         """As the kernel would route a packet that came in by `iif`, or one of the host's own. It also says whether it
         would take a packet from there at all: rp_filter and forwarding are asked on the way."""
-        query: dict[str, Any] = {"dst": str(dst), "family": FAMILIES[dst.version]}
+        query: dict[str, Any] = {"dst": str(dst), "family": FAMILIES[dst.version], "flags": RTM_F_LOOKUP_TABLE}
         if src is not None:
             query["src"] = str(src)
         if iif:

@@ -164,8 +164,8 @@ def contains(right: Json, value: Any, rules: Ruleset, chain: Chain) -> bool | No
             return None
         return members(rules, found).find(value) is not MISSING
     if isinstance(right, dict) and "set" in right:
-        members = right["set"] if isinstance(right["set"], list) else [right["set"]]
-        return any(_is(member, value) for member in members)
+        given = right["set"] if isinstance(right["set"], list) else [right["set"]]
+        return any(_is(member, value) for member in given)
     if isinstance(right, list):
         return any(_is(member, value) for member in right)
     if isinstance(right, dict) and not {"range", "prefix", "concat", "elem", "|"} & right.keys():

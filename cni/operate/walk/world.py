@@ -12,17 +12,23 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cni.host import Host
+from cni.kernel.links import Link
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
+from cni.operate.repair import table_differences
 from cni.operate.walk.judge import Judge
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.remedy import Traffic
 from cni.operate.walk.step import Step, stop
 from cni.protocol.errors import CniError
-from cni.verbs.drift import element_problems, host_problems, table_problems
+from cni.verbs.drift import host_problems
 from nft.addresses import Address, Prefix
 
 OVERLAYS = ("flannel", "cilium", "cali", "tunl", "vxlan", "kube-", "weave", "docker", "br-", "virbr", "podman", "cni")
+
+
+# Sysctls that the walk looks at itself.
+WALKED = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/")
 
 
 @dataclass(frozen=True)
@@ -46,13 +52,9 @@ class World:
     def __init__(self, host: Host) -> None:
         self.kernel = Kernel()
         self.items = host.records()
-        self.table_steps = [_repair("table", problem) for problem in table_problems(host)] if self.items else []
-        self._problems = {
-            item.ident: (element_problems(host, item) if host.table.comment() is not None else [])
-            + host_problems(host, item)
-            for item in self.items
-        }
-        self.made = {item.bridge for item in self.items if host.store.bridges.knows(item.bridge, "created")}
+        self.table_steps = [_repair("table", problem) for problem in table_differences(host, self.items)]
+        bridges: dict[str, tuple[Link | None, list[Prefix]]] = {}
+        self._problems = {item.ident: host_problems(host, item, bridges) for item in self.items}
         self._insides: dict[str, Kernel | str] = {}
 
     def close(self) -> None:
@@ -66,9 +68,21 @@ class World:
         return Judge(self.kernel.rules, self.kernel)
 
     def drift(self, item: Attachment) -> list[Step]:
-        """What differs from the record on the host's side; one command mends it."""
-        found = [] if self.table_steps else self._problems[item.ident]
-        return [_repair("drift", f"{item.ident}: {problem}") for problem in found]
+        """What differs from the record on the host's side: kind `link` where nothing can get through."""
+        problems = [one for one in self._problems[item.ident] if not one.startswith(WALKED)]
+        if self.is_ended(item):
+            return []
+        if f"the link {item.link} is missing" in problems:
+            again = f"nftcni repair {item.network}/{item.container}"
+            return [stop("link", f"{item.ident}: the link {item.link} to it is missing", "somebody deleted it", again)]
+        if not problems:
+            return []
+        kind = "link" if any(one.startswith(("the bridge", "the link")) for one in problems) else "drift"
+        return [stop(kind, f"{item.ident}: {'; '.join(problems)}", "", "nftcni repair")]
+
+    def is_ended(self, item: Attachment) -> bool:
+        """Its namespace is gone, and with it the link."""
+        return isinstance(self.inside(item), str) and (not item.kind.own_link or item.link not in self.kernel.links)
 
     def has_drift(self, item: Attachment) -> bool:
         return bool(self.table_steps or self._problems[item.ident])
@@ -125,7 +139,7 @@ class World:
                 for prefix in self.kernel.addresses_of(link)
                 if prefix.version == version and not is_link_local(prefix.address)
             ]
-            if not prefixes:
+            if not prefixes or any(one.address in prefix.network for one in self.subnets for prefix in prefixes):
                 continue
             near = [
                 address
