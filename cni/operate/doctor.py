@@ -75,11 +75,11 @@ def _among(world: World) -> list[Step]:
 
 
 def merged(found: list[Step]) -> list[Step]:
-    """One finding for each chain, though it may drop several packets by several rules; and for each sentence."""
-    kept: dict[tuple[str, object], Step] = {}
+    """One finding for what the same commands mend: a chain may drop several packets by several rules."""
+    kept: dict[object, Step] = {}
     for step in found:
-        key = (step.kind, step.remedy) if step.kind in ("chain-drops", "inside-firewall", "ended") and step.remedy else (step.kind, step.what)
-        kept.setdefault(key, step)
+        own = not step.remedy or step.remedy[0].startswith(("nftcni", "#"))
+        kept.setdefault((step.kind, step.what) if own else step.remedy, step)
     return list(kept.values())
 
 

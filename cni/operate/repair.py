@@ -10,6 +10,7 @@ import os
 
 from cni.bridge import ensure_bridge, set_host_sysctls
 from cni.host import Host
+from cni.kernel import rtnetlink
 from cni.kernel.links import finish_port, get_link
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
@@ -23,7 +24,8 @@ from nft.elements import element_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.kernel.links import Link
+    from cni.kernel import rtnetlink
+from cni.kernel.links import Link
     from nft.addresses import Prefix
 
     import argparse
@@ -120,10 +122,13 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
     """False for a container that is gone; its DEL or a GC takes the rest away."""
     if not item.kind.own_link:
         set_host_sysctls(host, item)
-    elif get_link(host.rtnl, item.link) is None:
-        return False
     else:
+        port = get_link(host.rtnl, item.link)
+        if port is None:
+            return False
         finish_port(host.rtnl, item, ensure_bridge(host, item))
+        if not port.up:
+            host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(port.index))
     waiting = waiting_in_vain(host.store.claims, item)
     if waiting:
         host.hand_over(item.ident, waiting)

@@ -46,6 +46,8 @@ class Follow:
         steps += self._address(mapping, target)
         packet = Packet(mapping.protocol, client.address, target, mapping.host_port)
         steps += self._arrive(packet, client)
+        if any(step.kind == "uplink" for step in steps):
+            return steps
         if packet.natted and packet.daddr != container and not self.world.has_drift(self.item):
             return steps
         packet.daddr, packet.dport = container, mapping.container_port
@@ -143,7 +145,7 @@ class Follow:
                     f"the port {item.link} of {item.bridge} does not forward",
                     "spanning tree or somebody holds it in another state",
                     f"ip link set {item.bridge} type bridge stp_state 0",
-                    f"ip link set {item.link} type bridge_slave state 3",
+                    f"bridge link set dev {item.link} state 3",
                 )
             ]
         steps += self._bridge_rules(("output", "postrouting"), Packet.at(packet, "", item.link), item.bridge)

@@ -6,7 +6,7 @@ from cni.model.attachment import Attachment
 from cni.operate.walk.judge import Judge, Verdict
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.packet import Packet
-from cni.operate.walk.remedy import has_program
+from cni.operate.walk.remedy import has_program, iptables_of
 from cni.operate.walk.sockets import processes_of
 from cni.operate.walk.step import STOP, Step, note, ok, stop
 from cni.operate.walk.world import World
@@ -57,12 +57,11 @@ class Inside:
         judge = Judge(kernel.rules, kernel)
         steps += self._way_back(kernel, packet.daddr)
         first = Packet(packet.proto, packet.saddr, packet.daddr, packet.dport).at("", self.item.ifname)
-        for hook in ("output", "postrouting"):
-            steps += self._judged(judge.pass_hook(hook, first), first)
+        verdicts = [verdict for hook in ("output", "postrouting") for verdict in judge.pass_hook(hook, first)]
         back = first.answer().at(self.item.ifname, "")
-        for hook in ("prerouting", "input"):
-            steps += self._judged(judge.pass_hook(hook, back), back)
-        return steps
+        verdicts += [verdict for hook in ("prerouting", "input") for verdict in judge.pass_hook(hook, back)]
+        # Where a container does not want to go is its own affair.
+        return steps + [note("inside-firewall", f"inside {self.item.ident} {one} drops it") for one in verdicts if one.drops]
 
     def ended(self, why: str) -> Step:
         if self.item.kind.own_link and self.item.link in self.world.kernel.links:
@@ -175,13 +174,19 @@ class Inside:
         answers = packet.direction == "reply"
         inward = chain.hook in ("input", "prerouting", "ingress")
         if chain.tool != "nft" or (chain.name.isupper() and chain.family in ("ip", "ip6") and has_program("iptables")):
-            name = "iptables" if chain.family == "ip" else "ip6tables"
-            name += "-legacy" if chain.tool.endswith("legacy") else ""
-            match = f"-p {packet.proto} --dport {packet.dport}"
-            match = "-m conntrack --ctstate ESTABLISHED,RELATED" if answers else match
-            return [f"{self._enter} {name} -t {chain.table} -I {chain.name} {match} -j ACCEPT"]
-        match = f"{packet.proto} dport {packet.dport}"
-        if answers:
-            match = f"{packet.proto} {'dport' if inward else 'sport'} {packet.dport if inward else packet.sport}"
-            match = "ct state established,related" if chain.family in ("ip", "ip6", "inet") and chain.prio > -200 else match
-        return [f"{self._enter} nft 'insert rule {chain.family} {chain.table} {chain.name} {match} accept'"]
+            name = iptables_of(chain)
+            matches = [f"-p {proto} --dport {port}" for proto, port in self._served]
+            matches = ["-m conntrack --ctstate ESTABLISHED,RELATED"] if answers else matches
+            return [f"{self._enter} {name} -t {chain.table} -I {chain.name} {match} -j ACCEPT" for match in matches]
+        matches = [f"{proto} dport {port}" for proto, port in self._served]
+        if answers and not inward:
+            matches = [f"{proto} sport {port}" for proto, port in self._served]
+            if chain.family in ("ip", "ip6", "inet") and chain.prio > -200:
+                matches = ["ct state established,related"]
+        where = f"insert rule {chain.family} {chain.table} {chain.name}"
+        return [f"{self._enter} nft '{where} {match} accept'" for match in matches]
+
+    @property
+    def _served(self) -> list[tuple[str, int]]:
+        """All that it publishes, so that one remedy is for every port."""
+        return list(dict.fromkeys((one.protocol, one.container_port) for one in self.item.mappings))

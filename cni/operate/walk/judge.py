@@ -52,8 +52,8 @@ class Judge:
     def pass_hook(
         self, hook: str, packet: Packet, families: tuple[str, ...] = (), skip: tuple[str, str] = ("", "")
     ) -> list[Verdict]:
-        """The verdicts of all base chains, in order, up to the one that drops. NAT changes the packet. Of the table
-        `skip` no drop is believed."""
+        """The verdicts of all base chains, in order, also behind one that drops: it may not be the only one. NAT changes
+        the packet. Of the table `skip` no drop is believed."""
         found = []
         for chain in self.rules.base(hook, families or ("inet", packet.family)):
             if chain.type == "nat" and packet.natted:
@@ -62,8 +62,6 @@ class Judge:
             if verdict.drops and (chain.family, chain.table) == skip:
                 verdict.word = "accept"
             found.append(verdict)
-            if verdict.drops and verdict.certain:
-                break
             if verdict.word in NAT:
                 packet.natted = True
         return found

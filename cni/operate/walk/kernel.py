@@ -12,12 +12,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from shutil import which
 from typing import Any
 
 from cni.kernel.netns import Inside
 from cni.operate.walk.iptables import add_iptables
 from cni.operate.walk.packet import Packet
-from cni.operate.walk.ruleset import CannotLook, Ruleset, program, read_ruleset
+from cni.operate.walk.ruleset import CannotLook, Ruleset, add_devices, lacks_devices, program, read_ruleset
 from cni.operate.walk.sockets import Listener, listeners
 from nft.addresses import Address, Prefix, parse_address
 
@@ -254,7 +255,9 @@ class Kernel:
     @cached_property
     def rules(self) -> Ruleset:
         with self.entered():
-            found = read_ruleset(_nft_listing())
+            found = read_ruleset(nft_says("-j", "list", "ruleset"))
+            if lacks_devices(found):
+                add_devices(found, nft_says("list", "chains"))
             add_iptables(found)
             return found
 
@@ -264,16 +267,15 @@ class Kernel:
             return listeners()
 
 
-def _nft_listing() -> str:
+def nft_says(*words: str) -> str:
     """By the program, or where only the library is installed, by that one in a process of its own (it may crash)."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin"
-    from shutil import which
-
     found = which("nft", path=path)
     if found:
-        return program(found, "-j", "list", "ruleset")
-    code = "import nftables; n = nftables.Nftables(); n.set_json_output(True); print(n.cmd('list ruleset')[1])"
-    return program("/usr/bin/python3", "-c", code)
+        return program(found, *words)
+    code = "import nftables, sys; n = nftables.Nftables(); n.set_json_output('-j' in sys.argv); "
+    code += "print(n.cmd(' '.join(w for w in sys.argv[1:] if w != '-j'))[1])"
+    return program("/usr/bin/python3", "-c", code, *words)
 
 
 def _attr(message: Any, key: str, default: Any = None) -> Any:

@@ -76,7 +76,7 @@ def let_through(rules: Ruleset, chain: Chain, packet: Packet, traffic: Traffic) 
         if owner == "ufw":
             return _ufw(traffic, chain.family)
     if owner in ("iptables", "iptables-legacy"):
-        return _iptables(rules, chain, packet, traffic, owner)
+        return _iptables(rules, chain, packet, traffic)
     if (chain.family, chain.table) in rules.owned:
         return (f"# table {chain.family} {chain.table} has an owner: its program has to accept this traffic",)
     return tuple(f"nft '{text}'" for text in nft_rules(chain, packet, traffic))
@@ -91,8 +91,11 @@ def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
     """As nft says them."""
     links = _names(traffic.bridges)
     if chain.family == "bridge":
-        side = "meta obrname" if chain.hook in ("output", "postrouting") else "meta ibrname"
-        return [f"{side} {links}"]
+        # Not by the bridge's name: that takes a module of its own (nft_meta_bridge).
+        side = "daddr" if chain.hook in ("output", "postrouting") else "saddr"
+        subnets = [str(prefix.network) for prefix in traffic.subnets if prefix.version == packet.version]
+        search = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }" if packet.version == 6 else "ether type arp"
+        return [search, f"{packet.family} {side} {_set(subnets)}"]
     if chain.hook in ("forward", "postrouting"):
         outward = f"oifname != {_names(traffic.others)}" if traffic.others else ""
         return [
@@ -126,10 +129,8 @@ def _names(links: tuple[str, ...]) -> str:
     return _set([f'"{link}"' for link in links])
 
 
-def _iptables(rules: Ruleset, chain: Chain, packet: Packet, traffic: Traffic, owner: str) -> tuple[str, ...]:
-    name = owner if chain.family == "ip" else owner.replace("iptables", "ip6tables")
-    if owner == "iptables" and has_program(f"{name}-nft"):
-        name = f"{name}-nft"
+def _iptables(rules: Ruleset, chain: Chain, packet: Packet, traffic: Traffic) -> tuple[str, ...]:
+    name = iptables_of(chain)
     user = rules.chain(chain, "DOCKER-USER")
     where = f"{name} -t {chain.table} -I " if chain.table != "filter" else f"{name} -I "
     where += "DOCKER-USER" if user is not None and chain.hook == "forward" else chain.name
@@ -137,7 +138,7 @@ def _iptables(rules: Ruleset, chain: Chain, packet: Packet, traffic: Traffic, ow
         ways = [f" -o {link}" for link in traffic.uplinks] if traffic.others and traffic.uplinks else [""]
         # In mangle's and nat's POSTROUTING iptables knows no interface of arrival.
         came = [f"-i {{}}{way}" for way in ways] if chain.hook == "forward" else []
-        lines = [*came, "-o {} -m conntrack --ctstate ESTABLISHED,RELATED", "-o {} -m conntrack --ctstatus DNAT"]
+        lines = [*came, "-o {} -m conntrack --ctstate ESTABLISHED,RELATED", "-o {} -m conntrack --ctstate DNAT"]
         return tuple(f"{where} {line.format(bridge)} -j ACCEPT" for bridge in traffic.bridges for line in lines)
     if chain.hook == "prerouting" and packet.iif in traffic.bridges:
         return tuple(f"{where} -i {bridge} -j ACCEPT" for bridge in traffic.bridges)
@@ -148,7 +149,7 @@ def _iptables(rules: Ruleset, chain: Chain, packet: Packet, traffic: Traffic, ow
         return tuple(f"{where} {line.format(bridge)} -j ACCEPT" for bridge in traffic.bridges for line in lines)
     if chain.hook == "output" and chain.table != "raw":
         return tuple(
-            f"{where} -d {prefix.network} -m conntrack --ctstatus DNAT -j ACCEPT"
+            f"{where} -d {prefix.network} -m conntrack --ctstate DNAT -j ACCEPT"
             for prefix in traffic.subnets
             if prefix.version == packet.version
         )
@@ -176,7 +177,7 @@ def _ufw(traffic: Traffic, family: str) -> tuple[str, ...]:
     six = "6" if family == "ip6" else ""
     chain, file = f"ufw{six}-before-forward", f"/etc/ufw/before{six}.rules"
     found = f"/^-A {chain} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT/a"
-    lines = [f"-A {chain} -o {bridge} -m conntrack --ctstatus DNAT -j ACCEPT" for bridge in traffic.bridges]
+    lines = [f"-A {chain} -o {bridge} -m conntrack --ctstate DNAT -j ACCEPT" for bridge in traffic.bridges]
     return (
         *(f"ufw route allow in on {bridge}" for bridge in traffic.bridges),
         *(f"sed -i '{found} {line}' {file}" for line in lines),
@@ -187,4 +188,10 @@ def _ufw(traffic: Traffic, family: str) -> tuple[str, ...]:
 def delete_rule(chain: Chain, handle: int, text: str) -> str:
     if chain.tool == "nft":
         return f"nft delete rule {chain.family} {chain.table} {chain.name} handle {handle}"
-    return f"{chain.tool} -t {chain.table} -D {chain.name} {text}"
+    return f"{iptables_of(chain)} -t {chain.table} -D {chain.name} {text}"
+
+
+def iptables_of(chain: Chain) -> str:
+    """Of the two families and three programs the one that knows the chain."""
+    name = chain.tool if chain.tool != "nft" else "iptables" if chain.family == "ip" else "ip6tables"
+    return f"{name}-nft" if not name.endswith("legacy") and has_program(f"{name}-nft") else name

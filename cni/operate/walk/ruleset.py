@@ -51,13 +51,14 @@ class Ruleset:
     kept: dict[int, Any] = field(default_factory=dict)
 
     def base(self, hook: str, families: tuple[str, ...], device: str = "") -> list[Chain]:
-        """In the order in which the kernel asks them."""
+        """In the order in which the kernel asks them: of two with one priority the younger one comes first
+        (nf_hook_entries_grow), and the listing has the older one first."""
         found = [
             chain
             for chain in self.chains.values()
             if chain.hook == hook and chain.family in families and (not device or device in chain.devices)
         ]
-        return sorted(found, key=lambda chain: chain.prio)
+        return sorted(reversed(found), key=lambda chain: chain.prio)
 
     def chain(self, beside: Chain, name: str) -> Chain | None:
         return self.chains.get((beside.tool, beside.family, beside.table, name))
@@ -127,3 +128,22 @@ def _chain(item: Json) -> Chain:
         item.get("policy", "accept"),
         (devices,) if isinstance(devices, str) else tuple(devices),
     )
+
+
+def add_devices(rules: Ruleset, text: str) -> None:
+    """From `nft list chains`: before 1.0.7 the JSON of a chain on a device does not say which one."""
+    table, chain = ("", ""), None
+    for line in text.splitlines():
+        words = line.replace('"', "").split()
+        if words[:1] == ["table"]:
+            table = (words[1], words[2])
+        elif words[:1] == ["chain"]:
+            chain = rules.chains.get(("nft", *table, words[1]))
+        elif chain is not None and not chain.devices and ("device" in words or "devices" in words):
+            start = words.index("device" if "device" in words else "devices") + 1
+            end = words.index("priority")
+            chain.devices = tuple(word.strip("{},=") for word in words[start:end] if word.strip("{},="))
+
+
+def lacks_devices(rules: Ruleset) -> bool:
+    return any(chain.hook in ("ingress", "egress") and not chain.devices for chain in rules.chains.values())
