@@ -24,8 +24,7 @@ from nft.elements import element_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.kernel import rtnetlink
-from cni.kernel.links import Link
+    from cni.kernel.links import Link
     from nft.addresses import Prefix
 
     import argparse
