@@ -1,6 +1,6 @@
-"""The commands for people: one parser for all, from which help, man page and completion are made as well.
+"""The commands for people: one parser for all, from which help, man page and completion are made.
 
-Each command is a file of this folder with HELP, EXAMPLES, `add_arguments` and `run`; what is heavy it loads when it runs.
+Each command is a file of this folder with HELP, EXAMPLES, `add_arguments` and `run`; `run` loads what is heavy.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ ENVIRONMENT = {
     "NFTCNI_DATA_DIR": "the state folder, where it is not /run/nftcni",
     "NO_COLOR": "print no colours (https://no-color.org)",
 }
-EXIT = "Exit status: 0 all well, 1 something is wrong on the host, 2 not understood, or the host could not be looked at."
+EXIT = (
+    "Exit status: 0 all well, 1 something is wrong on the host, 2 not understood, or the host could not be looked at."
+)
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,4 +1,4 @@
-"""CNI's folders: which network files there are, and what is wrong with them together. What is wrong in one is `lint`."""
+"""CNI's folders: which network files there are, and what is wrong with them together. One file alone is `lint`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def folders(world: World) -> list[Step]:
     for document in all_documents:
         mine = bool(document.plugins) or document.value is None
         for one in document.findings:
-            if mine or "is \"nftcni\" meant" in one.hint:
+            if mine or 'is "nftcni" meant' in one.hint:
                 found.append(_step(document, one))
     return found + together(all_documents)
 
@@ -69,8 +69,12 @@ def misplaced() -> list[Step]:
             if strange and os.path.isfile(path) and _mentions_us(path):
                 target = os.path.join(conf_dir(), name.split(".")[0] + ".conflist")
                 found.append(
-                    warn("misplaced", f"{path} is a network of ours where no runtime looks",
-                         f"they read *.conflist in {conf_dir()}", f"mv -n {path} {target}")
+                    warn(
+                        "misplaced",
+                        f"{path} is a network of ours where no runtime looks",
+                        f"they read *.conflist in {conf_dir()}",
+                        f"mv -n {path} {target}",
+                    )
                 )
     return found
 
@@ -87,12 +91,18 @@ def _mentions_us(path: str) -> bool:
 def executables() -> list[Step]:
     """A network of ours, and no executable where runtimes look for it."""
     networks = our_networks()
-    if not networks or any(os.access(f"{folder}/{TYPE}", os.X_OK) for folder in (*BIN_DIRS, *os.environ.get("CNI_PATH", "").split(":"))):
+    if not networks or any(
+        os.access(f"{folder}/{TYPE}", os.X_OK) for folder in (*BIN_DIRS, *os.environ.get("CNI_PATH", "").split(":"))
+    ):
         return []
     here = shutil.which("nftcni") or "conf/nftcni"
     return [
-        warn("executable", f"there is no executable {TYPE} in {', '.join(BIN_DIRS[:2])}",
-             "runtimes look there, unless they are told another folder", f"ln -s {os.path.realpath(here)} {BIN_DIRS[0]}/{TYPE}")
+        warn(
+            "executable",
+            f"there is no executable {TYPE} in {', '.join(BIN_DIRS[:2])}",
+            "runtimes look there, unless they are told another folder",
+            f"ln -s {os.path.realpath(here)} {BIN_DIRS[0]}/{TYPE}",
+        )
     ]
 
 
@@ -110,26 +120,35 @@ def together(all_documents: list[Document]) -> list[Step]:
         other = names.setdefault(document.name, document.path)
         if other != document.path and os.path.dirname(other) == os.path.dirname(document.path):
             found.append(
-                warn("same-name", f'{other} and {document.path} are both called "{document.name}"',
-                     "a runtime takes one of them; their containers' addresses are counted as one network's",
-                     f"nftcni check {document.path}")
+                warn(
+                    "same-name",
+                    f'{other} and {document.path} are both called "{document.name}"',
+                    "a runtime takes one of them; their containers' addresses are counted as one network's",
+                    f"nftcni check {document.path}",
+                )
             )
         for plugin in document.plugins:
             bridge = str(plugin.get("bridge") or "nftcni0")
             first = bridges.setdefault(bridge, document)
             if first.name != document.name:
                 found.append(
-                    warn("same-bridge", f"{first.path} and {document.path} are both on the bridge {bridge}",
-                         "networks on one bridge are not isolated from each other; give each a key bridge of its own",
-                         f"nftcni check {document.path}")
+                    warn(
+                        "same-bridge",
+                        f"{first.path} and {document.path} are both on the bridge {bridge}",
+                        "networks on one bridge are not isolated from each other; give each a key bridge of its own",
+                        f"nftcni check {document.path}",
+                    )
                 )
         for prefix, _text in document.subnets:
             for taken, owner in subnets:
                 if owner.name != document.name and meet(prefix, taken):
                     found.append(
-                        warn("same-subnet", f"{owner.path} has the subnet {taken}, {document.path} has {prefix}",
-                             "a second bridge with these addresses is refused; give this network another subnet",
-                             f"nftcni check {document.path}")
+                        warn(
+                            "same-subnet",
+                            f"{owner.path} has the subnet {taken}, {document.path} has {prefix}",
+                            "a second bridge with these addresses is refused; give this network another subnet",
+                            f"nftcni check {document.path}",
+                        )
                     )
             subnets.append((prefix, document))
     return found

@@ -36,7 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         from cni.operate.screen import print_json
 
-        files = [{"path": path, "findings": [one_document(one) for one in findings]} for path, findings in found.items()]
+        files = [
+            {"path": path, "findings": [one_document(one) for one in findings]} for path, findings in found.items()
+        ]
         print_json({"schema": SCHEMA, "files": files, "valid": not wrong})
     else:
         _print(documents, found)
@@ -78,13 +80,20 @@ def against_others(document: Document) -> list[Finding]:
             line, column = place(document.text, "name")
             found.append(Finding(WARNING, line, column, f'{other.path} is called "{document.name}" too'))
         for bridge in bridges:
-            if bridge in [str(plugin.get("bridge") or "nftcni0") for plugin in other.plugins] and other.name != document.name:
+            if (
+                bridge in [str(plugin.get("bridge") or "nftcni0") for plugin in other.plugins]
+                and other.name != document.name
+            ):
                 line, column = place(document.text, "bridge")
                 hint = "networks on one bridge are not isolated from each other"
                 found.append(Finding(WARNING, line, column, f"{other.path} is on the bridge {bridge} too", hint))
     kernel = Kernel()
     try:
-        routes = [(dst, link) for dst, table, link, _kind, _via in kernel.routes if table == 254 and dst.length and link not in bridges]
+        routes = [
+            (dst, link)
+            for dst, table, link, _kind, _via in kernel.routes
+            if table == 254 and dst.length and link not in bridges
+        ]
     finally:
         kernel.close()
     for prefix, text in document.subnets:
@@ -96,7 +105,9 @@ def against_others(document: Document) -> list[Finding]:
         for dst, link in routes:
             if conf_checks.meet(prefix, dst):
                 hint = "ADD refuses a subnet that is in use elsewhere"
-                found.append(Finding(WARNING, line, column, f"{prefix} overlaps the host's route to {dst} by {link}", hint))
+                found.append(
+                    Finding(WARNING, line, column, f"{prefix} overlaps the host's route to {dst} by {link}", hint)
+                )
     return list(dict.fromkeys(found))
 
 

@@ -1,4 +1,4 @@
-"""Free what containers left that ended without a DEL: addresses, ports, table elements, for those whose namespace is gone.
+"""Free what containers left that ended without a DEL, their addresses, ports and table elements.
 
 A runtime that lost its state never calls DEL, and one that speaks cniVersion 1.0.0 no GC. An attachment counts as ended
 when the path of its namespace leads nowhere and the host's end of its link, which goes with the namespace, is gone too.

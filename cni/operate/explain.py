@@ -1,8 +1,8 @@
 """Follow one packet to a published port, or all of a container's, and say where it ends and what to do.
 
-Every step is the kernel's own answer: the table's element, the address, every chain of every table that could drop it,
-routes and policy rules both ways, rp_filter, forwarding, the bridge's port, the neighbour; then inside the container its
-address, its routes, its own firewall, and who listens.
+Every step is the kernel's own answer: the table's element, the address, every chain of every table that could drop
+it, routes and policy rules both ways, rp_filter, forwarding, the bridge's port, the neighbour; then inside the
+container its address, its routes, its own firewall, and who listens.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ def _ways(world: World, words: str, client_words: str) -> list[Way]:
         return [way for item, mapping in found for way in published_ways(world, item, mapping, client)]
     items = _named(world, words)
     if not items:
-        raise CniError(INVALID_CONFIG, f'no port, and no container that is attached: "{words}"', "nftcni list has them all")
+        raise CniError(
+            INVALID_CONFIG, f'no port, and no container that is attached: "{words}"', "nftcni list has them all"
+        )
     return [way for item in items for way in container_ways(world, item, client)]
 
 
@@ -170,7 +172,11 @@ def _print(ways: list[Way]) -> None:
             print_step(step, first=step.verdict == "stop" and not stopped)
             stopped = stopped or step.verdict == "stop"
         if not stopped:
-            print("  the packet arrives, and its answer too" if not way.title.startswith("host port") else "  that is all there is")
+            print(
+                "  the packet arrives, and its answer too"
+                if not way.title.startswith("host port")
+                else "  that is all there is"
+            )
     sys.stdout.flush()
 
 

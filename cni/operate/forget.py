@@ -14,7 +14,9 @@ EXAMPLES = ("nftcni forget bridge/web", "nftcni forget --force bridge/web")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("container", metavar="NETWORK/CONTAINER", help="as nftcni list prints it; an interface may follow")
+    parser.add_argument(
+        "container", metavar="NETWORK/CONTAINER", help="as nftcni list prints it; an interface may follow"
+    )
     parser.add_argument("--force", action="store_true", help="also for one that lives: it loses its network")
 
 
@@ -34,7 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
         if living and not arguments.force:
             for item in living:
                 place = f"its namespace {item.sandbox} is there, or its link {item.link} is"
-                sys.stderr.write(f"nftcni forget: {item.ident} lives: {place}; stop it by its runtime, or say --force\n")
+                sys.stderr.write(
+                    f"nftcni forget: {item.ident} lives: {place}; stop it by its runtime, or say --force\n"
+                )
             return 1
         for item in found:
             print(f"freed {describe(item)}: {why_ended(host, item) or 'although it lives'}")

@@ -10,9 +10,10 @@ import re
 
 from cni.model.ports import collide
 from cni.operate import conf_checks
+from cni.operate.walk.drops import dropped
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.packet import Packet
-from cni.operate.walk.remedy import Traffic, has_program, let_through, owner_of
+from cni.operate.walk.remedy import Traffic, has_program
 from cni.operate.walk.ruleset import CannotLook, Chain, Rule, program
 from cni.operate.walk.sockets import Process, processes_of, reserver
 from cni.operate.walk.step import Step, stop, warn
@@ -30,7 +31,14 @@ def libraries(_world: World) -> list[Step]:
     try:
         run_text("")
     except LoadError as problem:
-        return [stop("library", f"{problem}", "the first container of a host, and repair, need it", "apt-get install nftables python3-nftables")]
+        return [
+            stop(
+                "library",
+                f"{problem}",
+                "the first container of a host, and repair, need it",
+                "apt-get install nftables python3-nftables",
+            )
+        ]
     return []
 
 
@@ -46,7 +54,9 @@ def versions(_world: World) -> list[Step]:
             return found
         numbers = _numbers(said.partition("v")[2])
         if numbers and numbers < MIN_NFT:
-            found.append(warn("version", f"{said.split(' (')[0].strip()} is older than {_dotted(MIN_NFT)}", "not tested"))
+            found.append(
+                warn("version", f"{said.split(' (')[0].strip()} is older than {_dotted(MIN_NFT)}", "not tested")
+            )
     return found
 
 
@@ -69,19 +79,23 @@ def before_the_first(world: World) -> list[Step]:
     found = []
     for version in sorted({subnet.version for subnet in subnets}) or [4]:
         for client in world.clients(version):
-            inside = next((Address(version, one.first + 2) for one in subnets if one.version == version), Address(version, 2))
+            inside = next(
+                (Address(version, one.first + 2) for one in subnets if one.version == version), Address(version, 2)
+            )
             published = Packet("tcp", client.address, inside, 80, status=frozenset({"dnat"}), natted=True)
-            for packet in (published.at(client.link, bridges[0]), Packet("tcp", inside, client.address, 443).at(bridges[0], client.link)):
+            for packet in (
+                published.at(client.link, bridges[0]),
+                Packet("tcp", inside, client.address, 443).at(bridges[0], client.link),
+            ):
                 for verdict in world.judge.pass_hook("forward", packet):
                     if verdict.drops and verdict.certain:
                         traffic = Traffic(bridges, subnets, world.traffic.others, world.uplinks)
-                        commands = let_through(world.kernel.rules, verdict.chain, packet, traffic)
-                        owner = owner_of(world.kernel.rules, verdict.chain)
-                        because = f"no other table can overrule it; these let published and outgoing traffic through, nothing else ({owner})"
-                        found.append(stop("chain-drops", f"{verdict} drops what is forwarded", because, *commands))
+                        found.append(dropped(world.kernel.rules, verdict, packet, traffic))
     if world.kernel.sysctl("ipv4/ip_forward") == "1" and world.kernel.sysctl("ipv4/conf/default/forwarding") == "0":
         command = "sysctl -w net.ipv4.conf.default.forwarding=1"
-        found.append(warn("link-forwarding", "net/ipv4/conf/default/forwarding is 0", "a new bridge would not forward", command))
+        found.append(
+            warn("link-forwarding", "net/ipv4/conf/default/forwarding is 0", "a new bridge would not forward", command)
+        )
     return found
 
 
@@ -102,7 +116,11 @@ def listeners_on_published_ports(world: World) -> list[Step]:
         for item in world.items:
             for mapping in item.mappings:
                 same = (mapping.host_port, mapping.protocol) == (one.port, one.proto)
-                if same and mapping.host_ip and (collide(one.address, mapping.host_ip) or _dual(one.address, mapping.host_ip)):
+                if (
+                    same
+                    and mapping.host_ip
+                    and (collide(one.address, mapping.host_ip) or _dual(one.address, mapping.host_ip))
+                ):
                     who = str(process) if process else "a process of the host"
                     found.append(
                         warn(
@@ -182,8 +200,11 @@ def duplicate_macs(world: World) -> list[Step]:
             if other != item.ident:
                 mac = item.mac.hex(":")
                 found.append(
-                    warn("duplicate-mac", f"{other} and {item.ident} both have the MAC address {mac} on {item.bridge}",
-                         "the bridge sends to whoever spoke last; give them different ones (mac, runtimeConfig.mac)")
+                    warn(
+                        "duplicate-mac",
+                        f"{other} and {item.ident} both have the MAC address {mac} on {item.bridge}",
+                        "the bridge sends to whoever spoke last; give them different ones (mac, runtimeConfig.mac)",
+                    )
                 )
     return found
 
@@ -199,10 +220,11 @@ def mtus(world: World) -> list[Step]:
         within = inside.links[item.ifname].mtu
         if not within == port.mtu == bridge.mtu:
             mtu = item.mtu or min(within, port.mtu, 1500)
+            where = f"of {item.ifname} in {item.ident} is {within}, of its port {port.mtu}, of {item.bridge} {bridge.mtu}"
             found.append(
                 warn(
                     "mtu",
-                    f"the MTU of {item.ifname} in {item.ident} is {within}, of its port {port.mtu}, of {item.bridge} {bridge.mtu}",
+                    f"the MTU {where}",
                     "what is longer than the shortest is dropped without a word",
                     f"ip link set {item.bridge} mtu {mtu}",
                     f"ip link set {item.link} mtu {mtu}",
@@ -230,7 +252,9 @@ def leftovers(world: World) -> list[Step]:
     """Rules of the reference plugins (CNI-*) and netavark for addresses or ports that are ours now."""
     found = []
     for chain in world.kernel.rules.chains.values():
-        if not re.match(r"(CNI-|KUBE-MARK-|NETAVARK|nv_)", chain.name) and not chain.table.startswith(("cni_", "netavark")):
+        if not re.match(r"(CNI-|KUBE-MARK-|NETAVARK|nv_)", chain.name) and not chain.table.startswith(
+            ("cni_", "netavark")
+        ):
             continue
         if chain.table.startswith("KUBE") or chain.name.startswith("KUBE"):
             continue

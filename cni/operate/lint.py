@@ -22,19 +22,70 @@ from nft.value import Value
 Json = Any
 ERROR, WARNING = "error", "warning"
 TYPE = "nftcni"
-TOP = ("cniVersion", "cniVersions", "name", "plugins", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "nerdctlID",
-       "nerdctlLabels", "args")
+TOP = (
+    "cniVersion",
+    "cniVersions",
+    "name",
+    "plugins",
+    "disableCheck",
+    "disableGC",
+    "loadOnlyInlinedPlugins",
+    "nerdctlID",
+    "nerdctlLabels",
+    "args",
+)
 PLUGIN = (
-    *("type", "bridge", "isGateway", "isDefaultGateway", "forceAddress", "ipMasq", "hairpinMode", "isolation", "portIsolation"),
-    *("ingressPolicy", "mtu", "mac", "enabledad", "disableContainerInterface", "dns", "ipam", "capabilities", "runtimeConfig"),
+    *(
+        "type",
+        "bridge",
+        "isGateway",
+        "isDefaultGateway",
+        "forceAddress",
+        "ipMasq",
+        "hairpinMode",
+        "isolation",
+        "portIsolation",
+    ),
+    *(
+        "ingressPolicy",
+        "mtu",
+        "mac",
+        "enabledad",
+        "disableContainerInterface",
+        "dns",
+        "ipam",
+        "capabilities",
+        "runtimeConfig",
+    ),
     *("args", "dataDir", "cniVersion", "name", "prevResult", "mode", "mode4", "mode6", "direct", "publish"),
     *("ipMasqBackend", "promiscMode", "vlan", "vlanTrunk", "preserveDefaultVlan", "macspoofchk", "snat", "masqAll"),
     *("markMasqBit", "externalSetMarkChain", "conditionsV4", "conditionsV6", "firewalldZone", "backend", "sysctl"),
 )
-IPAM = ("type", "ranges", "routes", "resolvConf", "dataDir", "subnet", "rangeStart", "rangeEnd", "gateway", "addresses", "dns")
+IPAM = (
+    "type",
+    "ranges",
+    "routes",
+    "resolvConf",
+    "dataDir",
+    "subnet",
+    "rangeStart",
+    "rangeEnd",
+    "gateway",
+    "addresses",
+    "dns",
+)
 RANGE = ("subnet", "rangeStart", "rangeEnd", "gateway")
 ROUTE = ("dst", "gw", "mtu", "advmss", "priority", "table", "scope")
-CAPABILITIES = ("portMappings", "ips", "mac", "dns", "ipRanges", "bandwidth", "aliases", "io.kubernetes.cri.pod-annotations")
+CAPABILITIES = (
+    "portMappings",
+    "ips",
+    "mac",
+    "dns",
+    "ipRanges",
+    "bandwidth",
+    "aliases",
+    "io.kubernetes.cri.pod-annotations",
+)
 
 
 class Finding(Value):
@@ -93,14 +144,28 @@ def lint(path: str, text: str) -> Document:
     try:
         value = json.loads(text, object_pairs_hook=_no_duplicates)
     except json.JSONDecodeError as error:
-        return Document(path, text, None, (Finding(ERROR, error.lineno, error.colno, f"no JSON: {error.msg}", _json_hint(text, error)),))
+        return Document(
+            path,
+            text,
+            None,
+            (Finding(ERROR, error.lineno, error.colno, f"no JSON: {error.msg}", _json_hint(text, error)),),
+        )
     except _Duplicate as problem:
         line, column = place(text, str(problem), last=True)
-        return Document(path, text, None, (Finding(ERROR, line, column, f'the key "{problem}" is there twice', "only the last one counts"),))
+        return Document(
+            path,
+            text,
+            None,
+            (Finding(ERROR, line, column, f'the key "{problem}" is there twice', "only the last one counts"),),
+        )
     document = Document(path, text, value, ())
     if not isinstance(value, dict):
         return document.replace(findings=(Finding(ERROR, 1, 1, "a network is a JSON object"),))
-    return document.replace(findings=tuple(_of_file(document) + [one for plugin in document.plugins for one in _of_plugin(document, plugin)]))
+    return document.replace(
+        findings=tuple(
+            _of_file(document) + [one for plugin in document.plugins for one in _of_plugin(document, plugin)]
+        )
+    )
 
 
 class _Duplicate(ValueError):
@@ -129,7 +194,7 @@ def _json_hint(text: str, error: json.JSONDecodeError) -> str:
 
 def place(text: str, word: str, last: bool = False, value: bool = False) -> tuple[int, int]:
     """Line and column of a key, or of a value, as a person finds it in the file."""
-    pattern = re.compile(r'"%s"' % re.escape(word) + ("" if value else r"\s*:"), re.IGNORECASE)
+    pattern = re.compile(f'"{re.escape(word)}"' + ("" if value else r"\s*:"), re.IGNORECASE)
     matches = list(pattern.finditer(text))
     if not matches:
         return 1, 1
@@ -148,19 +213,46 @@ def _of_file(document: Document) -> list[Finding]:
         hint = 'the file is a list: {"cniVersion": ..., "name": ..., "plugins": [{"type": "nftcni", ...}]}'
         found.append(Finding(ERROR, 1, 1, 'there is no list "plugins"', hint))
     if not document.path.endswith(".conflist") and isinstance(value.get("plugins"), list):
-        found.append(_at(document, ERROR, "plugins", "a list of plugins in a file that is not called *.conflist", "runtimes pass over it, or stop at it: rename it"))
+        found.append(
+            _at(
+                document,
+                ERROR,
+                "plugins",
+                "a list of plugins in a file that is not called *.conflist",
+                "runtimes pass over it, or stop at it: rename it",
+            )
+        )
     if not value.get("name"):
         found.append(Finding(ERROR, 1, 1, 'the network has no "name"'))
     version = value.get("cniVersion")
     if version is None:
-        found.append(Finding(WARNING, 1, 1, 'there is no "cniVersion"', "then it counts as 0.1.0 or 0.2.0; write 1.0.0"))
+        found.append(
+            Finding(WARNING, 1, 1, 'there is no "cniVersion"', "then it counts as 0.1.0 or 0.2.0; write 1.0.0")
+        )
     elif version not in VERSIONS:
-        found.append(_at(document, ERROR, "cniVersion", f"cniVersion {json.dumps(version)} is not known", f"one of {', '.join(VERSIONS)}, as a string; write 1.0.0"))
+        found.append(
+            _at(
+                document,
+                ERROR,
+                "cniVersion",
+                f"cniVersion {json.dumps(version)} is not known",
+                f"one of {', '.join(VERSIONS)}, as a string; write 1.0.0",
+            )
+        )
     plugins = value.get("plugins") if isinstance(value.get("plugins"), list) else [value]
     for plugin in plugins:
         kind = plugin.get("type") if isinstance(plugin, dict) else None
         if isinstance(kind, str) and kind != TYPE and difflib.get_close_matches(kind.lower(), [TYPE], cutoff=0.7):
-            found.append(_at(document, ERROR, kind, f'type "{kind}"', f'is "{TYPE}" meant? The runtime runs the executable of that name', value=True))
+            found.append(
+                _at(
+                    document,
+                    ERROR,
+                    kind,
+                    f'type "{kind}"',
+                    f'is "{TYPE}" meant? The runtime runs the executable of that name',
+                    value=True,
+                )
+            )
         elif kind is None:
             found.append(Finding(ERROR, 1, 1, 'a plugin has no "type"'))
     if isinstance(value.get("plugins"), list):
@@ -185,9 +277,20 @@ def _of_plugin(document: Document, plugin: dict[str, Json]) -> list[Finding]:
             if isinstance(entry, dict):
                 found += _unknown(document, entry, ROUTE, "ipam.routes.")
     capabilities = plugin.get("capabilities")
-    if not isinstance(capabilities, dict) or not any(key.lower() == "portmappings" and on for key, on in capabilities.items()):
+    if not isinstance(capabilities, dict) or not any(
+        key.lower() == "portmappings" and on for key, on in capabilities.items()
+    ):
         hint = 'add "capabilities": {"portMappings": true}'
-        found.append(_at(document, WARNING, TYPE, "no capability portMappings: the runtime passes no published port on, silently", hint, value=True))
+        found.append(
+            _at(
+                document,
+                WARNING,
+                TYPE,
+                "no capability portMappings: the runtime passes no published port on, silently",
+                hint,
+                value=True,
+            )
+        )
     else:
         found += _unknown(document, capabilities, CAPABILITIES, "capabilities.")
     return found
@@ -230,7 +333,18 @@ def _unknown(document: Document, given: dict[str, Json], known: tuple[str, ...],
         if key.lower() in lower:
             continue
         near = difflib.get_close_matches(key.lower(), lower, n=1, cutoff=0.75)
-        near = near or [name for name in lower if len(key) >= 4 and (name.startswith(key.lower()) or key.lower().startswith(name)) and len(name) >= 4][:1]
+        near = (
+            near
+            or [
+                name
+                for name in lower
+                if len(key) >= 4 and (name.startswith(key.lower()) or key.lower().startswith(name)) and len(name) >= 4
+            ][:1]
+        )
         if near:
-            found.append(_at(document, WARNING, key, f'the key "{path}{key}" means nothing here', f'is "{lower[near[0]]}" meant?'))
+            found.append(
+                _at(
+                    document, WARNING, key, f'the key "{path}{key}" means nothing here', f'is "{lower[near[0]]}" meant?'
+                )
+            )
     return found

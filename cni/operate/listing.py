@@ -94,7 +94,11 @@ def _table(items: list[Attachment], names: dict[str, str], ages: dict[str, float
 def port_words(item: Attachment) -> str:
     """Ports of all addresses without them, so that a line stays short."""
     words = dict.fromkeys(
-        (f"{mapping.host_port}" if mapping.host_ip is None or mapping.host_ip.is_unspecified else str(mapping).rpartition("/")[0])
+        (
+            f"{mapping.host_port}"
+            if mapping.host_ip is None or mapping.host_ip.is_unspecified
+            else str(mapping).rpartition("/")[0]
+        )
         + f"->{mapping.container_port}/{mapping.protocol}"
         for mapping in item.mappings
     )

@@ -37,8 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
     if is_terminal():
         header = ("PORT", "HOST ADDRESS", "LEADS TO", "NAME", "CONTAINER", "NETWORK")
         lines = [
-            (f"{port}/{proto}", "all" if host_ip in ("0.0.0.0", "::") else host_ip, f"{inside}:{to}",
-             names.get(item.container, "-"), short_id(item.container), item.network)
+            (
+                f"{port}/{proto}",
+                "all" if host_ip in ("0.0.0.0", "::") else host_ip,
+                f"{inside}:{to}",
+                names.get(item.container, "-"),
+                short_id(item.container),
+                item.network,
+            )
             for (proto, host_ip, port, inside, to), item in rows
         ]
         print(columns(header, lines))
@@ -54,5 +60,7 @@ def published(items: list[Attachment]) -> list[tuple[tuple[str, str, int, str, i
         for mapping in item.mappings:
             assert mapping.host_ip is not None, "records hold concrete host addresses only"
             inside = str(item.address_of(mapping.host_ip.version))
-            rows.append(((mapping.protocol, str(mapping.host_ip), mapping.host_port, inside, mapping.container_port), item))
+            rows.append(
+                ((mapping.protocol, str(mapping.host_ip), mapping.host_port, inside, mapping.container_port), item)
+            )
     return sorted(rows, key=lambda row: (row[0][2], row[0][0], row[0][1]))

@@ -24,10 +24,10 @@ from nft.elements import element_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
+
     from cni.kernel.links import Link
     from nft.addresses import Prefix
-
-    import argparse
 
     Bridges = dict[str, tuple[Link | None, list[Prefix]]]
 

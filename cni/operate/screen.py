@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 COLOURS = {"red": 31, "green": 32, "yellow": 33, "bold": 1, "dim": 2}
 OF_VERDICT = {"ok": "green", "note": "dim", "warn": "yellow", "stop": "red"}
 
@@ -19,7 +23,7 @@ def paint(text: str, colour: str) -> str:
     return f"\033[{COLOURS[colour]}m{text}\033[0m"
 
 
-def columns(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def columns(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """As wide as they need to be; the last one takes what is left."""
     lines = [header, *rows]
     widths = [max(len(line[number]) for line in lines) for number in range(len(header))]

@@ -1,5 +1,12 @@
 """stub"""
+
 HELP = "stub"
 EXAMPLES = ()
-def add_arguments(parser): pass
-def run(a): return 0
+
+
+def add_arguments(parser):
+    pass
+
+
+def run(a):
+    return 0

@@ -35,7 +35,9 @@ def unpublished(world: World, port: int, proto: str) -> list[Step]:
     elif world.items:
         hint = "nftcni ports lists what is published"
     else:
-        hint = "no container is attached at all; without portMappings in the network's capabilities no port is passed on"
+        hint = (
+            "no container is attached at all; without portMappings in the network's capabilities no port is passed on"
+        )
     return [*steps, stop("not-published", f"nobody has {port}/{proto} on this host", hint, "nftcni ports")]
 
 

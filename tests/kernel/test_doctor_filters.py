@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.broken import COUNT, Case, Scene, examine
+from support.broken import Case, Scene, examine
 from support.scratch import Host
 
 FORWARD = "type filter hook forward priority filter"
@@ -19,14 +19,24 @@ def table(name: str, chain: str, body: str) -> str:
 
 
 CASES = [
-    Case("iptables policy", "iptables-nft -P FORWARD DROP", ("FORWARD", "ip filter", "policy"), "iptables", closed=True),
+    Case(
+        "iptables policy", "iptables-nft -P FORWARD DROP", ("FORWARD", "ip filter", "policy"), "iptables", closed=True
+    ),
     Case("made by nft", table("ip filter", "FORWARD", DROP), ("FORWARD", "ip filter"), "-I FORWARD", closed=True),
-    Case("nftables.conf", table("inet filter", "forward", DROP), ("forward", "inet filter"), "insert rule", closed=True),
-    Case("drop rule", table("inet fw", "fc", f"{FORWARD}\n drop"), ("inet fw", "fc", "drop"), "insert rule", closed=True),
+    Case(
+        "nftables.conf", table("inet filter", "forward", DROP), ("forward", "inet filter"), "insert rule", closed=True
+    ),
+    Case(
+        "drop rule", table("inet fw", "fc", f"{FORWARD}\n drop"), ("inet fw", "fc", "drop"), "insert rule", closed=True
+    ),
     Case(
         "final reject",
-        table("inet firewalld", "filter_FORWARD", "type filter hook forward priority 10; policy accept;\n"
-              "ct state established,related accept\n reject with icmpx admin-prohibited"),
+        table(
+            "inet firewalld",
+            "filter_FORWARD",
+            "type filter hook forward priority 10; policy accept;\n"
+            "ct state established,related accept\n reject with icmpx admin-prohibited",
+        ),
         ("inet firewalld", "filter_FORWARD", "reject"),
         "insert rule",
         closed=True,
@@ -110,10 +120,17 @@ CASES = [
         ("inet fw", "post"),
         "insert rule inet fw post",
     ),
-    Case("iptables-legacy", "iptables-legacy -P FORWARD DROP", ("iptables-legacy", "policy"), "iptables-legacy -I", closed=True),
+    Case(
+        "iptables-legacy",
+        "iptables-legacy -P FORWARD DROP",
+        ("iptables-legacy", "policy"),
+        "iptables-legacy -I",
+        closed=True,
+    ),
     Case(
         "iptables-legacy, a rule",
-        "iptables-legacy -N blocked; iptables-legacy -A FORWARD -o br+ -j blocked; iptables-legacy -A blocked -p tcp -j DROP",
+        "iptables-legacy -N blocked; iptables-legacy -A FORWARD -o br+ -j blocked;"
+        "iptables-legacy -A blocked -p tcp -j DROP",
         ("iptables-legacy", "blocked"),
         "iptables-legacy -I FORWARD",
     ),
@@ -150,7 +167,8 @@ CASES = [
     ),
     Case(
         "a named set",
-        "nft -f - <<'END'\ntable inet fw {\n set blocked { type ipv4_addr; flags interval; elements = { 198.51.100.0/25 }; }\n"
+        "nft -f - <<'END'\ntable inet fw {\n"
+        " set blocked { type ipv4_addr; flags interval; elements = { 198.51.100.0/25 }; }\n"
         f" chain fc {{ {FORWARD}\n ip saddr @blocked drop\n }}\n}}\nEND",
         ("inet fw", "blocked"),
         "insert rule inet fw fc",
@@ -166,7 +184,8 @@ CASES = [
     ),
     Case(
         "behind a goto",
-        f"nft -f - <<'END'\ntable inet fw {{\n chain more {{ ct state new drop; }}\n chain fc {{ {FORWARD}\n goto more\n }}\n}}\nEND",
+        "nft -f - <<'END'\ntable inet fw {\n chain more { ct state new drop; }\n"
+        f" chain fc {{ {FORWARD}\n goto more\n }}\n}}\nEND",
         ("inet fw", "more"),
         "insert rule inet fw fc",
         closed=True,

@@ -59,7 +59,9 @@ def test_an_address_that_the_host_has_no_more(scene: Scene) -> None:
         assert scene.findings("doctor") == []
 
 
-LISTEN = "import socket,time;s=socket.socket();s.bind(('0.0.0.0',8080));s.listen();print('ready',flush=True);time.sleep(60)"
+LISTEN = (
+    "import socket,time;s=socket.socket();s.bind(('0.0.0.0',8080));s.listen();print('ready',flush=True);time.sleep(60)"
+)
 
 
 def test_a_listener_on_a_published_port(scene: Scene) -> None:
@@ -125,7 +127,9 @@ BAD: dict[str, tuple[str, str, str]] = {  # file: (name, content, what is said)
 @pytest.mark.parametrize("name", BAD)
 def test_cni_folders(scene: Scene, name: str) -> None:
     folder = scene.host.file("/run/net.d")
-    folder.joinpath("00-good.conflist").write_text(json.dumps({**GOOD, "name": "other", "plugins": [{"type": "bridge"}]}))
+    folder.joinpath("00-good.conflist").write_text(
+        json.dumps({**GOOD, "name": "other", "plugins": [{"type": "bridge"}]})
+    )
     scene.sh("mkdir -p /run/opt; ln -s /run/bin/nftcni /run/opt/nftcni")
     scene.host.env["CNI_PATH"] = "/run/opt"
     assert scene.findings("doctor") == []

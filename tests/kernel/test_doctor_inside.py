@@ -26,8 +26,12 @@ CASES = [
         ("198.51.100.2", "tun0"),
         "route replace 198.51.100.2 via 10.88.0.1",
     ),
-    Case("no address", "ip -n web addr flush dev eth0", ("lacks the address", "10.88.0.2/24"), "nftcni repair net0/web"),
-    Case("no IPv6 address", "ip -n web -6 addr del fd00:88::2/64 dev eth0", ("fd00:88::2/64",), "nftcni repair", "lan6"),
+    Case(
+        "no address", "ip -n web addr flush dev eth0", ("lacks the address", "10.88.0.2/24"), "nftcni repair net0/web"
+    ),
+    Case(
+        "no IPv6 address", "ip -n web -6 addr del fd00:88::2/64 dev eth0", ("fd00:88::2/64",), "nftcni repair", "lan6"
+    ),
     Case("link down", "ip -n web link set eth0 down", ("eth0", "is down"), "ip link set eth0 up"),
     Case(
         "link renamed",
@@ -48,7 +52,12 @@ CASES = [
         ("inside net0/web/eth0", "inet own"),
         "insert rule inet own out",
     ),
-    Case("its own iptables", IN + "iptables-nft -A INPUT -p tcp --dport 80 -j DROP", ("inside net0/web/eth0", "INPUT"), "iptables"),
+    Case(
+        "its own iptables",
+        IN + "iptables-nft -A INPUT -p tcp --dport 80 -j DROP",
+        ("inside net0/web/eth0", "INPUT"),
+        "iptables",
+    ),
 ]
 # What a program has to do itself: no command of ours can.
 PROGRAMS: dict[str, tuple[Callable[[Scene], Server | None], tuple[str, ...]]] = {
@@ -153,7 +162,9 @@ def test_ended_without_del(scene: Scene) -> None:
 
 def test_gc_frees_all_that_have_ended(scene: Scene) -> None:
     for name in ("one", "two"):
-        scene.host.add(network("net1", "10.99.0.0/24", ports=[port(9000 + len(name), 80)] if name == "one" else []), name)
+        scene.host.add(
+            network("net1", "10.99.0.0/24", ports=[port(9000 + len(name), 80)] if name == "one" else []), name
+        )
         scene.host.run("ip", "netns", "del", name)
         place = scene.host.place(name)
         place.close()

@@ -1,4 +1,4 @@
-"""Broken on the way: routes, policy rules, forwarding, the bridge and its ports, our table. Found, mended as printed."""
+"""Broken on the way: routes, policy rules, forwarding, bridge and ports, our table. Found, mended as printed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ CASES = [
     Case("forwarding off", "sysctl -qw net.ipv4.ip_forward=0", ("net/ipv4/ip_forward is 0",), "sysctl -w"),
     Case("the uplink's", "sysctl -qw net.ipv4.conf.to-lan.forwarding=0", ("to-lan/forwarding",), "sysctl -w"),
     Case("the bridge's", "sysctl -qw net.ipv4.conf.br0.forwarding=0", ("br0/forwarding",), "sysctl -w"),
-    Case("of IPv6", "sysctl -qw net.ipv6.conf.all.forwarding=0", ("net/ipv6/conf/all/forwarding",), "sysctl -w", "lan6"),
-    Case("route_localnet", "sysctl -qw net.ipv4.conf.br0.route_localnet=0", ("route_localnet is 0",), "sysctl -w", "host"),
+    Case(
+        "of IPv6", "sysctl -qw net.ipv6.conf.all.forwarding=0", ("net/ipv6/conf/all/forwarding",), "sysctl -w", "lan6"
+    ),
+    Case(
+        "route_localnet", "sysctl -qw net.ipv4.conf.br0.route_localnet=0", ("route_localnet is 0",), "sysctl -w", "host"
+    ),
     # Routes
     Case(
         "a VPN takes the subnet",
@@ -45,9 +49,14 @@ CASES = [
     ),
     Case("a blackhole", "ip route add blackhole 10.88.0.0/25", ("blackhole 10.88.0.0/25",), "ip route del blackhole"),
     Case(
-        "unreachable client", "ip route add unreachable 198.51.100.2", ("unreachable 198.51.100.2",), "ip route del unreachable"
+        "unreachable client",
+        "ip route add unreachable 198.51.100.2",
+        ("unreachable 198.51.100.2",),
+        "ip route del unreachable",
     ),
-    Case("prohibited client", "ip route add prohibit 198.51.100.2", ("prohibit 198.51.100.2",), "ip route del prohibit"),
+    Case(
+        "prohibited client", "ip route add prohibit 198.51.100.2", ("prohibit 198.51.100.2",), "ip route del prohibit"
+    ),
     Case(
         "rp_filter, asymmetric",
         TUN + "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.to-lan.rp_filter=1;"
@@ -69,7 +78,9 @@ CASES = [
         "ip route add 198.51.100.0/24 dev to-lan",
         see="explain 8080/tcp --from 198.51.100.2",
     ),
-    Case("the host has the address", "ip addr add 10.88.0.2/32 dev lo", ("10.88.0.2", "lo"), "ip addr del 10.88.0.2/32"),
+    Case(
+        "the host has the address", "ip addr add 10.88.0.2/32 dev lo", ("10.88.0.2", "lo"), "ip addr del 10.88.0.2/32"
+    ),
     Case(
         "the uplink is down",
         "ip link set to-lan down",
@@ -82,7 +93,12 @@ CASES = [
     Case("bridge deleted", "ip link del br0", ("br0 is missing",), "nftcni repair"),
     Case("gateway address", "ip addr flush dev br0", ("10.88.0.1/24",), "nftcni repair"),
     Case("not a port", "ip link set $LINK nomaster", ("is not a port",), "nftcni repair"),
-    Case("another bridge's port", "ip link add br9 type bridge; ip link set $LINK master br9", ("is not a port",), "nftcni repair"),
+    Case(
+        "another bridge's port",
+        "ip link add br9 type bridge; ip link set $LINK master br9",
+        ("is not a port",),
+        "nftcni repair",
+    ),
     Case("port down", "ip link set $LINK down", ("is down",), "nftcni repair"),
     Case("port deleted", "ip link del $LINK", ("is missing",), "nftcni repair net0/web"),
     Case("port blocked", "bridge link set dev $LINK state 0", ("does not forward",), "state 3"),

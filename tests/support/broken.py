@@ -1,4 +1,4 @@
-"""A host on which everything works, to be broken in one place: a container with published ports, a neighbour, a sibling.
+"""A host on which everything works, to be broken in one place: published ports, a neighbour, a sibling.
 
 A case says what breaks it (a shell's commands), which path is dead then, what the finding must name, and the remedy is
 run as it is printed. The oracle of "dead" and "alive" is sockets.
@@ -87,7 +87,9 @@ class Scene:
         done = self.host.command(*words.split(), "--json")
         assert "Traceback" not in done.stderr and done.returncode in (0, 1), done.stdout + done.stderr
         document = json.loads(done.stdout)
-        steps = document["findings"] if words == "doctor" else [step for way in document["ways"] for step in way["steps"]]
+        steps = (
+            document["findings"] if words == "doctor" else [step for way in document["ways"] for step in way["steps"]]
+        )
         found = [step for step in steps if step["verdict"] in ("warn", "stop")]
         assert done.returncode == bool(found) and document["well"] == (not found)
         return found
@@ -110,7 +112,9 @@ def examine(scene: Scene, case: Case) -> None:
     assert any(case.remedy in command for step in named for command in step["remedy"]), commands
     scene.sh("\n".join(commands))
     if case.path:
-        assert scene.lives(case.path) or scene.lives(case.path, PATIENT), f"{case.path} is dead after {commands}: {scene.reach(case.path)}"
+        assert scene.lives(case.path) or scene.lives(case.path, PATIENT), (
+            f"{case.path} is dead after {commands}: {scene.reach(case.path)}"
+        )
     if case.closed:
         assert not scene.lives("unpublished", SHORT), f"{commands} opened what is not published"
     rest = scene.findings("doctor")

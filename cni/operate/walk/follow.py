@@ -1,17 +1,18 @@
 """One packet followed through the host: to a published port, out of a container, and both answers back.
 
-Every step asks the kernel or its rules; inside the container `inside` goes on. Steps that nothing can pass end the walk,
-others are noted and it goes on, so that one look finds everything that is wrong.
+Every step asks the kernel or its rules; inside the container `inside` goes on. Steps that nothing can pass end the
+walk, others are noted and it goes on, so that one look finds everything that is wrong.
 """
 
 from __future__ import annotations
 
 from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping
+from cni.operate.walk.drops import dropped
 from cni.operate.walk.inside import Inside
 from cni.operate.walk.judge import NAT, Verdict
 from cni.operate.walk.packet import Packet
-from cni.operate.walk.remedy import delete_rule, let_through, owner_of
+from cni.operate.walk.remedy import delete_rule
 from cni.operate.walk.routing import route_steps
 from cni.operate.walk.step import Step, note, ok, stop
 from cni.operate.walk.world import Client, World
@@ -42,7 +43,9 @@ class Follow:
         steps = self._record()
         if any(step.kind in BLOCKING for step in steps):
             return steps
-        steps = steps or [ok("element", f"{mapping} is published for {self.item.ident}: table inet {TABLE} has its element")]
+        steps = steps or [
+            ok("element", f"{mapping} is published for {self.item.ident}: table inet {TABLE} has its element")
+        ]
         steps += self._address(mapping, target)
         packet = Packet(mapping.protocol, client.address, target, mapping.host_port)
         steps += self._arrive(packet, client)
@@ -196,9 +199,7 @@ class Follow:
         steps = self._judged(self.world.judge.pass_device("ingress", item.link, packet), packet, "ingress")
         steps += self._bridge_rules(("prerouting", "input"), packet, item.bridge)
         packet.at(item.bridge, "")
-        return steps + self._judged(
-            self.world.judge.pass_device("ingress", item.bridge, packet), packet, "ingress"
-        )
+        return steps + self._judged(self.world.judge.pass_device("ingress", item.bridge, packet), packet, "ingress")
 
     # Out of a container
 
@@ -242,14 +243,8 @@ class Follow:
             verdicts = self.world.judge.pass_hook("forward", packet, skip=OURS)
             for verdict in verdicts:
                 if verdict.drops and verdict.certain:
-                    steps.append(
-                        stop(
-                            "chain-drops",
-                            f"{verdict} drops what is forwarded",
-                            "br_netfilter shows it what stays on a bridge, too",
-                            *let_through(self.kernel.rules, verdict.chain, packet, self.world.traffic),
-                        )
-                    )
+                    because = "br_netfilter shows it what stays on a bridge, too"
+                    steps.append(dropped(self.kernel.rules, verdict, packet, self.world.traffic, because))
         return steps
 
     # Verdicts as steps
@@ -260,27 +255,18 @@ class Follow:
             if verdict.word in NAT and (verdict.chain.family, verdict.chain.table) != OURS:
                 steps += self._translated(verdict, packet)
             elif verdict.drops and not verdict.certain:
-                steps.append(note("doubt", f"{verdict} may drop it", "an earlier rule has a condition that only the kernel knows"))
+                steps.append(
+                    note(
+                        "doubt", f"{verdict} may drop it", "an earlier rule has a condition that only the kernel knows"
+                    )
+                )
             elif verdict.drops:
-                steps.append(self._dropped(verdict, packet))
+                steps.append(dropped(self.kernel.rules, verdict, packet, self.world.traffic))
         others = [verdict.chain for verdict in verdicts if not verdict.drops]
         if others and not any(verdict.drops and verdict.certain for verdict in verdicts):
             names = ", ".join(f"{chain.family} {chain.table} {chain.name}" for chain in others)
             steps.append(ok("chains", f"{hook}: accepted by {names}"))
         return steps
-
-    def _dropped(self, verdict: Verdict, packet: Packet) -> Step:
-        rules = self.kernel.rules
-        what = {"reject": "rejects", "fwd": "sends elsewhere"}.get(verdict.word, "drops")
-        object = "what is forwarded" if verdict.chain.hook in ("forward", "postrouting") else str(_of(packet))
-        commands = let_through(rules, verdict.chain, packet, self.world.traffic)
-        owner = owner_of(rules, verdict.chain)
-        return stop(
-            "chain-drops",
-            f"{verdict} {what} {object}",
-            f"no other table can overrule it; these let published and outgoing traffic through, nothing else ({owner})",
-            *commands,
-        )
 
     def _translated(self, verdict: Verdict, packet: Packet) -> list[Step]:
         if verdict.word not in ("dnat", "redirect") or packet.daddr in self.item.addresses:
@@ -296,7 +282,3 @@ class Follow:
             )
         ]
 
-
-def _of(packet: Packet) -> str:
-    port = packet.original[3]
-    return f"{packet.proto} packets to port {port}" if packet.direction == "original" else f"the answers of port {port}"

@@ -27,7 +27,7 @@ class Inside:
         return f"nsenter --net={self.item.sandbox}"
 
     def serve(self, packet: Packet, client: Address) -> list[Step]:
-        """A request that has reached the container's interface, up to the socket, and its answer up to the interface."""
+        """A request that has reached the container's interface, up to the socket, and the answer from there."""
         kernel = self.world.inside(self.item)
         if isinstance(kernel, str):
             return [self.ended(kernel)]
@@ -61,7 +61,9 @@ class Inside:
         back = first.answer().at(self.item.ifname, "")
         verdicts += [verdict for hook in ("prerouting", "input") for verdict in judge.pass_hook(hook, back)]
         # Where a container does not want to go is its own affair.
-        return steps + [note("inside-firewall", f"inside {self.item.ident} {one} drops it") for one in verdicts if one.drops]
+        return steps + [
+            note("inside-firewall", f"inside {self.item.ident} {one} drops it") for one in verdicts if one.drops
+        ]
 
     def ended(self, why: str) -> Step:
         if self.item.kind.own_link and self.item.link in self.world.kernel.links:
@@ -85,7 +87,9 @@ class Inside:
         if not item.kind.own_link:
             return [ok("interface", f"{where} is there")]
         if not link.up:
-            return [stop("inside-link", f"{where} is down", "", f"{self._enter} ip link set {item.ifname} up", self._again)]
+            return [
+                stop("inside-link", f"{where} is down", "", f"{self._enter} ip link set {item.ifname} up", self._again)
+            ]
         steps = []
         if item.mac and link.mac and link.mac != format_mac(item.mac):
             steps.append(note("mac", f"{where} has the MAC address {link.mac}, attached was {format_mac(item.mac)}"))
@@ -101,7 +105,9 @@ class Inside:
         item = self.item
         if not item.kind.own_link:
             return []
-        gateway = next((lease.gateway for lease in item.leases if lease.gateway and lease.gateway.version == client.version), None)
+        gateway = next(
+            (lease.gateway for lease in item.leases if lease.gateway and lease.gateway.version == client.version), None
+        )
         near = any(client in lease.address.network for lease in item.leases)
         way = kernel.route(client)
         if not gateway and not near and way.error:
@@ -110,14 +116,22 @@ class Inside:
             return []
         six = "-6 " if client.version == 6 else ""
         if way.error or way.kind != "unicast":
-            if not near and not any(route.dst.length == 0 and route.dst.version == client.version for route in item.routes):
+            if not near and not any(
+                route.dst.length == 0 and route.dst.version == client.version for route in item.routes
+            ):
                 return [note("inside-route", f"{item.ident} was given no default route, so {client} gets no answer")]
-            return [stop("inside-route", f"{item.ident} has no route to {client}", "its default route is gone", self._again)]
+            return [
+                stop("inside-route", f"{item.ident} has no route to {client}", "its default route is gone", self._again)
+            ]
         if way.link != item.ifname:
             if len([one for one in self.world.items if one.sandbox == item.sandbox]) > 1:
                 return [note("inside-route", f"{item.ident} answers {client} by its other interface {way.link}")]
             right = f"{self._enter} ip {six}route replace {client} via {gateway} dev {item.ifname}"
-            return [stop("inside-route", f"{item.ident} answers {client} by {way.link}", "the container's own routes", right)]
+            return [
+                stop(
+                    "inside-route", f"{item.ident} answers {client} by {way.link}", "the container's own routes", right
+                )
+            ]
         if gateway and not near and way.via != gateway:
             if way.via is not None and self._is_ours(way.via):
                 return [ok("inside-route", f"{item.ident} reaches {client} via {way.via}")]
@@ -149,7 +163,11 @@ class Inside:
                 )
             ]
         others = sorted({one.port for one in of_proto if not one.address.is_loopback})[:8]
-        hint = f"it listens on {', '.join(map(str, others))}: publish that one" if others else "its program has ended, or not begun"
+        hint = (
+            f"it listens on {', '.join(map(str, others))}: publish that one"
+            if others
+            else "its program has ended, or not begun"
+        )
         enter = f"# see for yourself: {self._enter} ss -ln{'u' if packet.proto == 'udp' else 't'}p"
         return [stop("nobody-listens", f"nobody in {item.ident} listens on {where}", hint, enter)]
 

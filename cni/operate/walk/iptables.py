@@ -152,7 +152,16 @@ def translate(words: list[str], family: str) -> list[Json]:
             if word == "--tcp-flags":
                 flags = value().lower().split(",")
                 found.append(_match({"payload": {"protocol": "tcp", "field": "flags"}}, flags, negated))
-            elif word == "-m" and kind in ("set", "rpfilter", "physdev", "owner", "string", "recent", "bpf", "connlimit"):
+            elif word == "-m" and kind in (
+                "set",
+                "rpfilter",
+                "physdev",
+                "owner",
+                "string",
+                "recent",
+                "bpf",
+                "connlimit",
+            ):
                 found.append({"xt": None})
         elif word in ("-j", "-g"):
             found += _target(value(), words[position + 1 :], word == "-g")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cni.operate.walk.matching import UNKNOWN, Facts, evaluate, holds, members, parse_value, MISSING, Members
+from cni.operate.walk.matching import MISSING, UNKNOWN, Facts, Members, evaluate, holds, members, parse_value
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.ruleset import Chain, Json, Rule, Ruleset
 from nft.addresses import Address
@@ -52,8 +52,8 @@ class Judge:
     def pass_hook(
         self, hook: str, packet: Packet, families: tuple[str, ...] = (), skip: tuple[str, str] = ("", "")
     ) -> list[Verdict]:
-        """The verdicts of all base chains, in order, also behind one that drops: it may not be the only one. NAT changes
-        the packet. Of the table `skip` no drop is believed."""
+        """The verdicts of all base chains, in order, also behind one that drops: it may not be the only one. NAT
+        changes the packet. Of the table `skip` no drop is believed."""
         found = []
         for chain in self.rules.base(hook, families or ("inet", packet.family)):
             if chain.type == "nat" and packet.natted:
@@ -83,7 +83,7 @@ class Judge:
         for rule in chain.rules:
             sure = True
             for expr in rule.exprs:
-                (kind, body), *_ = expr.items() if isinstance(expr, dict) else ((expr, None),)
+                (kind, body), *_ = parts(expr)
                 answer = self._condition(kind, body, packet, chain)
                 if answer is False:
                     break
@@ -110,9 +110,8 @@ class Judge:
                 if not sure or word in ("queue", "tproxy"):
                     doubts.append("accept" if word not in ("drop", "reject") else "drop")
                     break
-                if word in NAT:
-                    if not self._translate(word, body, packet, chain):
-                        break
+                if word in NAT and not self._translate(word, body, packet, chain):
+                    break
                 return Verdict(word, base, chain, rule)
         return None
 
@@ -167,15 +166,16 @@ class Judge:
         elif kind == "ct":
             packet.ct_mark = mark
 
-    def _translate(self, word: str, body: Any, packet: Packet, chain: Chain) -> bool:
+    def _translate(self, word: str, given: Any, packet: Packet, chain: Chain) -> bool:
         """False where a map has no entry for the packet, or the statement is for the other family."""
-        body = body if isinstance(body, dict) else {}
+        body: Json = given if isinstance(given, dict) else {}
         if body.get("family") not in (None, packet.family):
             return False
         if word in ("snat", "masquerade"):
             packet.status |= {"snat"}
             return True
-        address, port = body.get("addr"), body.get("port")
+        address: Json = body.get("addr")
+        port = body.get("port")
         if isinstance(address, dict) and "map" in address:
             value = evaluate(address["map"]["key"], packet, self.facts)
             if value is None or value is UNKNOWN:
@@ -194,11 +194,16 @@ class Judge:
         return True
 
 
+def parts(expr: Json) -> list[tuple[str, Json]]:
+    """Statements without a body are mere words in some versions."""
+    return list(expr.items()) if isinstance(expr, dict) else [(expr, None)]
+
+
 def describe(rule: Rule) -> str:
     """Short, for people: the verdict and what it asks."""
     words = []
     for expr in rule.exprs:
-        (kind, body), *_ = expr.items() if isinstance(expr, dict) else ((expr, None),)
+        (kind, body), *_ = parts(expr)
         if kind == "match":
             words.append(f"{_side(body['left'])} {'!= ' if body.get('op') == '!=' else ''}{_side(body['right'])}")
         elif kind in ("jump", "goto"):
@@ -226,5 +231,3 @@ def _side(expr: Json) -> str:
     if kind == "range":
         return "-".join(map(str, body))
     return kind if not isinstance(body, list) else f" {kind} ".join(map(_side, body))
-
-

@@ -186,7 +186,7 @@ def _is(member: Json, value: Any) -> bool:
     if isinstance(member, dict) and "range" in member:
         low, high = (parse_value(end) for end in member["range"])
         if isinstance(value, Address):
-            return low.version == value.version and low.number <= value.number <= high.number
+            return bool(low.version == value.version and low.number <= value.number <= high.number)
         return isinstance(value, int) and bool(low <= value <= high)
     if isinstance(member, dict) and "prefix" in member:
         base = parse_value(member["prefix"]["addr"])
@@ -237,4 +237,5 @@ def _single(key: Json) -> Any:
 
 
 def members(rules: Ruleset, found: Json) -> Members:
-    return rules.once(id(found), lambda: Members(found.get("elem", []), "map" in found))
+    made: Members = rules.once(id(found), lambda: Members(found.get("elem", []), "map" in found))
+    return made

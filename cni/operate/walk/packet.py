@@ -49,10 +49,20 @@ class Packet:
     def answer(self) -> Packet:
         """What comes back where this packet is now: established, with the tracker's memory of both ends."""
         status = self.status | {"seen-reply", "confirmed", "assured"}
-        changes = {"saddr": self.daddr, "daddr": self.saddr, "sport": self.dport, "dport": self.sport}
         return replace(
-            self, **changes, iif="", oif="", mark=0, state="established", direction="reply", status=status, natted=True
-        )  # type: ignore[arg-type]
+            self,
+            saddr=self.daddr,
+            daddr=self.saddr,
+            sport=self.dport,
+            dport=self.sport,
+            iif="",
+            oif="",
+            mark=0,
+            state="established",
+            direction="reply",
+            status=status,
+            natted=True,
+        )
 
     def __str__(self) -> str:
         ends = [f"[{one}]" if one.version == 6 else str(one) for one in (self.saddr, self.daddr)]

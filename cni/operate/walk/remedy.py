@@ -19,8 +19,8 @@ PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin"
 
 @dataclass(frozen=True)
 class Traffic:
-    """Of all networks of this host: their bridges and subnets. `others` are bridges of somebody else's containers, which
-    ours do not reach because of us; `uplinks` lead to the rest of the world."""
+    """Of all networks of this host: their bridges and subnets. `others` are bridges of somebody else's containers,
+    which ours do not reach because of us; `uplinks` lead to the rest of the world."""
 
     bridges: tuple[str, ...]
     subnets: tuple[Prefix, ...]
@@ -47,7 +47,9 @@ def owner_of(rules: Ruleset, chain: Chain) -> str:
     """firewalld, ufw, docker, iptables, iptables-legacy or nft: whose words are to be used for the chain."""
     if chain.table == "firewalld" and firewalld_runs():
         return "firewalld"
-    names = {other.name for other in rules.chains.values() if (other.family, other.table) == (chain.family, chain.table)}
+    names = {
+        other.name for other in rules.chains.values() if (other.family, other.table) == (chain.family, chain.table)
+    }
     if any(name.startswith("ufw") for name in names) and has_program("ufw"):
         return "ufw"
     if chain.tool.endswith("legacy"):
@@ -93,9 +95,8 @@ def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
     if chain.family == "bridge":
         # Not by the bridge's name: that takes a module of its own (nft_meta_bridge).
         side = "daddr" if chain.hook in ("output", "postrouting") else "saddr"
-        subnets = [str(prefix.network) for prefix in traffic.subnets if prefix.version == packet.version]
         search = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }" if packet.version == 6 else "ether type arp"
-        return [search, f"{packet.family} {side} {_set(subnets)}"]
+        return [search, f"{packet.family} {side} {_subnets(traffic, packet)}"]
     if chain.hook in ("forward", "postrouting"):
         outward = f"oifname != {_names(traffic.others)}" if traffic.others else ""
         return [
@@ -114,8 +115,7 @@ def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
     if chain.hook == "output":
         if chain.prio <= -200:
             return [port]
-        subnets = [prefix for prefix in traffic.subnets if prefix.version == packet.version]
-        return [f"ct status dnat {packet.family} daddr {_set([str(prefix.network) for prefix in subnets])}"]
+        return [f"ct status dnat {packet.family} daddr {_subnets(traffic, packet)}"]
     if chain.hook == "egress":
         return [f"{packet.family} daddr {packet.daddr}"]
     return [f"iifname {links} ct state established,related"]
@@ -123,6 +123,10 @@ def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
 
 def _set(items: list[str]) -> str:
     return items[0] if len(items) == 1 else "{ " + ", ".join(items) + " }"
+
+
+def _subnets(traffic: Traffic, packet: Packet) -> str:
+    return _set([str(prefix.network) for prefix in traffic.subnets if prefix.version == packet.version])
 
 
 def _names(links: tuple[str, ...]) -> str:
@@ -172,8 +176,8 @@ def _firewalld(traffic: Traffic) -> tuple[str, ...]:
 
 
 def _ufw(traffic: Traffic, family: str) -> tuple[str, ...]:
-    """`ufw route allow out on BRIDGE` would open what is not published, and ufw has no word for DNAT: a line in its file
-    does. Answers pass by the line behind which it is put."""
+    """`ufw route allow out on BRIDGE` would open what is not published, and ufw has no word for DNAT: a line in its
+    file does. Answers pass by the line behind which it is put."""
     six = "6" if family == "ip6" else ""
     chain, file = f"ufw{six}-before-forward", f"/etc/ufw/before{six}.rules"
     found = f"/^-A {chain} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT/a"

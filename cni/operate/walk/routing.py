@@ -64,7 +64,14 @@ def _refused_source(world: World, packet: Packet, iif: str, way: Way) -> list[St
         reason = f"rp_filter of {iif} is {max(values)}, and the way back to {packet.saddr} is " + (
             f"by {back.link}" if back.link else "nowhere"
         )
-        return [stop("rp-filter", f"packets from {packet.saddr} by {iif} are dropped", reason, *_lead_back(world, packet.saddr, iif, back))]
+        return [
+            stop(
+                "rp-filter",
+                f"packets from {packet.saddr} by {iif} are dropped",
+                reason,
+                *_lead_back(world, packet.saddr, iif, back),
+            )
+        ]
     name = errno.errorcode.get(way.error, str(way.error))
     return [stop("source", f"the kernel takes no packet from {packet.saddr} by {iif}", f"route look-up: {name}")]
 

@@ -58,7 +58,8 @@ class Ruleset:
             for chain in self.chains.values()
             if chain.hook == hook and chain.family in families and (not device or device in chain.devices)
         ]
-        return sorted(reversed(found), key=lambda chain: chain.prio)
+        found.reverse()
+        return sorted(found, key=lambda chain: chain.prio)
 
     def chain(self, beside: Chain, name: str) -> Chain | None:
         return self.chains.get((beside.tool, beside.family, beside.table, name))
@@ -79,7 +80,9 @@ class Ruleset:
         self.chains[(chain.tool, chain.family, chain.table, chain.name)] = chain
 
     def without_table(self, family: str, table: str) -> None:
-        self.chains = {key: chain for key, chain in self.chains.items() if (chain.family, chain.table) != (family, table)}
+        self.chains = {
+            key: chain for key, chain in self.chains.items() if (chain.family, chain.table) != (family, table)
+        }
 
 
 class CannotLook(Exception):

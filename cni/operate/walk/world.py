@@ -170,8 +170,8 @@ class World:
             return client.address
         own = [prefix for prefix in self.kernel.addresses_of(client.link) if prefix.version == client.address.version]
         wide = [prefix for prefix in own if not is_link_local(prefix.address)]
-        near = [prefix for prefix in wide if client.address in prefix.network]
-        return (near or wide or [None])[0].address if (near or wide) else None  # type: ignore[union-attr]
+        near = [prefix for prefix in wide if client.address in prefix.network] or wide
+        return near[0].address if near else None
 
     # Inside the containers
 
