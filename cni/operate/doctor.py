@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
+    from cni.model.attachment import Attachment
     from cni.operate.walk.step import Step
     from cni.operate.walk.world import World
 
@@ -58,13 +59,13 @@ def of_host(world: World) -> list[Step]:
 
 
 def of_attachments(world: World) -> list[Step]:
+    return [*(step for item in world.items for step in of_attachment(world, item)), *_among(world)]
+
+
+def of_attachment(world: World, item: Attachment) -> list[Step]:
     from cni.operate.explain import container_ways
 
-    steps = []
-    for item in world.items:
-        for way in container_ways(world, item, None):
-            steps += way.steps
-    return [*steps, *_among(world)]
+    return [step for way in container_ways(world, item, None) for step in way.steps]
 
 
 def _among(world: World) -> list[Step]:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from shutil import which
 from typing import Any
@@ -43,6 +43,7 @@ class Link:
     peer: int
     data: Any
     port: Any
+    counters: dict[str, int] = field(default_factory=dict, compare=False)
 
     def of_port(self, key: str, default: Any = None) -> Any:
         return _attr(self.port, f"IFLA_BRPORT_{key}", default)
@@ -118,6 +119,7 @@ class Kernel:
                 item.get_attr("IFLA_LINK") or 0,
                 _attr(info, "IFLA_INFO_DATA"),
                 _attr(info, "IFLA_INFO_SLAVE_DATA"),
+                dict(item.get_attr("IFLA_STATS64") or {}),
             )
         return found
 
