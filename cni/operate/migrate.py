@@ -36,6 +36,7 @@ from nft.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
     from typing import Any
 
 CACHES = ("/var/lib/cni/results", "/var/lib/cni/cache/results")  # libcni's, and of those who give it another folder
@@ -60,7 +61,19 @@ class Cached(Value):
         return f"{self.traces.network}/{self.traces.container}/{self.traces.ifname}"
 
 
-def run(dry_run: bool = False) -> int:
+HELP = "take over the running containers of the reference plugins"
+EXAMPLES = ("nftcni migrate --dry-run", "nftcni migrate")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="only tell")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return migrate(arguments.dry_run)
+
+
+def migrate(dry_run: bool = False) -> int:
     """1 if one that runs was left alone, or something went wrong."""
     with this_host().transaction("migrating") as host:
         found = cached(host)

@@ -1,4 +1,8 @@
-"""What `nftcni repair` and `watch` do: find what differs from the records on the whole host, and put it right."""
+"""Find what differs from the records on the whole host, and put it right: the table, ports' flags, addresses, sysctls.
+
+What is inside a container is its own affair, unless its name is given: then its interface, addresses and routes are put
+back too, as the same ADD once more would do.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,48 @@ import os
 from cni import hostside
 from cni.forwarding import set_host_sysctls
 from cni.host import Host
+from cni.kernel import rtnetlink
 from cni.kernel.links import get_link
+from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
-from cni.protocol.errors import CniError
+from cni.protocol.errors import CHECK_FAILED, CniError
 from cni.protocol.request import DATA_DIR
 from cni.recovery import wanted_elements
+from cni.verbs.attach import apply
+from cni.verbs.check import all_problems
 from cni.verbs.drift import element_problems, host_problems, table_problems, waiting_in_vain
 from nft.elements import Element, element_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
+
     from cni.kernel.links import Link
     from nft.addresses import Prefix
 
     Bridges = dict[str, tuple[Link | None, list[Prefix]]]
+
+
+HELP = "put the host right, by the records of what is attached"
+EXAMPLES = ("nftcni repair --check", "nftcni repair", "nftcni repair bridge/web")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("container", metavar="NETWORK/CONTAINER", nargs="?", help="also what is inside this container")
+    parser.add_argument("--check", action="store_true", help="only tell")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    with this_host().transaction("repairing") as host:
+        if arguments.container:
+            return mend_container(host, arguments.container, arguments.check)
+        found = problems_of(host)
+        for problem in found:
+            print(problem)
+        if arguments.check or not found:
+            print(f"{len(found)} problems" if found else "nothing to repair")
+            return 1 if found else 0
+        return mend(host)
 
 
 def this_host() -> Host:
@@ -100,11 +132,35 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
     """False for a container that is gone; its DEL or a GC takes the rest away."""
     if not item.kind.own_link:
         set_host_sysctls(host.handles, item)
-    elif get_link(host.rtnl, item.link) is None:
-        return False
     else:
+        port = get_link(host.rtnl, item.link)
+        if port is None:
+            return False
         hostside.finish(host, item, hostside.ready(host, item))
+        if not port.up:
+            host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(port.index))
     waiting = waiting_in_vain(host.store.claims, item)
     if waiting:
         host.hand_over(item.ident, waiting)
     return True
+
+
+def mend_container(host: Host, wanted: str, only_check: bool) -> int:
+    """One container, the inside of its namespace included."""
+    items = [item for item in host.records() if wanted in (item.ident, item.ident.rpartition("/")[0])]
+    if not items:
+        raise CniError(CHECK_FAILED, f"{wanted} is not attached", "nftcni list has them all")
+    left = 0
+    for item in items:
+        netns = open_netns(item.sandbox)
+        problems = all_problems(host, item, item, netns)
+        for problem in problems:
+            print(f"{item.ident}: {problem}")
+        if problems and not only_check:
+            apply(host, item, netns, again=True)
+            problems = all_problems(host, item, item, netns)
+            for problem in problems:
+                print(f"remains: {item.ident}: {problem}")
+            print(f"restored {describe(item)}")
+        left += len(problems)
+    return 1 if left else 0

@@ -28,7 +28,7 @@ def attach(host: Host, item: Attachment, netns: int, again: bool = False, linked
     `linked`: the pair is there, as `link` has made it.
     """
     try:
-        result = _apply(host, item, netns, again, linked)
+        result = apply(host, item, netns, again, linked)
         host.store.update(item.replace(done=True))
     except Exception:
         host.try_roll_back()
@@ -46,7 +46,8 @@ def link(host: Host, item: Attachment, netns: int) -> None:
     hostside.make(host, item, hostside.ready(host, item), netns)
 
 
-def _apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool) -> Result:
+def apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool = False) -> Result:
+    """Raises what it meets; taking back is the caller's affair."""
     if again and not (host.table_is_current() and host.rules_are_ours()):
         host.rebuild_table()
     host.add_elements(item, again)
