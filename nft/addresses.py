@@ -37,6 +37,11 @@ class Address(Value):
         return self.number >> 24 == 127 if self.version == 4 else self.number == 1
 
     @property
+    def is_link_local(self) -> bool:
+        """IPv6 only: there, one may be on several links. One of IPv4 is an address like any other to the kernel."""
+        return self.version == 6 and self.number >> 118 == 0xFE80 >> 6
+
+    @property
     def is_multicast(self) -> bool:
         return self.number >> 28 == 0xE if self.version == 4 else self.number >> 120 == 0xFF
 

@@ -92,9 +92,9 @@ class Netlink:
         A listing that was changed meanwhile may lack what was there all along, and the kernel says so
         (NLM_F_DUMP_INTR): it is asked again. Raises KernelError EAGAIN where that never ends.
 
-        Of addresses it does not always say so: it goes on by an address' position in the list, which changes first, and
-        counts the change when the routes are gone as well (__inet_del_ifa, fib_inetaddr_event). Many are asked for until
-        nothing new comes; what was deleted meanwhile may be among them.
+        Of addresses it does not always say so: it goes on by an address' position in the list, which changes first,
+        and counts the change when the routes are gone as well (__inet_del_ifa, fib_inetaddr_event). Many are asked for
+        until nothing new comes; what was deleted meanwhile may be among them.
         """
         by_position = (self._protocol, kind) == (NETLINK_ROUTE, RTM_GETADDR)
         whole: dict[bytes, None] = {}

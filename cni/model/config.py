@@ -81,6 +81,7 @@ class Network(Value):
     link_up: bool
     ipam: Ipam
     mappings: tuple[PortMapping, ...]
+    allow_bound_ports: bool = False
 
 
 def parse_network(request: Request) -> Network:
@@ -118,6 +119,7 @@ def parse_network(request: Request) -> Network:
         link_up=link_up,
         ipam=ipam,
         mappings=parse_port_mappings(runtime),
+        allow_bound_ports=fields.flag("allowBoundPorts", not ours),
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nft.addresses import Prefix
 
 ANY = {4: Address(4, 0), 6: Address(6, 0)}
+BROADCAST = Address(4, 0xFFFFFFFF)
 
 
 class PortMapping(Value):
@@ -65,6 +66,8 @@ def _parse_one(fields: Fields) -> PortMapping:
         )
     if host_ip is not None and host_ip.is_multicast:
         raise fields.fail("hostIP", "a multicast address cannot be published")
+    if host_ip is not None and (host_ip.is_link_local or host_ip == BROADCAST):
+        raise fields.fail("hostIP", "an address of one link alone cannot be published: which link is not said")
     return PortMapping(protocol, host_ip, ports[0], ports[1])
 
 

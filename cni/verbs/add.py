@@ -12,7 +12,7 @@ from cni.model.plan import plan_attachment
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
 from cni.state.leases import HeldLeases, remember
-from cni.verbs.attach import attach, refuse_held_ports, without_shared_ports
+from cni.verbs.attach import attach, refuse_held_ports, refuse_taken_ports, without_shared_ports
 from cni.verbs.delete import detach
 
 
@@ -40,7 +40,7 @@ def _add(host: Host, request: Request, network: Network, netns: int, ident: str)
             host.store.begin(item)  # a DEL that was killed may have freed some of it
             return attach(host, item, netns, again=True)
         detach(host, before)
-    refuse_held_ports(host.store.claims, item)
+    refuse_taken_ports(host, item, network.allow_bound_ports)
     remember(host.store.claims, request.network, network.ipam, leases)
     host.store.begin(item)
     return attach(host, item, netns)

@@ -83,6 +83,15 @@ def without_shared_ports(claims: Claims, item: Attachment) -> Attachment:
     return item.replace(mappings=tuple(mapping for mapping in item.mappings if mapping not in waiting), standby=waiting)
 
 
+def refuse_taken_ports(host: Host, item: Attachment, allow_bound: bool) -> None:
+    """Raises CniError 100 for a port of another container, or of a process of the host."""
+    refuse_held_ports(host.store.claims, item)
+    if item.mappings:
+        from cni.kernel.listeners import refuse_bound_ports
+
+        refuse_bound_ports(host.rtnl, item.mappings, allow_bound)
+
+
 def refuse_held_ports(claims: Claims, item: Attachment) -> None:
     """Also a wildcard against a specific address of the same port, which no map key can refuse."""
     for mapping in item.mappings:

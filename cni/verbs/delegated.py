@@ -14,7 +14,7 @@ from cni.protocol.errors import INTERNAL, TRY_AGAIN_LATER, CniError
 from cni.protocol.log import say
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
-from cni.verbs.attach import attach, refuse_held_ports, without_shared_ports
+from cni.verbs.attach import attach, refuse_taken_ports, without_shared_ports
 from cni.verbs.delete import detach
 
 
@@ -33,7 +33,7 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
         if result is None or not result.ips:
             raise CniError(INTERNAL, f"ipam.type {network.ipam.delegate}: its answer to ADD has no address")
         item = without_shared_ports(host.store.claims, with_uplink(host, with_delegated(intent, network, result)))
-        refuse_held_ports(host.store.claims, item)
+        refuse_taken_ports(host, item, network.allow_bound_ports)
         host.store.begin(item)
         mine = item
         return attach(host, item, netns)

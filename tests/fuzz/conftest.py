@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.examples import load_profile
+from examples import load_profile
 from tally import TALLY
 
 load_profile()

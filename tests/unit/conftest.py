@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from support.examples import load_profile
+from examples import load_profile
 
 load_profile()
