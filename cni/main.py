@@ -68,7 +68,7 @@ def run() -> int:
         return about()
     text, status = answer(verb)
     if text:
-        from cni.protocol.request import write_document
+        from cni.protocol.stdio import write_document
 
         status = write_document(text) or status
     return status
@@ -76,44 +76,59 @@ def run() -> int:
 
 def answer(verb: str) -> tuple[str, int]:
     """The document for stdout, "" for none, and the exit status. Whatever happens, the runtime gets a CNI answer."""
-    from cni.protocol.errors import INTERNAL, IO_FAILURE, CniError
-    from cni.protocol.spec import NEWEST
-
-    version = NEWEST  # until the configuration says which one the runtime speaks
+    version = ""
     try:
-        from cni.protocol.request import check_program
+        from cni.protocol.roles import check_program
 
         check_program(sys.argv[0])
         if verb == "VERSION":
             return answer_version(), 0
+        data = None
+        name = os.path.basename(sys.argv[0])
+        if name in ("tuning", "portmap", "firewall") and verb in ("ADD", "DEL"):
+            from cni.dropin.passthrough import shortcut
+            from cni.protocol.stdio import read_stdin
+
+            data = read_stdin()
+            text = shortcut(name, verb, data)
+            if text is not None:
+                return text, 0
         from cni.protocol.request import read_request
 
-        request = read_request(verb)
+        request = read_request(verb, data)
         version = request.version
         return perform(request), 0
-    except CniError as error:
+    except Exception as error:
+        return refuse(verb, version, error), 1
+
+
+def refuse(verb: str, version: str, error: Exception) -> str:
+    """The error document. `version` is "" until the configuration has said which one the runtime speaks."""
+    from cni.protocol.errors import INTERNAL, IO_FAILURE, CniError
+    from cni.protocol.jsontext import dumps
+    from cni.protocol.spec import error_document
+    from cni.protocol.versions import NEWEST
+
+    if isinstance(error, CniError):
         refusal = error
-    except RecursionError:
+    elif isinstance(error, RecursionError):
         refusal = CniError(INTERNAL, "the configuration is nested too deeply")
-    except ImportError as error:
+    elif isinstance(error, ImportError):
         refusal = CniError(IO_FAILURE, f"{verb}: loading the plugin's code: {error}", "is the installation whole?")
-    except Exception as error:  # a defect of ours
+    else:  # a defect of ours
         from traceback import format_exc
 
         last = format_exc().strip().splitlines()[-3:]
         place = " | ".join(line.strip() for line in last)
         refusal = CniError(INTERNAL, f"{verb}: unexpected {type(error).__name__}: {error}", place)
-    from cni.protocol.jsontext import dumps
-    from cni.protocol.spec import error_document
-
-    return dumps(error_document(refusal, version)), 1
+    return dumps(error_document(refusal, version or NEWEST))
 
 
 def about() -> int:
     """nerdctl reads the version of `firewall` from the first line to learn what it can do; the rest of the line must
     be a semantic version (guessFirewallPluginVersion of its netutil package)."""
-    from cni.protocol.request import role_of
-    from cni.protocol.spec import VERSIONS
+    from cni.protocol.roles import role_of
+    from cni.protocol.versions import VERSIONS
     from cni.version import REFERENCE, VERSION
 
     role = role_of(sys.argv[0])
@@ -125,19 +140,31 @@ def about() -> int:
 def answer_version() -> str:
     """Echoes the version asked in, as the specification says ("VERSION"); libcni's own plugins never read stdin, so
     whatever else stands there is passed over, and nothing is waited for but a moment."""
-    from select import select
-
     from cni.protocol.jsontext import dumps, loads
-    from cni.protocol.spec import NEWEST, VERSIONS, version_document
+    from cni.protocol.versions import NEWEST, VERSIONS, version_document
 
     asked: object = None
     if not os.isatty(0):
         try:
-            document = loads(os.read(0, 1 << 16).decode()) if select([0], [], [], PATIENCE)[0] else None
+            document = loads(read_soon().decode())
             asked = document.get("cniVersion") if isinstance(document, dict) else None
         except (OSError, ValueError):
             asked = None
     return dumps(version_document(asked if isinstance(asked, str) and asked in VERSIONS else NEWEST))
+
+
+def read_soon() -> bytes:
+    """What stdin has within PATIENCE. Raises OSError, TimeoutError too. `select` would cost loading a shared library."""
+
+    def too_long(_number: int, _frame: object) -> None:
+        raise TimeoutError
+
+    signals.signal(signals.SIGALRM, too_long)
+    signals.setitimer(signals.ITIMER_REAL, PATIENCE)
+    try:
+        return os.read(0, 1 << 16)
+    finally:
+        signals.setitimer(signals.ITIMER_REAL, 0)
 
 
 def perform(request: Request) -> str:

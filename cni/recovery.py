@@ -19,7 +19,7 @@ from cni.model.names import derived_mac, host_link
 from cni.model.ports import ANY, PortMapping, collide
 from cni.model.projection import bridge_elements, projection
 from cni.protocol.log import say
-from cni.protocol.spec import is_name
+from cni.protocol.names import is_name
 from cni.state.claims import claim_line
 from cni.state.store import Damaged
 from nft.addresses import BITS, Address, Prefix, from_packed, parse_address

@@ -11,7 +11,8 @@ from cni.model.ports import PortMapping, parse_port_mappings
 from cni.model.ranges import Range, check_overlaps, parse_range, parse_range_sets
 from cni.protocol.errors import INVALID_CONFIG, CniError
 from cni.protocol.fields import Fields
-from cni.protocol.request import BUILT_IN_IPAM, Request, check_ifname
+from cni.protocol.names import check_ifname
+from cni.protocol.request import BUILT_IN_IPAM, Request
 from cni.protocol.shapes import parse_dns, parse_route
 from cni.protocol.spec import Dns, Route
 from nft.addresses import Address, parse_address, parse_mac, parse_prefix

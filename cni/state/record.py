@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from cni.model.attachment import KINDS, Attachment, Kind, Lease, kind_of
 from cni.model.ports import PortMapping
-from cni.protocol.spec import Dns, Route, is_name
+from cni.protocol.names import is_name
+from cni.protocol.spec import Dns, Route
 from nft.addresses import Address, format_mac, parse_address, parse_mac, parse_prefix
 from nft.elements import PROTOCOLS
 

@@ -17,7 +17,7 @@ from support.scratch import Host
 from cni.model.attachment import CHAINED, Attachment, Lease
 from cni.model.ports import PortMapping
 from cni.model.projection import attachment_elements, bridge_elements
-from cni.protocol.request import check_ifname
+from cni.protocol.names import check_ifname
 from nft.addresses import Prefix, parse_address, parse_prefix
 from nft.elements import Element, elements_text
 from nft.ruleset import replacing_text, table_text
