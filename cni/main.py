@@ -154,7 +154,7 @@ def answer_version() -> str:
 
 
 def read_soon() -> bytes:
-    """What stdin has within PATIENCE. Raises OSError, TimeoutError too. `select` would cost loading a shared library."""
+    """What stdin has within PATIENCE. Raises OSError, TimeoutError too. `select` would cost a shared library."""
 
     def too_long(_number: int, _frame: object) -> None:
         raise TimeoutError

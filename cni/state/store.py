@@ -167,10 +167,8 @@ class Store:
         self._write("pending", item)
         for name in item.leased:
             self.claims.lease(name, item.ident)
-        for mapping in item.mappings:
-            self.claims.claim(mapping, item.ident)
-        for mapping in item.standby:
-            self.claims.wait_for(mapping, item.ident)
+        self.claims.claim(item.mappings, item.ident)
+        self.claims.wait_for(item.standby, item.ident)
         if item.bridge:
             self.bridges.enter(item.bridge, item.link)
         self.folder.make("attachments", item.network)
@@ -237,16 +235,15 @@ class Store:
             self.bridges.leave(item.bridge, item.link)
 
     def _release(self, item: Attachment, keep: Attachment | None = None) -> Waiting:
+        leased = set(keep.leased) if keep else set()
         for name in item.leased:
-            if not (keep and name in keep.leased):
+            if name not in leased:
                 self.claims.free_lease(name, item.ident)
-        waiting: Waiting = {}
         kept = {*keep.mappings, *keep.standby} if keep else set()
-        for mapping in (*item.mappings, *item.standby):
-            if mapping not in kept:
-                ident = self.claims.unclaim(mapping, item.ident)
-                if ident and mapping in item.mappings:
-                    waiting.setdefault(ident, []).append(mapping)
+        waiting: Waiting = {}
+        self.claims.unclaim([mapping for mapping in item.standby if mapping not in kept], item.ident)
+        for mapping, ident in self.claims.unclaim([one for one in item.mappings if one not in kept], item.ident):
+            waiting.setdefault(ident, []).append(mapping)
         return waiting
 
     # Bridges
