@@ -18,7 +18,7 @@ from cni.protocol.errors import INTERNAL, TRY_AGAIN_LATER, CniError
 from cni.protocol.log import say
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
-from cni.verbs.attach import attach, link, refuse_held_ports, without_shared_ports
+from cni.verbs.attach import attach, link, refuse_taken_ports, without_shared_ports
 from cni.verbs.delete import detach
 
 
@@ -42,7 +42,7 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
         if is_first:
             refuse_shared(host, planned)
         item = without_shared_ports(host.store.claims, planned)
-        refuse_held_ports(host.store.claims, item)
+        refuse_taken_ports(host, item, network.allow_bound_ports)
         host.store.begin(item)
         mine = item
         return attach(host, item, netns, linked=True)

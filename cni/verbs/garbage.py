@@ -81,8 +81,7 @@ def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
             from cni.firewalld import leave
 
             leave(item)
-        for mapping in item.standby:  # so that none of these inherits a port of another one of them
-            host.store.claims.unclaim(mapping, item.ident)
+        host.store.claims.unclaim(item.standby, item.ident)  # so that none of these inherits a port of another one
     for item in items:
         if host.is_last(item):
             host.delete_elements(item, last=True)
