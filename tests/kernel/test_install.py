@@ -28,7 +28,7 @@ rm -rf /etc/cni /usr/local/lib/nftcni /usr/local/sbin/nftcni /usr/local/lib/syst
 rm -f /usr/sbin/ip*tables* /usr/bin/ip*tables* /usr/local/sbin/ip*tables*
 """
 BIN, NETWORKS, LIB = "/opt/cni/bin", "/etc/cni/net.d", "/usr/local/lib/nftcni"
-DROP_IN = ["bridge", "firewall", "host-local", "loopback", "portmap", "tuning"]
+DROP_IN = sorted(("bridge", "ptp", "portmap", "firewall", "tuning", "bandwidth", "host-local", "static", "loopback"))
 CONFLISTS = sorted(path.stem for path in (CHECKOUT / "conf").glob("*.conflist"))
 
 
