@@ -23,7 +23,7 @@ from cni.model.projection import bridge_elements, projection
 from cni.protocol.spec import is_name
 from cni.state.claims import claim_line
 from cni.state.store import Damaged
-from nft.addresses import BITS, Address, Prefix, from_packed, parse_address
+from nft.addresses import BITS, Address, Prefix, from_packed, parse_address, parse_mac
 from nft.elements import PROTOCOL_NAMES, Element, unpack
 from nft.schema import SETS
 
@@ -136,6 +136,7 @@ def _address(packed: object) -> Address:
 def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> Attachment:
     """With what its link, its bridge and its leases tell."""
     from cni.kernel.shaping import rates_on
+    from nft.spoofing import allowed
 
     port = get_link(handles.rtnl, item.link)
     bridge = item.bridge or handles.store.bridges.of_link(item.link)
@@ -145,6 +146,7 @@ def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> At
         for element in bridge_elements(item.replace(bridge=bridge, isolation=True))
         if handles.table.get(element) is not None
     }
+    checked, macs = allowed(handles.table.netlink, item.link)
     addresses = dict.fromkeys((*item.addresses, *filter(None, map(_leased_address, leases))))
     return item.replace(
         bridge=bridge,
@@ -153,7 +155,8 @@ def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> At
         uplink=bool(bridge) and item.bridge == bridge and "bridges" not in shared,
         hairpin=port.hairpin if port else False,
         port_isolation=port.isolated if port else False,
-        wire=rates_on(handles.rtnl, item.ident, port),
+        mac=parse_mac(macs[0]) if macs else item.mac,
+        wire=rates_on(handles.rtnl, item.ident, port).replace(check_mac=checked),
         kind=kind_of(port is not None or any("@" not in name for name in leases), port is not None or bool(leases)),
     )
 

@@ -7,6 +7,7 @@ valid configuration is needed.
 
 from __future__ import annotations
 
+from cni import hostside
 from cni.bridge import leave_bridge
 from cni.host import Host
 from cni.kernel.deletion import remove_links
@@ -36,10 +37,7 @@ def detach(host: Host, item: Attachment) -> None:
         links.update(dict.fromkeys(leave_bridge(host, item)))
     remove_links(host.rtnl, [*links])
     host.forget_flows_of(item.mappings, item.addresses)
-    if item.zone:
-        from cni.firewalld import leave
-
-        leave(item)
+    hostside.release(host, item)
     if last:
         host.store.bridges.drop(item.bridge)
     host.remove_record(item)

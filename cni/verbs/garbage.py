@@ -5,6 +5,7 @@ Never another network's: the records and the elements' comments begin with the n
 
 from __future__ import annotations
 
+from cni import hostside
 from cni.bridge import leave_bridge
 from cni.host import Host
 from cni.kernel.deletion import remove_group, remove_links
@@ -70,10 +71,7 @@ def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
     mappings = tuple(mapping for item in items for mapping in item.mappings)
     host.forget_flows_of(mappings, tuple(address for item in items for address in item.addresses))
     for item in items:
-        if item.zone:
-            from cni.firewalld import leave
-
-            leave(item)
+        hostside.release(host, item)
         for mapping in item.standby:  # so that none of these inherits a port of another one of them
             host.store.claims.unclaim(mapping, item.ident)
     for item in items:

@@ -26,7 +26,6 @@ PORTS = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
 
 # Where another answer than the reference's is right, and why: what decides it, and what the summary says.
 REFUSED = {
-    "macspoofchk: true": "macspoofchk",
     "iptables syntax": "conditions in iptables syntax, which the reference refuses as well on a host without iptables",
     "does not filter VLANs": "VLANs on a bridge that does not filter them",
 }
