@@ -5,10 +5,11 @@ What is done with more than one of them is `host`; records that were lost are `r
 
 from __future__ import annotations
 
+import errno
+
 from cni.model.stamp import is_of_boot, records_folder
 from cni.protocol.errors import kernel_refused
 from cni.state.store import Store, first_folder, read_boot_id
-from nft.errors import KernelError
 from nft.netlink import Netlink
 from nft.table import Table
 from nft.value import Value
@@ -38,7 +39,9 @@ def open_handles(data_dir: str) -> Handles:
     cookie = rtnl.netns_cookie()
     try:
         named = records_folder(table.comment() or "", boot)
-    except KernelError as error:
-        raise kernel_refused("opening the table", error) from None
+    except OSError as error:
+        # nfnetlink has EINVAL for a subsystem that is not there (nfnetlink_rcv_msg).
+        hint = "nf_tables is not in this kernel: modprobe nf_tables says why" if error.errno == errno.EINVAL else ""
+        raise kernel_refused("opening the table", error, hint) from None
     # The host's one table has one state folder, whatever a second network's `dataDir` says.
     return Handles(rtnl, table, Store(named or first_folder(data_dir, boot, cookie), boot, cookie))

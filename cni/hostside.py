@@ -6,7 +6,8 @@ and VLANs (`cni.kernel.shaping`, `cni.kernel.vlans`), which most have not and wh
 
 from __future__ import annotations
 
-from cni.bridge import ensure_bridge, set_host_sysctls, set_promiscuous
+from cni.bridge import ensure_bridge, set_promiscuous
+from cni.forwarding import set_host_sysctls
 from cni.host import Host
 from cni.kernel.links import Link, create_veth, finish_port, get_link
 from cni.kernel.rtnetlink import IFF_PROMISC
@@ -54,7 +55,7 @@ def finish(host: Host, item: Attachment, bridge: Link | None) -> None:
         from cni.kernel.ptp import configure_host_end, host_end
 
         configure_host_end(host.rtnl, item, host_end(host.rtnl, item))
-        set_host_sysctls(host, item)
+        set_host_sysctls(host.handles, item)
     _dress(host, item)
 
 

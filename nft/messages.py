@@ -28,14 +28,15 @@ from .value import Value
 
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
-NEWTABLE, GETTABLE, DELTABLE, GETCHAIN, GETRULE, GETSET = (SUBSYSTEM | number for number in (0, 1, 2, 4, 7, 10))
+NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN = (SUBSYSTEM | number for number in (0, 1, 2, 3, 4))
+NEWRULE, GETRULE, GETSET = (SUBSYSTEM | number for number in (6, 7, 10))
 NEWSETELEM, GETSETELEM, DELSETELEM, NEWGEN = (SUBSYSTEM | number for number in (12, 13, 14, 15))
 NFPROTO_INET = 1
 NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFTA_TABLE_USERDATA = 1, 2, 6
 NFT_TABLE_F_OWNER = 2
 NFTA_LIST_TABLE, NFTA_LIST_SET, NFTA_LIST_ELEMENTS = 1, 2, 3
 NFTA_LIST_ELEM = 1
-NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA = 1, 2, 6
+NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA, NFTA_ELEM_KEY_END = 1, 2, 6, 10
 NFTA_DATA_VALUE, NFTA_DATA_VERDICT = 1, 2
 NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
 NFTA_IMMEDIATE_DATA, NFTA_VERDICT_CODE, NFTA_TARGET_NAME = 2, 1, 1
@@ -99,6 +100,8 @@ def _list_head(name: str, table: str = TABLE, family: int = NFPROTO_INET) -> byt
 
 def _element(element: Element, full: bool) -> bytes:
     body = attr(NESTED | NFTA_ELEM_KEY, attr(NFTA_DATA_VALUE, element.key))
+    if element.end:
+        body += attr(NESTED | NFTA_ELEM_KEY_END, attr(NFTA_DATA_VALUE, element.end))
     if full and element.data:
         body += attr(NESTED | NFTA_ELEM_DATA, attr(NFTA_DATA_VALUE, element.data))
     if full and element.comment:
@@ -139,7 +142,8 @@ def read_elements(payload: bytes) -> list[Element]:
         parts = attributes(packed)
         key = attributes(parts.get(NFTA_ELEM_KEY, b"")).get(NFTA_DATA_VALUE, b"")
         data = attributes(parts.get(NFTA_ELEM_DATA, b"")).get(NFTA_DATA_VALUE, b"")
-        found.append(Element(name, key, data, read_comment(parts.get(NFTA_ELEM_USERDATA, b""))))
+        end = attributes(parts.get(NFTA_ELEM_KEY_END, b"")).get(NFTA_DATA_VALUE, b"")
+        found.append(Element(name, key, data, read_comment(parts.get(NFTA_ELEM_USERDATA, b"")), end))
     return found
 
 

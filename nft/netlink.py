@@ -22,15 +22,21 @@ from .framing import (
     message,
     messages,
 )
-from .stdlib import AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
+from .stdlib import AF_NETLINK, SO_RCVBUF, SO_SNDBUF, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
-SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 1, 10, 11
-SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE = 7, 8, 32, 33, 71
+SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 1, 10, 11, 12
+# Python has no names for these, and some architectures numbers of their own (arch/*/include/uapi/asm/socket.h).
+SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE = {
+    "mips": (31, 33, 71),
+    "spar": (0x100A, 0x100B, 0x50),
+    "alph": (0x100A, 0x100B, 71),
+    "pari": (0x100A, 0x100B, 0x4045),
+}.get(os.uname().machine[:4], (32, 33, 71))
 NLMSGERR_ATTR_MSG = 1
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 RECEIVE = 1 << 17  # bytes; larger than any datagram of a dump (32 KiB) or of an answer to a batch
@@ -52,6 +58,14 @@ class Netlink:
     def close(self) -> None:
         self.socket.close()
 
+    def filter_dumps(self) -> None:
+        """From here on the kernel lists only what the header of a listing's request asks for, an interface's addresses
+        for example; before Linux 4.20 it lists all the same."""
+        try:
+            self.socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        except OSError:
+            return
+
     def fileno(self) -> int:
         return self.socket.fileno()
 
@@ -68,6 +82,21 @@ class Netlink:
                 return reply
             reply = body
         raise AssertionError("unreachable: _receive is endless")
+
+    def ask_in_turn(self, kind: int, payloads: list[bytes]) -> None:
+        """Several changes by one send, which no kill comes between: the kernel goes through all of them before the
+        call returns (netlink_rcv_skb). Raises the first one's error that has one; the others are made all the same."""
+        first = self.sequence + 1
+        self.sequence += len(payloads)
+        flags = NLM_F_REQUEST | NLM_F_ACK
+        self.socket.send(
+            b"".join(message(kind, flags, number, payload) for number, payload in enumerate(payloads, first))
+        )
+        for answer, answer_flags, sequence, body in self._receive():
+            if answer == NLMSG_ERROR and sequence >= first:
+                raise_for(body, answer_flags)
+                if sequence == self.sequence:
+                    return
 
     def dump(self, kind: int, payload: bytes) -> list[bytes]:
         """The payloads of a listing, whole. Only for CHECK, GC, repair and recovery, never for ADD or DEL.

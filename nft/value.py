@@ -25,10 +25,14 @@ class Value:
     """Compares, hashes and prints by its fields; assignment after construction raises AttributeError."""
 
     _fields: ClassVar[tuple[str, ...]] = ()
+    _known: ClassVar[frozenset[str]] = frozenset()
+    _required: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         own = [name for name in cls.__annotations__ if name not in cls._fields and not name.startswith("_")]
         cls._fields = (*cls._fields, *own)
+        cls._known = frozenset(cls._fields)
+        cls._required = tuple(name for name in cls._fields if not hasattr(cls, name))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if len(args) > len(self._fields):
@@ -37,12 +41,11 @@ class Value:
         if len(given) < len(args) + len(kwargs):
             raise TypeError(f"{type(self).__name__} got a field twice")
         self.__dict__.update(given)
-        for name in self._fields:
-            if name not in given and not hasattr(type(self), name):
+        for name in self._required:
+            if name not in given:
                 raise TypeError(f"{type(self).__name__} needs {name}")
-        for name in given:
-            if name not in self._fields:
-                raise TypeError(f"{type(self).__name__} has no field {name}")
+        if not self._known.issuperset(given):
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(given.keys() - self._known)}")
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable")

@@ -7,10 +7,10 @@ without links. Both are projected into the same table as everything else. What e
 from __future__ import annotations
 
 from cni import hostside
-from cni.bridge import set_host_sysctls
+from cni.forwarding import release_localnet, set_host_sysctls
 from cni.host import Host
 from cni.kernel.routes import is_local
-from cni.model.attachment import CHAINED, Attachment, Lease
+from cni.model.attachment import CHAINED, OPEN, Attachment, Lease
 from cni.model.names import derived_mac, identity
 from cni.model.ports import PortMapping
 from cni.model.projection import attachment_elements
@@ -44,6 +44,8 @@ def _foreign(host: Host, request: Request, previous: Previous) -> Attachment:
         ip_masq=False,
         isolation=False,
         hairpin=False,
+        mode4=OPEN,
+        mode6=OPEN,
         kind=CHAINED,
         uplink=bool(away),
     )
@@ -59,7 +61,7 @@ def amend(host: Host, before: Attachment | None, item: Attachment) -> None:
     host.store.begin(item.replace(done=False))
     try:
         host.add_elements(item, again=True)
-        set_host_sysctls(host, item)
+        set_host_sysctls(host.handles, item)
         if item.kind.own_link and item.port_isolation:
             hostside.finish(host, item, hostside.ready(host, item))
         host.forget_flows_to(item.mappings, item.addresses)
@@ -91,7 +93,9 @@ def give_up(host: Host, before: Attachment, item: Attachment) -> None:
         host.table.delete(gone)
     # Before the record forgets them: after a kill nobody would know of the flows.
     given_up = tuple(mapping for mapping in before.mappings if mapping not in item.mappings)
-    host.forget_flows_of(given_up, before.addresses)
+    if given_up:
+        host.forget_flows_of(before.addresses)
+        release_localnet(host.handles, before)
     host.shrink_record(before, item)
 
 

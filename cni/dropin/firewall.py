@@ -6,13 +6,14 @@ from cni.dropin.amendment import amend, attached, base_record, give_up, holds_no
 from cni.firewalld import leave
 from cni.firewalld import problems as zone_problems
 from cni.host import Host
+from cni.model.attachment import ISOLATED, NAT, OPEN, ROUTED, Attachment
 from cni.model.config import NOT_DONE, isolation_asked, refuse_unsupported
 from cni.protocol.errors import UNSUPPORTED_FIELD, CniError
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.protocol.results import parse_previous
 from cni.verbs.check import refuse_problems
-from cni.verbs.delete import detach
+from cni.verbs.delete import detach, is_anothers
 from cni.verbs.drift import element_problems, table_problems
 from cni.verbs.firewall import refuse_admin_chain, zone_asked
 
@@ -38,9 +39,15 @@ def add(request: Request) -> dict[str, Json]:
         if isolation and not base.kind.own_link and (port_isolation or not base.bridge):
             what = f'ingressPolicy: "{fields.text("ingressPolicy")}" is not supported on this interface'
             raise CniError(UNSUPPORTED_FIELD, what, NOT_DONE)
-        item = base.replace(isolation=isolation or base.isolation, port_isolation=port_isolation, zone=zone)
-        amend(host, before, item)
+        item = (_closed(base) if isolation else base).replace(zone=zone, port_isolation=port_isolation)
+        amend(host, before, item.replace(isolation=isolation or base.isolation))
     return previous.document
+
+
+def _closed(item: Attachment) -> Attachment:
+    """Isolation is from everybody outside, not only from other networks."""
+    found = (mode if mode in (ROUTED, ISOLATED) else NAT for mode in (item.mode4, item.mode6))
+    return item.replace(mode4=next(found), mode6=next(found))
 
 
 def delete(request: Request) -> None:
@@ -48,11 +55,15 @@ def delete(request: Request) -> None:
     ident = record_of(request)
     with Host(request.data_dir).transaction(f"firewall: DEL of {ident}") as host:
         before = host.record(ident)
+        if before is None and is_anothers(request):
+            from cni.predecessor import clean_forwarding
+
+            clean_forwarding(host, request)
         if before is None or before.kind.own_link:
             return
         if before.zone:
             leave(before)
-        item = before.replace(isolation=False, zone="")
+        item = before.replace(isolation=False, mode4=OPEN, mode6=OPEN, zone="")
         if holds_nothing(item):
             detach(host, before)
         else:
@@ -72,5 +83,5 @@ def check(request: Request) -> None:
         item = attached(host, ident)
         problems = ["the network is not isolated"] if isolation and not item.isolation else []
         problems += zone_problems(item.replace(zone=zone)) if zone else []
-        problems += table_problems(host) or element_problems(host, item)
+        problems += table_problems(host) or element_problems(item, host.store.of_container(item), host.table.get)
     refuse_problems(ident, problems)

@@ -10,7 +10,7 @@ from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.protocol.results import Previous, parse_previous
 from cni.verbs.check import refuse_problems
-from cni.verbs.delete import detach
+from cni.verbs.delete import detach, is_anothers
 from cni.verbs.drift import element_problems, table_problems
 
 TYPE_CHECKING = False
@@ -41,6 +41,10 @@ def delete(request: Request) -> None:
     with Host(request.data_dir).transaction(f"portmap: DEL of {ident}") as host:
         before = host.record(ident)
         if before is None:
+            if request.document.get("runtimeConfig") and is_anothers(request):
+                from cni.predecessor import clean_ports
+
+                clean_ports(host, request)
             return
         item = before.replace(mappings=(), standby=())
         if holds_nothing(item):
@@ -59,7 +63,7 @@ def check(request: Request) -> None:
         item = attached(host, ident)
         known = item.mappings + item.standby  # a waiting port is published by the container's other interface
         problems = [f"the port {mapping} is not published" for mapping in mappings if mapping not in known]
-        problems += table_problems(host) or element_problems(host, item)
+        problems += table_problems(host) or element_problems(item, host.store.of_container(item), host.table.get)
     refuse_problems(ident, problems)
 
 

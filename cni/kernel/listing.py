@@ -55,8 +55,10 @@ def _number(parts: dict[int, bytes], kind: int) -> int:
 
 
 def read_addresses(rtnl: Netlink, index: int) -> list[Prefix]:
+    """Of one link."""
+    rtnl.filter_dumps()
     found = []
-    for payload in rtnl.dump(rtnetlink.RTM_GETADDR, rtnetlink.IFADDR.pack(0, 0, 0, 0, 0)):
+    for payload in rtnl.dump(rtnetlink.RTM_GETADDR, rtnetlink.IFADDR.pack(0, 0, 0, 0, index)):
         family, length, _flags, _scope, owner = rtnetlink.IFADDR.unpack_from(payload)
         parts = attributes(payload, rtnetlink.IFADDR.size)
         packed = parts.get(rtnetlink.IFA_LOCAL) or parts.get(rtnetlink.IFA_ADDRESS)
@@ -72,6 +74,17 @@ def read_routes(rtnl: Netlink, index: int) -> list[Route]:
         options = (("table", route.table),) if route.table != rtnetlink.RT_TABLE_MAIN else ()
         if route.kind == rtnetlink.RTN_UNICAST:
             found += [Route(route.dst, gateway, options) for link, gateway in route.hops if link == index]
+    return found
+
+
+def neighbours(rtnl: Netlink, index: int) -> set[Address]:
+    """Who is known by a MAC address on the link."""
+    found = set()
+    for payload in rtnl.dump(rtnetlink.RTM_GETNEIGH, rtnetlink.NDMSG.pack(0, 0, 0, 0, 0)):
+        _family, link, state, _flags, _kind = rtnetlink.NDMSG.unpack_from(payload)
+        packed = attributes(payload, rtnetlink.NDMSG.size).get(rtnetlink.NDA_DST, b"")
+        if link == index and state & rtnetlink.NUD_VALID and len(packed) in (4, 16):
+            found.add(from_packed(packed))
     return found
 
 

@@ -6,17 +6,15 @@ What is done inside is `links` and `sysctl`. pyroute2's netns.setns would create
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 
-from cni.protocol.errors import INVALID_NETNS, CniError
-from cni.stdlib import CLONE_NEWNET, setns
+from cni.protocol.errors import INVALID_NETNS, CniError, kernel_refused
+from cni.stdlib import setns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
-NS_GET_NSTYPE = 0xB703  # _IO(0xb7, 3), include/uapi/linux/nsfs.h
 OWN = "/proc/thread-self/ns/net"
 
 
@@ -26,19 +24,23 @@ def open_netns(path: str) -> int:
     `CNI_NETNS_OVERRIDE` allows the host's own, as pkg/skel of libcni does.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Looked at before it is opened: that alone may wait (a FIFO) or do something (a tape, a watchdog).
+        if os.stat(path).st_dev != os.stat(OWN).st_dev:
+            raise _not_one(path)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
         if isinstance(error, OSError) and error.errno == errno.ENOENT:
             reason = "there is no such namespace"  # go-cni takes the C library's words for success
         raise CniError(INVALID_NETNS, f"CNI_NETNS: {path[:200]!r}: {reason}") from None
     try:
-        kind = fcntl.ioctl(fd, NS_GET_NSTYPE)
-    except OSError:
-        kind = 0
-    if kind != CLONE_NEWNET:
+        with Inside(fd):  # setns(2) refuses namespaces of another kind
+            pass
+    except OSError as error:
         os.close(fd)
-        raise CniError(INVALID_NETNS, f"CNI_NETNS: {path[:200]!r} is not a network namespace")
+        if error.errno == errno.EINVAL:
+            raise _not_one(path) from None
+        raise kernel_refused(f"entering CNI_NETNS {path[:200]!r}", error) from None
     if same_file(fd, OWN) and os.environ.get("CNI_NETNS_OVERRIDE", "").lower() not in ("1", "true"):
         os.close(fd)
         raise CniError(
@@ -47,6 +49,10 @@ def open_netns(path: str) -> int:
             "containers on the host's network are not attached at all",
         )
     return fd
+
+
+def _not_one(path: str) -> CniError:
+    return CniError(INVALID_NETNS, f"CNI_NETNS: {path[:200]!r} is not a network namespace")
 
 
 def same_file(fd: int, path: str) -> bool:
@@ -63,7 +69,11 @@ class Inside:
 
     def __enter__(self) -> None:
         self._home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
-        setns(self._fd)
+        try:
+            setns(self._fd)
+        except OSError:
+            os.close(self._home)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -17,7 +17,7 @@ APPEND = NLM_F_CREATE | NLM_F_APPEND
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWROUTE, RTM_GETROUTE, RTM_GETNEIGH = 24, 26, 30
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_TXQLEN, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 13, 27, 28, 29
@@ -34,10 +34,13 @@ RTEXT_FILTER_SKIP_STATS = 1 << 3
 RTM_F_FIB_MATCH = 0x2000
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 254, 4, 0, 253
 RTN_UNICAST, RTN_LOCAL = 1, 2
+NDA_DST = 1
+NUD_VALID = 0xDE  # permanent, noarp, reachable, stale, delay, probe; include/net/neighbour.h
 
 IFINFO = Struct("=BxHiII")  # family, device type, index, flags, change mask
 IFADDR = Struct("=BBBBI")  # family, prefix length, flags, scope, index
 RTNEXTHOP = Struct("=HBBi")  # length, flags, hops, index
+NDMSG = Struct("=BxxxiHBB")  # family, index, state, flags, type
 RTMSG = Struct("=BBBBBBBBI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
 
 
@@ -107,6 +110,10 @@ def tune(index: int, flags: dict[int, bool], mac: bytes, mtu: int, queue: int | 
     if mtu:
         body += attr_u32(IFLA_MTU, mtu)
     return body + (attr_u32(IFLA_TXQLEN, queue) if queue is not None else b"")
+
+
+def rename(index: int, name: str) -> bytes:
+    return IFINFO.pack(0, 0, index, 0, 0) + attr_name(IFLA_IFNAME, name)
 
 
 def set_group(name: str, group: int) -> bytes:

@@ -31,6 +31,16 @@ RT_SCOPE_LINK = 253  # include/uapi/linux/rtnetlink.h
 KINDS = {kind.name: kind for kind in (BRIDGED, DELEGATED, CHAINED, LEASED)}
 
 
+# What a network is to the outside, a mode for each family, in Docker's words
+# (com.docker.network.bridge.gateway_mode_ipv4).
+NAT = "nat"  # masqueraded; published ports are reached, by the host's address
+UNPROTECTED = "nat-unprotected"  # the same, and by a route everything is
+ROUTED = "routed"  # containers show their own addresses; published ports are reached there
+ISOLATED = "isolated"  # the host has no address on the bridge; nothing leaves it, nothing comes in
+OPEN = "open"  # not Docker's: everything is reached, and ipMasq alone says whether they are masqueraded
+MODES = (NAT, UNPROTECTED, ROUTED, ISOLATED, OPEN)
+
+
 def kind_of(own_link: bool, own_leases: bool) -> Kind:
     return next(kind for kind in KINDS.values() if (kind.own_link, kind.own_leases) == (own_link, own_leases))
 
@@ -50,8 +60,10 @@ class Attachment(Value):
 
     `sandbox` is CNI_NETNS as it was given, `delegate` the foreign IPAM plugin that we called for the addresses, `done`
     whether ADD came to its end. Where somebody else made the interface, `bridge` is the host's link that leads to it,
-    "" if there is none. An `uplink` is a bridge that somebody else made and whose gateway is another machine: the
-    host's own way out, perhaps.
+    "" if there is none. It is `made` by us, or an `uplink`: somebody else's, with its gateway elsewhere, the host's
+    own way out perhaps; if neither, the host is the router of whatever else is there. `opened` are the published ports
+    of routed families, which lead nowhere but are let through, `direct` the prefixes that are never
+    masqueraded, as text. `lease_folder` is where its addresses have lease files, too, for others to read.
     """
 
     network: str
@@ -66,6 +78,10 @@ class Attachment(Value):
     dns: Dns = Dns()
     mappings: tuple[PortMapping, ...] = ()
     standby: tuple[PortMapping, ...] = ()
+    opened: tuple[PortMapping, ...] = ()
+    direct: tuple[str, ...] = ()
+    mode4: str = NAT
+    mode6: str = NAT
     is_gateway: bool = True
     force_address: bool = False
     ip_masq: bool = True
@@ -75,11 +91,13 @@ class Attachment(Value):
     dad: bool = False
     link_up: bool = True
     delegate: str = ""
+    lease_folder: str = ""
     kind: Kind = BRIDGED
     wire: Wire = Wire()
     snat: bool = True
     masq_all: bool = False
     zone: str = ""
+    made: bool = False
     uplink: bool = False
     done: bool = False
 
@@ -155,10 +173,24 @@ class Attachment(Value):
         """Whether it has an address that the port could lead to."""
         return mapping.host_ip is not None and self.address_of(mapping.host_ip.version) is not None
 
+    def mode(self, version: int) -> str:
+        return self.mode4 if version == 4 else self.mode6
+
+    def is_routed(self, version: int) -> bool:
+        """Whether the host forwards for it."""
+        return self.is_gateway and not self.uplink and self.mode(version) != ISOLATED
+
+    def is_masqueraded(self, version: int) -> bool:
+        return self.ip_masq and not self.uplink and self.mode(version) in (NAT, UNPROTECTED, OPEN)
+
+    def is_closed(self, version: int) -> bool:
+        """Whether the outside reaches published ports only."""
+        return self.mode(version) in (NAT, ROUTED)
+
     @property
     def gateways(self) -> tuple[Prefix, ...]:
         """The addresses that the bridge has because of this attachment."""
-        if not self.is_gateway or not self.kind.own_link:
+        if not self.is_gateway or self.uplink or not self.kind.own_link:
             return ()
         found = {
             Prefix(lease.gateway, BITS[lease.gateway.version] if self.is_ptp else lease.address.length): None

@@ -7,15 +7,17 @@ change `type` and keep the rest. A key of theirs that we do not do is refused (c
 
 from __future__ import annotations
 
+from cni.model import attachment
 from cni.model.ports import PortMapping, parse_port_mappings
 from cni.model.ranges import Range, check_overlaps, parse_range, parse_range_sets
 from cni.model.wire import Wire, parse_rates, parse_vlans
 from cni.protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni.protocol.fields import Fields
-from cni.protocol.request import BUILT_IN_IPAM, Request, check_ifname
+from cni.protocol.names import check_ifname
+from cni.protocol.request import BUILT_IN_IPAM, Request
 from cni.protocol.shapes import parse_dns, parse_route
 from cni.protocol.spec import Dns, Route
-from nft.addresses import Address, parse_address, parse_mac, parse_prefix
+from nft.addresses import Address, parse_address, parse_mac, parse_prefix, span_of
 from nft.value import Value
 
 TYPE_CHECKING = False
@@ -45,11 +47,15 @@ LINK_MODES = ("bridge", "ptp")
 USUAL = """ cniversion name type ipam dns args runtimeconfig prevresult bridge isgateway isdefaultgateway ipmasq mtu
  hairpinmode capabilities ingresspolicy isolation portisolation forceaddress mode """
 USUAL_IPAM = " type ranges subnet routes rangestart rangeend gateway datadir "
+LEASE_FILES = "/var/lib/cni/networks"  # of the reference host-local (backend/disk)
+DEPENDING = ("isGateway", "isDefaultGateway", "ipMasq")
 POLICIES = ("", "open", "same-bridge", "isolated")
 
 
 class Ipam(Value):
-    """`delegate` names a foreign IPAM plugin; without it the range sets are ours to lease from, none means layer 2."""
+    """`delegate` names a foreign IPAM plugin; without it the range sets are ours to lease from, none means layer 2.
+    `lease_folder` is where the reference host-local has this network's lease files, which we keep as well if they are
+    asked for: by `dataDir`, or by that plugin's name."""
 
     delegate: str
     range_sets: tuple[tuple[Range, ...], ...]
@@ -57,11 +63,13 @@ class Ipam(Value):
     routes_given: bool
     requested: tuple[Address, ...]
     dns: Dns
+    lease_folder: str = LEASE_FILES
+    keeps_files: bool = False
 
 
 class Network(Value):
     """What one configuration asks of one attachment. `mtu` 0 leaves the kernel's default, `bridge` "" is point to
-    point."""
+    point; `given` names the keys of DEPENDING that were written, whose defaults depend on the bridge."""
 
     name: str
     bridge: str
@@ -72,6 +80,9 @@ class Network(Value):
     hairpin: bool
     isolation: bool
     port_isolation: bool
+    mode4: str
+    mode6: str
+    direct: tuple[str, ...]
     mtu: int
     mac: bytes
     dad: bool
@@ -85,6 +96,7 @@ class Network(Value):
     masq_all: bool = False
     asks_firewall: bool = False
     zone: str = ""
+    given: tuple[str, ...] = ()
 
 
 def parse_network(request: Request) -> Network:
@@ -99,7 +111,9 @@ def parse_network(request: Request) -> Network:
     ipam = parse_ipam(request)
     if ptp and not ipam.delegate and not ipam.range_sets:
         raise fields.fail("ipam", "point to point needs addresses")
-    isolation, port_isolation = isolation_asked(fields, not ptp) if ours else (False, False)
+    mode4, mode6 = _modes(fields, ours)
+    closed = attachment.OPEN not in (mode4, mode6) and attachment.UNPROTECTED not in (mode4, mode6)
+    isolation, port_isolation = isolation_asked(fields, closed and not ptp) if ours else (False, False)
     promisc = not ptp and fields.flag("promiscMode")
     if promisc and fields.flag("hairpinMode"):
         raise fields.fail("promiscMode", "cannot be combined with hairpinMode: every frame would come twice")
@@ -128,6 +142,9 @@ def parse_network(request: Request) -> Network:
         hairpin=fields.flag("hairpinMode", ours and not promisc),
         isolation=fields.flag("isolation", isolation),
         port_isolation=fields.flag("portIsolation", port_isolation),
+        mode4=mode4,
+        mode6=mode6,
+        direct=_prefixes(fields, "nonMasqueradeCIDRs"),
         mtu=mtu,
         mac=_requested_mac(request, fields, runtime, arguments),
         dad=fields.flag("enabledad"),
@@ -140,6 +157,7 @@ def parse_network(request: Request) -> Network:
         snat=snat,
         masq_all=masq_all,
         asks_firewall=ours and _asks_firewall(fields),
+        given=tuple(key for key in DEPENDING if fields.has(key)),
     )
 
 
@@ -207,6 +225,31 @@ def isolation_asked(fields: Fields, default: bool = False) -> tuple[bool, bool]:
     return (policy != "open" if policy else default), policy == "isolated"
 
 
+def _modes(fields: Fields, ours: bool) -> tuple[str, str]:
+    """Of IPv4 and IPv6. What asks for the reference plugins' meaning is open."""
+    default = attachment.NAT if ours and fields.text("ingressPolicy") != "open" else attachment.OPEN
+    found = []
+    for key in ("gatewayModeIPv4", "gatewayModeIPv6"):
+        mode = fields.text(key) or fields.text("gatewayMode") or default
+        if mode not in attachment.MODES:
+            raise fields.fail(
+                key if fields.text(key) else "gatewayMode", f"must be one of {', '.join(attachment.MODES)}"
+            )
+        found.append(mode)
+    return found[0], found[1]
+
+
+def _prefixes(fields: Fields, key: str) -> tuple[str, ...]:
+    """As they are written: most calls only pass them on."""
+    texts = fields.texts(key)
+    for index, text in enumerate(texts):
+        try:
+            span_of(text)
+        except ValueError as problem:
+            raise CniError(INVALID_CONFIG, f'{fields.name(key)}[{index}]: "{text[:80]}": {problem}') from None
+    return texts
+
+
 def _requested_mac(request: Request, fields: Fields, runtime: Fields, arguments: Fields) -> bytes:
     """runtimeConfig.mac, else args.cni.mac, else CNI_ARGS MAC, as the reference bridge orders them; b"" for none."""
     given = [source.parsed("mac", parse_mac) for source in (runtime, arguments, fields)]
@@ -233,7 +276,7 @@ def parse_ipam(request: Request) -> Ipam:
     if ipam.has("subnet"):
         sets.append((parse_range(ipam),))
     sets += parse_range_sets(ipam, "ranges")
-    if kind and not sets:
+    if kind and kind != "flannel" and not sets:  # of flannel they are in its lease, which a CHECK does without
         raise ipam.fail("ranges", "at least one range is needed")
     check_overlaps(sets)
     if request.version in ("0.1.0", "0.2.0"):
@@ -249,7 +292,16 @@ def parse_ipam(request: Request) -> Ipam:
         routes_given=ipam.has("routes"),
         requested=_requested_addresses(request, runtime, arguments),
         dns=_choose_dns(fields, runtime, ipam),
+        lease_folder=f"{ipam.parsed('dataDir', _absolute) or LEASE_FILES}/{request.network}",
+        keeps_files=bool(sets) and (bool(request.role) or ipam.has("dataDir")),
     )
+
+
+def _absolute(path: str) -> str:
+    """As it was, without a slash at its end."""
+    if not path.startswith("/") or not path.isprintable():
+        raise ValueError("must be an absolute path")
+    return path.rstrip("/")
 
 
 def _requested_addresses(request: Request, runtime: Fields, arguments: Fields) -> tuple[Address, ...]:

@@ -43,10 +43,17 @@ def derived_mac(*parts: str) -> bytes:
 
 
 def bridge_mac(name: str) -> bytes:
-    """The same at every start of one host, different on two hosts whose bridges may share a wire (machine-id(5))."""
+    """The same at every start of one host, different on two hosts whose bridges may share a wire (machine-id(5)).
+
+    Images have an empty machine-id until their first boot is over, systemd writes "uninitialized" meanwhile, and hosts
+    without systemd have none: they get another address at each boot, as all of them may have one name.
+    """
     try:
         with open("/etc/machine-id", encoding="utf-8") as file:
             host = file.read().strip()
     except (FileNotFoundError, ValueError):  # any other error would change the address for this one time
-        host = os.uname().nodename
+        host = ""
+    if host in ("", "uninitialized"):
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
+            host = f"{os.uname().nodename} {file.read().strip()}"
     return derived_mac("bridge", host, name)

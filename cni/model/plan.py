@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.model.attachment import BRIDGED, DELEGATED, Attachment, Lease
+from cni.model.attachment import BRIDGED, DELEGATED, ISOLATED, ROUTED, Attachment, Lease
 from cni.model.config import Network
 from cni.model.names import derived_mac, host_link, identity
 from cni.model.ports import for_families, versions_of
@@ -18,7 +18,7 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
     """The record of an attachment with built-in addresses. Raises CniError code 7 for ports of a family it lacks."""
     ident = identity(request.network, request.container, request.ifname)
     delegated = bool(network.ipam.delegate)
-    return Attachment(
+    item = Attachment(
         network=request.network,
         container=request.container,
         ifname=request.ifname,
@@ -26,10 +26,10 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         bridge=network.bridge or host_link(ident),
         mac=network.mac or derived_mac("container", ident),
         mtu=network.mtu,
-        leases=leases,
-        routes=_routes(network, network.ipam.routes, leases, network.is_default_gateway and not delegated),
         dns=network.ipam.dns,
-        mappings=() if delegated else for_families(network.mappings, _versions(leases), request.ifname),
+        direct=network.direct,
+        mode4=network.mode4,
+        mode6=network.mode6,
         is_gateway=network.is_gateway,
         force_address=network.force_address,
         ip_masq=network.ip_masq,
@@ -45,6 +45,7 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         zone=network.zone,
         kind=DELEGATED if delegated else BRIDGED,
     )
+    return item if delegated else _with_leases(item, network, leases, network.ipam.routes)
 
 
 def with_delegated(item: Attachment, network: Network, result: Result) -> Attachment:
@@ -56,11 +57,25 @@ def with_delegated(item: Attachment, network: Network, result: Result) -> Attach
     if item.is_ptp and not all(lease.gateway for lease in leases):
         lacking = next(lease.address for lease in leases if not lease.gateway)
         raise CniError(INVALID_CONFIG, f"ipam.type {item.delegate}: {lacking} has no gateway, and none can be told")
+    item = _with_leases(item, network, leases, result.routes)
+    return item.replace(dns=item.dns if item.dns != Dns() else result.dns)
+
+
+def _with_leases(
+    item: Attachment, network: Network, leases: tuple[Lease, ...], routes: tuple[Route, ...]
+) -> Attachment:
+    """With what follows from the addresses: routes and ports. An isolated family has neither, nor a gateway."""
+    apart = {version for version in (4, 6) if item.mode(version) == ISOLATED}
+    leases = tuple(lease.replace(gateway=None) if lease.address.version in apart else lease for lease in leases)
+    routes = tuple(route for route in routes if route.dst.version not in apart)
+    versions = tuple(version for version in _versions(leases) if version not in apart)
+    ports = for_families(network.mappings, versions, item.ifname)
+    opened = tuple(mapping for mapping in ports if mapping.host_ip and item.mode(mapping.host_ip.version) == ROUTED)
     return item.replace(
         leases=leases,
-        routes=_routes(network, result.routes, leases, network.is_default_gateway),
-        dns=item.dns if item.dns != Dns() else result.dns,
-        mappings=for_families(network.mappings, _versions(leases), item.ifname),
+        routes=_routes(network, routes, leases, network.is_default_gateway),
+        mappings=tuple(mapping for mapping in ports if mapping not in opened),
+        opened=opened,
     )
 
 

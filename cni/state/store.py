@@ -6,9 +6,11 @@
         leases/, ports/, last/                  `claims`
         bridges/                                `bridges`
         macs/<host link>                        a port whose MAC addresses are checked
+        containers/<container>/<network>@<if>   which attachments it has
         pending                                 a record on its way in or out; whoever finds one rolls it back
         new                                     anything on its way to its name; whoever finds one removes it
         rules                     -> digest     of the table's rules as they were loaded
+        unrouted4, unrouted6                    links between which the host did not forward before us
         tuning/<host link>                      what an interface had before the drop-in `tuning`
         damaged/                                what could not be read
 
@@ -17,6 +19,7 @@ The folder's name is the boot and the namespace that it is true for, so a reboot
 
 from __future__ import annotations
 
+import errno
 import os
 
 from cni.model.attachment import Attachment
@@ -30,6 +33,7 @@ from cni.state.bridges import Bridges
 from cni.state.claims import Claims
 from cni.state.folder import Folder
 from cni.state.record import from_document, to_document
+from cni.state.trust import refuse_foreign
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +54,7 @@ class Store:
     def __init__(self, data_dir: str, boot: str, cookie: int) -> None:
         self.boot = boot
         self.data_dir = _own(data_dir)
+        refuse_foreign(f"{self.data_dir}/{boot}.{cookie}")
         self.folder = Folder(f"{self.data_dir}/{self.boot}.{cookie}")
         self.claims = Claims(self.folder)
         self.bridges = Bridges(self.folder)
@@ -68,14 +73,20 @@ class Store:
 
     def lock(self, fill: Callable[[], None]) -> None:
         """Waits at most files.LOCK_SECONDS, then raises CniError code 11. A fresh folder is filled by `fill` first."""
-        self._lock = files.lock(self.folder.root, "lock")
-        if not self.exists():
-            self._lead_here()
-            for name in ("attachments", "leases", "ports", "bridges"):
-                self.folder.make(name)
-            fill()
-            self._drop_other_boots()
-            self.folder.make("last")
+        while True:
+            if not self.exists():
+                self._settle()
+            self._lock = files.lock(self.folder.root, "lock")
+            if self.exists():
+                return
+            if self._lock >= 0 and self._is_settled():
+                break
+            self.unlock()  # the folder was removed, or another one chosen, while we waited
+        for name in ("attachments", "containers", "leases", "ports", "bridges"):
+            self.folder.make(name)
+        fill()
+        self._drop_other_boots()
+        self.folder.make("last")
 
     def unlock(self) -> None:
         if self._lock >= 0:
@@ -95,15 +106,26 @@ class Store:
 
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _lead_here(self) -> None:
-        """A folder elsewhere gets a link in the usual place, for `first_folder`."""
-        usual = f"{_own(DATA_DIR)}/{os.path.basename(self.folder.root)}"
-        if usual != self.folder.root:
-            try:
-                os.makedirs(os.path.dirname(usual), 0o700, exist_ok=True)
-                files.point(self.folder.root, usual)
-            except OSError:
-                return  # there may be no such place; the table names the folder as well
+    @property
+    def _usual(self) -> str:
+        return f"{_own(DATA_DIR)}/{os.path.basename(self.folder.root)}"
+
+    def _settle(self) -> None:
+        """The usual place is the folder of this host, or leads to it: whoever is the first to make one or the other has
+        decided for all. Two first ADDs with different `dataDir` would each have records that the other's table lacks.
+        """
+        try:
+            root = files.decide(self._usual, self.folder.root)
+        except OSError as error:
+            if self.folder.root == self._usual or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            return  # there may be no such place; the table names the folder as well
+        self.folder.root, self.data_dir = root, os.path.dirname(root)
+
+    def _is_settled(self) -> bool:
+        """Whether the folder, whose lock we have, is still the one."""
+        usual = self._usual
+        return not os.path.isdir(usual) or os.path.samefile(usual, self.folder.root)
 
     # Records
 
@@ -115,7 +137,7 @@ class Store:
         """Raises Damaged after setting aside a record that cannot be read or is another's."""
         path = self.record_path(ident)
         try:
-            item = _read(path)
+            item = self._read(path)
             if item.ident != ident:
                 raise ValueError(f"it is the record of {item.ident}")
             return item
@@ -127,7 +149,7 @@ class Store:
     def peek(self, ident: str) -> Attachment | None:
         """As `load`, but a record that cannot be read stays where it is."""
         try:
-            return _read(self.record_path(ident))
+            return self._read(self.record_path(ident))
         except (ValueError, FileNotFoundError, IsADirectoryError):
             return None
 
@@ -148,14 +170,26 @@ class Store:
         self._write("pending", item)
         for name in item.leased:
             self.claims.lease(name, item.ident)
+        if item.lease_folder:
+            from cni.state.lease_files import enter
+
+            for address in item.addresses:
+                enter(item.lease_folder, address, item.container, item.ifname)
         for mapping in item.mappings:
             self.claims.claim(mapping, item.ident)
         for mapping in item.standby:
             self.claims.wait_for(mapping, item.ident)
-        if item.bridge:
-            self.bridges.enter(item.bridge, item.link)
+        self.index(item)
         self.folder.make("attachments", item.network)
         os.rename(self.folder.path("pending"), self.record_path(item.ident))
+
+    def index(self, item: Attachment) -> None:
+        """Where it is found by its bridge and by its container."""
+        if item.bridge:
+            self.bridges.enter(item.bridge, item.link)
+        network, container, ifname = item.ident.split("/")
+        self.folder.make("containers", container)
+        self.folder.touch("containers", container, f"{network}@{ifname}")
 
     def update(self, item: Attachment) -> None:
         """Replaces a record whose leases and ports stay what they are."""
@@ -177,7 +211,7 @@ class Store:
         except FileNotFoundError:
             self._write("pending", item)
         waiting = self._release(item)
-        self._leave_bridge(item)
+        self._leave(item)
         self.drop_empty(item.network)
         return waiting
 
@@ -197,8 +231,10 @@ class Store:
         except Damaged:
             before = None
         waiting = self._release(item, keep=before)
-        if before is None or before.bridge != item.bridge:
-            self._leave_bridge(item)
+        if before is None:
+            self._leave(item)
+        elif before.bridge != item.bridge and item.bridge:
+            self.bridges.leave(item.bridge, item.link)
         self.drop_empty(item.network)
         return waiting
 
@@ -210,17 +246,33 @@ class Store:
         """Removes what a kill inside `remove` may have left of a network without attachments."""
         self.folder.rmdir("attachments", network)
 
+    def _read(self, path: str) -> Attachment:
+        """Records of earlier versions do not say whose the bridge is."""
+        item = _read(path)
+        if not item.made and item.kind.own_link and self.bridges.knows(item.bridge, "created"):
+            return item.replace(made=True)
+        return item
+
     def _write(self, name: str, item: Attachment) -> None:
         files.write(self.folder.path(name), dumps(to_document(item)) + "\n")
 
-    def _leave_bridge(self, item: Attachment) -> None:
+    def _leave(self, item: Attachment) -> None:
         if item.bridge:
             self.bridges.leave(item.bridge, item.link)
+        network, container, ifname = item.ident.split("/")
+        self.folder.unlink("containers", container, f"{network}@{ifname}")
+        self.folder.rmdir("containers", container)
 
     def _release(self, item: Attachment, keep: Attachment | None = None) -> Waiting:
         for name in item.leased:
             if not (keep and name in keep.leased):
                 self.claims.free_lease(name, item.ident)
+        if item.lease_folder:
+            from cni.state.lease_files import leave
+
+            for address in item.addresses:
+                if not (keep and keep.lease_folder == item.lease_folder and address in keep.addresses):
+                    leave(item.lease_folder, address, item.container, item.ifname)
         waiting: Waiting = {}
         kept = {*keep.mappings, *keep.standby} if keep else set()
         for mapping in (*item.mappings, *item.standby):
@@ -230,7 +282,19 @@ class Store:
                     waiting.setdefault(ident, []).append(mapping)
         return waiting
 
-    # Bridges
+    # Others
+
+    def of_container(self, item: Attachment) -> list[Attachment]:
+        """The other attachments of the same container; but for those that cannot be read."""
+        _network, container, _ifname = item.ident.split("/")
+        found = []
+        for entry in self.folder.names("containers", container):
+            network, _, ifname = entry.partition("@")
+            ident = f"{network}/{container}/{ifname}"
+            other = self.peek(ident) if ident != item.ident else None
+            if other is not None:
+                found.append(other)
+        return found
 
     def is_last(self, item: Attachment) -> bool:
         """No other attachment, of any network, is on this one's bridge."""
@@ -260,6 +324,16 @@ class Store:
     def noted_rules(self) -> str:
         return self.folder.read("rules")
 
+    def note_unrouted(self, version: int, links: list[str]) -> None:
+        """The links between which the host did not forward before us; [] takes the note back."""
+        if links:
+            self.folder.write("\n".join(links) + "\n", f"unrouted{version}")
+        else:
+            self.folder.unlink(f"unrouted{version}")
+
+    def unrouted(self, version: int) -> list[str]:
+        return self.folder.read(f"unrouted{version}").splitlines()
+
     def keep_settings(self, link: str, text: str) -> None:
         """What an interface had before `tuning`. The first to be kept stays: a repeated ADD finds its own settings."""
         self.folder.make("tuning")
@@ -287,8 +361,10 @@ def _identity(network: str, entry: str) -> str:
 def first_folder(data_dir: str, boot: str, cookie: int) -> str:
     """Where the records are although the table is gone, which named the folder: networks may each have a `dataDir` of
     their own, the first of the host keeps all of them. The usual place is that folder, or leads there by a link."""
-    usual = _own(DATA_DIR)
-    return usual if os.path.isdir(f"{usual}/{boot}.{cookie}") else data_dir
+    usual = f"{_own(DATA_DIR)}/{boot}.{cookie}"
+    if not os.path.isdir(usual):
+        return data_dir
+    return os.path.dirname(os.readlink(usual) if os.path.islink(usual) else usual)
 
 
 def _own(data_dir: str) -> str:

@@ -6,8 +6,6 @@ The record exists before and is marked done at the end. Where it comes from is `
 
 from __future__ import annotations
 
-import sys
-
 from cni import hostside
 from cni.host import Host
 from cni.kernel.deletion import remove_links
@@ -17,6 +15,7 @@ from cni.model.names import derived_mac
 from cni.model.plan import result_of
 from cni.model.ports import PortMapping, collide
 from cni.protocol.errors import PORT_TAKEN, CniError
+from cni.protocol.log import say
 from cni.protocol.spec import Result
 from cni.state.claims import Claims
 from cni.verbs.delete import detach
@@ -29,14 +28,14 @@ def attach(host: Host, item: Attachment, netns: int, again: bool = False, linked
     `linked`: the pair is there, as `link` has made it.
     """
     try:
-        result = _apply(host, item, netns, again, linked)
+        result = apply(host, item, netns, again, linked)
         host.store.update(item.replace(done=True))
     except Exception:
         host.try_roll_back()
         try:
             detach(host, item)
         except (CniError, OSError) as error:  # the first error is the one to tell; DEL goes on from here
-            sys.stderr.write(f"nftcni: taking back {item.ident}: {error}\n")
+            say(f"taking back {item.ident}: {error}")
         raise
     return result
 
@@ -47,7 +46,8 @@ def link(host: Host, item: Attachment, netns: int) -> None:
     hostside.make(host, item, hostside.ready(host, item), netns)
 
 
-def _apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool) -> Result:
+def apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool = False) -> Result:
+    """Raises what it meets; taking back is the caller's affair."""
     if again and not (host.table_is_current() and host.rules_are_ours()):
         host.rebuild_table()
     host.add_elements(item, again)

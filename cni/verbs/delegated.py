@@ -5,9 +5,8 @@ DHCP server may take its time.
 
 from __future__ import annotations
 
-import sys
-
-from cni.bridge import with_uplink
+from cni.adoption import placed_item, refuse_shared
+from cni.bridge import with_place
 from cni.host import Host
 from cni.model.attachment import Attachment
 from cni.model.config import Network
@@ -16,6 +15,7 @@ from cni.model.static import NAME as STATIC
 from cni.model.static import static_result
 from cni.protocol.delegation import run_plugin
 from cni.protocol.errors import INTERNAL, TRY_AGAIN_LATER, CniError
+from cni.protocol.log import say
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
 from cni.verbs.attach import attach, link, refuse_held_ports, without_shared_ports
@@ -27,6 +27,7 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
     if before is not None:
         detach(host, before)
     mine = intent = plan_attachment(request, network, ())
+    is_first = not host.store.folder.has("attachments", request.network)
     host.store.begin(intent)
     try:
         link(host, intent, netns)
@@ -37,7 +38,10 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
             raise CniError(TRY_AGAIN_LATER, f"{intent.ident} was deleted while {network.ipam.delegate} worked for it")
         if result is None or not result.ips:
             raise CniError(INTERNAL, f"ipam.type {network.ipam.delegate}: its answer to ADD has no address")
-        item = without_shared_ports(host.store.claims, with_uplink(host, with_delegated(intent, network, result)))
+        planned = with_place(host, placed_item(host, network, with_delegated(intent, network, result)))
+        if is_first:
+            refuse_shared(host, planned)
+        item = without_shared_ports(host.store.claims, planned)
         refuse_held_ports(host.store.claims, item)
         host.store.begin(item)
         mine = item
@@ -64,15 +68,15 @@ def undo(host: Host, request: Request, mine: Attachment) -> None:
         if found is not None and found != mine and found.delegate == mine.delegate:
             return
     except (CniError, OSError) as error:
-        sys.stderr.write(f"nftcni: rollback of {mine.ident}: {error}\n")
+        say(f"rollback of {mine.ident}: {error}")
     host.unlock()
     try:
         _ask(request, mine.delegate, "DEL")
     except CniError as error:
-        sys.stderr.write(f"nftcni: rollback of {mine.ident}: {error}\n")
+        say(f"rollback of {mine.ident}: {error}")
     try:
         host.lock()
         if host.record(mine.ident) == mine:
             detach(host, mine)
     except (CniError, OSError) as error:
-        sys.stderr.write(f"nftcni: rollback of {mine.ident}: {error}\n")
+        say(f"rollback of {mine.ident}: {error}")

@@ -7,7 +7,7 @@ harm (other routes, other addresses) is not looked at.
 from __future__ import annotations
 
 from cni import hostside
-from cni.bridge import host_sysctls
+from cni.forwarding import host_sysctls
 from cni.host import Host
 from cni.kernel import sysctl
 from cni.kernel.links import Link, container_sysctls, get_link
@@ -15,13 +15,19 @@ from cni.kernel.listing import read_addresses, read_routes
 from cni.kernel.netns import Inside
 from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping, collide
-from cni.model.projection import attachment_elements, bridge_elements
+from cni.model.projection import attachment_elements, bridge_elements, cross_elements, direct_elements
 from cni.protocol.spec import Route
 from cni.state.claims import Claims
 from nft.addresses import format_mac
-from nft.elements import element_text
+from nft.elements import Element, element_text
 from nft.netlink import Netlink
 from nft.schema import TABLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nft.addresses import Prefix
 
 
 def table_problems(host: Host) -> list[str]:
@@ -38,21 +44,28 @@ def table_problems(host: Host) -> list[str]:
     return []
 
 
-def element_problems(host: Host, item: Attachment) -> list[str]:
-    """Missing or altered elements of one attachment and its bridge, content compared."""
+def element_problems(item: Attachment, others: list[Attachment], get: Callable[[Element], Element | None]) -> list[str]:
+    """Missing or altered elements of one attachment and its bridge, content compared. `others` are the container's
+    other attachments. `get` looks up the element with the same key: in the kernel, or in a listing where many
+    attachments are compared."""
     found = []
-    for wanted in attachment_elements(item) + bridge_elements(item):
-        held = host.table.get(wanted)
-        if held is None:
+    crossing = cross_elements(item, others)
+    for wanted in attachment_elements(item) + bridge_elements(item) + direct_elements(item) + crossing:
+        held = get(wanted)
+        if held is None or not held.covers(wanted):
             found.append(f"{wanted.set} lacks {element_text(wanted)}")
         elif held.data != wanted.data or (wanted.comment and held.comment != wanted.comment):
             found.append(f"{wanted.set} has {element_text(held)} where {element_text(wanted)} was expected")
     return found
 
 
-def host_problems(host: Host, item: Attachment) -> list[str]:
-    """The bridge, the host end, the leases and the sysctls of one attachment."""
-    return (_port_problems(host, item) if item.kind.own_link else []) + _claim_problems(host, item)
+def host_problems(
+    host: Host, item: Attachment, bridges: dict[str, tuple[Link | None, list[Prefix]]] | None = None
+) -> list[str]:
+    """The bridge, the host end, the leases and the sysctls of one attachment. `bridges` keeps what was read of them for
+    the next attachment of the same ones."""
+    port = _port_problems(host, item, {} if bridges is None else bridges) if item.kind.own_link else []
+    return port + _claim_problems(host, item)
 
 
 def _claim_problems(host: Host, item: Attachment) -> list[str]:
@@ -66,18 +79,27 @@ def _claim_problems(host: Host, item: Attachment) -> list[str]:
     return found
 
 
-def _port_problems(host: Host, item: Attachment) -> list[str]:
+def read_bridge(host: Host, name: str) -> tuple[Link | None, list[Prefix]]:
+    """The bridge with its addresses; None for a link that is missing or of another kind."""
+    bridge = get_link(host.rtnl, name)
+    if bridge is None or bridge.kind != "bridge":
+        return None, []
+    return bridge, read_addresses(host.rtnl, bridge.index)
+
+
+def _port_problems(host: Host, item: Attachment, bridges: dict[str, tuple[Link | None, list[Prefix]]]) -> list[str]:
     port = get_link(host.rtnl, item.link)
     found = hostside.problems(host, item, port)
     if item.is_ptp:
         return found
-    bridge = get_link(host.rtnl, item.bridge)
-    if bridge is None or bridge.kind != "bridge":
+    if item.bridge not in bridges:
+        bridges[item.bridge] = read_bridge(host, item.bridge)
+    bridge, have = bridges[item.bridge]
+    if bridge is None:
         found.append(f"the bridge {item.bridge} is missing")
     else:
         if not bridge.up:
             found.append(f"the bridge {item.bridge} is down")
-        have = read_addresses(host.rtnl, bridge.index)
         lacking = [prefix for prefix in item.gateways if prefix not in have]
         found += [f"the bridge {item.bridge} lacks the gateway address {prefix}" for prefix in lacking]
     if port is None:
@@ -91,6 +113,9 @@ def _port_problems(host: Host, item: Attachment) -> list[str]:
             found.append(f"hairpin of the port {item.link} is {'on' if port.hairpin else 'off'}")
         if port.isolated != item.port_isolation:
             found.append(f"isolation of the port {item.link} is {'on' if port.isolated else 'off'}")
+        key = f"ipv6/conf/{item.link}/accept_ra"
+        if sysctl.read(key) not in ("", "0"):
+            found.append(f"net/{key} is not 0")
     return found
 
 

@@ -16,7 +16,7 @@ PORTS = [port(8080, 80), port(5353, 53, "udp", "127.0.0.1"), port(9000, 9, "sctp
 def iptables(host: Host, *words: str, name: str = "iptables") -> subprocess.CompletedProcess[str]:
     link = host.file(f"/run/{name}")
     if not link.is_symlink():
-        link.symlink_to(CHECKOUT / "conf" / "iptables-answers")
+        link.symlink_to(CHECKOUT / "conf" / "dropin" / "iptables-answers")
     return host.call("env", "PATH=/nonexistent", f"/run/{name}", *words)  # where a real one would be
 
 

@@ -14,7 +14,8 @@ from typing import Any, Callable
 import pytest
 
 from cni.protocol.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
-from cni.protocol.request import Request, read_request, role_of
+from cni.protocol.request import Request, read_request
+from cni.protocol.roles import role_of
 
 FULL = {
     "CNI_CONTAINERID": "c1",
