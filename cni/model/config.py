@@ -31,7 +31,6 @@ FIREWALLD = "firewalld"
 REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
     "ipMasqBackend": BACKENDS,
     "backend": (*BACKENDS, FIREWALLD),
-    "macspoofchk": (False,),
     "sysctl": ({},),
     "promisc": (False,),
     "allmulti": (False,),
@@ -39,7 +38,7 @@ REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
 }
 KEYS_OF = {  # of the reference plugins whose names the executable may have
     "ptp": ("ipMasqBackend",),
-    "bridge": ("ipMasqBackend", "macspoofchk"),
+    "bridge": ("ipMasqBackend",),
     "portmap": ("backend",),
     "firewall": ("backend",),
 }
@@ -120,7 +119,8 @@ def parse_network(request: Request) -> Network:
     if promisc and fields.flag("hairpinMode"):
         raise fields.fail("promiscMode", "cannot be combined with hairpinMode: every frame would come twice")
     vlans = {} if ptp else parse_vlans(fields)
-    wire = Wire(promisc=promisc, **vlans, **(parse_rates(fields, runtime) if ours else {}))
+    check_mac = not ptp and fields.flag("macspoofchk")
+    wire = Wire(promisc=promisc, check_mac=check_mac, **vlans, **(parse_rates(fields, runtime) if ours else {}))
     if wire.is_tagged and is_gateway and (ipam.delegate or ipam.range_sets):
         # The gateway would have to be a member of the VLAN, and the bridge's own address is in none.
         text = fields.asked("vlan", ()) or fields.asked("vlanTrunk", ())

@@ -5,6 +5,7 @@ Never another network's: the records and the elements' comments begin with the n
 
 from __future__ import annotations
 
+from cni import hostside
 from cni.bridge import leave_bridge
 from cni.forwarding import release_localnet, stop_forwarding
 from cni.host import Host
@@ -77,10 +78,7 @@ def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
     remove_group(host.rtnl, [link for item in items for link in item.links])
     host.forget_flows_of(tuple(address for item in items for address in item.addresses))
     for item in items:
-        if item.zone:
-            from cni.firewalld import leave
-
-            leave(item)
+        hostside.release(host, item)
         host.store.claims.unclaim(item.standby, item.ident)  # so that none of these inherits a port of another one
     for item in items:
         if host.is_last(item):
