@@ -151,7 +151,9 @@ def with_place(host: Host, item: Attachment) -> Attachment:
         return item.replace(made=True)
     if ISOLATED in (item.mode4, item.mode6):
         what = f"gatewayMode: the bridge {item.bridge} is not ours, and whoever made it may reach it: {ISOLATED} is not"
-        raise CniError(INVALID_CONFIG, f"{what} possible there", "leave the bridge to nftcni to make, under another name")
+        raise CniError(
+            INVALID_CONFIG, f"{what} possible there", "leave the bridge to nftcni to make, under another name"
+        )
     return item.replace(uplink=_leads_out(host, item, bridge))
 
 

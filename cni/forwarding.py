@@ -114,7 +114,9 @@ def note_from_table(handles: Handles) -> None:
     held = handles.table.elements(("unrouted", "same_net"))
     staying = {element.key[: len(element.key) // 2] for element in held if element.set == "same_net"}
     for version in (4, 6):
-        names = [element.key[4:] for element in held if element.set == "unrouted" and element.key[0] == NFPROTO[version]]
+        names = [
+            element.key[4:] for element in held if element.set == "unrouted" and element.key[0] == NFPROTO[version]
+        ]
         lines = [f"{text(name)} {'bridge' if name in staying else 'device'}" for name in names]
         handles.store.note_unrouted(version, lines)
 

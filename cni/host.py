@@ -252,6 +252,18 @@ class Host:
         doomed = own + [element for element in shared if self.table.get(element) == element]
         if doomed:
             self.table.delete(doomed)
+        if not last and any(element.end for element in doomed):
+            self._add_prefixes(item)
+
+    def _add_prefixes(self, item: Attachment) -> None:
+        """Those of the others on its bridge, which may have been inside one of the attachment's that goes."""
+        for other in self.store.sharing(item):
+            prefixes = [element for element in bridge_elements(other) if element.end] if other else []
+            try:
+                if prefixes:
+                    self.table.add([], prefixes)
+            except Conflict:
+                continue  # inside another one's that is there
 
     def _all_of_the_bridge(self, item: Attachment) -> list[Element]:
         """Also what another one gave it, whose record was lost or said otherwise."""

@@ -231,8 +231,15 @@ def _without_others(handles: Handles, item: Attachment) -> Attachment:
 
 def orphans(handles: Handles) -> list[Element]:
     """Those whose key is nobody's; another value under somebody's key is for `drift` to find."""
-    wanted = {(element.set, element.key) for element in wanted_elements(handles, [*all_records(handles)])}
-    return [element for element in handles.table.elements() if (element.set, element.key) not in wanted]
+    wanted = {(element.set, element.key): element for element in wanted_elements(handles, [*all_records(handles)])}
+    intervals = [element for element in wanted.values() if element.end]
+
+    def is_inside(element: Element) -> bool:
+        """Of a wider prefix that came later: the kernel takes that, the other way round it does not."""
+        return any(other.set == element.set and other.covers(element) for other in intervals)
+
+    held = [element for element in handles.table.elements() if (element.set, element.key) not in wanted]
+    return [element for element in held if not (element.end and is_inside(element))]
 
 
 def wanted_elements(handles: Handles, items: list[Attachment]) -> list[Element]:

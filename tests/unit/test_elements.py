@@ -206,7 +206,10 @@ MODES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "isolated": ({"mode4": "isolated"}, {"isolated", "bridges", "gates"}),
     "open": ({"mode4": "open", "isolation": False}, OURS),
     "open-without-masquerade": ({"mode4": "open", "isolation": False, "ip_masq": False}, OURS - {"masquerading"}),
-    "no-gateway": ({"is_gateway": False}, {"closed", "isolated", "bridges", "gates", "masquerading"} - {"masquerading"}),
+    "no-gateway": (
+        {"is_gateway": False},
+        {"closed", "isolated", "bridges", "gates", "masquerading"} - {"masquerading"},
+    ),
     "ports-apart": ({"port_isolation": True}, {"apart", "closed", "isolated", *OURS}),
 }
 
