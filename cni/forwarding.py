@@ -68,6 +68,15 @@ def set_host_sysctls(handles: Handles, item: Attachment) -> None:
         sysctl.write(key, value)
 
 
+def enable_ipv6(handles: Handles, item: Attachment) -> None:
+    """Before the bridge gets an address; whether the host forwards is decided only when the subnet is known to be free."""
+    key = f"ipv6/conf/{item.bridge}/disable_ipv6"
+    before = sysctl.read(key) if (key, "0") in host_sysctls(item) else ""
+    if before not in ("", "0"):
+        note_before(handles, item.bridge, key, before)
+        sysctl.write(key, "0")
+
+
 def note_localnet(handles: Handles, item: Attachment) -> None:
     if item.bridge and _needs_localnet(item):
         handles.store.bridges.note(item.bridge, f"port-{item.link}")

@@ -7,7 +7,7 @@ says what to undo. The bridge has a file of its own, `bridge`.
 from __future__ import annotations
 
 from cni import recovery
-from cni.forwarding import note_from_table, note_localnet, unrouted
+from cni.forwarding import note_from_table, note_localnet, set_host_sysctls, unrouted
 from cni.handles import Handles, open_handles
 from cni.kernel import sysctl
 from cni.kernel.links import get_link, port_names
@@ -169,6 +169,7 @@ class Host:
         )
         self.store.update(item)
         self.add_elements(item, again=True)
+        set_host_sysctls(self.handles, item)
         self.forget_flows_to(taken, item.addresses)
         for port in taken:
             self.store.claims.promote(port, ident)
