@@ -19,6 +19,7 @@ stands as it does:
 - filter_forward accepts what is established only for answers and for flows that were translated, which passed here when
   they began. Everything else of the original direction is judged packet by packet: a flow that began while the table
   was missing ends with its next packet.
+- `genuine`: nobody outside comes in with a container's address.
 - INVALID packets are not translated and would show a container's address outside, or the peer's answer to it would
   reset a living connection (kubernetes#74839). Those of others are none of our affair.
 - `unrouted`: the host forwards for containers, it does not become a router between its other links.
@@ -136,6 +137,8 @@ CHAINS = """
 	}
 	chain to_container {
 		ct state invalid drop
+		ip saddr @masq4 jump genuine
+		ip6 saddr @masq6 jump genuine
 		ct status dnat accept
 		ip daddr . meta l4proto . th dport @opened4 accept
 		ip6 daddr . meta l4proto . th dport @opened6 accept
@@ -143,6 +146,13 @@ CHAINS = """
 		iifname . ip saddr @containers4 goto sibling
 		iifname . ip6 saddr @containers6 goto sibling
 		meta nfproto . oifname @closed drop
+	}
+	chain genuine {
+		iifname . ip saddr @containers4 return
+		iifname . ip6 saddr @containers6 return
+		iifname . ip saddr @cross4 return
+		iifname . ip6 saddr @cross6 return
+		drop
 	}
 	chain sibling {
 		oifname @isolated drop

@@ -196,6 +196,27 @@ def test_nothing_leaves_with_the_containers_address(host: Host, flags: int) -> N
     assert seen == [socket.inet_aton(HOST[0])]
 
 
+def test_nobody_outside_comes_with_a_containers_address(host: Host) -> None:
+    """A datagram is enough for an attack that needs no answer. rp_filter may be off."""
+    lan = host.neighbour()
+    for key in ("all", "to-lan"):
+        host.set_sysctl(f"ipv4/conf/{key}/rp_filter", "0")
+    host.add(network("net0", *NET, ports=[port(5300, 53, "udp")]), "a")
+    host.add(network("net0", *NET), "b")
+    for address in ("10.88.0.3/32", "fd00:88::3/128"):
+        lan.run("ip", "addr", "add", address, "dev", "lo", *(["nodad"] if ":" in address else []))
+    for family, source, target in ((socket.AF_INET, "10.88.0.3", HOST[0]), (socket.AF_INET6, "fd00:88::3", HOST[1])):
+        with host.place("a").entered():
+            receiver = socket.socket(family, socket.SOCK_DGRAM)
+        with receiver, open_socket(lan, family, "udp") as forged, open_socket(lan, family, "udp") as honest:
+            receiver.settimeout(3)
+            receiver.bind(("", 53))
+            forged.bind((source, 0))
+            forged.sendto(b"forged", (target, 5300))
+            honest.sendto(b"honest", (target, 5300))
+            assert receiver.recv(100) == b"honest"
+
+
 # No moment is open
 
 
@@ -209,12 +230,12 @@ def test_isolation_holds_while_a_container_goes(host: Host, how: str) -> None:
         got: list[str] = []
         stop = threading.Event()
 
-        def flood(place: Namespace = host.place(name), got: list[str] = got, stop: threading.Event = stop) -> None:
+        def flood(place: Namespace, got: list[str], stop: threading.Event) -> None:
             while not stop.is_set():
                 got.append(ask(place, "10.89.0.2", 80, timeout=0.02))
 
         with Server(host.place("victim"), 80):
-            threads = [threading.Thread(target=flood) for _ in range(3)]
+            threads = [threading.Thread(target=flood, args=(host.place(name), got, stop)) for _ in range(3)]
             for thread in threads:
                 thread.start()
             time.sleep(0.05)

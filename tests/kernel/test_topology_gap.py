@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 
@@ -41,25 +42,23 @@ def test_flows_of_the_gap_work_again(host: Host, way: str) -> None:
     host.add(network("net0", *NET, ports=[port(5300, 53, "udp")]), "a")
     host.nft("table inet tracker { chain c { type filter hook prerouting priority 0; ct state new counter; }; }")
     inside = host.place("a")
-    with serving(Server(lan, 53, "udp"), Server(inside, 53, "udp"), Server(host, 5301, "udp")):
-        with (
-            open_socket(inside, socket.AF_INET, "udp") as out,
-            open_socket(lan, socket.AF_INET, "udp") as into,
-            open_socket(lan, socket.AF_INET, "udp") as to_host,
-            open_socket(inside, socket.AF_INET, "udp") as kept,
-        ):
-            assert ask_on(kept, "198.51.100.2", 53) == "lan 198.51.100.1"
-            assert ask_on(to_host, "198.51.100.1", 5301) == "host 198.51.100.2"
-            host.run("nft", "delete", "table", "inet", "nftcni")
-            ask_on(out, "198.51.100.2", 53, 0.3)
-            ask_on(into, "198.51.100.1", 5300, 0.3)
-            unrelated = to_the_host(host)
-            mend(host, way)
-            assert say(out) == "lan 198.51.100.1"
-            into.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            assert say(into) == "a 198.51.100.2"
-            assert say(kept) == "lan 198.51.100.1" and say(to_host) == "host 198.51.100.2"
-            assert to_the_host(host) == unrelated
+    servers = serving(Server(lan, 53, "udp"), Server(inside, 53, "udp"), Server(host, 5301, "udp"))
+    with servers, contextlib.ExitStack() as stack:
+        places = (inside, lan, lan, inside)
+        socks = [stack.enter_context(open_socket(place, socket.AF_INET, "udp")) for place in places]
+        out, into, to_host, kept = socks
+        assert ask_on(kept, "198.51.100.2", 53) == "lan 198.51.100.1"
+        assert ask_on(to_host, "198.51.100.1", 5301) == "host 198.51.100.2"
+        host.run("nft", "delete", "table", "inet", "nftcni")
+        ask_on(out, "198.51.100.2", 53, 0.3)
+        ask_on(into, "198.51.100.1", 5300, 0.3)
+        unrelated = to_the_host(host)
+        mend(host, way)
+        assert say(out) == "lan 198.51.100.1"
+        into.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        assert say(into) == "a 198.51.100.2"
+        assert say(kept) == "lan 198.51.100.1" and say(to_host) == "host 198.51.100.2"
+        assert to_the_host(host) == unrelated
 
 
 @pytest.mark.parametrize("way", WAYS)
