@@ -268,7 +268,9 @@ class Host:
 
     def _all_of_the_bridge(self, item: Attachment) -> list[Element]:
         """Also what another one gave it, whose record was lost or said otherwise."""
-        return widest_elements(item.bridge, item.made, item.direct) if item.bridge else []
+        if not item.bridge:
+            return []
+        return list(dict.fromkeys(widest_elements(item.bridge, item.made, item.direct) + bridge_elements(item)))
 
     def _no_longer_shared(self, item: Attachment) -> list[Element]:
         """What none of the others gives the bridge: after a change of `isolation`, for example. In most cases the first

@@ -97,7 +97,7 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
     mappings: list[PortMapping] = []
     opened: list[PortMapping] = []
     bridge = ""
-    uplink = False
+    uplink = anti_spoof = False
     masked: set[int] = set()
     for element in elements:
         try:
@@ -112,6 +112,8 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
         elif element.set.startswith("opened") and fields[1] in PROTOCOL_NAMES:
             protocol, number = int(str(fields[1])), int(str(fields[2]))
             opened.append(PortMapping(PROTOCOL_NAMES[protocol], ANY[int(element.set[-1])], number, number))
+        elif element.set == "guarded":
+            anti_spoof = True
         elif element.set.startswith("masq"):
             addresses[_address(fields[0])] = None
             masked.add(int(element.set[-1]))
@@ -136,6 +138,7 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
         ip_masq=bool(masked),
         is_gateway=False,
         uplink=uplink,
+        anti_spoof=anti_spoof,
     )
 
 
@@ -153,7 +156,7 @@ def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> At
     addresses = dict.fromkeys((*item.addresses, *filter(None, map(_leased_address, leases))))
     return item.replace(
         bridge=bridge,
-        leases=_bare_leases(addresses),
+        leases=_with_gateways(handles, bridge, _bare_leases(addresses)) if item.anti_spoof else _bare_leases(addresses),
         isolation=("isolated", 0) in given,
         made=("bridges", 0) in given,
         is_gateway=bool({("routed", 4), ("routed", 6)} & given),
@@ -205,6 +208,22 @@ def _leased_address(name: str) -> Address | None:
 def _bare_leases(addresses: dict[Address, None]) -> tuple[Lease, ...]:
     """The subnets' lengths are not known."""
     return tuple(Lease(Prefix(address, BITS[address.version])) for address in addresses)
+
+
+def _with_gateways(handles: Handles, bridge: str, leases: tuple[Lease, ...]) -> tuple[Lease, ...]:
+    """The bridge has the gateways' addresses, and the table says that nobody else may have them."""
+    from cni.kernel.listing import read_addresses
+
+    link = get_link(handles.rtnl, bridge)
+    own = read_addresses(handles.rtnl, link.index) if link else []
+    found = []
+    for lease in leases:
+        for prefix in own:
+            taken = Element(f"taken{prefix.version}", prefix.address.packed)
+            if lease.address.address in prefix and handles.table.get(taken) == taken:
+                lease = Lease(Prefix(lease.address.address, prefix.length), prefix.address)
+        found.append(lease)
+    return tuple(found)
 
 
 def _without_others(handles: Handles, item: Attachment) -> Attachment:

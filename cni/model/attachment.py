@@ -87,6 +87,7 @@ class Attachment(Value):
     delegate: str = ""
     kind: Kind = BRIDGED
     made: bool = False
+    anti_spoof: bool = False
     uplink: bool = False
     done: bool = False
 

@@ -141,6 +141,71 @@ def link_locals(place: Namespace) -> list[str]:
     return [entry["local"] for item in found for entry in item.get("addr_info", []) if "local" in entry]
 
 
+def arp(sender: bytes, says: str, to: bytes, target: str) -> bytes:
+    addresses = (socket.inet_aton(text) for text in (says, target))
+    return b"\x08\x06" + struct.pack("!HHBBH", 1, 0x800, 6, 4, 2) + sender + next(addresses) + to + next(addresses)
+
+
+def neighbour_advertisement(sender: bytes, says: str, target: str) -> bytes:
+    packed = b"".join(socket.inet_pton(socket.AF_INET6, text) for text in (says, target))
+    body = struct.pack("!BBHI", 136, 0, 0, 0x60000000) + packed[:16] + b"\x02\x01" + sender
+    total = checksum(packed + struct.pack("!II", len(body), 58) + body)
+    body = body[:2] + struct.pack("!H", total) + body[4:]
+    return b"\x86\xdd" + struct.pack("!IHBB", 0x60000000, len(body), 58, 255) + packed + body
+
+
+@pytest.mark.parametrize("keys", [{}, {"antiSpoof": False}], ids=["default", "off"])
+def test_a_siblings_and_the_gateways_addresses(host: Host, keys: dict[str, object]) -> None:
+    """Neither in ARP, nor in neighbour advertisements, nor as a source, nor the MAC address in a frame."""
+    for name in ("victim", "rogue"):
+        host.add(network("net0", *NET, **keys), name)
+    victim, rogue = host.place("victim"), host.place("rogue")
+    gate, theirs, own = mac(host, "br-net0"), mac(victim), mac(rogue)
+    with Server(host, 8000):
+        for address in ("10.88.0.1", "fd00:88::1"):
+            assert ask(victim, address, 8000).startswith("host ")
+    send(
+        rogue,
+        theirs,
+        arp(own, "10.88.0.1", theirs, "10.88.0.2"),
+        neighbour_advertisement(own, "fd00:88::1", "fd00:88::2"),
+    )
+    send(
+        rogue, gate, arp(own, "10.88.0.2", gate, "10.88.0.1"), neighbour_advertisement(own, "fd00:88::2", "fd00:88::1")
+    )
+    forged = [datagram("10.88.0.1", "10.88.0.2", 53, b"gate"), datagram("fd00:88::1", "fd00:88::2", 53, b"gate6")]
+    last = datagram("10.88.0.3", "10.88.0.2", 53, b"last")
+    arrived = heard(victim, 53, (rogue, theirs, [*forged, last]))
+    assert arrived == ({b"gate", b"gate6", b"last"} if keys else {b"last"})
+    known = {
+        bytes.fromhex(entry["lladdr"].replace(":", ""))
+        for place in (victim, host)
+        for entry in place.json("ip", "-j", "neigh", "show")
+        if entry["dst"] in ("10.88.0.1", "10.88.0.2", "fd00:88::1", "fd00:88::2") and "lladdr" in entry
+    }
+    assert (own in known) is bool(keys)
+    assert host.command("repair", "--check").returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["second-address", "macvlan"])
+def test_addresses_that_are_nobodys_pass(host: Host, kind: str) -> None:
+    """keepalived's, and those of interfaces inside the container with MAC addresses of their own."""
+    for name in ("a", "b"):
+        host.add(network("net0", *NET), name)
+    inside, link = host.place("a"), "eth0"
+    if kind == "macvlan":
+        inside.run("ip", "link", "add", "sub", "link", "eth0", "type", "macvlan", "mode", "bridge")
+        inside.set_sysctl("ipv6/conf/sub/accept_dad", "0")
+        inside.run("ip", "link", "set", "sub", "up")
+        link = "sub"
+    inside.run("ip", "addr", "add", "10.88.0.100/24", "dev", link)
+    inside.run("ip", "addr", "add", "fd00:88::100/64", "dev", link, "nodad")
+    with Server(inside, 80):
+        for address in ("10.88.0.100", "fd00:88::100"):
+            assert ask(host.place("b"), address, 80, timeout=3).startswith("a ")
+            assert ask(host, address, 80, timeout=3).startswith("a ")
+
+
 def advertisement(sender: Namespace) -> bytes:
     """A router advertisement: the sender is a router, and there is a prefix."""
     (source,) = link_locals(sender)
