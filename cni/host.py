@@ -182,6 +182,14 @@ class Host:
         for port in taken:
             self.store.claims.promote(port, ident)
 
+    def change(self, before: Attachment, item: Attachment) -> None:
+        """Another record in its place, with the same leases and ports, and the elements that differ."""
+        old, new = attachment_elements(before), attachment_elements(item)
+        self.store.update(item)
+        gone, come = [one for one in old if one not in new], [one for one in new if one not in old]
+        if gone or come:
+            self.table.exchange(gone, come)
+
     # The table
 
     def add_elements(self, item: Attachment, again: bool) -> None:
@@ -288,7 +296,7 @@ class Host:
             return []
         name = pack((IFNAME,), (item.bridge,))
         direct = [element for element in self.table.elements(INTERVALS) if element.key.startswith(name)]
-        return widest_elements(item.bridge, item.made) + direct
+        return list(dict.fromkeys([*widest_elements(item.bridge, item.made), *bridge_elements(item), *direct]))
 
     def _no_longer_shared(self, item: Attachment) -> list[Element]:
         """What none of the others gives the bridge: after a change of `isolation`, for example. In most cases the first

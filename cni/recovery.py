@@ -19,11 +19,12 @@ from cni.model.attachment import ISOLATED, NAT, OPEN, ROUTED, Attachment, Lease,
 from cni.model.names import derived_mac, host_link
 from cni.model.ports import ANY, Occupied, PortMapping, by_claim
 from cni.model.projection import projection, widest_elements
+from cni.model.wire import Wire
 from cni.protocol.log import say
 from cni.protocol.names import is_name
 from cni.state.claims import claim_line
 from cni.state.store import Damaged
-from nft.addresses import BITS, Address, Prefix, from_packed, parse_address, parse_mac
+from nft.addresses import BITS, Address, Prefix, from_packed, parse_address
 from nft.elements import PROTOCOL_NAMES, Element, unpack
 from nft.schema import INTERVALS, SETS
 
@@ -96,7 +97,8 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
     mappings: list[PortMapping] = []
     opened: list[PortMapping] = []
     bridge = ""
-    uplink = False
+    uplink = anti_spoof = check_mac = False
+    mac = derived_mac("container", ident)
     masked: set[int] = set()
     for element in elements:
         try:
@@ -111,6 +113,12 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
         elif element.set.startswith("opened") and fields[1] in PROTOCOL_NAMES:
             protocol, number = int(str(fields[1])), int(str(fields[2]))
             opened.append(PortMapping(PROTOCOL_NAMES[protocol], ANY[int(element.set[-1])], number, number))
+        elif element.set == "guarded":
+            anti_spoof = True
+        elif element.set == "checked":
+            check_mac = True
+        elif element.set == "own_macs" and isinstance(fields[1], bytes):
+            mac = fields[1]
         elif element.set.startswith("masq"):
             addresses[_address(fields[0])] = None
             masked.add(int(element.set[-1]))
@@ -126,7 +134,7 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
         ifname=parts[2],
         sandbox="",
         bridge=bridge,
-        mac=derived_mac("container", ident),
+        mac=mac,
         leases=_bare_leases(addresses),
         mappings=tuple(mappings),
         opened=tuple(opened),
@@ -135,6 +143,8 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
         ip_masq=bool(masked),
         is_gateway=False,
         uplink=uplink,
+        anti_spoof=anti_spoof,
+        wire=Wire(check_mac=check_mac),
     )
 
 
@@ -146,17 +156,15 @@ def _address(packed: object) -> Address:
 def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> Attachment:
     """With what its link, its bridge and its leases tell."""
     from cni.kernel.shaping import rates_on
-    from nft.spoofing import allowed
 
     port = get_link(handles.rtnl, item.link)
     bridge = item.bridge or handles.store.bridges.of_link(item.link)
     bridge = bridge or (link_name(handles.rtnl, port.master) if port else "")
-    checked, macs = allowed(handles.table.netlink, item.link)
     given = _given(handles, bridge)
     addresses = dict.fromkeys((*item.addresses, *filter(None, map(_leased_address, leases))))
     return item.replace(
         bridge=bridge,
-        leases=_bare_leases(addresses),
+        leases=_with_gateways(handles, bridge, _bare_leases(addresses)) if item.anti_spoof else _bare_leases(addresses),
         isolation=("isolated", 0) in given,
         made=("bridges", 0) in given,
         is_gateway=bool({("routed", 4), ("routed", 6)} & given),
@@ -165,8 +173,7 @@ def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> At
         direct=_direct(handles, bridge),
         hairpin=port.hairpin if port else False,
         port_isolation=port.isolated if port else False,
-        mac=parse_mac(macs[0]) if macs else item.mac,
-        wire=rates_on(handles.rtnl, item.ident, port).replace(check_mac=checked),
+        wire=rates_on(handles.rtnl, item.ident, port).replace(check_mac=item.wire.check_mac),
         kind=kind_of(port is not None or any("@" not in name for name in leases), port is not None or bool(leases)),
     )
 
@@ -210,6 +217,22 @@ def _leased_address(name: str) -> Address | None:
 def _bare_leases(addresses: dict[Address, None]) -> tuple[Lease, ...]:
     """The subnets' lengths are not known."""
     return tuple(Lease(Prefix(address, BITS[address.version])) for address in addresses)
+
+
+def _with_gateways(handles: Handles, bridge: str, leases: tuple[Lease, ...]) -> tuple[Lease, ...]:
+    """The bridge has the gateways' addresses, and the table says that nobody else may have them."""
+    from cni.kernel.listing import read_addresses
+
+    link = get_link(handles.rtnl, bridge)
+    own = read_addresses(handles.rtnl, link.index) if link else []
+    found = []
+    for lease in leases:
+        for prefix in own:
+            taken = Element(f"taken{prefix.version}", prefix.address.packed)
+            if lease.address.address in prefix and handles.table.get(taken) == taken:
+                lease = Lease(Prefix(lease.address.address, prefix.length), prefix.address)
+        found.append(lease)
+    return tuple(found)
 
 
 def _without_others(handles: Handles, item: Attachment) -> Attachment:

@@ -6,14 +6,14 @@ Which elements there should be is not known here; the sets and their types are `
 from __future__ import annotations
 
 from .addresses import from_packed
-from .schema import ADDR4, ADDR6, FAMILY, IFNAME, MAC, PORT, PROTO, SETS, TABLE
+from .schema import ADDR4, ADDR6, FAMILY, IFNAME, LAYER2, MAC, PORT, PROTO, SETS, TABLE, TARGET
 from .value import Value
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # IANA protocol numbers, with nft's names for them
 PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 NFPROTO = {4: 2, 6: 10}  # include/uapi/linux/netfilter.h
 _FAMILY_NAMES = {2: "ipv4", 10: "ipv6"}
-_WIDTH = {PROTO: 4, PORT: 4, ADDR4: 4, ADDR6: 16, IFNAME: 16, FAMILY: 4, MAC: 8}
+_WIDTH = {PROTO: 4, PORT: 4, ADDR4: 4, ADDR6: 16, IFNAME: 16, FAMILY: 4, MAC: 8, TARGET: 16}
 _LENGTH = {PROTO: 1, PORT: 2, FAMILY: 1}
 
 
@@ -46,6 +46,8 @@ def pack(kinds: tuple[str, ...], values: tuple[int | bytes | str, ...]) -> bytes
 
 def unpack(kinds: tuple[str, ...], packed: bytes) -> tuple[int | bytes | str, ...]:
     """The inverse of `pack`: numbers, address bytes and names. Raises ValueError for a wrong length."""
+    if kinds == (MAC,) and len(packed) == 6:  # alone it is not padded
+        return (packed,)
     if len(packed) != sum(_WIDTH[kind] for kind in kinds):
         raise ValueError(f"{len(packed)} bytes are not {' . '.join(kinds)}")
     values: list[int | bytes | str] = []
@@ -69,7 +71,10 @@ def elements_text(elements: list[Element]) -> str:
     by_set: dict[str, list[str]] = {}
     for element in elements:
         by_set.setdefault(element.set, []).append(element_text(element))
-    return "".join(f"add element inet {TABLE} {name} {{ {', '.join(texts)} }}\n" for name, texts in by_set.items())
+    return "".join(
+        f"add element {'bridge' if name in LAYER2 else 'inet'} {TABLE} {name} {{ {', '.join(texts)} }}\n"
+        for name, texts in by_set.items()
+    )
 
 
 def element_text(element: Element) -> str:
@@ -86,7 +91,9 @@ def element_text(element: Element) -> str:
 def _fields_text(kinds: tuple[str, ...], packed: bytes) -> str:
     texts = []
     for kind, value in zip(kinds, unpack(kinds, packed)):
-        if isinstance(value, bytes):
+        if isinstance(value, bytes) and kind == TARGET:
+            texts.append(f"0x{value.hex()}")
+        elif isinstance(value, bytes):
             texts.append(value.hex(":") if kind == MAC else str(from_packed(value)))
         elif kind == IFNAME:
             texts.append(f'"{value}"')

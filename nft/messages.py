@@ -23,7 +23,7 @@ from .framing import (
     message,
     text,
 )
-from .schema import TABLE
+from .schema import LAYER2, TABLE
 from .value import Value
 
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
@@ -31,7 +31,7 @@ SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN = (SUBSYSTEM | number for number in (0, 1, 2, 3, 4))
 NEWRULE, GETRULE, GETSET = (SUBSYSTEM | number for number in (6, 7, 10))
 NEWSETELEM, GETSETELEM, DELSETELEM, NEWGEN = (SUBSYSTEM | number for number in (12, 13, 14, 15))
-NFPROTO_INET = 1
+NFPROTO_INET, NFPROTO_BRIDGE = 1, 7
 NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFTA_TABLE_USERDATA = 1, 2, 6
 NFT_TABLE_F_OWNER = 2
 NFTA_LIST_TABLE, NFTA_LIST_SET, NFTA_LIST_ELEMENTS = 1, 2, 3
@@ -94,7 +94,10 @@ def _payloads(elements: list[Element], full: bool) -> list[bytes]:
     ]
 
 
-def _list_head(name: str, table: str = TABLE, family: int = NFPROTO_INET) -> bytes:
+def _list_head(name: str, table: str = TABLE, family: int = 0) -> bytes:
+    """Of a set of ours, or of somebody else's `table`."""
+    if not family:
+        family = NFPROTO_BRIDGE if name in LAYER2 else NFPROTO_INET
     return nfgen(family) + attr_name(NFTA_LIST_TABLE, table) + attr_name(NFTA_LIST_SET, name)
 
 
@@ -115,12 +118,12 @@ def get_element(element: Element) -> bytes:
     return _list_head(element.set) + attr(NESTED | NFTA_LIST_ELEMENTS, _element(element, full=False))
 
 
-def list_elements(name: str, table: str = TABLE, family: int = NFPROTO_INET) -> bytes:
+def list_elements(name: str, table: str = TABLE, family: int = 0) -> bytes:
     return _list_head(name, table, family)
 
 
-def get_table() -> bytes:
-    return nfgen() + attr_name(NFTA_TABLE_NAME, TABLE)
+def get_table(family: int = NFPROTO_INET) -> bytes:
+    return nfgen(family) + attr_name(NFTA_TABLE_NAME, TABLE)
 
 
 def list_rules(table: str = TABLE, family: int = NFPROTO_INET, chain: str = "") -> bytes:

@@ -22,6 +22,9 @@ stands as it does:
 - `genuine`: nobody outside comes in with a container's address.
 - INVALID packets are not translated and would show a container's address outside, or the peer's answer to it would
   reset a living connection (kubernetes#74839). Those of others are none of our affair.
+- The bridge table: a container's port sends with no address, MAC address or neighbour advertisement that belongs to a
+  sibling or the gateway, and is no router; a port that is `checked` with no MAC address but its own. What belongs to
+  nobody passes: keepalived's addresses, macvlan, bridges inside.
 - `unrouted`: the host forwards for containers, it does not become a router between its other links.
 - `priority -100` and not `dstnat` on output: nft 1.0.6 refuses the name there.
 - No chain may be called `fwd`, and maps with concatenated data must come from text, not JSON (nft 1.0.6 makes a set).
@@ -30,7 +33,11 @@ stands as it does:
 from __future__ import annotations
 
 from .digest import digest
-from .schema import INTERVALS, SETS, TABLE
+from .schema import IFNAME, INTERVALS, LAYER2, SETS, TABLE, TARGET
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 CHAINS = """
 	chain portmap {
@@ -163,9 +170,35 @@ CHAINS = """
 	}
 """
 
+# Of the table of family bridge. `meta ibrname` is not in every kernel, so the addresses of all bridges are one set.
+PORTS = """
+	chain prerouting {
+		type filter hook prerouting priority -300; policy accept;
+		iifname . ether saddr @own_macs goto sent
+		iifname @checked drop
+		iifname != @guarded accept
+		ether saddr @taken_macs drop
+		goto sent
+	}
+	chain sent {
+		iifname . ip saddr @holds4 accept
+		iifname . arp saddr ip @holds4 accept
+		icmpv6 type { nd-router-advert, nd-redirect } drop
+		icmpv6 type nd-neighbor-advert iifname . @th,64,128 @advertised accept
+		icmpv6 type nd-neighbor-advert @th,64,128 @taken_targets drop
+		iifname . ip6 saddr @holds6 accept
+		ip saddr @taken4 drop
+		arp saddr ip @taken4 drop
+		ip6 saddr @taken6 drop
+	}
+"""
+
 
 def _declaration(name: str) -> str:
     key, data = SETS[name]
+    if TARGET in key:
+        fields = {IFNAME: "iifname", TARGET: "@th,64,128"}
+        return f"\tset {name} {{ typeof {' . '.join(fields[field] for field in key)}; }}\n"
     kind = "map" if data else "set"
     types = " . ".join(key) + (" : " + " . ".join(data) if data else "")
     flags = " flags interval;" if name in INTERVALS else ""
@@ -173,8 +206,15 @@ def _declaration(name: str) -> str:
 
 
 def table_text(comment: str) -> str:
-    """The empty table as `nft -f` takes it. Fails to load where the table exists with other contents."""
-    return f'table inet {TABLE} {{\n\tcomment "{comment}"\n' + "".join(map(_declaration, SETS)) + CHAINS + "}\n"
+    """The empty tables as `nft -f` takes them. Fails to load where one exists with other contents."""
+    return _table("inet", SETS.keys() - LAYER2.keys(), CHAINS, comment) + _table(
+        "bridge", LAYER2.keys(), PORTS, comment
+    )
+
+
+def _table(family: str, names: Collection[str], chains: str, comment: str) -> str:
+    sets = "".join(_declaration(name) for name in SETS if name in names)
+    return f'table {family} {TABLE} {{\n\tcomment "{comment}"\n{sets}{chains}}}\n'
 
 
 RULES = digest(table_text(""), size=4).hex()  # stands for this very text: a table with another one is made anew
@@ -182,14 +222,15 @@ RULES = digest(table_text(""), size=4).hex()  # stands for this very text: a tab
 
 def replacing_text(comment: str, elements: str) -> str:
     """The whole table with `elements` (text), in place of whatever is there, in one transaction."""
-    return f"add table inet {TABLE}\ndelete table inet {TABLE}\n{table_text(comment)}{elements}"
+    gone = "".join(f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in ("inet", "bridge"))
+    return f"{gone}{table_text(comment)}{elements}"
 
 
 def is_whole(rules: list[tuple[str, bytes]]) -> bool:
     """Whether each chain has as many rules as its text. What they say depends on the nft that loaded them."""
     wanted: list[str] = []
     chain = ""
-    for words in map(str.split, CHAINS.splitlines()):
+    for words in map(str.split, (CHAINS + PORTS).splitlines()):
         if words[:1] == ["chain"]:
             chain = words[1]
         elif words and words[0] not in ("type", "}"):

@@ -10,6 +10,7 @@ TABLE = "nftcni"
 # Field kinds of keys and data, each padded to four bytes where it is part of a concatenation.
 PROTO, PORT, ADDR4, ADDR6, IFNAME = "inet_proto", "inet_service", "ipv4_addr", "ipv6_addr", "ifname"
 FAMILY, MAC = "nf_proto", "ether_addr"
+TARGET = "integer"  # a neighbour advertisement's address: nft 1.0.6 has no name for the field
 
 # name: (key fields, data fields); no data fields makes a set, some make a map.
 SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -49,6 +50,20 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dnat6": ((PROTO, PORT), (ADDR6, PORT)),
     "dnat6_ip": ((ADDR6, PROTO, PORT), (ADDR6, PORT)),
 }
+# In the table of family bridge: what a container's port may send to the bridge.
+LAYER2: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "guarded": ((IFNAME,), ()),  # the ports that are looked at
+    "checked": ((IFNAME,), ()),  # the ports that let no other MAC address pass than their own
+    "own_macs": ((IFNAME, MAC), ()),
+    "holds4": ((IFNAME, ADDR4), ()),
+    "holds6": ((IFNAME, ADDR6), ()),
+    "advertised": ((IFNAME, TARGET), ()),  # the same addresses once more
+    "taken_macs": ((MAC,), ()),  # of all containers and bridges: nobody else may have them
+    "taken4": ((ADDR4,), ()),
+    "taken6": ((ADDR6,), ()),
+    "taken_targets": ((TARGET,), ()),
+}
+SETS.update(LAYER2)
 INTERVALS = ("direct4", "direct6")  # the last field of their keys is a prefix
 
 

@@ -32,7 +32,9 @@ class Table:
 
     def remove(self) -> None:
         """The whole table. It must be there."""
-        errors = self._transact([(messages.DELTABLE, 0, messages.get_table())])
+        there = self.tables()
+        families = [family for family in (messages.NFPROTO_INET, messages.NFPROTO_BRIDGE) if (family, TABLE) in there]
+        errors = self._transact([(messages.DELTABLE, 0, messages.get_table(family)) for family in families])
         if errors:
             raise _at(errors[0], f"deleting table inet {TABLE}")
 

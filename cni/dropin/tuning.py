@@ -138,12 +138,7 @@ def _tune_link(request: Request, tuning: Tuning, rtnl: Netlink) -> None:
         _apply(rtnl, link, tuning)
         item = host.record(ident)
         if item is not None:
-            item = item.replace(mac=tuning.mac or item.mac, mtu=tuning.mtu or item.mtu)
-            host.store.update(item)
-            if tuning.mac and item.wire.check_mac:
-                from cni.spoofing import guard
-
-                guard(host, item)
+            host.change(item, item.replace(mac=tuning.mac or item.mac, mtu=tuning.mtu or item.mtu))
 
 
 def _settings(link: Link) -> dict[str, Json]:

@@ -97,6 +97,7 @@ class Attachment(Value):
     masq_all: bool = False
     zone: str = ""
     made: bool = False
+    anti_spoof: bool = False
     uplink: bool = False
     done: bool = False
 

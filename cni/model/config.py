@@ -83,6 +83,7 @@ class Network(Value):
     mode4: str
     mode6: str
     direct: tuple[str, ...]
+    anti_spoof: bool
     mtu: int
     mac: bytes
     dad: bool
@@ -146,6 +147,7 @@ def parse_network(request: Request) -> Network:
         mode4=mode4,
         mode6=mode6,
         direct=_prefixes(fields, "nonMasqueradeCIDRs"),
+        anti_spoof=fields.flag("antiSpoof", ours),
         mtu=mtu,
         mac=_requested_mac(request, fields, runtime, arguments),
         dad=fields.flag("enabledad"),

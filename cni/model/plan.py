@@ -28,6 +28,7 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         mtu=network.mtu,
         dns=network.ipam.dns,
         direct=network.direct,
+        anti_spoof=network.anti_spoof and not delegated,
         mode4=network.mode4,
         mode6=network.mode6,
         is_gateway=network.is_gateway,

@@ -10,9 +10,9 @@ What an element means is said in `nft.schema`, in which order they are asked for
 from __future__ import annotations
 
 from cni.model.attachment import Attachment
-from cni.model.names import bridge_mac
+from cni.model.names import bridge_mac, derived_mac
 from cni.model.ports import PortMapping
-from nft.addresses import BITS, Address, merged
+from nft.addresses import BITS, Address, link_local, merged
 from nft.elements import NFPROTO, PROTOCOLS, Element, pack
 from nft.schema import FAMILY, IFNAME, MAC, SETS
 
@@ -38,11 +38,33 @@ def attachment_elements(item: Attachment) -> list[Element]:
     if item.mappings and (item.masq_all or not item.snat):
         name = "shown" if not item.snat else "hidden"
         elements += [Element(f"{name}{address.version}", address.packed, b"", ident) for address in item.addresses]
+    elements += dict.fromkeys(_port_elements(item))
     for version in {mapping.host_ip.version for mapping in item.mappings if mapping.host_ip}:
         target = _target(item, version)
         elements.append(Element(f"self{version}", target.packed + target.packed, b"", ident))
     elements += [_published(item, mapping) for mapping in item.mappings]
     return elements + list(dict.fromkeys(_opened(item, mapping) for mapping in item.opened))
+
+
+def _port_elements(item: Attachment) -> list[Element]:
+    """What the container may send: with its MAC address, its addresses and the link-local one that follows from it."""
+    ident, name = item.ident, pack((IFNAME,), (item.link,))
+    own = Element("own_macs", name + pack((MAC,), (item.mac,)), b"", ident)
+    elements = [own, Element("checked", name, b"", ident)] if item.wire.check_mac else []
+    if not (item.made and item.anti_spoof):
+        return elements
+    elements += [own, Element("guarded", name, b"", ident)]
+    addresses = list(item.addresses)
+    if item.mac == derived_mac("container", ident):  # one that was asked for may be another network's as well
+        elements.append(Element("taken_macs", item.mac, b"", ident))
+        addresses += [link_local(item.mac).address] if item.address_of(6) else []
+    for address in dict.fromkeys(addresses):
+        elements.append(Element(f"holds{address.version}", name + address.packed, b"", ident))
+        elements.append(Element(f"taken{address.version}", address.packed, b"", ident))
+        if address.version == 6:
+            elements.append(Element("advertised", name + address.packed, b"", ident))
+            elements.append(Element("taken_targets", address.packed, b"", ident))
+    return elements
 
 
 def _is_served(item: Attachment, version: int) -> bool:
@@ -88,7 +110,11 @@ def bridge_elements(item: Attachment) -> list[Element]:
     if item.port_isolation and item.kind.own_link:
         elements.append(Element("apart", name + name))
     if item.made:
-        elements += [Element("bridges", name), Element("gates", name + pack((MAC,), (bridge_mac(item.bridge),)))]
+        mac = bridge_mac(item.bridge)
+        elements += [Element("bridges", name), Element("gates", name + pack((MAC,), (mac,)))]
+        if item.anti_spoof:
+            elements.append(Element("taken_macs", mac))
+            elements += [element for prefix in item.gateways for element in _gateway(prefix.address)]
     for version in (4, 6):
         family = pack((FAMILY,), (NFPROTO[version],)) + name
         if item.is_closed(version):
@@ -100,9 +126,14 @@ def bridge_elements(item: Attachment) -> list[Element]:
     return elements
 
 
+def _gateway(address: Address) -> list[Element]:
+    taken = Element(f"taken{address.version}", address.packed)
+    return [taken, Element("taken_targets", address.packed)] if address.version == 6 else [taken]
+
+
 def widest_elements(bridge: str, made: bool) -> list[Element]:
     """All that any attachment may have given a bridge: for the end of the last one, whose record may say otherwise."""
-    return bridge_elements(Attachment("", "", "", "", bridge, b"", made=made, port_isolation=True))
+    return bridge_elements(Attachment("", "", "", "", bridge, b"", made=made, port_isolation=True, anti_spoof=True))
 
 
 def direct_elements(item: Attachment) -> list[Element]:
@@ -125,10 +156,15 @@ def cross_elements(item: Attachment, others: list[Attachment]) -> list[Element]:
     elements: dict[Element, None] = {}
     for other in others:
         for one, far in ((item, other), (other, item)):
-            if one.bridge and far.bridge and one.bridge != far.bridge and one.in_table and far.in_table:
-                name = pack((IFNAME,), (far.bridge,))
-                for address in one.addresses:
+            if not (one.bridge and far.bridge and one.in_table and far.in_table):
+                continue
+            for address in one.addresses:
+                if one.bridge != far.bridge:
+                    name = pack((IFNAME,), (far.bridge,))
                     elements[Element(f"cross{address.version}", name + address.packed)] = None
+                if far.made and far.anti_spoof:
+                    name = pack((IFNAME,), (far.link,))
+                    elements[Element(f"holds{address.version}", name + address.packed)] = None
     return list(elements)
 
 

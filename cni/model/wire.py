@@ -1,7 +1,7 @@
 """What is asked of the host's end besides hairpin and isolation: rates, VLANs, MAC addresses, promiscuous mode. Pure.
 
-The keys are those of the reference plugins bridge and bandwidth; what is done about them is `cni.kernel.shaping`,
-`cni.kernel.vlans` and `cni.spoofing`.
+The keys are those of the reference plugins bridge and bandwidth; what is done about them is `cni.kernel.shaping`
+and `cni.kernel.vlans`; addresses are checked by the table's elements.
 """
 
 from __future__ import annotations

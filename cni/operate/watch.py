@@ -41,7 +41,7 @@ EXAMPLES = ("systemctl enable --now nftcni-watch", "nftcni watch")
 NFNLGRP_NFTABLES = 7
 OFTEN, WHILE = 3, 10.0
 PAUSES = (0, 1, 2, 4, 8)  # seconds before each try: somebody may hold the lock, nft may be replaced meanwhile
-OURS = (messages.NFPROTO_INET, TABLE)
+OURS, LAYER2 = (messages.NFPROTO_INET, TABLE), (messages.NFPROTO_BRIDGE, TABLE)
 
 
 def add_arguments(_parser: argparse.ArgumentParser) -> None:
@@ -105,8 +105,10 @@ class Watcher:
                 self.left_alone = False
                 self._put_right("a table inet nftcni of before was loaded")
             elif OURS in deleted:
-                others = {table for table, owned in self.tables.items() if not owned} - made.keys()
-                self._decide(deleted == {OURS}, others, _command_line(messages.read_generation_process(payload)))
+                others = {table for table, owned in self.tables.items() if not owned} - made.keys() - {LAYER2}
+                self._decide(
+                    deleted <= {OURS, LAYER2}, others, _command_line(messages.read_generation_process(payload))
+                )
 
     def look(self, why: str) -> None:
         """Without events to go by: what is missing is restored, unless it was left alone."""

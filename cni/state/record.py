@@ -26,7 +26,7 @@ FLAGS = (
     *("is_gateway", "force_address", "ip_masq", "isolation", "port_isolation", "hairpin", "dad", "link_up"),
     *("uplink", "done"),
 )
-LATER_FLAGS = ("made",)
+LATER_FLAGS = ("made", "anti_spoof")
 
 LATER = ("snat", "masq_all")  # absent in records of before them
 
@@ -94,7 +94,14 @@ def from_document(document: Json) -> Attachment:
 
 # A container from before modes keeps what it had, reached by whoever has a route to it, until it is attached anew.
 # Whether its bridge is ours only the folder of the bridges knows.
-_BEFORE_MODES: dict[str, Any] = {"mode4": OPEN, "mode6": OPEN, "opened": [], "direct": [], "made": False}
+_BEFORE_MODES: dict[str, Any] = {
+    "mode4": OPEN,
+    "mode6": OPEN,
+    "opened": [],
+    "direct": [],
+    "made": False,
+    "anti_spoof": False,
+}
 
 
 def _kind(document: dict[str, Json]) -> Kind:

@@ -1,7 +1,4 @@
-"""`macspoofchk`: a container's frames bear its own MAC address, or do not leave its port.
-
-The rule is in a table of the bridge family, which is there only while a port is checked.
-"""
+"""`macspoofchk`: a container's frames bear its own MAC address, or do not leave its port."""
 
 from __future__ import annotations
 
@@ -22,8 +19,13 @@ def spoof(container: Namespace, mac: str = FALSE) -> None:
         container.run("ip", "neigh", "flush", "to", address)
 
 
-def layer2(host: Host) -> str:
-    return host.call("nft", "list", "table", "bridge", "nftcni").stdout
+def layer2(host: Host) -> list[str]:
+    """The ports that are checked, and the addresses that they let pass."""
+    found = []
+    for name in ("checked", "own_macs"):
+        text = host.call("nft", "list", "set", "bridge", "nftcni", name).stdout
+        found += sorted(word.strip() for word in text.partition("elements = {")[2].partition("}")[0].split(",") if word)
+    return [word for word in found if "veth" in word]
 
 
 def test_a_false_address_does_not_pass(host: Host) -> None:
@@ -49,23 +51,22 @@ def test_nothing_is_left(host: Host) -> None:
     for name in ("c1", "c2"):
         host.add(CONFIG, name)
     host.delete(CONFIG, "c1")
-    assert layer2(host).count("veth") == 2  # one port, in both sets
+    assert len(layer2(host)) == 2  # one port, in both sets
     host.delete(CONFIG, "c2")
     assert host.snapshot() == before
-    assert layer2(host) == ""
+    assert layer2(host) == []
 
 
 def test_again_and_check(host: Host) -> None:
     result = host.add(CONFIG)
     assert host.add(CONFIG) == result
     table = layer2(host)
-    assert table.count(" drop") == 1
     checked = {**CONFIG, "prevResult": result}
     assert host.cni("CHECK", checked).status == 0
     for command in ("flush chain bridge nftcni prerouting", "delete table bridge nftcni"):
         host.nft(command)
         answer = host.cni("CHECK", checked)
-        assert answer.code == 104 and "not checked" in answer.words
+        assert answer.code == 104 and "nftcni" in answer.words
         assert host.add(CONFIG) == result
         assert layer2(host) == table
 
@@ -90,13 +91,13 @@ def test_a_lost_record(host: Host, mac: str) -> None:
     assert layer2(host) == table
     host.delete(config)
     assert host.snapshot() == before
-    assert layer2(host) == ""
+    assert layer2(host) == []
 
 
 def test_gc(host: Host) -> None:
     host.add(CONFIG)
     assert host.cni("GC", {**CONFIG, "cni.dev/valid-attachments": []}).status == 0
-    assert layer2(host) == ""
+    assert layer2(host) == []
 
 
 def test_an_address_that_tuning_gives_is_its_own(host: Host, tmp_path: Path) -> None:
