@@ -31,6 +31,7 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
     host.store.begin(intent)
     try:
         link(host, intent, netns)
+        mine = intent = host.record(intent.ident) or intent  # with what has become of its bridge
         host.unlock()
         result = _ask(request, network.ipam.delegate, "ADD")
         host.lock()
