@@ -116,13 +116,15 @@ def answer(verb: str) -> tuple[str, str, Exception | None]:
 
 def refuse(verb: str, version: str, error: Exception) -> str:
     """The error document. `version` is "" until the configuration has said which one the runtime speaks."""
-    from cni.protocol.errors import INTERNAL, IO_FAILURE, CniError
+    from cni.protocol.errors import INTERNAL, IO_FAILURE, CniError, kernel_refused
     from cni.protocol.jsontext import dumps
     from cni.protocol.spec import error_document
     from cni.protocol.versions import NEWEST
 
     if isinstance(error, CniError):
         refusal = error
+    elif isinstance(error, OSError):
+        refusal = kernel_refused(verb, error)
     elif isinstance(error, RecursionError):
         refusal = CniError(INTERNAL, "the configuration is nested too deeply")
     elif isinstance(error, ImportError):

@@ -17,7 +17,7 @@ from cni.handles import Handles
 from cni.kernel.links import get_link, link_name
 from cni.model.attachment import ISOLATED, NAT, OPEN, ROUTED, Attachment, Lease, kind_of
 from cni.model.names import derived_mac, host_link
-from cni.model.ports import ANY, PortMapping, collide
+from cni.model.ports import ANY, Occupied, PortMapping, by_claim
 from cni.model.projection import projection, widest_elements
 from cni.protocol.log import say
 from cni.protocol.names import is_name
@@ -79,10 +79,10 @@ def _rebuild(handles: Handles, ident: str, elements: list[Element], message: str
     others = [element for element in elements if (element.set, element.key) not in kept]
     if others:
         handles.table.delete(others)
-    held = [(mapping.claim, claim_line(mapping, ident)) for mapping in item.mappings]
+    held = {(mapping.claim, claim_line(mapping, ident)) for mapping in item.mappings}
     for port, line in ports:
         if (port, line) not in held:
-            handles.store.claims.drop_line(port, line)
+            handles.store.claims.drop_lines(port, {line})
     handles.store.begin(item)
     return item
 
@@ -217,9 +217,13 @@ def _without_others(handles: Handles, item: Attachment) -> Attachment:
         name = item.replace(leases=(lease,)).leased
         return not name or handles.store.claims.lease_holder(name[0]) in ("", item.ident)
 
+    others = {
+        port: Occupied((ip, who) for ip, who in handles.store.claims.port_holders(port) if who != item.ident)
+        for port in by_claim(item.mappings)
+    }
+
     def is_others(mapping: PortMapping) -> bool:
-        holders = handles.store.claims.port_holders(mapping.claim)
-        return any(who != item.ident and mapping.host_ip and collide(ip, mapping.host_ip) for ip, who in holders)
+        return mapping.host_ip is not None and others[mapping.claim].find(mapping.host_ip) is not None
 
     item = item.replace(leases=tuple(filter(is_free, item.leases)))
     return item.replace(

@@ -13,7 +13,7 @@ from cni.model.ranges import Range, check_overlaps, parse_range, parse_range_set
 from cni.model.wire import Wire, parse_rates, parse_vlans
 from cni.protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni.protocol.fields import Fields
-from cni.protocol.names import check_ifname
+from cni.protocol.names import check_host_link
 from cni.protocol.request import BUILT_IN_IPAM, Request
 from cni.protocol.shapes import parse_dns, parse_route
 from cni.protocol.spec import Dns, Route
@@ -97,6 +97,7 @@ class Network(Value):
     asks_firewall: bool = False
     zone: str = ""
     given: tuple[str, ...] = ()
+    allow_bound_ports: bool = False
 
 
 def parse_network(request: Request) -> Network:
@@ -134,7 +135,7 @@ def parse_network(request: Request) -> Network:
         raise fields.fail("disableContainerInterface", "cannot be combined with ipam")
     return Network(
         name=request.network,
-        bridge="" if ptp else fields.parsed("bridge", check_ifname) or ("nftcni0" if ours else "cni0"),
+        bridge="" if ptp else fields.parsed("bridge", check_host_link) or ("nftcni0" if ours else "cni0"),
         is_gateway=is_gateway,
         is_default_gateway=fields.flag("isDefaultGateway", ours and is_gateway and not ipam.routes_given),
         force_address=fields.flag("forceAddress"),
@@ -158,6 +159,7 @@ def parse_network(request: Request) -> Network:
         masq_all=masq_all,
         asks_firewall=ours and _asks_firewall(fields),
         given=tuple(key for key in DEPENDING if fields.has(key)),
+        allow_bound_ports=fields.flag("allowBoundPorts", not ours),
     )
 
 

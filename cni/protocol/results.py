@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cni.protocol.errors import INVALID_CONFIG, CniError
 from cni.protocol.fields import Fields
-from cni.protocol.names import check_ifname
+from cni.protocol.names import check_host_link
 from cni.protocol.request import Request
 from cni.protocol.shapes import parse_dns, parse_ips, parse_route
 from cni.protocol.spec import Result
@@ -75,8 +75,8 @@ def _is_own(entry: Fields, ifname: str) -> bool:
 
 def _host_link(interfaces: list[Fields]) -> str:
     for entry in interfaces:
-        if not entry.text("sandbox"):
-            return entry.parsed("name", check_ifname) or ""
+        if not entry.text("sandbox") and entry.text("name") != "lo":
+            return entry.parsed("name", check_host_link) or ""
     return ""
 
 

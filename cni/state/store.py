@@ -175,10 +175,8 @@ class Store:
 
             for address in item.addresses:
                 enter(item.lease_folder, address, item.container, item.ifname)
-        for mapping in item.mappings:
-            self.claims.claim(mapping, item.ident)
-        for mapping in item.standby:
-            self.claims.wait_for(mapping, item.ident)
+        self.claims.claim(item.mappings, item.ident)
+        self.claims.wait_for(item.standby, item.ident)
         self.index(item)
         self.folder.make("attachments", item.network)
         os.rename(self.folder.path("pending"), self.record_path(item.ident))
@@ -264,8 +262,9 @@ class Store:
         self.folder.rmdir("containers", container)
 
     def _release(self, item: Attachment, keep: Attachment | None = None) -> Waiting:
+        leased = set(keep.leased) if keep else set()
         for name in item.leased:
-            if not (keep and name in keep.leased):
+            if name not in leased:
                 self.claims.free_lease(name, item.ident)
         if item.lease_folder:
             from cni.state.lease_files import leave
@@ -273,13 +272,11 @@ class Store:
             for address in item.addresses:
                 if not (keep and keep.lease_folder == item.lease_folder and address in keep.addresses):
                     leave(item.lease_folder, address, item.container, item.ifname)
-        waiting: Waiting = {}
         kept = {*keep.mappings, *keep.standby} if keep else set()
-        for mapping in (*item.mappings, *item.standby):
-            if mapping not in kept:
-                ident = self.claims.unclaim(mapping, item.ident)
-                if ident and mapping in item.mappings:
-                    waiting.setdefault(ident, []).append(mapping)
+        waiting: Waiting = {}
+        self.claims.unclaim([mapping for mapping in item.standby if mapping not in kept], item.ident)
+        for mapping, ident in self.claims.unclaim([one for one in item.mappings if one not in kept], item.ident):
+            waiting.setdefault(ident, []).append(mapping)
         return waiting
 
     # Others

@@ -14,7 +14,7 @@ from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
 from cni.state.leases import HeldLeases
-from cni.verbs.attach import attach, refuse_held_ports, without_shared_ports
+from cni.verbs.attach import attach, refuse_held_ports, refuse_taken_ports, without_shared_ports
 from cni.verbs.delegate import with_lease
 from cni.verbs.delete import detach
 from cni.verbs.implied import with_implied
@@ -54,7 +54,7 @@ def _add(host: Host, request: Request, network: Network, netns: int, ident: str)
             held.files.unlock()
             return attach(host, item, netns, again=True)
         detach(host, before)
-    refuse_held_ports(host.store.claims, item)
+    refuse_taken_ports(host, item, network.allow_bound_ports)
     if not host.store.folder.has("attachments", request.network):
         from cni.adoption import refuse_shared
 

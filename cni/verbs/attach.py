@@ -13,7 +13,7 @@ from cni.kernel.links import Link, announce, configure_container, get_link, is_p
 from cni.model.attachment import Attachment
 from cni.model.names import derived_mac
 from cni.model.plan import result_of
-from cni.model.ports import PortMapping, collide
+from cni.model.ports import Occupied, PortMapping, by_claim
 from cni.protocol.errors import PORT_TAKEN, CniError
 from cni.protocol.log import say
 from cni.protocol.spec import Result
@@ -93,29 +93,42 @@ def without_shared_ports(claims: Claims, item: Attachment) -> Attachment:
     """Runtimes ask every network of a container for all of its ports, in parallel (go-cni, podman): whichever
     attachment is first publishes them, the others wait for them."""
     container = item.ident.split("/")[1]
-
-    def shared(mapping: PortMapping) -> bool:
-        return any(
-            holder != item.ident and holder.split("/")[1:2] == [container] and host_ip == mapping.host_ip
-            for host_ip, holder in claims.port_holders(mapping.claim)
-        )
-
-    waiting = tuple(filter(shared, item.mappings))
+    waiting: dict[PortMapping, None] = {}
+    for port, own in by_claim(item.mappings).items():
+        others = {
+            host_ip
+            for host_ip, holder in claims.port_holders(port)
+            if holder != item.ident and holder.split("/")[1:2] == [container]
+        }
+        waiting.update(dict.fromkeys(mapping for mapping in own if others and mapping.host_ip in others))
     if not waiting:
         return item
-    return item.replace(mappings=tuple(mapping for mapping in item.mappings if mapping not in waiting), standby=waiting)
+    left = tuple(mapping for mapping in item.mappings if mapping not in waiting)
+    return item.replace(mappings=left, standby=tuple(mapping for mapping in item.mappings if mapping in waiting))
+
+
+def refuse_taken_ports(host: Host, item: Attachment, allow_bound: bool) -> None:
+    """Raises CniError 100 for a port of another container, or of a process of the host."""
+    refuse_held_ports(host.store.claims, item)
+    if item.mappings:
+        from cni.kernel.listeners import refuse_bound_ports
+
+        refuse_bound_ports(host.rtnl, item.mappings, allow_bound)
 
 
 def refuse_held_ports(claims: Claims, item: Attachment) -> None:
     """Also a wildcard against a specific address of the same port, which no map key can refuse."""
-    for mapping in item.mappings:
-        for host_ip, holder in claims.port_holders(mapping.claim):
+    for port, own in by_claim(item.mappings).items():
+        holders = [(host_ip, holder) for host_ip, holder in claims.port_holders(port) if holder != item.ident]
+        others = Occupied(holders)
+        for mapping in own if holders else ():
             assert mapping.host_ip is not None, "records hold concrete host addresses only"
-            if holder != item.ident and collide(host_ip, mapping.host_ip):
-                network, container, ifname = holder.split("/")
+            met = others.find(mapping.host_ip)
+            if met is not None:
+                network, container, ifname = str(met[1]).split("/")
                 raise CniError(
                     PORT_TAKEN,
                     f"host port {mapping} is taken by network {network}, container {container}, interface {ifname} "
-                    f"(on {host_ip})",
+                    f"(on {met[0]})",
                     "publish another port, or remove that container",
                 )

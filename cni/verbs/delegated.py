@@ -18,7 +18,7 @@ from cni.protocol.errors import INTERNAL, TRY_AGAIN_LATER, CniError
 from cni.protocol.log import say
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
-from cni.verbs.attach import attach, link, refuse_held_ports, without_shared_ports
+from cni.verbs.attach import attach, link, refuse_taken_ports, without_shared_ports
 from cni.verbs.delete import detach
 
 
@@ -26,9 +26,10 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
     """Raises CniError, the plugin's own included."""
     if before is not None:
         detach(host, before)
-    mine = intent = plan_attachment(request, network, ())
+    intent = plan_attachment(request, network, ())
     is_first = not host.store.folder.has("attachments", request.network)
     host.store.begin(intent)
+    mine = intent = host.record(intent.ident) or intent  # as it is read, which knows whose the bridge is
     try:
         link(host, intent, netns)
         mine = intent = host.record(intent.ident) or intent  # with what has become of its bridge
@@ -43,7 +44,7 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
         if is_first:
             refuse_shared(host, planned)
         item = without_shared_ports(host.store.claims, planned)
-        refuse_held_ports(host.store.claims, item)
+        refuse_taken_ports(host, item, network.allow_bound_ports)
         host.store.begin(item)
         mine = item
         return attach(host, item, netns, linked=True)

@@ -14,7 +14,7 @@ from cni.kernel.links import Link, container_sysctls, get_link
 from cni.kernel.listing import read_addresses, read_routes
 from cni.kernel.netns import Inside
 from cni.model.attachment import Attachment
-from cni.model.ports import PortMapping, collide
+from cni.model.ports import Occupied, PortMapping, by_claim
 from cni.model.projection import attachment_elements, bridge_elements, cross_elements, direct_elements
 from cni.protocol.spec import Route
 from cni.state.claims import Claims
@@ -100,7 +100,8 @@ def _port_problems(host: Host, item: Attachment, bridges: dict[str, tuple[Link |
     else:
         if not bridge.up:
             found.append(f"the bridge {item.bridge} is down")
-        lacking = [prefix for prefix in item.gateways if prefix not in have]
+        known = set(have)
+        lacking = [prefix for prefix in item.gateways if prefix not in known]
         found += [f"the bridge {item.bridge} lacks the gateway address {prefix}" for prefix in lacking]
     if port is None:
         found.append(f"the link {item.link} is missing")
@@ -132,7 +133,7 @@ def container_problems(item: Attachment, netns: int, host_index: int) -> list[st
     if link is None:
         return [f"the interface {item.ifname} is missing in {item.sandbox}"]
     found = wrong + _link_problems(item, link, host_index)
-    addresses = read_addresses(rtnl, link.index)
+    addresses = set(read_addresses(rtnl, link.index))
     for lease in item.leases:
         if lease.address not in addresses:
             found.append(f"{item.ifname} lacks the address {lease.address}")
@@ -163,11 +164,8 @@ def _has_route(routes: list[Route], wanted: Route) -> bool:
 
 def waiting_in_vain(claims: Claims, item: Attachment) -> list[PortMapping]:
     """Ports that it waits for although nobody publishes them."""
-    return [
-        mapping
-        for mapping in item.standby
-        if item.can_publish(mapping)
-        and not any(
-            collide(ip, mapping.host_ip) for ip, _holder in claims.port_holders(mapping.claim) if mapping.host_ip
-        )
-    ]
+    found = []
+    for port, own in by_claim(item.standby).items():
+        holders = Occupied(claims.port_holders(port))
+        found += [one for one in own if one.host_ip and item.can_publish(one) and not holders.find(one.host_ip)]
+    return found

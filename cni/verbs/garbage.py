@@ -5,6 +5,8 @@ Never another network's: the records and the elements' comments begin with the n
 
 from __future__ import annotations
 
+import os
+
 from cni import hostside
 from cni.bridge import leave_bridge
 from cni.forwarding import release_localnet, stop_forwarding
@@ -18,6 +20,7 @@ from cni.protocol.errors import INVALID_CONFIG, CniError
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.recovery import rebuild_network
+from cni.state.leases import lease_folder
 from cni.verbs.delegate import pass_on
 
 KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # SPEC.md 1.1.0 renamed it; libcni sends both
@@ -33,6 +36,10 @@ def collect_garbage(request: Request) -> None:
         rebuild_network(host.handles, request.network)
         stale = [item for item in host.records(request.network) if item.ident not in valid]
         detach_many(host, request.network, stale)
+    if os.path.isdir(lease_folder(request)):
+        from cni.predecessor import collect_leases
+
+        collect_leases(request, valid)
     pass_on(request, "GC")
 
 
@@ -79,8 +86,7 @@ def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
     host.forget_flows_of(tuple(address for item in items for address in item.addresses))
     for item in items:
         hostside.release(host, item)
-        for mapping in item.standby:  # so that none of these inherits a port of another one of them
-            host.store.claims.unclaim(mapping, item.ident)
+        host.store.claims.unclaim(item.standby, item.ident)  # so that none of these inherits a port of another one
     for item in items:
         if host.is_last(item):
             host.delete_elements(item, last=True)

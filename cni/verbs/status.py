@@ -8,7 +8,7 @@ from __future__ import annotations
 from cni.host import Host
 from cni.kernel import sysctl
 from cni.kernel.links import get_link
-from cni.model.choice import next_free
+from cni.model.choice import gateways_of, next_free
 from cni.model.config import Ipam, parse_network
 from cni.protocol.errors import NOT_READY, NOT_READY_DEGRADED, TRY_AGAIN_LATER, CniError, kernel_refused
 from cni.protocol.request import Request
@@ -128,8 +128,9 @@ def _differences(host: Host, versions: set[int]) -> list[str]:
 def refuse_exhausted(host: Host, request: Request, ipam: Ipam, scope: str = "") -> None:
     """Looks for the address that the next ADD would get."""
     leases = HeldLeases(host.store.claims, request, ipam, scope=scope)
+    gateways = gateways_of(ipam)
     for index in range(len(ipam.range_sets)):
         try:
-            next_free(ipam, index, leases)
+            next_free(ipam, index, leases, gateways)
         except CniError as error:
             raise CniError(NOT_READY, error.msg, error.details) from None

@@ -64,8 +64,12 @@ main()
 # What serves every value alike: records, JSON and bytes.
 CARRIERS = {"nft/value.py", "nft/framing.py", "cni/model/attachment.py", "cni/protocol/fields.py"}
 CARRIERS |= {"cni/protocol/jsontext.py", "cni/state/files.py", "cni/state/folder.py"}
-# Where the claim and the record are kept is a branch of the way into the table; DEL begins with the record.
-BRANCHES = {"ADD": {"cni/state/store.py", "cni/state/record.py", "cni/state/claims.py"}, "DEL": {"cni/state/claims.py"}}
+# Where claim and record are kept is a branch of the way into the table, and so is the question who listens there;
+# DEL begins with the record.
+BRANCHES = {
+    "ADD": {"cni/state/store.py", "cni/state/record.py", "cni/state/claims.py", "cni/kernel/listeners.py"},
+    "DEL": {"cni/state/claims.py"},
+}
 
 
 def passed(host: Host, verb: str, config: object, tmp_path: Path) -> set[str]:
