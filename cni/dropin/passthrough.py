@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cni.protocol.jsontext import Json
 
 DATA_DIR = "/run/nftcni"
+FIREWALLS = ("/run/dbus/system_bus_socket", "/usr/sbin/iptables", "/sbin/iptables")
 # Keys that ask none of the three for anything.
 NEUTRAL = {"cniversion", "name", "type", "capabilities", "prevresult", "runtimeconfig"}
 ASKING: dict[str, set[str]] = {"tuning": {"mac"}, "portmap": {"portmappings"}, "firewall": set()}
@@ -35,7 +36,7 @@ def shortcut(role: str, verb: str, data: bytes) -> str | None:
     if not isinstance(document, dict) or not _is_plain(verb, document):
         return None
     if verb == "ADD":
-        return _untouched(role, document)
+        return None if role == "firewall" and _has_firewall() else _untouched(role, document)
     return "" if _holds_nothing(role, document["name"]) else None
 
 
@@ -70,6 +71,11 @@ def _untouched(role: str, document: dict[str, Json]) -> str | None:
     if not isinstance(ips, list) or not all(isinstance(item, dict) and _is_prefix(item.get("address")) for item in ips):
         return None
     return dumps({**before, "cniVersion": document["cniVersion"]})
+
+
+def _has_firewall() -> bool:
+    """Whether there may be a firewalld, whose zone is joined unasked, or an administrator's chain of iptables."""
+    return "DBUS_SYSTEM_BUS_ADDRESS" in os.environ or any(map(os.path.exists, FIREWALLS))
 
 
 def _is_prefix(value: Json) -> bool:

@@ -32,6 +32,7 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
     mine = intent = host.record(intent.ident) or intent  # as it is read, which knows whose the bridge is
     try:
         link(host, intent, netns)
+        mine = intent = host.record(intent.ident) or intent  # with what has become of its bridge
         host.unlock()
         result = _ask(request, network.ipam.delegate, "ADD")
         host.lock()

@@ -70,8 +70,18 @@ class Side:
         for plugin in reversed(form["plugins"]):
             answer = self.call(form, "DEL", plugin, result)
             assert answer.status == 0, answer.stdout
-        after = self.host.snapshot()
-        return {**found, "left": sorted(key for key in before if before[key] != after[key])}
+        return {**found, "left": self.left(before)}
+
+    def left(self, before: Json) -> list[str]:
+        """The kernel takes away routes of a link in its own time."""
+        found: list[str] = []
+        for _ in range(20):
+            after = self.host.snapshot()
+            found = sorted(key for key in before if before[key] != after[key])
+            if not found:
+                break
+            time.sleep(0.1)
+        return found
 
     def check(self, form: Json, result: Json) -> list[str]:
         if form["cniVersion"] not in ("0.4.0", "1.0.0", "1.1.0"):

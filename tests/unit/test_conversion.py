@@ -94,7 +94,7 @@ def test_a_configuration_of_one_plugin_stays_one() -> None:
 
 
 REFUSED: list[tuple[Json, str]] = [
-    (chain({"macspoofchk": True}), "macspoofchk"),
+    (chain({"ipMasqBackend": "pf"}), "ipMasqBackend"),
     (chain({}, {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}), "sysctl"),
     (chain({}, {"type": "tuning", "mtu": 1300}), "tuning.mtu"),
     (chain({}, {"type": "firewall", "iptablesAdminChainName": "MINE"}), "firewall.iptablesAdminChainName"),
