@@ -86,6 +86,21 @@ class Netlink:
             reply = body
         raise AssertionError("unreachable: _receive is endless")
 
+    def ask_in_turn(self, kind: int, payloads: list[bytes]) -> None:
+        """Several changes by one send, which no kill comes between: the kernel goes through all of them before the
+        call returns (netlink_rcv_skb). Raises the first one's error that has one; the others are made all the same."""
+        first = self.sequence + 1
+        self.sequence += len(payloads)
+        flags = NLM_F_REQUEST | NLM_F_ACK
+        self.socket.send(
+            b"".join(message(kind, flags, number, payload) for number, payload in enumerate(payloads, first))
+        )
+        for answer, answer_flags, sequence, body in self._receive():
+            if answer == NLMSG_ERROR and sequence >= first:
+                raise_for(body, answer_flags)
+                if sequence == self.sequence:
+                    return
+
     def dump(self, kind: int, payload: bytes) -> list[bytes]:
         """The payloads of a listing, whole. Only for CHECK, GC, repair and recovery, never for ADD or DEL.
 

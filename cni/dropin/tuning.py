@@ -81,8 +81,8 @@ def _parse_sysctls(fields: Fields, ifname: str) -> tuple[tuple[str, str], ...]:
         before, net, below = os.path.normpath("/" + path).partition("/net/")
         if before or not net or ".." in path.split("/"):
             raise section.fail(key, "only sysctls below net can be a container's")
-        if below in found:
-            raise section.fail(key, "is given twice")
+        if found.get(below, section.text(key)) != section.text(key):
+            raise section.fail(key, "is given twice, with another value")
         _refuse_unlisted(section, key)
         found[below] = section.text(key)
     return tuple(found.items())

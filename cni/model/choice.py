@@ -2,7 +2,7 @@
 
 Next-fit, as host-local does it: an address that was just freed is not handed out at once, while neighbours may still
 remember its old owner. One question for each candidate; only when NEAR in a row are taken is the whole list of leases
-asked for, so the cost does not grow with the number of leases.
+asked for, so the cost does not grow with the number of leases. What others than ourselves have is only known by asking.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ NEAR = 64
 
 class Leases:
     """What choosing needs to know: who holds an address, all that are held, where the last search of a set ended."""
+
+    elsewhere = ""  # where else to look, in words
 
     def holder(self, address: Address) -> str:
         raise NotImplementedError
@@ -126,7 +128,7 @@ def next_free(ipam: Ipam, index: int, leases: Leases, gateways: dict[tuple[int, 
             break
     held = leases.all()
     for address in _after(ranges, last, gateways):
-        if str(address) not in held:
+        if str(address) not in held and not leases.holder(address):
             return address
     size = sum(
         item.last
@@ -138,7 +140,7 @@ def next_free(ipam: Ipam, index: int, leases: Leases, gateways: dict[tuple[int, 
     raise CniError(
         NO_FREE_ADDRESS,
         f"no free address: all {size} of {', '.join(map(str, ranges))} are leased",
-        "see who holds them with: nftcni list",
+        f"see who holds them with: nftcni list{leases.elsewhere}",
     )
 
 

@@ -41,7 +41,7 @@ def all_problems(host: Host, item: Attachment, expected: Attachment, netns: int)
     """`item` is what is ours on the host, `expected` how the container's interface should look."""
     problems = table_problems(host)
     if host.table.comment() is not None:
-        problems += element_problems(item, host.table.get)
+        problems += element_problems(item, host.store.of_container(item), host.table.get)
     problems += host_problems(host, item)
     port = get_link(host.rtnl, item.link)
     return problems + container_problems(expected, netns, port.index if port else 0)

@@ -6,7 +6,8 @@ harm (other routes, other addresses) is not looked at.
 
 from __future__ import annotations
 
-from cni.bridge import host_sysctls
+from cni import hostside
+from cni.forwarding import host_sysctls
 from cni.host import Host
 from cni.kernel import sysctl
 from cni.kernel.links import Link, container_sysctls, get_link
@@ -14,7 +15,7 @@ from cni.kernel.listing import read_addresses, read_routes
 from cni.kernel.netns import Inside
 from cni.model.attachment import Attachment
 from cni.model.ports import Occupied, PortMapping, by_claim
-from cni.model.projection import attachment_elements, bridge_elements
+from cni.model.projection import attachment_elements, bridge_elements, cross_elements, direct_elements
 from cni.protocol.spec import Route
 from cni.state.claims import Claims
 from nft.addresses import format_mac
@@ -43,13 +44,15 @@ def table_problems(host: Host) -> list[str]:
     return []
 
 
-def element_problems(item: Attachment, get: Callable[[Element], Element | None]) -> list[str]:
-    """Missing or altered elements of one attachment and its bridge, content compared. `get` looks up the one with the
-    same key: in the kernel, or in a listing where many attachments are compared."""
+def element_problems(item: Attachment, others: list[Attachment], get: Callable[[Element], Element | None]) -> list[str]:
+    """Missing or altered elements of one attachment and its bridge, content compared. `others` are the container's
+    other attachments. `get` looks up the element with the same key: in the kernel, or in a listing where many
+    attachments are compared."""
     found = []
-    for wanted in attachment_elements(item) + bridge_elements(item):
+    crossing = cross_elements(item, others)
+    for wanted in attachment_elements(item) + bridge_elements(item) + direct_elements(item) + crossing:
         held = get(wanted)
-        if held is None:
+        if held is None or not held.covers(wanted):
             found.append(f"{wanted.set} lacks {element_text(wanted)}")
         elif held.data != wanted.data or (wanted.comment and held.comment != wanted.comment):
             found.append(f"{wanted.set} has {element_text(held)} where {element_text(wanted)} was expected")
@@ -85,10 +88,13 @@ def read_bridge(host: Host, name: str) -> tuple[Link | None, list[Prefix]]:
 
 
 def _port_problems(host: Host, item: Attachment, bridges: dict[str, tuple[Link | None, list[Prefix]]]) -> list[str]:
-    found = []
+    port = get_link(host.rtnl, item.link)
+    found = hostside.problems(host, item, port)
+    if item.is_ptp:
+        return found
     if item.bridge not in bridges:
         bridges[item.bridge] = read_bridge(host, item.bridge)
-    (bridge, have), port = bridges[item.bridge], get_link(host.rtnl, item.link)
+    bridge, have = bridges[item.bridge]
     if bridge is None:
         found.append(f"the bridge {item.bridge} is missing")
     else:
@@ -132,7 +138,7 @@ def container_problems(item: Attachment, netns: int, host_index: int) -> list[st
         if lease.address not in addresses:
             found.append(f"{item.ifname} lacks the address {lease.address}")
     routes = read_routes(rtnl, link.index)
-    found += [f"the route {route} is missing" for route in item.routes if not _has_route(routes, route)]
+    found += [f"the route {route} is missing" for route in item.inner_routes if not _has_route(routes, route)]
     rtnl.close()
     return found
 

@@ -123,7 +123,7 @@ def test_podman_asks_versions_with_dummies_and_reads_0_4_0(host: Host) -> None:
 
 
 SHARED: list[tuple[str, Json]] = [
-    ("same-bridge", {"bridge": "br-shared"}),
+    ("same-bridge", {"bridge": "br-shared", "isolation": False}),
     ("own-bridges", {}),
 ]
 

@@ -166,7 +166,7 @@ def test_a_long_run_of_taken_ones_is_listed_once() -> None:
     hosts = [str(item) for item in ipaddress.ip_network("10.0.0.0/16").hosts()][1:]
     leases = Held(dict.fromkeys(hosts[:5000], "x"))
     assert chosen(choose(ipam([{"subnet": "10.0.0.0/16"}]), leases)) == [f"{hosts[5000]}/16"]
-    assert leases.listed == 1 and leases.asked <= NEAR + 1
+    assert leases.listed == 1 and leases.asked <= NEAR + 2
 
 
 def test_each_set_gives_one_and_has_its_own_memory() -> None:
