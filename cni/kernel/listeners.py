@@ -159,15 +159,21 @@ def holders_of(inodes: set[int]) -> dict[int, Holder]:
     """Of sockets. A reserver counts before others, as its parent may still hold the socket as well; it was started
     last, and is looked for first."""
     left, found = set(inodes), {}
-    processes = sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True)
-    programs = {process: _program(process) for process in processes}
-    first = [process for process in processes if programs[process].reserves]
-    for process in (*first, *reversed(processes)):
-        if not left:
-            break
+    programs: dict[int, Holder] = {}
+
+    def take(process: int) -> None:
         for inode in _sockets(process) & left:
             found[inode] = programs[process]
             left.discard(inode)
+
+    for process in sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True):
+        programs[process] = _program(process)
+        if programs[process].reserves:
+            take(process)
+        if not left:
+            return found
+    for process in reversed(programs):  # of a server and its workers, the first
+        take(process)
     return found
 
 

@@ -96,7 +96,7 @@ def _parse_one(fields: Fields) -> PortMapping:
         )
     if host_ip is not None and host_ip.is_multicast:
         raise fields.fail("hostIP", "a multicast address cannot be published")
-    if host_ip is not None and (host_ip.is_link_local or host_ip == BROADCAST):
+    if host_ip is not None and (host_ip == BROADCAST or host_ip.version == 6 and host_ip.is_link_local):
         raise fields.fail("hostIP", "an address of one link alone cannot be published: which link is not said")
     return PortMapping(protocol, host_ip, ports[0], ports[1])
 

@@ -268,8 +268,9 @@ class Store:
         if item.lease_folder:
             from cni.state.lease_files import leave
 
+            kept_addresses = set(keep.addresses) if keep and keep.lease_folder == item.lease_folder else set()
             for address in item.addresses:
-                if not (keep and keep.lease_folder == item.lease_folder and address in keep.addresses):
+                if address not in kept_addresses:
                     leave(item.lease_folder, address, item.container, item.ifname)
         kept = {*keep.mappings, *keep.standby} if keep else set()
         waiting: Waiting = {}

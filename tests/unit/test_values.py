@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import ipaddress
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -215,3 +217,23 @@ def test_a_misspelt_field_is_an_error_and_not_another_attribute() -> None:
         Point(1).replace(z=3)
     with pytest.raises(TypeError, match="twice"):
         Point(1, x=3)  # type: ignore[misc]
+
+
+def test_what_is_replaced_is_a_field() -> None:
+    """`replace` cannot be typed by field (its keywords are any), so the calls in the sources are looked at: each
+    keyword is a field of some value. A field of another value is refused when it runs."""
+    root = Path(__file__).resolve().parents[2]
+    fields: set[str] = set()
+    asked: list[tuple[str, str]] = []
+    for path in (path for folder in ("cni", "nft") for path in (root / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                fields.update(
+                    part.target.id
+                    for part in node.body
+                    if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
+                )
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "replace":
+                asked += [(keyword.arg, f"{path.name}:{node.lineno}") for keyword in node.keywords if keyword.arg]
+    assert len(asked) > 20
+    assert [(name, place) for name, place in asked if name not in fields] == []
