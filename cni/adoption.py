@@ -172,8 +172,8 @@ def keep_mac(host: Host, bridge: Link) -> Link:
         steps = [bridge.mac]
     else:
         steps = [bridge.mac[:5] + bytes([bridge.mac[5] ^ 1]), bridge.mac]
-    for mac in steps:
-        host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(bridge.index, {}, mac, 0, None))
+    # In one piece: a kill must not leave the first of them.
+    host.rtnl.ask_in_turn(rtnetlink.RTM_NEWLINK, [rtnetlink.tune(bridge.index, {}, mac, 0, None) for mac in steps])
     return bridge.replace(mac=steps[-1])
 
 

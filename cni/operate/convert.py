@@ -16,6 +16,7 @@ from cni.state import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
     from typing import Any
 
 FOLDER = "/etc/cni/net.d"
@@ -23,7 +24,27 @@ ENDINGS = (".conflist", ".conf", ".json")  # what libcni and nerdctl read
 BEFORE = ".before-nftcni"
 
 
-def run(network: str = "", everything: bool = False, back: bool = False) -> int:
+HELP = "make networks of the reference plugins ours, or what they were"
+EXAMPLES = (
+    "nftcni convert bridge",
+    "nftcni convert /etc/cni/net.d/10-web.conflist",
+    "nftcni convert --all",
+    "nftcni convert --back bridge",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("network", metavar="NETWORK|FILE", nargs="?", default="", help="one network")
+    group.add_argument("--all", action="store_true", help="every network in the folder that can be")
+    parser.add_argument("--back", action="store_true", help="put the original back")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return convert_networks(arguments.network, arguments.all, arguments.back)
+
+
+def convert_networks(network: str = "", everything: bool = False, back: bool = False) -> int:
     """One network by its name, ID or file, or all of the folder. 1 if one was not converted."""
     paths = listed(folder()) if everything else find(network)
     if not paths:

@@ -13,7 +13,7 @@ import json
 import os
 
 from cni.adoption import keep_mac
-from cni.bridge import ensure_bridge, with_uplink
+from cni.bridge import ensure_bridge, with_place
 from cni.host import Host
 from cni.kernel import rtnetlink
 from cni.kernel.links import finish_port, get_link, port_names
@@ -37,6 +37,7 @@ from nft.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
     from typing import Any
 
 CACHES = ("/var/lib/cni/results", "/var/lib/cni/cache/results")  # libcni's, and of those who give it another folder
@@ -61,7 +62,19 @@ class Cached(Value):
         return f"{self.traces.network}/{self.traces.container}/{self.traces.ifname}"
 
 
-def run(dry_run: bool = False) -> int:
+HELP = "take over the running containers of the reference plugins"
+EXAMPLES = ("nftcni migrate --dry-run", "nftcni migrate")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="only tell")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return migrate(arguments.dry_run)
+
+
+def migrate(dry_run: bool = False) -> int:
     """1 if one that runs was left alone, or something went wrong."""
     with this_host().transaction("migrating") as host:
         found = cached(host)
@@ -162,7 +175,7 @@ def planned(host: Host, entry: Cached, living: list[Cached]) -> Attachment:
         holder = holder or held.holder(address, item.container, item.ifname)
         if holder:
             raise LeftAlone(f"its address {address} is leased to {holder}")
-    item = without_shared_ports(host.store.claims, with_uplink(host, item))
+    item = without_shared_ports(host.store.claims, with_place(host, item))
     refuse_held_ports(host.store.claims, item)
     _check_bridge(host, entry, item)
     return item.replace(done=False)

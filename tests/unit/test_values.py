@@ -106,9 +106,7 @@ def test_json_is_stricter_where_the_standard_module_is_lax(text: str) -> None:
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}", fullmatch=True)
 IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}", fullmatch=True)
-IFNAMES = st.text(
-    st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="/:%\"'\\`"), min_size=1, max_size=15
-)
+IFNAMES = st.text(sorted({chr(code) for code in range(33, 127)} - set("/:%\"'\\`")), min_size=1, max_size=15)
 
 
 @given(NAMES, IDS, IFNAMES)
