@@ -58,6 +58,7 @@ def _lease(host: Host, request: Request, ident: str, ipam: Ipam) -> tuple[Lease,
         detach(host, before)
     host.store.begin(item)
     held.remember(ipam, leases)
+    held.files.remember(leases)
     held.files.unlock()
     return leases
 

@@ -3,6 +3,7 @@
     leases/<address>          -> identity   <address>@<network> of what other plugins attach
     ports/<protocol>-<port>   -> <host address>=<identity>, several with blanks between, many in a file of lines
     last/<network>.<range set> -> address   where the next search begins
+    last/<network>.folder     -> path       of its lease files, if we made it
 
 A symbolic link appears whole or not at all, fails if it exists and can be read with `ls -l`. Who may have what is
 decided in `choice` and by the verbs.
@@ -67,6 +68,16 @@ class Claims:
 
     def remember_last(self, network: str, index: int, address: Address) -> None:
         self._folder.point(str(address), "last", f"{network}.{index}")
+
+    def note_lease_folder(self, network: str, folder: str) -> None:
+        """That it is ours to take away (`lease_files`); "" to forget it."""
+        if folder:
+            self._folder.point(folder, "last", f"{network}.folder")
+        else:
+            self._folder.unlink("last", f"{network}.folder")
+
+    def made_lease_folder(self, network: str) -> str:
+        return self._folder.read("last", f"{network}.folder")
 
     # Ports
 

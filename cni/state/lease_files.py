@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cni.model.attachment import Lease
 
 BREAK = "\r\n"
+LOCK, LAST = "lock", "last_reserved_ip."
 
 
 class LeaseFiles:
@@ -49,17 +50,17 @@ class LeaseFiles:
 
     def last(self, index: int) -> Address | None:
         try:
-            return parse_address(files.read(f"{self.folder}/last_reserved_ip.{index}").strip())
+            return parse_address(files.read(f"{self.folder}/{LAST}{index}").strip())
         except (ValueError, OSError):
             return None
 
     # Leases of ours, for others to read
 
     def lock(self) -> None:
-        """Until `unlock`: between looking and entering. Raises CniError 11 after a bounded wait."""
-        if self.keeps and self._lock < 0:
-            os.makedirs(self.folder, 0o755, exist_ok=True)
-            self._lock = files.lock(self.folder, "lock")
+        """Until `unlock`: between looking and entering. Raises CniError 11 after a bounded wait. Without the folder
+        nobody else is there to look."""
+        if self._lock < 0 and os.path.isdir(self.folder):
+            self._lock = files.lock(self.folder, LOCK)
 
     def kept_for(self, leases: tuple[Lease, ...]) -> str:
         """The folder, where these will be entered."""
@@ -70,9 +71,12 @@ class LeaseFiles:
             files.unlock(self._lock)
             self._lock = -1
 
-    def remember_last(self, index: int, address: Address) -> None:
-        if self.keeps:
-            files.write(f"{self.folder}/last_reserved_ip.{index}", str(address))
+    def remember(self, leases: tuple[Lease, ...]) -> None:
+        """Where the reference's next search begins, and its lock, once they are entered."""
+        if self.kept_for(leases):
+            os.close(os.open(f"{self.folder}/{LOCK}", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            for index, lease in enumerate(leases):
+                files.write(f"{self.folder}/{LAST}{index}", str(lease.address.address))
 
 
 def enter(folder: str, address: Address, container: str, ifname: str) -> None:
@@ -113,6 +117,18 @@ def leave(folder: str, address: Address, container: str, ifname: str) -> bool:
     if mine:
         files.unlink(path)
     return mine
+
+
+def tidy(folder: str) -> None:
+    """Takes away what is no lease, and the folder, if there are no leases."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if all(name == LOCK or name.startswith(LAST) for name in names):
+        for name in names:
+            files.unlink(f"{folder}/{name}")
+        files.rmdir(folder)
 
 
 def is_of(text: str, container: str, ifname: str) -> bool:

@@ -59,7 +59,6 @@ class HeldLeases(Leases):
     def remember(self, ipam: Ipam, leases: tuple[Lease, ...]) -> None:
         for index, (_ranges, lease) in enumerate(zip(ipam.range_sets, leases)):
             self._claims.remember_last(self._network, index, lease.address.address)
-            self.files.remember_last(index, lease.address.address)
 
 
 def lease_folder(request: Request) -> str:

@@ -172,6 +172,8 @@ class Store:
         if item.lease_folder:
             from cni.state.lease_files import enter
 
+            if not os.path.isdir(item.lease_folder):
+                self.claims.note_lease_folder(item.network, item.lease_folder)
             for address in item.addresses:
                 enter(item.lease_folder, address, item.container, item.ifname)
         self.claims.claim(item.mappings, item.ident)
@@ -210,6 +212,7 @@ class Store:
         waiting = self._release(item)
         self._leave(item)
         self.drop_empty(item.network)
+        self._drop_lease_folder(item)
         return waiting
 
     def is_interrupted(self) -> bool:
@@ -233,7 +236,17 @@ class Store:
         elif before.bridge != item.bridge and item.bridge:
             self.bridges.leave(item.bridge, item.link)
         self.drop_empty(item.network)
+        self._drop_lease_folder(item)
         return waiting
+
+    def _drop_lease_folder(self, item: Attachment) -> None:
+        """With the network's last attachment, if we made it."""
+        if item.lease_folder and not self.folder.has("attachments", item.network):
+            from cni.state.lease_files import tidy
+
+            if self.claims.made_lease_folder(item.network) == item.lease_folder:
+                tidy(item.lease_folder)
+                self.claims.note_lease_folder(item.network, "")
 
     def finish(self) -> None:
         """The end of `remove`, `shrink` and `roll_back`."""

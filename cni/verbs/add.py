@@ -61,6 +61,7 @@ def _add(host: Host, request: Request, network: Network, netns: int, ident: str)
         refuse_shared(host, item)
     held.remember(network.ipam, leases)
     host.store.begin(item)
+    held.files.remember(leases)
     held.files.unlock()
     return attach(host, item, netns)
 

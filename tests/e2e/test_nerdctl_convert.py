@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import programs
 import pytest
 import readme
-from machine import Machine
+from machine import Machine, wait_for
 from nerdctl import HERE, NEIGHBOUR, Nerdctl, composed
 
 
@@ -35,7 +35,7 @@ def convert(nerdctl: Nerdctl, words: str) -> str:
 
 def networks(nerdctl: Nerdctl) -> dict[str, str]:
     lines = nerdctl("network ls --format '{{.Name}} {{.ID}}'").splitlines()
-    return dict(line.split(" ", 1) for line in lines)
+    return {name: ident for name, _, ident in (line.partition(" ") for line in lines)}
 
 
 def test_a_network_goes_on_and_is_removed(nerdctl: Nerdctl) -> None:
@@ -55,7 +55,7 @@ def test_a_network_goes_on_and_is_removed(nerdctl: Nerdctl) -> None:
     assert nerdctl.ask_from_outside(HERE, 8081) == f"new {NEIGHBOUR}"
     assert nerdctl(f"exec new wget -qO- http://{nerdctl.address('old')}/cgi-bin/who").startswith("old ")
     nerdctl("restart old")
-    assert nerdctl.ask_from_outside(HERE, 8080) == f"old {NEIGHBOUR}"
+    wait_for(lambda: nerdctl.ask_from_outside(HERE, 8080) == f"old {NEIGHBOUR}", "the restarted one")
     nerdctl.fails("network rm mine", "in use")
     nerdctl("rm -f old new")
     convert(nerdctl, "mine --back")
@@ -70,5 +70,5 @@ def test_compose_goes_on(nerdctl: Nerdctl) -> None:
         convert(nerdctl, "--all")
         assert nerdctl.ask(nerdctl.address(db), 80).startswith("db ")
         nerdctl(f"restart {web}")
-        assert nerdctl.ask(nerdctl.address(web), 80).startswith("web ")
+        wait_for(lambda: nerdctl.ask(nerdctl.address(web), 80).startswith("web "), "the restarted one")
         convert(nerdctl, "--all --back")

@@ -70,7 +70,7 @@ def test_the_names_keep_the_files_that_others_read(host: Host) -> None:
     host.add(config, plugin=dropin(host, "bridge"))
     assert files(host) == expected
     host.delete(config, plugin=dropin(host, "bridge"))
-    assert set(files(host)) == {"last_reserved_ip.0", "lock"}
+    assert files(host) == {} and not host.file(FOLDER).exists()
 
 
 def test_a_data_dir_that_is_written_is_kept(host: Host) -> None:
@@ -177,3 +177,27 @@ def test_gc_collects_the_references_leases_too(host: Host, role: str) -> None:
     answer = host.cni("GC", {**config, "cni.dev/valid-attachments": valid}, plugin=dropin(host, role))
     assert answer.status == 0, answer.stdout
     assert kept in files(host) and stale not in files(host)
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_a_kill_leaves_no_lease_behind(host: Host, verb: str) -> None:
+    """At any change of the file system: DEL, or the same ADD again, ends what was begun."""
+    config = {**network("net0", SUBNET), "type": "bridge", "isGateway": True, "ipam": host_local()["ipam"]}
+    plugin = dropin(host, "bridge")
+    host.container("c1")
+    calls = "mkdir,rename,symlink,unlink,rmdir,write"
+    env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0"}
+    killed = 0
+    for when in range(1, 14):
+        if verb == "DEL":
+            host.add(config, plugin=plugin)
+        inject = ("-e", f"trace={calls}", "-e", f"inject={calls}:signal=KILL:when={when}")
+        words = ("strace", "-o", "/dev/null", *inject, plugin)
+        done = host.call(*words, input=json.dumps(config), env={**env, "CNI_PATH": "/x"})
+        killed += done.returncode != 0
+        if when % 2:
+            assert address(host.add(config, plugin=plugin)) in files(host)
+        host.delete(config, plugin=plugin)
+        assert not any(name.startswith("10.") for name in files(host)), when
+        assert host.state_files() == [], when
+    assert killed > 3

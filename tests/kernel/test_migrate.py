@@ -46,7 +46,7 @@ def speak(pair: tuple[socket.socket, socket.socket]) -> bool:
 
 def reference_rules(host: Host) -> list[str]:
     """Everything on the host that bears the reference plugins' names."""
-    listing = host.run("nft", "list", "ruleset")
+    listing = host.run("nft", "-s", "list", "ruleset")
     return [line.strip() for line in listing.splitlines() if "CNI-" in line or "cni_" in line]
 
 
