@@ -88,7 +88,7 @@ def table_differences(host: Host, items: list[Attachment]) -> list[str]:
         intervals = [element for element in elements if element.end]
 
         def is_known(element: Element) -> bool:
-            """Also one inside a wider prefix that came later: the kernel takes that, the other way round it does not."""
+            """Also one inside a wider prefix that came later: the kernel takes that, the other way round not."""
             if (element.set, element.key) in wanted:
                 return True
             return bool(element.end) and any(one.set == element.set and one.covers(element) for one in intervals)

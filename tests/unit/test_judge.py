@@ -102,19 +102,9 @@ def test_marks_are_followed() -> None:
 
 def test_the_younger_of_two_with_one_priority_comes_first() -> None:
     rules = Ruleset()
-    for table in ("old", "new"):
-        rules.add(
-            Chain(
-                "ip",
-                table,
-                "pre",
-                "nat",
-                "prerouting",
-                -100,
-                rules=[Rule([{"dnat": {"addr": f"192.0.2.{len(table)}"}}])],
-            )
-        )
-    rules.chains[("nft", "ip", "old", "pre")].rules = [Rule([{"dnat": {"addr": "192.0.2.9"}}])]
+    for number, table in ((9, "old"), (3, "new")):
+        rule = Rule([{"dnat": {"addr": f"192.0.2.{number}"}}])
+        rules.add(Chain("ip", table, "pre", "nat", "prerouting", -100, rules=[rule]))
     made = Packet("tcp", LAN, parse_address("198.51.100.1"), 8080).at("eth0", "")
     Judge(rules, Facts()).pass_hook("prerouting", made)
     assert str(made.daddr) == "192.0.2.3"
@@ -126,7 +116,8 @@ def test_devices_of_an_old_listing() -> None:
         rules.add(Chain("netdev", "w", name, "filter", "ingress"))
     add_devices(
         rules,
-        'table netdev w {\n\tchain one {\n\t\ttype filter hook ingress device "d0" priority filter; policy accept;\n\t}\n'
+        "table netdev w {\n\tchain one {\n"
+        '\t\ttype filter hook ingress device "d0" priority filter; policy accept;\n\t}\n'
         "\tchain two {\n\t\ttype filter hook ingress devices = { d0, d1 } priority filter; policy accept;\n\t}\n}\n",
     )
     assert [chain.devices for chain in rules.chains.values()] == [("d0",), ("d0", "d1")]

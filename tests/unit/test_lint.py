@@ -25,24 +25,24 @@ GOOD = """{
 }
 """
 MISTAKES: dict[str, tuple[str, str, int, int, str, str]] = {  # replace, by, line, column, level, words
-    "a comma too many": ('"1.0.0",\n', '"1.0.0",,\n', 2, 26, "error", "no JSON"),
-    "a comma at the end": ('"10.4.0.9"}]]}\n', '"10.4.0.9"}]]},\n', 11, 5, "error", "comma before the closing"),
+    "a comma too many": ('"1.0.0",\n', '"1.0.0",,\n', 2, 25, "error", "no JSON"),
+    "a comma at the end": ('"10.4.0.9"}]]}\n', '"10.4.0.9"}]]},\n', 11, 5, "error", "a comma too many"),
     "a comment": ('"name"', '// mine\n  "name"', 3, 3, "error", "no comments"),
     "a key twice": ('"bridge": "br0",', '"bridge": "br0",\n      "bridge": "br1",', 8, 7, "error", "twice"),
     "the type misspelt": ('"nftcni"', '"nftnci"', 6, 15, "error", 'is "nftcni" meant?'),
     "an unknown version": ('"1.0.0"', '"2.0.0"', 2, 3, "error", "not known"),
     "a version that is a number": ('"1.0.0"', "1.0", 2, 3, "error", "not known"),
     "no name": ('"name": "web",\n', "", 1, 1, "error", 'no "name"'),
-    "host bits": ("10.4.0.0/24", "10.4.0.1/24", 10, 28, "error", "did you mean 10.4.0.0/24?"),
+    "host bits": ("10.4.0.0/24", "10.4.0.1/24", 10, 29, "error", "did you mean 10.4.0.0/24?"),
     "a flag in quotes": ('"ipMasq": true', '"ipMasq": "true"', 8, 7, "error", "true or false"),
     "a long bridge": ('"br0"', '"a-very-long-bridge"', 7, 7, "error", "1 to 15 characters"),
     "what we do not do": ('"bridge": "br0"', '"bridge": "br0", "vlan": 7', 7, 24, "error", "vlan"),
     "a key misspelt": ("ipMasq", "ipMasqq", 8, 7, "warning", 'is "ipMasq" meant?'),
     "another word for it": ('"bridge"', '"bridgeName"', 7, 7, "warning", 'is "bridge" meant?'),
     "singular": ('"ranges"', '"range"', 10, 16, "warning", 'is "ranges" meant?'),
-    "in a range": ("rangeStart", "rangeStrt", 10, 53, "warning", 'is "rangeStart" meant?'),
+    "in a range": ("rangeStart", "rangeStrt", 10, 54, "warning", 'is "rangeStart" meant?'),
     "no ports": ('"portMappings"', '"ips"', 6, 15, "warning", "no published port"),
-    "capabilities misspelt": ('"portMappings": true', '"portMapings": true', 9, 24, "warning", "portMappings"),
+    "capabilities misspelt": ('"portMappings": true', '"portMapings": true', 6, 15, "warning", "portMappings"),
 }
 
 
