@@ -89,15 +89,17 @@ class Table:
         return found
 
     def rules(self) -> list[tuple[str, bytes]]:
-        """(chain, expressions) of all rules in order, [] without the table."""
-        try:
-            return [
-                messages.read_rule(payload) for payload in self.netlink.dump(messages.GETRULE, messages.list_rules())
-            ]
-        except KernelError as error:
-            if error.errno != errno.ENOENT:
-                raise _at(error, f"listing the rules of table inet {TABLE}") from None
-            return []
+        """(chain, expressions) of all rules of both tables in order; [] of one that is missing."""
+        found = []
+        for family in (messages.NFPROTO_INET, messages.NFPROTO_BRIDGE):
+            try:
+                payloads = self.netlink.dump(messages.GETRULE, messages.list_rules(family=family))
+            except KernelError as error:
+                if error.errno != errno.ENOENT:
+                    raise _at(error, f"listing the rules of table {TABLE}") from None
+                continue
+            found += map(messages.read_rule, payloads)
+        return found
 
     def tables(self) -> dict[tuple[int, str], bool]:
         """All tables of the network namespace, (family, name), and whether they have an owner."""

@@ -27,20 +27,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from cni.operate.repair import this_host
+    from cni.operate.walk.ruleset import CannotLook
     from cni.operate.walk.step import findings
     from cni.operate.walk.world import World
 
     with this_host().transaction("examining the host") as host:
-        world = World(host)
+        try:
+            world = World(host)
+        except CannotLook as error:
+            return _without_looking(error)
     try:
         found = findings([*of_host(world), *of_attachments(world)])
+    except CannotLook as error:
+        return _without_looking(error)
     finally:
         world.close()
     found = merged(found)
     count = len(world.items)
     if arguments.json:
-        from cni.operate.explain import step_document
         from cni.operate.screen import print_json
+        from cni.operate.ways import step_document
 
         steps = [step_document(step) for step in found]
         print_json({"schema": SCHEMA, "attachments": count, "findings": steps, "well": not found})
@@ -50,6 +56,17 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{count} attachments, {len(found)} findings" if found else f"{count} attachments, all well")
         sys.stdout.flush()
     return 1 if found else 0
+
+
+def _without_looking(error: Exception) -> int:
+    """What can be said without a look at the kernel: which library is missing."""
+    from cni.operate.host_checks import libraries
+
+    for step in libraries():
+        _print(step)
+    sys.stdout.flush()
+    sys.stderr.write(f"nftcni doctor: could not look: {error}\n")
+    return 2
 
 
 def of_host(world: World) -> list[Step]:
@@ -63,7 +80,7 @@ def of_attachments(world: World) -> list[Step]:
 
 
 def of_attachment(world: World, item: Attachment) -> list[Step]:
-    from cni.operate.explain import container_ways
+    from cni.operate.ways import container_ways
 
     return [step for way in container_ways(world, item, None) for step in way.steps]
 

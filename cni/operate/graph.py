@@ -34,10 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         world = World(host)
     try:
         picture = Picture(world)
-        if arguments.svg:
-            text = svg(picture)
-        else:
-            text = dot_text(picture) if arguments.dot else plain(picture)
+        make = svg if arguments.svg else dot_text if arguments.dot else plain
+        text = make(picture)
     finally:
         world.close()
     if arguments.output:
@@ -99,10 +97,10 @@ def plain(picture: Picture) -> str:
         for number, item in enumerate(items):
             corner, bar = ("└─", "  ") if number == len(items) - 1 else ("├─", "│ ")
             problems = picture.broken[item.ident]
-            addresses = " ".join(map(str, item.addresses))
+            inside = " ".join(map(str, item.addresses))
             ports = port_words(item)
-            text = f"{item.network}/{picture.label(item)}  {addresses}" + (f"  [{ports}]" if ports != "-" else "")
-            lines.append(f"   {corner} {paint(text, 'red' if problems else 'green')}")
+            said = f"{item.network}/{picture.label(item)}  {inside}" + (f"  [{ports}]" if ports != "-" else "")
+            lines.append(f"   {corner} {paint(said, 'red' if problems else 'green')}")
             lines += [f"   {bar}    {paint('✗ ' + step.what, 'red')}" for step in problems]
     return "\n".join(lines or ["nothing is attached"]) + "\n"
 
@@ -121,8 +119,8 @@ def dot_text(picture: Picture) -> str:
         broken = picture.bridge_is_broken(bridge)
         state = ["missing" if bridge not in picture.world.kernel.links else "down"] if broken else []
         lines.append(_node(f"link {bridge}", [bridge, *picture.gateways(bridge), *state], "#e3f2fd", broken))
-        for name, _addresses in picture.uplinks():
-            lines.append(f"{_quoted(f'link {name}')} -> {_quoted(f'link {bridge}')}")
+        for uplink, _addresses in picture.uplinks():
+            lines.append(f"{_quoted('link ' + uplink)} -> {_quoted('link ' + bridge)}")
         for item in items:
             problems = picture.broken[item.ident]
             texts = [

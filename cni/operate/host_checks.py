@@ -24,7 +24,7 @@ MIN_KERNEL, MIN_NFT = (5, 10), (0, 9, 8)
 FULL = 0.9  # of conntrack's table
 
 
-def libraries(_world: World) -> list[Step]:
+def libraries(_world: World | None = None) -> list[Step]:
     from nft.errors import LoadError
     from nft.libnftables import run_text
 

@@ -182,11 +182,11 @@ def _no_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 
 def _json_hint(text: str, error: json.JSONDecodeError) -> str:
-    before = text[: error.pos].rstrip()
-    if before.endswith(",") or text[error.pos : error.pos + 1] in ("}", "]") and before.endswith(","):
-        return "a comma before the closing bracket is not allowed"
-    if text[error.pos : error.pos + 2] in ("//", "/*") or text[error.pos : error.pos + 1] == "#":
+    rest = text[error.pos :].lstrip()
+    if rest[:2] in ("//", "/*") or rest[:1] == "#":
         return "JSON has no comments"
+    if rest[:1] == "," or text[: error.pos].rstrip().endswith(","):
+        return "a comma too many"
     if text[error.pos : error.pos + 1] == "'":
         return "JSON has double quotes only"
     return "is a comma or a quote missing before it?" if error.msg.startswith("Expecting") else ""

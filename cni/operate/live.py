@@ -14,12 +14,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 
+from cni.kernel.netns import Inside
 from cni.model.ports import PortMapping
-from cni.operate.explain import Way, parse_port
-from cni.operate.walk.kernel import Kernel, pyroute2
+from cni.operate.walk.kernel import pyroute2
 from cni.operate.walk.ruleset import CannotLook, program
 from cni.operate.walk.step import Step, note, ok, stop
 from cni.operate.walk.world import World
+from cni.operate.ways import Way, parse_port
 
 LINK, FAR = "nftcni-probe", "nftcni-far"
 ADDRESSES = {4: ("192.0.2.1", "192.0.2.2", 30), 6: ("2001:db8:ffff::1", "2001:db8:ffff::2", 64)}  # RFC 5737, RFC 3849
@@ -33,18 +34,12 @@ TRACE = f"""table inet {TABLE} {{
 def probe(world: World, words: str) -> list[Way]:
     """For each published port that the words name."""
     port, protocol = parse_port(words)
-    found = {
-        (mapping, item.ident)
-        for item in world.items
-        for mapping in item.mappings
-        if mapping.host_port == port
-        and protocol in ("", mapping.protocol)
-        or not port
-        and item in world.of_container(words)
-    }
+    items = world.items if port else list(world.of_container(words))
     return [
-        Way(f"live: {mapping} for {ident}, asked from {LINK}", _one(mapping))
-        for mapping, ident in sorted(found, key=str)
+        Way(f"live: {mapping} for {item.ident}, asked from {LINK}", _one(mapping))
+        for item in items
+        for mapping in item.mappings
+        if not port or (mapping.host_port == port and protocol in ("", mapping.protocol))
     ]
 
 
@@ -64,10 +59,8 @@ def _one(mapping: PortMapping) -> list[Step]:
     ended = [step for step in traced if step.is_finding]
     if said == "answered":
         return [*traced, ok("live", f"{target}:{mapping.host_port} answered")]
-    return [
-        *traced,
-        *([] if ended else [stop("live", f"{target}:{mapping.host_port}: {said}", "the trace shows no drop")]),
-    ]
+    silent = stop("live", f"{target}:{mapping.host_port}: {said}", "the trace shows no drop")
+    return traced if ended else [*traced, silent]
 
 
 @contextlib.contextmanager
@@ -97,16 +90,16 @@ def scratch_namespace(version: int) -> Iterator[int]:
 
 def _cable(netns: int, version: int) -> None:
     here, there, length = ADDRESSES[version]
-    inside = Kernel(netns)
-    with contextlib.closing(inside), contextlib.closing(pyroute2().IPRoute()) as route, inside.entered():
-        with contextlib.closing(pyroute2().IPRoute()) as far:
-            route.link("add", ifname=LINK, kind="veth", peer={"ifname": FAR, "net_ns_fd": netns})
-            for one, name, address in ((route, LINK, here), (far, FAR, there)):
-                index = one.link_lookup(ifname=name)[0]
-                one.addr("add", index=index, address=address, prefixlen=length, flags=2 if version == 6 else 0)  # nodad
-                one.link("set", index=index, state="up")
-            gateway = {"dst": "default", "gateway": here, "family": socket.AF_INET if version == 4 else socket.AF_INET6}
-            far.route("add", **gateway)
+    with Inside(netns):
+        far = pyroute2().IPRoute()
+    with contextlib.closing(far), contextlib.closing(pyroute2().IPRoute()) as route:
+        route.link("add", ifname=LINK, kind="veth", peer={"ifname": FAR, "net_ns_fd": netns})
+        for one, name, address in ((route, LINK, here), (far, FAR, there)):
+            index = one.link_lookup(ifname=name)[0]
+            one.addr("add", index=index, address=address, prefixlen=length, flags=2 if version == 6 else 0)  # nodad
+            one.link("set", index=index, state="up")
+        gateway = {"dst": "default", "gateway": here, "family": socket.AF_INET if version == 4 else socket.AF_INET6}
+        far.route("add", **gateway)
 
 
 @contextlib.contextmanager
@@ -134,8 +127,6 @@ def tracing(packet: str) -> Iterator[list[str]]:
 def _ask(netns: int, protocol: str, version: int, target: str, port: int) -> str:
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     number = 132 if protocol == "sctp" else 0
-    from cni.kernel.netns import Inside
-
     with Inside(netns):
         sock = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, kind, number)
     with sock:

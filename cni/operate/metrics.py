@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def exposition(items: list[Attachment], reading: Reading, names: dict[str, str], serves: bool) -> str:
     """https://prometheus.io/docs/instrumenting/exposition_formats/"""
-    samples: dict[str, list[tuple[dict[str, str], float]]] = {name: [] for name, _kind, _help in FAMILIES}
+    samples: dict[str, list[tuple[dict[str, str], int]]] = {name: [] for name, _kind, _help in FAMILIES}
     networks: dict[str, int] = {}
     for item in items:
         networks[item.network] = networks.get(item.network, 0) + 1
@@ -89,10 +89,7 @@ def exposition(items: list[Attachment], reading: Reading, names: dict[str, str],
     for name, kind, text in FAMILIES:
         if samples[name]:
             lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
-            lines += [
-                f"{name}{_labels(labels)} {value:g}" if value < 1e6 else f"{name}{_labels(labels)} {int(value)}"
-                for labels, value in samples[name]
-            ]
+            lines += [f"{name}{_labels(labels)} {value}" for labels, value in samples[name]]
     return "\n".join(lines) + "\n"
 
 

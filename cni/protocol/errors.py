@@ -54,6 +54,10 @@ def kernel_refused(what: str, error: OSError, hint: str = "") -> CniError:
     name = errno.errorcode.get(number, str(number))
     if not hint and number in (errno.EPERM, errno.EACCES):
         hint = "nftcni needs root with CAP_NET_ADMIN and CAP_SYS_ADMIN in the host's user namespace"
+    elif not hint and number in (errno.ENOSPC, errno.EDQUOT):
+        hint = "make room there (df -h, df -i); what is attached goes on working meanwhile"
+    elif not hint and number == errno.EROFS:
+        hint = "make it writable (mount -o remount,rw), or name another folder with dataDir"
     text = "the object is gone" if number == errno.ENOENT else error.strerror or os.strerror(number)
     path = error.filename2 or error.filename  # of symlink(2) the first one is only what it points to
     place = f": {path}" if isinstance(path, str) else ""

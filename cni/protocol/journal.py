@@ -1,4 +1,4 @@
-"""One line in the host's journal for what a verb did, sent after its answer and without waiting: `nftcni events` reads it.
+"""One line in the host's journal for what a verb did, sent after its answer, without waiting; `events` reads it.
 
 One datagram, to systemd's socket in its native form (systemd.journal-fields(7)), or to syslog's (RFC 3164) where there
 is no journal. A full or missing socket loses the line, never time: the runtime has its answer already.

@@ -130,5 +130,6 @@ def refuse_held_ports(claims: Claims, item: Attachment) -> None:
                     PORT_TAKEN,
                     f"host port {mapping} is taken by network {network}, container {container}, interface {ifname} "
                     f"(on {met[0]})",
-                    "publish another port, or remove that container",
+                    "publish another port, or remove that container; if it has ended without DEL: "
+                    f"nftcni forget {network}/{container}",
                 )

@@ -52,7 +52,8 @@ def test_beside_foreign_tables_with_thousands_of_rules(host: Host, ask: str) -> 
     host.add(config)
     rules = "\n".join(f"ip daddr 192.0.2.1 tcp dport {number} accept" for number in range(1, 2001))
     for table in ("one", "two"):
-        host.nft(f"table ip {table} {{\nchain c {{\n{DROPPING}\niifname br-net0 accept\n{rules}\n}}\n}}")
+        bridge = "iifname br-net0 accept\noifname br-net0 accept"
+        host.nft(f"table ip {table} {{\nchain c {{\n{DROPPING}\n{bridge}\n{rules}\n}}\n}}")
     if ask == "STATUS":
         assert host.cni("STATUS", config).words == ""
     else:

@@ -9,7 +9,7 @@ from typing import Callable
 
 import pytest
 from support.scratch import Answer, Host, Json, network, port
-from support.traffic import Server, ask
+from support.traffic import Server, ask, serving
 
 DUAL = ("10.88.0.0/24", "fd00:88::/64")
 CONFIG = network("net0", *DUAL, ports=[port(8080, 80), port(53, 53, "udp", "127.0.0.1")])
@@ -137,8 +137,11 @@ def test_list_for_people_and_programs(attached: Host) -> None:
 
 
 def test_doctor_is_content_with_a_healthy_host(attached: Host) -> None:
-    done = attached.command("doctor")
-    assert done.returncode == 0 and "2 attachments, all well" in done.stdout
+    c1, c2 = (attached.place(name) for name in ("c1", "c2"))
+    ports = [(c1, 80, "tcp"), (c1, 53, "udp"), (c2, 80, "tcp"), (c2, 53, "udp")]
+    with serving(*(Server(place, number, protocol) for place, number, protocol in ports)):
+        done = attached.command("doctor")
+    assert done.returncode == 0 and "2 attachments, all well" in done.stdout, done.stdout
 
 
 AILMENTS: dict[str, tuple[Callable[[Host], object], str, str]] = {
@@ -146,8 +149,8 @@ AILMENTS: dict[str, tuple[Callable[[Host], object], str, str]] = {
         lambda host: host.nft(
             "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy drop;\n }\n}"
         ),
-        "ip filter FORWARD",
-        "DOCKER-USER",
+        "ip filter",
+        "-i br-net0",
     ),
     "forwarding": (lambda host: host.set_sysctl("ipv4/ip_forward", "0"), "ip_forward", "sysctl -w"),
     "table": (lambda host: host.nft("flush ruleset"), "missing", "nftcni repair"),
@@ -165,14 +168,14 @@ def test_doctor_finds_and_says_what_to_do(attached: Host, name: str) -> None:
     assert attached.snapshot() == before
 
 
-@pytest.mark.parametrize("words", [("lsit",), ("list", "--xml"), ("repair", "all"), ("--verbose",)])
+@pytest.mark.parametrize("words", [("lsit",), ("list", "--xml"), ("repair", "a", "b"), ("--verbose",)])
 def test_unknown_words_get_the_usage(host: Host, words: tuple[str, ...]) -> None:
     done = host.command(*words)
-    assert (done.returncode, done.stdout) == (2, "") and "usage: nftcni list" in done.stderr
+    assert (done.returncode, done.stdout) == (2, "") and "usage: nftcni" in done.stderr
 
 
 def test_help_and_version(host: Host) -> None:
-    assert "usage: nftcni list" in host.command("--help").stdout
+    assert "usage: nftcni" in host.command("--help").stdout
     assert re.fullmatch(r"nftcni \d+\.\d+\.\d+\n", host.command("--version").stdout)
 
 

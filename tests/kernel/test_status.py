@@ -161,9 +161,11 @@ def test_a_drop_with_rules_for_the_bridge_is_seen_to(host: Host, family: str, at
         host.add(config)
         assert status(host, config).code == DEGRADED
     code, text = doctor(host)
-    assert code == 1 and f"chain {family} filter FORWARD drops" in text and bridge in text, text
+    assert code == 1 and f"chain FORWARD of table {family} filter" in text and bridge in text, text
     host.nft(f'insert rule {family} filter DOCKER-USER iifname "{bridge}" accept')
     assert status(host, config).code == READY
+    assert doctor(host)[0] == 1, "one direction is not both"
+    host.nft(f'insert rule {family} filter DOCKER-USER oifname "{bridge}" accept')
     code, text = doctor(host)
     assert code == 0 and "all well" in text, text
 

@@ -98,10 +98,10 @@ class Follow:
             packet.at("", "lo")
             return self._judged(judge.pass_hook("output", packet, skip=OURS), packet, "output")
         link = self.kernel.links.get(client.link)
-        if link is None or not link.up:
+        if client.link and (link is None or not link.up):
             return [stop("uplink", f"{client.link} is down", "", f"ip link set {client.link} up")]
         packet.at(client.link, "")
-        steps = self._judged(judge.pass_device("ingress", client.link, packet), packet, "ingress")
+        steps = self._judged(judge.pass_device("ingress", client.link or "-", packet), packet, "ingress")
         return steps + self._judged(judge.pass_hook("prerouting", packet, skip=OURS), packet, "prerouting")
 
     def _to_container(self, packet: Packet, client: Client) -> list[Step]:
@@ -189,7 +189,7 @@ class Follow:
         packet.at(item.bridge, client.link)
         for hook in ("forward", "postrouting"):
             steps += self._judged(judge.pass_hook(hook, packet, skip=OURS), packet, hook)
-        return steps + self._judged(judge.pass_device("egress", client.link, packet), packet, "egress")
+        return steps + self._judged(judge.pass_device("egress", client.link or "-", packet), packet, "egress")
 
     def _from_port(self, packet: Packet) -> list[Step]:
         item = self.item
@@ -225,7 +225,7 @@ class Follow:
             steps += self._judged(judge.pass_hook(hook, packet, skip=OURS), packet, hook)
         back = packet.answer().at(client.link, "")
         back.daddr, back.dport = self.world.host_address(client) or source, 40000
-        steps += self._judged(judge.pass_device("ingress", client.link, back), back, "ingress")
+        steps += self._judged(judge.pass_device("ingress", client.link or "-", back), back, "ingress")
         steps += self._judged(judge.pass_hook("prerouting", back, skip=OURS), back, "prerouting")
         back.daddr = source
         back.at(client.link, item.bridge)

@@ -71,7 +71,9 @@ def pyroute2() -> Any:
         site.main()  # the plugin runs with -S
     try:
         import pyroute2 as library  # type: ignore[import-not-found]
-    except ImportError:
+
+        library.IPRoute  # noqa: B018  # an empty folder of that name is a module, too
+    except (ImportError, AttributeError):
         raise CannotLook(f"pyroute2 is missing: {INSTALL}") from None
     return library
 

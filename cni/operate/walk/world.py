@@ -22,7 +22,7 @@ from cni.operate.walk.remedy import Traffic
 from cni.operate.walk.step import Step, stop
 from cni.protocol.errors import CniError
 from cni.verbs.drift import host_problems
-from nft.addresses import Address, Prefix
+from nft.addresses import Address, Prefix, parse_address
 
 OVERLAYS = ("flannel", "cilium", "cali", "tunl", "vxlan", "kube-", "weave", "docker", "br-", "virbr", "podman", "cni")
 
@@ -43,7 +43,9 @@ class Client:
         return self.link == "lo"
 
     def __str__(self) -> str:
-        return f"the host itself ({self.address})" if self.is_host else f"{self.address} by {self.link}"
+        if self.is_host:
+            return f"the host itself ({self.address})"
+        return f"{self.address} by {self.link}" if self.link else "anybody (no link leads out now)"
 
 
 class World:
@@ -151,7 +153,8 @@ class World:
             ]
             for address in sorted(near)[:4] or [_other(prefixes[0])]:
                 found.append(Client(link, address))
-        return found
+        # Without any uplink now there are filters all the same.
+        return found or [Client("", parse_address("192.0.2.1" if version == 4 else "2001:db8::1"))]
 
     def client_at(self, address: Address) -> Client:
         """The client that somebody names: it comes by the link in whose subnet it is, else by the default route."""
@@ -168,7 +171,11 @@ class World:
         """The address that the client would ask."""
         if client.is_host:
             return client.address
-        own = [prefix for prefix in self.kernel.addresses_of(client.link) if prefix.version == client.address.version]
+        own = [
+            prefix
+            for name, prefix in self.kernel.addresses
+            if prefix.version == client.address.version and name == (client.link or name) and name != "lo"
+        ]
         wide = [prefix for prefix in own if not is_link_local(prefix.address)]
         near = [prefix for prefix in wide if client.address in prefix.network] or wide
         return near[0].address if near else None
