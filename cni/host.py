@@ -7,18 +7,28 @@ says what to undo. The bridge has a file of its own, `bridge`.
 from __future__ import annotations
 
 from cni import recovery
+from cni.forwarding import note_from_table, note_localnet, set_host_sysctls, unrouted
 from cni.handles import Handles, open_handles
+from cni.kernel import sysctl
 from cni.kernel.links import get_link, port_names
 from cni.kernel.routes import is_local
 from cni.model.attachment import Attachment, attachment_key
 from cni.model.names import bridge_mac, host_link
-from cni.model.projection import attachment_elements, bridge_elements, marker, projection
+from cni.model.projection import (
+    attachment_elements,
+    bridge_elements,
+    cross_elements,
+    direct_elements,
+    marker,
+    widest_elements,
+)
 from cni.model.stamp import is_of_boot, table_comment
 from cni.protocol.errors import ADDRESS_TAKEN, IO_FAILURE, PORT_TAKEN, TRY_AGAIN_LATER, CniError, kernel_refused
-from nft.elements import Element, element_text
+from nft.addresses import apart_from
+from nft.elements import Element, element_text, pack
 from nft.errors import Conflict, LoadError, TableMissing
 from nft.ruleset import RULES, is_whole, replacing_text
-from nft.schema import TABLE
+from nft.schema import IFNAME, INTERVALS, TABLE
 from nft.table import rules_digest
 
 TYPE_CHECKING = False
@@ -95,6 +105,7 @@ class Host:
         if not is_of_boot(comment, self.store.boot):
             self.table.remove()
             return
+        note_from_table(self.handles)
         recovery.rebuild_all(self.handles)
         for bridge in {item.bridge for item in recovery.all_records(self.handles) if item.bridge}:
             link = get_link(self.rtnl, bridge)
@@ -166,6 +177,7 @@ class Host:
         )
         self.store.update(item)
         self.add_elements(item, again=True)
+        set_host_sysctls(self.handles, item)
         self.forget_flows_to(taken, item.addresses)
         for port in taken:
             self.store.claims.promote(port, ident)
@@ -180,12 +192,22 @@ class Host:
         if not self.table_is_current():
             self.rebuild_table()
             return
-        own, shared = attachment_elements(item), bridge_elements(item)
+        own = attachment_elements(item)
+        shared = bridge_elements(item) + cross_elements(item, self.store.of_container(item))
+        other = next(self.store.sharing(item), None) if item.direct else None
+        if other is None or not other.direct:
+            shared += direct_elements(item)
+        elif other.direct != item.direct:  # some may lie inside others: the table holds the union
+            self.rebuild_table()
+            return
         try:
             self.table.add(own, shared, again)
         except TableMissing:
             self.rebuild_table()
         except Conflict as conflict:
+            if conflict.held is None and item.direct:  # of a third one on the bridge
+                self.rebuild_table()
+                return
             if not recovery.remove_orphans(self.handles, item):
                 raise _refusal(conflict) from None
             self._add_after_recovery(own, shared, again)
@@ -222,11 +244,15 @@ class Host:
             refuse_old()
             recovery.rebuild_living(self.handles)
             items = self.records()
+            for item in items:  # of an earlier version, which did not note all of it
+                self.store.index(item)
+                note_localnet(self.handles, item)
             self.store.note_rules("")
-            run_text(replacing_text(self.comment, elements_text([*projection(items).values()])))
+            run_text(replacing_text(self.comment, elements_text(recovery.wanted_elements(self.handles, items))))
         except LoadError as problem:
             raise CniError(IO_FAILURE, str(problem), problem.hint) from None
         self.store.note_rules(rules_digest(self.table.rules()))
+        self._forget_contradictions(items)
         return items
 
     def delete_elements(self, item: Attachment, last: bool) -> None:
@@ -236,28 +262,53 @@ class Host:
             named = [self.table.get(element) for element in own]
             own = [element for element in named if element is not None and element.comment == item.ident]
         shared = self._all_of_the_bridge(item) if last else self._no_longer_shared(item)
-        doomed = own + [element for element in shared if self.table.get(element) is not None]
+        if last:
+            kept = unrouted(self.handles)
+            shared = [element for element in shared if element not in kept]
+        shared += cross_elements(item, self.store.of_container(item))
+        doomed = own + [element for element in shared if self.table.get(element) == element]
         if doomed:
             self.table.delete(doomed)
+        if not last and any(element.end for element in doomed):
+            self._add_prefixes(item)
+
+    def _add_prefixes(self, item: Attachment) -> None:
+        """Those of the others on its bridge, which may have been inside one of the attachment's that goes."""
+        for other in self.store.sharing(item):
+            prefixes = [element for element in bridge_elements(other) if element.end] if other else []
+            try:
+                if prefixes:
+                    self.table.add([], prefixes)
+            except Conflict:
+                continue  # inside another one's that is there
 
     def _all_of_the_bridge(self, item: Attachment) -> list[Element]:
         """Also what another one gave it, whose record was lost or said otherwise."""
-        return bridge_elements(item.replace(isolation=True, uplink=False, delegate=""))
+        if not item.bridge:
+            return []
+        name = pack((IFNAME,), (item.bridge,))
+        direct = [element for element in self.table.elements(INTERVALS) if element.key.startswith(name)]
+        return widest_elements(item.bridge, item.made) + direct
 
     def _no_longer_shared(self, item: Attachment) -> list[Element]:
         """What none of the others gives the bridge: after a change of `isolation`, for example. In most cases the first
         one gives it all. Nothing, where a record is damaged or lost: what its container needs is not known."""
         left = bridge_elements(item)
+        prefixes = item.direct
         known = False
         for other in self.store.sharing(item):
             if other is None:
                 return []
             given = bridge_elements(other)
             left = [element for element in left if element not in given]
+            if prefixes == other.direct:
+                prefixes = ()
+            elif prefixes:
+                prefixes = apart_from(prefixes, other.direct)
             known = True
-            if not left:
+            if not left and not prefixes:
                 break
-        return left if known else []
+        return left + direct_elements(item.replace(direct=prefixes)) if known else []
 
     # Connections
 
@@ -268,12 +319,18 @@ class Host:
 
             forget_new_ports(mappings, addresses, lambda address: is_local(self.rtnl, address))
 
-    def forget_flows_of(self, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> None:
-        """After a container has gone: UDP flows that still lead to it."""
-        if any(mapping.protocol == "udp" for mapping in mappings):
-            from cni.kernel.flows import forget_container
+    def forget_flows_of(self, addresses: tuple[Address, ...]) -> None:
+        """After a container has gone: all of its flows, or who has its address next would go on with them."""
+        if addresses and sysctl.read("netfilter/nf_conntrack_count") != "0":
+            from cni.kernel.flows import forget_addresses
 
-            forget_container(mappings, addresses)
+            forget_addresses(addresses)
+
+    def _forget_contradictions(self, items: list[Attachment]) -> None:
+        if items:
+            from cni.kernel.flows import forget_contradictions
+
+            forget_contradictions(items, lambda address: is_local(self.rtnl, address))
 
 
 def _refusal(conflict: Conflict) -> CniError:

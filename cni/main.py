@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from time import monotonic
 
 from nft.stdlib import signals
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 
 PATIENCE = 0.05  # seconds; libcni writes the configuration while we start
+
+
+# STATUS is asked every few seconds, VERSION before everything; a CHECK that finds nothing is no news.
+TOLD = ("ADD", "DEL", "CHECK", "GC")
 
 
 def main() -> None:
@@ -66,23 +71,30 @@ def run() -> int:
         return operate(sys.argv[1:])
     if not verb:
         return about()
-    text, status = answer(verb)
+    started = monotonic()
+    text, network, error = answer(verb)
+    status = 0 if error is None else 1
     if text:
         from cni.protocol.stdio import write_document
 
         status = write_document(text) or status
+    if verb in TOLD and (verb != "CHECK" or error is not None):
+        from cni.protocol.journal import tell
+
+        tell(verb, network, error, monotonic() - started)
     return status
 
 
-def answer(verb: str) -> tuple[str, int]:
-    """The document for stdout, "" for none, and the exit status. Whatever happens, the runtime gets a CNI answer."""
-    version = ""
+def answer(verb: str) -> tuple[str, str, Exception | None]:
+    """The document for stdout, "" for none; the network, as far as it is known; and what went wrong. Whatever happens,
+    the runtime gets a CNI answer."""
+    version = network = ""
     try:
         from cni.protocol.roles import check_program
 
         check_program(sys.argv[0])
         if verb == "VERSION":
-            return answer_version(), 0
+            return answer_version(), "", None
         data = None
         name = os.path.basename(sys.argv[0])
         if name in ("tuning", "portmap", "firewall") and verb in ("ADD", "DEL"):
@@ -92,25 +104,27 @@ def answer(verb: str) -> tuple[str, int]:
             data = read_stdin()
             text = shortcut(name, verb, data)
             if text is not None:
-                return text, 0
+                return text, "", None
         from cni.protocol.request import read_request
 
         request = read_request(verb, data)
-        version = request.version
-        return perform(request), 0
+        version, network = request.version, request.network
+        return perform(request), network, None
     except Exception as error:
-        return refuse(verb, version, error), 1
+        return refuse(verb, version, error), network, error
 
 
 def refuse(verb: str, version: str, error: Exception) -> str:
     """The error document. `version` is "" until the configuration has said which one the runtime speaks."""
-    from cni.protocol.errors import INTERNAL, IO_FAILURE, CniError
+    from cni.protocol.errors import INTERNAL, IO_FAILURE, CniError, kernel_refused
     from cni.protocol.jsontext import dumps
     from cni.protocol.spec import error_document
     from cni.protocol.versions import NEWEST
 
     if isinstance(error, CniError):
         refusal = error
+    elif isinstance(error, OSError):
+        refusal = kernel_refused(verb, error)
     elif isinstance(error, RecursionError):
         refusal = CniError(INTERNAL, "the configuration is nested too deeply")
     elif isinstance(error, ImportError):
@@ -154,7 +168,7 @@ def answer_version() -> str:
 
 
 def read_soon() -> bytes:
-    """What stdin has within PATIENCE. Raises OSError, TimeoutError too. `select` would cost loading a shared library."""
+    """What stdin has within PATIENCE. Raises OSError, TimeoutError too. `select` would cost a shared library."""
 
     def too_long(_number: int, _frame: object) -> None:
         raise TimeoutError
@@ -169,16 +183,23 @@ def read_soon() -> bytes:
 
 def perform(request: Request) -> str:
     """One verb but VERSION: its document, "" for none. Raises CniError."""
+    from cni.protocol.roles import MAIN_ROLES
+
     verb = request.verb
-    if request.role and request.role != "bridge":
+    if request.role not in ("", *MAIN_ROLES):
         from cni.dropin.roles import answer_as
 
         return answer_as(request)
     if verb == "ADD":
+        from cni.model.config import has_unknown
         from cni.protocol.jsontext import dumps
         from cni.protocol.spec import result_document
         from cni.verbs.add import add
 
+        if has_unknown(request.document):
+            from cni.model.typos import tell
+
+            tell(request)
         if request.document.get("prevResult") is None:
             return dumps(result_document(add(request), request.version))
         from cni.protocol.results import merged, parse_previous

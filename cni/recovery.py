@@ -12,19 +12,20 @@ met a key in its way.
 
 from __future__ import annotations
 
+from cni.forwarding import unrouted
 from cni.handles import Handles
 from cni.kernel.links import get_link, link_name
-from cni.model.attachment import Attachment, Lease, kind_of
+from cni.model.attachment import ISOLATED, NAT, OPEN, ROUTED, Attachment, Lease, kind_of
 from cni.model.names import derived_mac, host_link
-from cni.model.ports import ANY, PortMapping, collide
-from cni.model.projection import bridge_elements, projection
+from cni.model.ports import ANY, Occupied, PortMapping, by_claim
+from cni.model.projection import projection, widest_elements
 from cni.protocol.log import say
 from cni.protocol.names import is_name
 from cni.state.claims import claim_line
 from cni.state.store import Damaged
-from nft.addresses import BITS, Address, Prefix, from_packed, parse_address
+from nft.addresses import BITS, Address, Prefix, from_packed, parse_address, parse_mac
 from nft.elements import PROTOCOL_NAMES, Element, unpack
-from nft.schema import SETS
+from nft.schema import INTERVALS, SETS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,10 +79,10 @@ def _rebuild(handles: Handles, ident: str, elements: list[Element], message: str
     others = [element for element in elements if (element.set, element.key) not in kept]
     if others:
         handles.table.delete(others)
-    held = [(mapping.claim, claim_line(mapping, ident)) for mapping in item.mappings]
+    held = {(mapping.claim, claim_line(mapping, ident)) for mapping in item.mappings}
     for port, line in ports:
         if (port, line) not in held:
-            handles.store.claims.drop_line(port, line)
+            handles.store.claims.drop_lines(port, {line})
     handles.store.begin(item)
     return item
 
@@ -93,20 +94,26 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
         return None
     addresses: dict[Address, None] = {}
     mappings: list[PortMapping] = []
+    opened: list[PortMapping] = []
     bridge = ""
-    masq = False
+    uplink = False
+    masked: set[int] = set()
     for element in elements:
         try:
             key, data = SETS[element.set]
             fields, values = unpack(key, element.key), unpack(data, element.data)
         except (KeyError, ValueError):
             continue  # nothing of ours looks like that; somebody wrote into the table by hand
-        if element.set in ("own4", "own6"):
-            addresses[_address(fields[0])] = None
-            bridge = str(fields[1])
+        if element.set[:-1] in ("containers", "guests"):
+            addresses[_address(fields[1])] = None
+            bridge = str(fields[0])
+            uplink = element.set.startswith("guests")
+        elif element.set.startswith("opened") and fields[1] in PROTOCOL_NAMES:
+            protocol, number = int(str(fields[1])), int(str(fields[2]))
+            opened.append(PortMapping(PROTOCOL_NAMES[protocol], ANY[int(element.set[-1])], number, number))
         elif element.set.startswith("masq"):
             addresses[_address(fields[0])] = None
-            masq = True
+            masked.add(int(element.set[-1]))
         elif element.set.startswith("dnat") and fields[-2] in PROTOCOL_NAMES:
             host_ip = _address(fields[0]) if element.set.endswith("_ip") else ANY[int(element.set[4])]
             numbers = fields[-2], fields[-1], values[1]
@@ -122,8 +129,12 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
         mac=derived_mac("container", ident),
         leases=_bare_leases(addresses),
         mappings=tuple(mappings),
-        ip_masq=masq,
+        opened=tuple(opened),
+        mode4=ROUTED if masked == {6} else NAT,
+        mode6=ROUTED if masked == {4} else NAT,
+        ip_masq=bool(masked),
         is_gateway=False,
+        uplink=uplink,
     )
 
 
@@ -134,24 +145,59 @@ def _address(packed: object) -> Address:
 
 def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> Attachment:
     """With what its link, its bridge and its leases tell."""
+    from cni.kernel.shaping import rates_on
+    from nft.spoofing import allowed
+
     port = get_link(handles.rtnl, item.link)
     bridge = item.bridge or handles.store.bridges.of_link(item.link)
     bridge = bridge or (link_name(handles.rtnl, port.master) if port else "")
-    shared = {
-        element.set
-        for element in bridge_elements(item.replace(bridge=bridge, isolation=True))
-        if handles.table.get(element) is not None
-    }
+    checked, macs = allowed(handles.table.netlink, item.link)
+    given = _given(handles, bridge)
     addresses = dict.fromkeys((*item.addresses, *filter(None, map(_leased_address, leases))))
     return item.replace(
         bridge=bridge,
         leases=_bare_leases(addresses),
-        isolation="isolated" in shared,
-        uplink=bool(bridge) and item.bridge == bridge and "bridges" not in shared,
+        isolation=("isolated", 0) in given,
+        made=("bridges", 0) in given,
+        is_gateway=bool({("routed", 4), ("routed", 6)} & given),
+        mode4=_mode(item, 4, given),
+        mode6=_mode(item, 6, given),
+        direct=_direct(handles, bridge),
         hairpin=port.hairpin if port else False,
         port_isolation=port.isolated if port else False,
+        mac=parse_mac(macs[0]) if macs else item.mac,
+        wire=rates_on(handles.rtnl, item.ident, port).replace(check_mac=checked),
         kind=kind_of(port is not None or any("@" not in name for name in leases), port is not None or bool(leases)),
     )
+
+
+def _given(handles: Handles, bridge: str) -> set[tuple[str, int]]:
+    """What the table has of a bridge: the sets, each with the IP version that it is said of, or 0."""
+    found = set()
+    for element in widest_elements(bridge, True) if bridge else []:
+        if handles.table.get(element) is not None:
+            first = unpack(SETS[element.set][0], element.key)[0]
+            found.add((element.set, {2: 4, 10: 6}.get(first, 0) if isinstance(first, int) else 0))
+    return found
+
+
+def _mode(item: Attachment, version: int, given: set[tuple[str, int]]) -> str:
+    if ("closed", version) in given:
+        opened = any(port.host_ip and port.host_ip.version == version for port in item.opened)
+        return ROUTED if opened else item.mode(version)
+    inside = ("bridges", 0) in given and ("routed", version) not in given and ("routed", 10 - version) in given
+    return ISOLATED if inside else OPEN
+
+
+def _direct(handles: Handles, bridge: str) -> tuple[str, ...]:
+    found = []
+    for element in handles.table.elements(INTERVALS):
+        link, first = unpack(SETS[element.set][0], element.key)
+        if link == bridge:
+            address = _address(first)
+            span = _address(unpack(SETS[element.set][0], element.end)[1]).number - address.number
+            found.append(str(Prefix(address, BITS[address.version] - span.bit_length())))
+    return tuple(found)
 
 
 def _leased_address(name: str) -> Address | None:
@@ -171,9 +217,13 @@ def _without_others(handles: Handles, item: Attachment) -> Attachment:
         name = item.replace(leases=(lease,)).leased
         return not name or handles.store.claims.lease_holder(name[0]) in ("", item.ident)
 
+    others = {
+        port: Occupied((ip, who) for ip, who in handles.store.claims.port_holders(port) if who != item.ident)
+        for port in by_claim(item.mappings)
+    }
+
     def is_others(mapping: PortMapping) -> bool:
-        holders = handles.store.claims.port_holders(mapping.claim)
-        return any(who != item.ident and mapping.host_ip and collide(ip, mapping.host_ip) for ip, who in holders)
+        return mapping.host_ip is not None and others[mapping.claim].find(mapping.host_ip) is not None
 
     item = item.replace(leases=tuple(filter(is_free, item.leases)))
     return item.replace(
@@ -188,10 +238,11 @@ def _without_others(handles: Handles, item: Attachment) -> Attachment:
 # Orphans
 
 
-def orphans(handles: Handles) -> list[Element]:
-    """Those whose key is nobody's; another value under somebody's key is for `drift` to find."""
-    wanted = projection([*all_records(handles)])
-    return [element for element in handles.table.elements() if (element.set, element.key) not in wanted]
+def wanted_elements(handles: Handles, items: list[Attachment]) -> list[Element]:
+    """All that the table should hold, where these are the attachments."""
+    own = projection(items)
+    own.update({(element.set, element.key): element for element in unrouted(handles)})
+    return [*own.values()]
 
 
 def _lost_identities(handles: Handles) -> set[str]:
@@ -217,7 +268,8 @@ def rebuild_living(handles: Handles) -> None:
 def remove_orphans(handles: Handles, item: Attachment) -> bool:
     """Makes the table what the records but this one say, which is about to be added. False if it was so already."""
     rebuild_living(handles)
-    wanted = projection([other for other in all_records(handles) if other.ident != item.ident])
+    others = [other for other in all_records(handles) if other.ident != item.ident]
+    wanted = {(element.set, element.key): element for element in wanted_elements(handles, others)}
     held = {(element.set, element.key): element for element in handles.table.elements()}
     gone = [element for key, element in held.items() if wanted.get(key) != element]
     if gone:

@@ -6,22 +6,30 @@ Which elements there should be is not known here; the sets and their types are `
 from __future__ import annotations
 
 from .addresses import from_packed
-from .schema import ADDR4, ADDR6, IFNAME, PORT, PROTO, SETS, TABLE
+from .schema import ADDR4, ADDR6, FAMILY, IFNAME, MAC, PORT, PROTO, SETS, TABLE
 from .value import Value
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # IANA protocol numbers, with nft's names for them
 PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
-_WIDTH = {PROTO: 4, PORT: 4, ADDR4: 4, ADDR6: 16, IFNAME: 16}
-_LENGTH = {PROTO: 1, PORT: 2}
+NFPROTO = {4: 2, 6: 10}  # include/uapi/linux/netfilter.h
+_FAMILY_NAMES = {2: "ipv4", 10: "ipv6"}
+_WIDTH = {PROTO: 4, PORT: 4, ADDR4: 4, ADDR6: 16, IFNAME: 16, FAMILY: 4, MAC: 8}
+_LENGTH = {PROTO: 1, PORT: 2, FAMILY: 1}
 
 
 class Element(Value):
-    """One element of a set or map: `key` and `data` are the kernel's own bytes, `comment` says whose it is."""
+    """One element of a set or map: `key` and `data` are the kernel's own bytes, `comment` says whose it is. `end` is
+    the last key of an interval."""
 
     set: str
     key: bytes
     data: bytes = b""
     comment: str = ""
+    end: bytes = b""
+
+    def covers(self, other: Element) -> bool:
+        """Whether nothing of the other one's keys is missing here."""
+        return self.key <= other.key and (self.end or self.key) >= (other.end or other.key)
 
 
 def pack(kinds: tuple[str, ...], values: tuple[int | bytes | str, ...]) -> bytes:
@@ -49,6 +57,8 @@ def unpack(kinds: tuple[str, ...], packed: bytes) -> tuple[int | bytes | str, ..
             values.append(int.from_bytes(raw[: _LENGTH[kind]], "big"))
         elif kind == IFNAME:
             values.append(raw.rstrip(b"\0").decode("utf-8", "surrogateescape"))
+        elif kind == MAC:
+            values.append(raw[:6])
         else:
             values.append(raw)
     return tuple(values)
@@ -66,6 +76,8 @@ def element_text(element: Element) -> str:
     """One element as nft prints it, with its comment."""
     key, data = SETS[element.set]
     text = _fields_text(key, element.key)
+    if element.end:
+        text += f"-{_fields_text(key[-1:], element.end[-_WIDTH[key[-1]] :])}"
     if element.comment:
         text += f' comment "{element.comment}"'
     return f"{text} : {_fields_text(data, element.data)}" if data else text
@@ -75,11 +87,13 @@ def _fields_text(kinds: tuple[str, ...], packed: bytes) -> str:
     texts = []
     for kind, value in zip(kinds, unpack(kinds, packed)):
         if isinstance(value, bytes):
-            texts.append(str(from_packed(value)))
+            texts.append(value.hex(":") if kind == MAC else str(from_packed(value)))
         elif kind == IFNAME:
             texts.append(f'"{value}"')
         elif kind == PROTO and isinstance(value, int):
             texts.append(PROTOCOL_NAMES.get(value, str(value)))
+        elif kind == FAMILY and isinstance(value, int):
+            texts.append(_FAMILY_NAMES.get(value, str(value)))
         else:
             texts.append(str(value))
     return " . ".join(texts)

@@ -5,6 +5,8 @@ For STATUS and `doctor`; reads only. A rule that names a bridge in any form coun
 
 from __future__ import annotations
 
+import errno
+
 from . import messages
 from .framing import attr
 from .netlink import Netlink
@@ -22,6 +24,23 @@ def forward_drops(netlink: Netlink, bridges: list[str]) -> list[str]:
             in_rules = any(_rules_name(netlink, family, chain.table, name) for name in names)
             if not in_rules and not any(_sets_name(netlink, family, chain.table, name) for name in names):
                 found.append(f"{chain.family} {chain.table} {chain.name}")
+    return found
+
+
+def dropping_chains(netlink: Netlink, table: str, chain: str) -> list[str]:
+    """`family table chain` of chains by that name whose own rules drop something. Raises OSError."""
+    found = []
+    for family in (2, 10):  # NFPROTO_IPV4 and _IPV6: where iptables keeps its chains
+        try:
+            payloads = netlink.dump(messages.GETRULE, messages.list_rules(table, family, chain))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            continue
+        # Kernels before 5.6 list the whole table.
+        rules = [code for owner, code in map(messages.read_rule, payloads) if owner == chain]
+        if any(map(messages.drops, rules)):
+            found.append(f"{messages.FAMILY_NAMES[family]} {table} {chain}")
     return found
 
 

@@ -36,8 +36,10 @@ NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFTA_TABLE_USERDATA = 1, 2, 6
 NFT_TABLE_F_OWNER = 2
 NFTA_LIST_TABLE, NFTA_LIST_SET, NFTA_LIST_ELEMENTS = 1, 2, 3
 NFTA_LIST_ELEM = 1
-NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA = 1, 2, 6
-NFTA_DATA_VALUE = 1
+NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA, NFTA_ELEM_KEY_END = 1, 2, 6, 10
+NFTA_DATA_VALUE, NFTA_DATA_VERDICT = 1, 2
+NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
+NFTA_IMMEDIATE_DATA, NFTA_VERDICT_CODE, NFTA_TARGET_NAME = 2, 1, 1
 NFTA_GEN_PROC_PID = 2
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 1, 3, 4, 5
 NFTA_HOOK_HOOKNUM = 1
@@ -98,6 +100,8 @@ def _list_head(name: str, table: str = TABLE, family: int = NFPROTO_INET) -> byt
 
 def _element(element: Element, full: bool) -> bytes:
     body = attr(NESTED | NFTA_ELEM_KEY, attr(NFTA_DATA_VALUE, element.key))
+    if element.end:
+        body += attr(NESTED | NFTA_ELEM_KEY_END, attr(NFTA_DATA_VALUE, element.end))
     if full and element.data:
         body += attr(NESTED | NFTA_ELEM_DATA, attr(NFTA_DATA_VALUE, element.data))
     if full and element.comment:
@@ -119,8 +123,10 @@ def get_table() -> bytes:
     return nfgen() + attr_name(NFTA_TABLE_NAME, TABLE)
 
 
-def list_rules(table: str = TABLE, family: int = NFPROTO_INET) -> bytes:
-    return nfgen(family) + attr_name(NFTA_RULE_TABLE, table)
+def list_rules(table: str = TABLE, family: int = NFPROTO_INET, chain: str = "") -> bytes:
+    """Of one chain, or of all."""
+    place = attr_name(NFTA_RULE_TABLE, table)
+    return nfgen(family) + place + (attr_name(NFTA_RULE_CHAIN, chain) if chain else b"")
 
 
 def list_sets(table: str, family: int) -> bytes:
@@ -136,7 +142,8 @@ def read_elements(payload: bytes) -> list[Element]:
         parts = attributes(packed)
         key = attributes(parts.get(NFTA_ELEM_KEY, b"")).get(NFTA_DATA_VALUE, b"")
         data = attributes(parts.get(NFTA_ELEM_DATA, b"")).get(NFTA_DATA_VALUE, b"")
-        found.append(Element(name, key, data, read_comment(parts.get(NFTA_ELEM_USERDATA, b""))))
+        end = attributes(parts.get(NFTA_ELEM_KEY_END, b"")).get(NFTA_DATA_VALUE, b"")
+        found.append(Element(name, key, data, read_comment(parts.get(NFTA_ELEM_USERDATA, b"")), end))
     return found
 
 
@@ -188,6 +195,20 @@ def read_rule(payload: bytes) -> tuple[str, bytes]:
     """(chain, expressions) of one rule; the expressions are compared as bytes, never interpreted."""
     parts = attributes(payload, _NFGEN.size)
     return text(parts.get(NFTA_RULE_CHAIN, b"")), parts.get(NFTA_RULE_EXPRESSIONS, b"")
+
+
+def drops(code: bytes) -> bool:
+    """Whether a rule with these expressions, nft's or iptables-nft's, drops or rejects what it matches."""
+    for packed in items(code):
+        parts = attributes(packed)
+        name, data = text(parts.get(NFTA_EXPR_NAME, b"")), attributes(parts.get(NFTA_EXPR_DATA, b""))
+        if name == "immediate":
+            verdict = attributes(attributes(data.get(NFTA_IMMEDIATE_DATA, b"")).get(NFTA_DATA_VERDICT, b""))
+            if verdict and int.from_bytes(verdict.get(NFTA_VERDICT_CODE, b"\1"), "big") == NF_DROP:
+                return True
+        elif name == "reject" or (name == "target" and text(data.get(NFTA_TARGET_NAME, b"")) in ("REJECT", "DROP")):
+            return True
+    return False
 
 
 class Set(Value):

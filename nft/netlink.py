@@ -41,6 +41,8 @@ NLMSGERR_ATTR_MSG = 1
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 RECEIVE = 1 << 17  # bytes; larger than any datagram of a dump (32 KiB) or of an answer to a batch
 DUMP_TRIES = 50
+RTM_GETADDR = 22  # include/uapi/linux/rtnetlink.h
+ONE_DATAGRAM = 32  # addresses; the first one of a listing has a page
 _ERRNO = Struct("=i")
 _COOKIE = Struct("=Q")
 
@@ -54,6 +56,7 @@ class Netlink:
         self.socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self.socket.bind((0, 0))
         self.sequence = 0
+        self._protocol = protocol
 
     def close(self) -> None:
         self.socket.close()
@@ -103,11 +106,21 @@ class Netlink:
 
         A listing that was changed meanwhile may lack what was there all along, and the kernel says so
         (NLM_F_DUMP_INTR): it is asked again. Raises KernelError EAGAIN where that never ends.
+
+        Of addresses it does not always say so: it goes on by an address' position in the list, which changes first,
+        and counts the change when the routes are gone as well (__inet_del_ifa, fib_inetaddr_event). Many are asked for
+        until nothing new comes; what was deleted meanwhile may be among them.
         """
+        by_position = (self._protocol, kind) == (NETLINK_ROUTE, RTM_GETADDR)
+        whole: dict[bytes, None] = {}
         for _ in range(DUMP_TRIES):
             found = self._dump_once(kind, payload)
-            if found is not None:
-                return found
+            if found is None:
+                continue
+            known = len(whole)
+            whole.update(dict.fromkeys(found))
+            if not by_position or len(found) <= ONE_DATAGRAM or len(whole) == known:
+                return [*whole] if known else found
         raise KernelError(errno.EAGAIN, f"the kernel's listing changed {DUMP_TRIES} times while it was read")
 
     def _dump_once(self, kind: int, payload: bytes) -> list[bytes] | None:

@@ -38,6 +38,9 @@ except Exception:
 
 try:
     import _signal as signals  # type: ignore[import-not-found]
+
+    if not callable(signals.signal) or not callable(signals.setitimer) or not callable(signals.pthread_sigmask):
+        raise ImportError("_signal")
 except Exception:
     import signal as signals
 

@@ -102,6 +102,8 @@ class Table:
         return dict(messages.read_table(payload) for payload in self.netlink.dump(messages.GETTABLE, messages.nfgen(0)))
 
     def _transact(self, changes: list[tuple[int, int, bytes]]) -> list[KernelError]:
+        if not changes:
+            return []  # the kernel answers nothing to an empty batch
         batch, sequences = messages.batch(changes, self.netlink.sequence + 1)
         self.netlink.sequence = sequences[-1] + 1
         try:

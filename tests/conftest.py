@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from support.installed import FRESH
 from support.scratch import Host
 
 
@@ -18,3 +19,10 @@ def host() -> Iterator[Host]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def fresh(host: Host) -> Host:
+    """One on which nothing of nftcni, of the reference plugins and of iptables is installed."""
+    host.run("sh", "-ec", FRESH)
+    return host

@@ -6,11 +6,11 @@ without links. Both are projected into the same table as everything else. What e
 
 from __future__ import annotations
 
-from cni.bridge import ensure_bridge, set_host_sysctls
+from cni import hostside
+from cni.forwarding import release_localnet, set_host_sysctls
 from cni.host import Host
-from cni.kernel.links import finish_port
 from cni.kernel.routes import is_local
-from cni.model.attachment import CHAINED, Attachment, Lease
+from cni.model.attachment import CHAINED, OPEN, Attachment, Lease
 from cni.model.names import derived_mac, identity
 from cni.model.ports import PortMapping
 from cni.model.projection import attachment_elements
@@ -44,6 +44,8 @@ def _foreign(host: Host, request: Request, previous: Previous) -> Attachment:
         ip_masq=False,
         isolation=False,
         hairpin=False,
+        mode4=OPEN,
+        mode6=OPEN,
         kind=CHAINED,
         uplink=bool(away),
     )
@@ -59,10 +61,14 @@ def amend(host: Host, before: Attachment | None, item: Attachment) -> None:
     host.store.begin(item.replace(done=False))
     try:
         host.add_elements(item, again=True)
-        set_host_sysctls(host, item)
+        set_host_sysctls(host.handles, item)
         if item.kind.own_link and item.port_isolation:
-            finish_port(host.rtnl, item, ensure_bridge(host, item))
+            hostside.finish(host, item, hostside.ready(host, item))
         host.forget_flows_to(item.mappings, item.addresses)
+        if item.zone:
+            from cni.firewalld import join
+
+            join(item)
         host.store.update(item.replace(done=True))
     except Exception:
         host.try_roll_back()
@@ -87,13 +93,15 @@ def give_up(host: Host, before: Attachment, item: Attachment) -> None:
         host.table.delete(gone)
     # Before the record forgets them: after a kill nobody would know of the flows.
     given_up = tuple(mapping for mapping in before.mappings if mapping not in item.mappings)
-    host.forget_flows_of(given_up, before.addresses)
+    if given_up:
+        host.forget_flows_of(before.addresses)
+        release_localnet(host.handles, before)
     host.shrink_record(before, item)
 
 
 def holds_nothing(item: Attachment) -> bool:
-    """A record of ours for somebody else's interface that neither a port nor isolation needs any more."""
-    return item.kind == CHAINED and not item.mappings and not item.isolation
+    """A record of ours for somebody else's interface that nothing needs any more."""
+    return item.kind == CHAINED and not (item.mappings or item.isolation or item.zone or item.wire.is_shaped)
 
 
 def attached(host: Host, ident: str) -> Attachment:

@@ -15,7 +15,7 @@ from cni.protocol.request import Request
 from cni.protocol.results import parse_previous
 from cni.protocol.spec import Result, ResultAddress
 from cni.recovery import rebuild_one
-from cni.state.leases import HeldLeases, remember
+from cni.state.leases import HeldLeases
 from cni.verbs.check import refuse_problems
 from cni.verbs.delete import detach
 from cni.verbs.status import refuse_exhausted
@@ -34,7 +34,8 @@ def add(request: Request) -> Result:
 
 def _lease(host: Host, request: Request, ident: str, ipam: Ipam) -> tuple[Lease, ...]:
     before = host.record(ident)
-    held = HeldLeases(host.store.claims, request.network, ident, scope=request.network)
+    held = HeldLeases(host.store.claims, request, ipam, scope=request.network)
+    held.files.lock()
     leases = choose(ipam, held, before.leases if before else ())
     item = Attachment(
         network=request.network,
@@ -49,13 +50,15 @@ def _lease(host: Host, request: Request, ident: str, ipam: Ipam) -> tuple[Lease,
         ip_masq=False,
         isolation=False,
         hairpin=False,
+        lease_folder=held.files.kept_for(leases),
         kind=LEASED,
         done=True,
     )
     if before is not None and before != item:
         detach(host, before)
     host.store.begin(item)
-    remember(host.store.claims, request.network, ipam, leases)
+    held.remember(ipam, leases)
+    held.files.unlock()
     return leases
 
 
@@ -68,6 +71,10 @@ def delete(request: Request) -> None:
             item = rebuild_one(host.handles, ident, f"the record of {ident} is lost")
         if item is not None and not item.kind.own_link:
             detach(host, item)
+        elif item is None:
+            from cni.predecessor import clean_leases
+
+            clean_leases(request)
 
 
 def check(request: Request) -> None:

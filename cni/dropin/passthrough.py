@@ -23,7 +23,7 @@ DATA_DIR = "/run/nftcni"
 NEUTRAL = {"cniversion", "name", "type", "capabilities", "prevresult", "runtimeconfig"}
 ASKING: dict[str, set[str]] = {"tuning": {"mac"}, "portmap": {"portmappings"}, "firewall": set()}
 # What a record says where DEL has nothing to take back. `record` writes it without spaces.
-EMPTY = {"portmap": ('"mappings":[]', '"standby":[]'), "firewall": ('"kind":"bridged"',)}
+EMPTY = {"portmap": ('"mappings":[]', '"standby":[]'), "firewall": ('"kind":"bridged"', '"zone":""')}
 
 
 def shortcut(role: str, verb: str, data: bytes) -> str | None:

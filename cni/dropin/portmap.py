@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from cni.dropin.amendment import amend, attached, base_record, give_up, holds_nothing, record_of
 from cni.host import Host
-from cni.model.config import refuse_unsupported
+from cni.model.config import parse_masquerade, refuse_unsupported
 from cni.model.ports import PortMapping, for_families, parse_port_mappings, versions_of
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.protocol.results import Previous, parse_previous
 from cni.verbs.check import refuse_problems
-from cni.verbs.delete import detach
+from cni.verbs.delete import detach, is_anothers
 from cni.verbs.drift import element_problems, table_problems
 
 TYPE_CHECKING = False
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 def add(request: Request) -> dict[str, Json]:
     """prevResult as it came. Raises CniError; the attachment is then as it was before."""
     previous = parse_previous(request)
-    refuse_unsupported(Fields(request.document), request.role)
+    fields = Fields(request.document)
+    refuse_unsupported(fields, request.role)
+    snat, masq_all = parse_masquerade(fields)
     mappings = _asked(request, previous)
     if not mappings:
         return previous.document
     ident = record_of(request)
     with Host(request.data_dir).transaction(f"portmap: ADD for {ident}") as host:
         before = host.record(ident)
-        amend(host, before, base_record(host, request, previous, before).replace(mappings=mappings))
+        base = base_record(host, request, previous, before)
+        amend(host, before, base.replace(mappings=mappings, snat=snat, masq_all=masq_all))
     return previous.document
 
 
@@ -38,6 +41,10 @@ def delete(request: Request) -> None:
     with Host(request.data_dir).transaction(f"portmap: DEL of {ident}") as host:
         before = host.record(ident)
         if before is None:
+            if request.document.get("runtimeConfig") and is_anothers(request):
+                from cni.predecessor import clean_ports
+
+                clean_ports(host, request)
             return
         item = before.replace(mappings=(), standby=())
         if holds_nothing(item):
@@ -56,7 +63,7 @@ def check(request: Request) -> None:
         item = attached(host, ident)
         known = item.mappings + item.standby  # a waiting port is published by the container's other interface
         problems = [f"the port {mapping} is not published" for mapping in mappings if mapping not in known]
-        problems += table_problems(host) or element_problems(item, host.table.get)
+        problems += table_problems(host) or element_problems(item, host.store.of_container(item), host.table.get)
     refuse_problems(ident, problems)
 
 

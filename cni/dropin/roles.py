@@ -1,4 +1,5 @@
-"""Which file answers under a drop-in name, verb by verb. `bridge` is not here: it is the plugin itself."""
+"""Which file answers under a drop-in name, verb by verb. `bridge` and `ptp` are not here: they are
+the plugin itself."""
 
 from __future__ import annotations
 
@@ -17,6 +18,10 @@ def answer_as(request: Request) -> str:
         from cni.dropin import tuning as plugin  # type: ignore[no-redef]
     elif request.role == "host-local":
         from cni.dropin import host_local as plugin  # type: ignore[no-redef]
+    elif request.role == "static":
+        from cni.dropin import static as plugin  # type: ignore[no-redef]
+    elif request.role == "bandwidth":
+        from cni.dropin import bandwidth as plugin  # type: ignore[no-redef]
     else:
         from cni.dropin import loopback as plugin  # type: ignore[no-redef]
     if request.verb == "ADD":

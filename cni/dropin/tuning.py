@@ -6,6 +6,7 @@ Inside the container only. What the interface had before is kept beside the reco
 
 from __future__ import annotations
 
+import errno
 import os
 
 from cni.host import Host
@@ -13,14 +14,15 @@ from cni.kernel import rtnetlink, sysctl
 from cni.kernel.links import Link, get_link
 from cni.kernel.netns import Inside, open_netns
 from cni.model.names import host_link, identity
-from cni.protocol.errors import INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
+from cni.protocol.errors import INVALID_CONFIG, INVALID_NETNS, IO_FAILURE, CniError, kernel_refused
 from cni.protocol.fields import Fields
 from cni.protocol.jsontext import dumps, loads
+from cni.protocol.log import say
 from cni.protocol.request import Request
 from cni.protocol.results import parse_previous
 from cni.verbs.check import refuse_problems
 from nft.addresses import format_mac, parse_mac
-from nft.netlink import Netlink
+from nft.netlink import Netlink, is_missing
 from nft.value import Value
 
 TYPE_CHECKING = False
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from cni.protocol.jsontext import Json
 
 ALLOWLIST = "/etc/cni/tuning/allowlist.conf"  # regular expressions, one a line, as the reference plugin reads it
+# What a driver says to a value that it does not take, now or ever: the container must be able to go all the same.
+REFUSED = (errno.EOPNOTSUPP, errno.EINVAL, errno.EBUSY, errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.ERANGE)
 FLAGS = {"promisc": rtnetlink.IFF_PROMISC, "allmulti": rtnetlink.IFF_ALLMULTI}
 
 
@@ -77,8 +81,8 @@ def _parse_sysctls(fields: Fields, ifname: str) -> tuple[tuple[str, str], ...]:
         before, net, below = os.path.normpath("/" + path).partition("/net/")
         if before or not net or ".." in path.split("/"):
             raise section.fail(key, "only sysctls below net can be a container's")
-        if below in found:
-            raise section.fail(key, "is given twice")
+        if found.get(below, section.text(key)) != section.text(key):
+            raise section.fail(key, "is given twice, with another value")
         _refuse_unlisted(section, key)
         found[below] = section.text(key)
     return tuple(found.items())
@@ -102,19 +106,26 @@ def add(request: Request) -> dict[str, Json]:
     tuning = parse_tuning(request)
     if not tuning.sysctls and not tuning.touches_link:
         return previous.document
-    with Inside(open_netns(request.netns)):
-        rtnl = Netlink()
-        for key, value in tuning.sysctls:
-            try:
-                if not sysctl.exists(key):
-                    raise CniError(INVALID_CONFIG, f"sysctl: net/{key} does not exist in this kernel")
-                sysctl.write(key, value)
-            except OSError as error:
-                raise kernel_refused(f"setting net/{key} to {value}", error) from None
+    try:
+        with Inside(open_netns(request.netns)):
+            rtnl = Netlink()
+            _set_sysctls(tuning)
+    except OSError as error:
+        raise kernel_refused(f"tuning {request.ifname} in {request.netns}", error) from None
     if tuning.touches_link:
         _tune_link(request, tuning, rtnl)
         _amend_result(previous.document, request.ifname, tuning)
     return previous.document
+
+
+def _set_sysctls(tuning: Tuning) -> None:
+    for key, value in tuning.sysctls:
+        try:
+            if not sysctl.exists(key):
+                raise CniError(INVALID_CONFIG, f"sysctl: net/{key} does not exist in this kernel")
+            sysctl.write(key, value)
+        except OSError as error:
+            raise kernel_refused(f"setting net/{key} to {value}", error) from None
 
 
 def _tune_link(request: Request, tuning: Tuning, rtnl: Netlink) -> None:
@@ -127,7 +138,12 @@ def _tune_link(request: Request, tuning: Tuning, rtnl: Netlink) -> None:
         _apply(rtnl, link, tuning)
         item = host.record(ident)
         if item is not None:
-            host.store.update(item.replace(mac=tuning.mac or item.mac, mtu=tuning.mtu or item.mtu))
+            item = item.replace(mac=tuning.mac or item.mac, mtu=tuning.mtu or item.mtu)
+            host.store.update(item)
+            if tuning.mac and item.wire.check_mac:
+                from cni.spoofing import guard
+
+                guard(host, item)
 
 
 def _settings(link: Link) -> dict[str, Json]:
@@ -162,18 +178,36 @@ def delete(request: Request) -> None:
 
 
 def _give_back(request: Request, kept: str) -> None:
+    """Raises OSError and CniError for what another DEL may do better: what it had is kept until then."""
+    try:
+        netns = open_netns(request.netns)
+    except CniError as error:
+        if error.code == INVALID_NETNS:
+            return  # the namespace, and with it the interface, is gone: the common case
+        raise
+    with Inside(netns):
+        rtnl = Netlink()
+    link = get_link(rtnl, request.ifname)
+    before = _before(kept)
+    if link is None or before is None:
+        return
+    try:
+        _apply(rtnl, link, before.replace(mac=before.mac if before.mac != link.mac else b""))
+    except OSError as error:
+        if error.errno not in REFUSED and not is_missing(error):
+            raise
+        say(f"{request.ifname} in {request.netns} does not take back what it had: {error.strerror}")
+
+
+def _before(kept: str) -> Tuning | None:
+    """None for a note that is damaged."""
     try:
         fields = Fields(loads(kept))
-        with Inside(open_netns(request.netns)):
-            rtnl = Netlink()
-        link = get_link(rtnl, request.ifname)
-        if link is not None:
-            flags = tuple((flag, fields.flag(key)) for key, flag in FLAGS.items())
-            mac = fields.parsed("mac", parse_mac) or b""
-            mtu, queue = (fields.number(key, 0, 0, 0x7FFFFFFF) for key in ("mtu", "queue"))
-            _apply(rtnl, link, Tuning((), flags, mac if mac != link.mac else b"", mtu, queue))
-    except (CniError, OSError, ValueError):
-        return  # the namespace, and with it the interface, is gone: the common case
+        flags = tuple((flag, fields.flag(key)) for key, flag in FLAGS.items())
+        mtu, queue = (fields.number(key, 0, 0, 0x7FFFFFFF) for key in ("mtu", "queue"))
+        return Tuning((), flags, fields.parsed("mac", parse_mac) or b"", mtu, queue)
+    except (CniError, ValueError):
+        return None
 
 
 def check(request: Request) -> None:

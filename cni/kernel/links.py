@@ -89,6 +89,18 @@ def port_names(rtnl: Netlink, bridge: str) -> list[str]:
     return [port.name for port in found if port.master == link.index]
 
 
+def all_links(rtnl: Netlink) -> list[Link]:
+    """A listing: when the host begins or stops to forward."""
+    return [read_link(payload) for payload in rtnl.dump(rtnetlink.RTM_GETLINK, rtnetlink.IFINFO.pack(0, 0, 0, 0, 0))]
+
+
+def set_down(rtnl: Netlink, name: str) -> None:
+    """At once for whoever sits behind it; a link that is missing is down."""
+    link = get_link(rtnl, name)
+    if link is not None:
+        rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(link.index, {rtnetlink.IFF_UP: False}, b"", 0, None))
+
+
 def link_name(rtnl: Netlink, index: int) -> str:
     """Of the link with that index, "" if there is none."""
     try:
@@ -160,11 +172,12 @@ def configure_container(item: Attachment, netns: int) -> Netlink:
                 rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(loopback.index))
             for lease in item.leases:
                 flags = rtnetlink.IFA_F_NODAD if lease.address.version == 6 and not item.dad else 0
+                flags |= rtnetlink.IFA_F_NOPREFIXROUTE if item.is_ptp else 0
                 payload = rtnetlink.address(link.index, lease.address, flags)
                 repeatable(rtnl, rtnetlink.RTM_NEWADDR, payload, lease.address)
             if item.link_up:
                 rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(link.index))
-            for route in item.routes:
+            for route in item.inner_routes:
                 add_route(rtnl, link.index, route)
             return rtnl
         except KernelError as error:
@@ -192,7 +205,12 @@ def announce(rtnl: Netlink, item: Attachment, inside: Netlink) -> None:
 def container_sysctls(item: Attachment) -> list[tuple[str, str]]:
     wanted = [(f"ipv4/conf/{item.ifname}/arp_notify", "1")]
     if item.address_of(6) is None:
-        return wanted
+        # Nobody would look after the IPv6 that a neighbour's router advertisement brings (CVE-2020-10749).
+        off = item.leases and not item.uplink
+        return [*wanted, (f"ipv6/conf/{item.ifname}/disable_ipv6", "1")] if off else wanted
+    if not item.uplink:
+        wanted.append((f"ipv6/conf/{item.ifname}/accept_ra", "0"))
+        wanted.append((f"ipv6/conf/{item.ifname}/accept_redirects", "0"))
     dad = "1" if item.dad else "0"
     return wanted + [
         (f"ipv6/conf/{item.ifname}/{key}", value)

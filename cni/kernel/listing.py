@@ -77,6 +77,17 @@ def read_routes(rtnl: Netlink, index: int) -> list[Route]:
     return found
 
 
+def neighbours(rtnl: Netlink, index: int) -> set[Address]:
+    """Who is known by a MAC address on the link."""
+    found = set()
+    for payload in rtnl.dump(rtnetlink.RTM_GETNEIGH, rtnetlink.NDMSG.pack(0, 0, 0, 0, 0)):
+        _family, link, state, _flags, _kind = rtnetlink.NDMSG.unpack_from(payload)
+        packed = attributes(payload, rtnetlink.NDMSG.size).get(rtnetlink.NDA_DST, b"")
+        if link == index and state & rtnetlink.NUD_VALID and len(packed) in (4, 16):
+            found.add(from_packed(packed))
+    return found
+
+
 def ways_to(rtnl: Netlink, dst: Prefix, table: int) -> list[tuple[int, Address | None, int]]:
     """(link, gateway, metric) of the IPv6 routes to exactly this destination."""
     return [

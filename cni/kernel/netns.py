@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
+# No words about the path: we, or the host, are short of something.
+LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EINTR, errno.ENOSPC)
 OWN = "/proc/thread-self/ns/net"
 
 
@@ -29,6 +31,8 @@ def open_netns(path: str) -> int:
             raise _not_one(path)
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in LACKS:
+            raise kernel_refused(f"opening CNI_NETNS {path[:200]!r}", error) from None
         reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
         if isinstance(error, OSError) and error.errno == errno.ENOENT:
             reason = "there is no such namespace"  # go-cni takes the C library's words for success

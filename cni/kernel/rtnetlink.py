@@ -17,7 +17,7 @@ APPEND = NLM_F_CREATE | NLM_F_APPEND
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWROUTE, RTM_GETROUTE, RTM_GETNEIGH = 24, 26, 30
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_TXQLEN, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 13, 27, 28, 29
@@ -28,16 +28,19 @@ VETH_INFO_PEER = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_MULTIPATH, RTA_TABLE = 1, 4, 5, 6, 8, 9, 15
 RTAX_MTU, RTAX_ADVMSS = 2, 8
-IFA_F_NODAD, IFA_F_PERMANENT = 0x02, 0x80
+IFA_F_NODAD, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x02, 0x80, 0x200
 IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 RTM_F_FIB_MATCH = 0x2000
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 254, 4, 0, 253
 RTN_UNICAST, RTN_LOCAL = 1, 2
+NDA_DST = 1
+NUD_VALID = 0xDE  # permanent, noarp, reachable, stale, delay, probe; include/net/neighbour.h
 
 IFINFO = Struct("=BxHiII")  # family, device type, index, flags, change mask
 IFADDR = Struct("=BBBBI")  # family, prefix length, flags, scope, index
 RTNEXTHOP = Struct("=HBBi")  # length, flags, hops, index
+NDMSG = Struct("=BxxxiHBB")  # family, index, state, flags, type
 RTMSG = Struct("=BBBBBBBBI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
 
 
@@ -68,7 +71,8 @@ def new_bridge(name: str, mac: bytes, mtu: int) -> bytes:
 
 
 def new_veth(name: str, mac: bytes, mtu: int, master: int, peer: str, peer_mac: bytes, netns_fd: int) -> bytes:
-    """Both ends of a pair in one message, the host end up and in the bridge, the peer born in its namespace.
+    """Both ends of a pair in one message, the host end up and in the bridge `master` (0: in none), the peer born in its
+    namespace.
 
     The peer cannot be created up: veth_open fails with ENOTCONN until the pair is tied.
     """
@@ -76,7 +80,8 @@ def new_veth(name: str, mac: bytes, mtu: int, master: int, peer: str, peer_mac: 
     other = IFINFO.pack(0, 0, 0, 0, 0) + attr_name(IFLA_IFNAME, peer) + attr(IFLA_ADDRESS, peer_mac) + size
     other += attr_u32(IFLA_NET_NS_FD, netns_fd)
     info = attr_name(IFLA_INFO_KIND, "veth") + attr(IFLA_INFO_DATA, attr(VETH_INFO_PEER, other))
-    host = attr_name(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, mac) + size + attr_u32(IFLA_MASTER, master)
+    bridge = attr_u32(IFLA_MASTER, master) if master else b""
+    host = attr_name(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, mac) + size + bridge
     return IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + host + attr(IFLA_LINKINFO, info)
 
 
@@ -105,6 +110,10 @@ def tune(index: int, flags: dict[int, bool], mac: bytes, mtu: int, queue: int | 
     if mtu:
         body += attr_u32(IFLA_MTU, mtu)
     return body + (attr_u32(IFLA_TXQLEN, queue) if queue is not None else b"")
+
+
+def rename(index: int, name: str) -> bytes:
+    return IFINFO.pack(0, 0, index, 0, 0) + attr_name(IFLA_IFNAME, name)
 
 
 def set_group(name: str, group: int) -> bytes:

@@ -6,10 +6,11 @@ Which table elements it has is `projection`, which links `cni.kernel.links`; its
 
 from __future__ import annotations
 
-from cni.model.names import host_link, identity
+from cni.model.names import host_link, identity, shaper_link
 from cni.model.ports import PortMapping
+from cni.model.wire import Wire
 from cni.protocol.spec import Dns, Route
-from nft.addresses import Address, Prefix
+from nft.addresses import BITS, Address, Prefix
 from nft.digest import digest
 from nft.value import Value
 
@@ -26,7 +27,17 @@ BRIDGED = Kind("bridged", True, True)  # our veth pair, our leases: the usual on
 DELEGATED = Kind("delegated", True, False)  # our veth pair, addresses from a foreign IPAM plugin
 CHAINED = Kind("chained", False, False)  # somebody else's interface; ours are its ports or its isolation
 LEASED = Kind("leased", False, True)  # the same with addresses of our host-local, or these alone
+RT_SCOPE_LINK = 253  # include/uapi/linux/rtnetlink.h
 KINDS = {kind.name: kind for kind in (BRIDGED, DELEGATED, CHAINED, LEASED)}
+
+
+# What a network is to the outside, one mode for each family, in Docker's words (its bridge's gateway_mode_ipv4).
+NAT = "nat"  # masqueraded; published ports are reached, by the host's address
+UNPROTECTED = "nat-unprotected"  # the same, and by a route everything is
+ROUTED = "routed"  # containers show their own addresses; published ports are reached there
+ISOLATED = "isolated"  # the host has no address on the bridge; nothing leaves it, nothing comes in
+OPEN = "open"  # not Docker's: everything is reached, and ipMasq alone says whether they are masqueraded
+MODES = (NAT, UNPROTECTED, ROUTED, ISOLATED, OPEN)
 
 
 def kind_of(own_link: bool, own_leases: bool) -> Kind:
@@ -42,12 +53,16 @@ class Lease(Value):
 
 class Attachment(Value):
     """One interface of one container on one network. `mappings` all have a host address of their own family; `standby`
-    are those that another interface of the same container publishes, to be taken over when that one goes.
+    are those that another interface of the same container publishes, to be taken over when that one goes. Of those who
+    ask its ports, `masq_all` hides everybody's address; without `snat` nobody's is, not the container's own either.
+    `zone` is firewalld's, with its addresses in it.
 
     `sandbox` is CNI_NETNS as it was given, `delegate` the foreign IPAM plugin that we called for the addresses, `done`
     whether ADD came to its end. Where somebody else made the interface, `bridge` is the host's link that leads to it,
-    "" if there is none. An `uplink` is a bridge that somebody else made and whose gateway is another machine: the
-    host's own way out, perhaps.
+    "" if there is none. It is `made` by us, or an `uplink`: somebody else's, whose gateway is another machine, the
+    host's own way out perhaps; if neither, the host is the router of whatever else is there. `opened` are the published
+    ports of routed families, which lead nowhere but are let through, `direct` the prefixes that are never masqueraded,
+    as text. `lease_folder` is where its addresses have lease files, too, for others to read.
     """
 
     network: str
@@ -62,6 +77,10 @@ class Attachment(Value):
     dns: Dns = Dns()
     mappings: tuple[PortMapping, ...] = ()
     standby: tuple[PortMapping, ...] = ()
+    opened: tuple[PortMapping, ...] = ()
+    direct: tuple[str, ...] = ()
+    mode4: str = NAT
+    mode6: str = NAT
     is_gateway: bool = True
     force_address: bool = False
     ip_masq: bool = True
@@ -71,7 +90,13 @@ class Attachment(Value):
     dad: bool = False
     link_up: bool = True
     delegate: str = ""
+    lease_folder: str = ""
     kind: Kind = BRIDGED
+    wire: Wire = Wire()
+    snat: bool = True
+    masq_all: bool = False
+    zone: str = ""
+    made: bool = False
     uplink: bool = False
     done: bool = False
 
@@ -86,6 +111,40 @@ class Attachment(Value):
     @property
     def link(self) -> str:
         return host_link(self.ident)
+
+    @property
+    def is_ptp(self) -> bool:
+        """Point to point: no bridge, the host end itself is the host's link that leads to the container."""
+        return self.kind.own_link and self.bridge == self.link
+
+    @property
+    def links(self) -> list[str]:
+        """The host's links that are its alone."""
+        own = [self.link] if self.kind.own_link else []
+        return [*own, shaper_link(self.ident)] if self.wire.rate_out else own
+
+    @property
+    def inner_routes(self) -> tuple[Route, ...]:
+        """All routes of the container, each with its gateway. Point to point, that is the only neighbour: its
+        subnet lies behind it."""
+        routes = tuple(map(self._with_gateway, self.routes))
+        if not self.is_ptp:
+            return routes
+        own: dict[Route, None] = {}
+        for lease in self.leases:
+            if lease.gateway is not None:
+                own[Route(Prefix(lease.gateway, BITS[lease.gateway.version]))] = None
+        for lease in self.leases:
+            if lease.gateway is not None and lease.address.length < BITS[lease.gateway.version]:
+                own[Route(lease.address.network, lease.gateway)] = None
+        return tuple(dict.fromkeys((*own, *routes)))
+
+    def _with_gateway(self, route: Route) -> Route:
+        """That of its family, unless the user wants none."""
+        if route.gw or dict(route.options).get("scope") == RT_SCOPE_LINK:
+            return route
+        gateways = (lease.gateway for lease in self.leases if lease.address.version == route.dst.version)
+        return route.replace(gw=next(gateways, None))
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -113,12 +172,30 @@ class Attachment(Value):
         """Whether it has an address that the port could lead to."""
         return mapping.host_ip is not None and self.address_of(mapping.host_ip.version) is not None
 
+    def mode(self, version: int) -> str:
+        return self.mode4 if version == 4 else self.mode6
+
+    def is_routed(self, version: int) -> bool:
+        """Whether the host forwards for it."""
+        return self.is_gateway and not self.uplink and self.mode(version) != ISOLATED
+
+    def is_masqueraded(self, version: int) -> bool:
+        return self.ip_masq and not self.uplink and self.mode(version) in (NAT, UNPROTECTED, OPEN)
+
+    def is_closed(self, version: int) -> bool:
+        """Whether the outside reaches published ports only."""
+        return self.mode(version) in (NAT, ROUTED)
+
     @property
     def gateways(self) -> tuple[Prefix, ...]:
         """The addresses that the bridge has because of this attachment."""
-        if not self.is_gateway or not self.kind.own_link:
+        if not self.is_gateway or self.uplink or not self.kind.own_link:
             return ()
-        found = {Prefix(lease.gateway, lease.address.length): None for lease in self.leases if lease.gateway}
+        found = {
+            Prefix(lease.gateway, BITS[lease.gateway.version] if self.is_ptp else lease.address.length): None
+            for lease in self.leases
+            if lease.gateway
+        }
         return tuple(found)
 
 

@@ -31,6 +31,11 @@ def host_link(ident: str) -> str:
     return "veth" + digest("link", ident, size=6).hex()[:11]
 
 
+def shaper_link(ident: str) -> str:
+    """The device that limits what the container sends, named as by the reference bandwidth plugin."""
+    return "bwp" + digest("shaper", ident, size=6).hex()
+
+
 def derived_mac(*parts: str) -> bytes:
     """A locally administered unicast MAC address (IEEE 802, bits 0x02 and 0x01 of the first byte)."""
     raw = digest("mac", *parts, size=6)

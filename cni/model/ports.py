@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nft.addresses import Prefix
 
 ANY = {4: Address(4, 0), 6: Address(6, 0)}
+BROADCAST = Address(4, 0xFFFFFFFF)
 
 
 class PortMapping(Value):
@@ -43,6 +44,36 @@ def collide(one: Address, other: Address) -> bool:
     return one.version == other.version and (one == other or one.is_unspecified or other.is_unspecified)
 
 
+class Occupied:
+    """Who has one port on which addresses; finds who is in the way of another address without looking at everybody."""
+
+    def __init__(self, holders: Iterable[tuple[Address, object]] = ()) -> None:
+        self._by_address: dict[Address, object] = {}
+        self._by_version: dict[int, Address] = {}
+        for address, who in holders:
+            self.add(address, who)
+
+    def add(self, address: Address, who: object) -> None:
+        self._by_address.setdefault(address, who)
+        self._by_version.setdefault(address.version, address)
+
+    def find(self, address: Address) -> tuple[Address, object] | None:
+        """Whom `collide` says it would meet."""
+        if address.is_unspecified:
+            met = self._by_version.get(address.version)
+        else:
+            met = next((one for one in (address, ANY[address.version]) if one in self._by_address), None)
+        return None if met is None else (met, self._by_address[met])
+
+
+def by_claim(mappings: Iterable[PortMapping]) -> dict[str, list[PortMapping]]:
+    """Those of each port together."""
+    found: dict[str, list[PortMapping]] = {}
+    for mapping in mappings:
+        found.setdefault(mapping.claim, []).append(mapping)
+    return found
+
+
 def parse_port_mappings(runtime: Fields) -> tuple[PortMapping, ...]:
     """In the order given, free of exact duplicates. Raises CniError code 7."""
     return tuple({_parse_one(fields): None for fields in runtime.sections("portMappings")})
@@ -65,6 +96,8 @@ def _parse_one(fields: Fields) -> PortMapping:
         )
     if host_ip is not None and host_ip.is_multicast:
         raise fields.fail("hostIP", "a multicast address cannot be published")
+    if host_ip is not None and (host_ip.is_link_local or host_ip == BROADCAST):
+        raise fields.fail("hostIP", "an address of one link alone cannot be published: which link is not said")
     return PortMapping(protocol, host_ip, ports[0], ports[1])
 
 
@@ -86,7 +119,7 @@ def for_families(
     number = ifname[len(ifname.rstrip("0123456789")) :]
     is_first = bool(ifname) and int(number or "0") == 0
     found: dict[PortMapping, None] = {}
-    held: dict[str, list[PortMapping]] = {}
+    held: dict[str, Occupied] = {}
     for mapping in mappings:
         wanted = [ANY[version] for version in versions] if mapping.host_ip is None else [mapping.host_ip]
         for host_ip in wanted:
@@ -102,10 +135,10 @@ def for_families(
             concrete = mapping.replace(host_ip=host_ip)
             if concrete in found:
                 continue
-            holders = held.setdefault(mapping.claim, [])
-            for other in holders:
-                if other.host_ip is not None and collide(other.host_ip, host_ip):
-                    raise CniError(INVALID_CONFIG, f"portMappings: {concrete} is asked for twice, also as {other}")
-            holders.append(concrete)
+            holders = held.setdefault(mapping.claim, Occupied())
+            met = holders.find(host_ip)
+            if met is not None:
+                raise CniError(INVALID_CONFIG, f"portMappings: {concrete} is asked for twice, also as {met[1]}")
+            holders.add(host_ip, concrete)
             found[concrete] = None
     return tuple(found)

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 
 class Range(Value):
-    """Addresses `first` to `last` (numbers, inclusive) of `subnet` may be leased, except gateways."""
+    """Addresses `first` to `last` (numbers, inclusive) of `subnet` may be leased, except gateways. `given` is whether
+    the gateway was written, or is the subnet's first address for want of another."""
 
     subnet: Prefix
     first: int
     last: int
     gateway: Address
+    given: bool = True
 
     def __str__(self) -> str:
         version = self.subnet.version
@@ -54,7 +56,8 @@ def parse_range(fields: Fields) -> Range:
         ends.append(number)
     if ends[0] > ends[1]:
         raise fields.fail("rangeStart", "lies behind rangeEnd")
-    return Range(subnet, ends[0], ends[1], Address(subnet.version, ends[2]))
+    gateway = Address(subnet.version, ends[2])
+    return Range(subnet, ends[0], ends[1], gateway, bool(fields.text("gateway")))
 
 
 def parse_range_sets(owner: Fields, key: str) -> list[tuple[Range, ...]]:

@@ -1,86 +1,114 @@
-"""The commands for people: list, repair, doctor, watch. They may take their time and use the slow libraries."""
+"""The commands for people: one parser for all, from which help, man page and completion are made.
+
+Each command is a file of this folder with HELP, EXAMPLES, `add_arguments` and `run`; `run` loads what is heavy.
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
+from importlib import import_module
 
-from cni.operate.repair import describe, mend, problems_of, this_host
 from cni.protocol.errors import CniError, kernel_refused
-from cni.state.record import to_document
 
-USAGE = """usage: nftcni list [--json]      the attachments of this host
-       nftcni repair [--check]   rebuild the table, the ports' flags and the sysctls from the records
-       nftcni doctor             what keeps this host from serving containers, and what to do
-       nftcni watch              repair within a moment whenever somebody flushes the table
-       nftcni --version
-NFTCNI_DATA_DIR names the state folder where it is not /run/nftcni.
-"""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
+MODULES = {  # in the order in which a person needs them
+    "list": "listing",
+    "ports": "ports",
+    "explain": "explain",
+    "doctor": "doctor",
+    "repair": "repair",
+    "check": "conflists",
+    "top": "top",
+    "metrics": "metrics",
+    "events": "events",
+    "graph": "graph",
+    "gc": "ended",
+    "forget": "forget",
+    "convert": "convert",
+    "migrate": "migrate",
+    "watch": "watch",
+}
+DESCRIPTION = "A whole container network on nftables: what is attached to this host, and why something does not answer."
+ENVIRONMENT = {
+    "NFTCNI_DATA_DIR": "the state folder, where it is not /run/nftcni",
+    "NO_COLOR": "print no colours (https://no-color.org)",
+}
+EXIT = (
+    "Exit status: 0 all well, 1 something is wrong on the host, 2 not understood, or the host could not be looked at."
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """Help as it is written, without a word on options that everybody knows."""
+
+    def __init__(self, **options: object) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)  # type: ignore[arg-type]
+
+
+def module_of(command: str) -> ModuleType:
+    return import_module(f"cni.operate.{MODULES[command]}")
+
+
+def build_parser(only: str = "") -> Parser:
+    """With all commands, or that one alone, which is all that running it needs."""
+    environment = "".join(f"  {name:16} {text}\n" for name, text in ENVIRONMENT.items())
+    parser = Parser(prog="nftcni", description=DESCRIPTION, epilog=f"environment:\n{environment}\n{EXIT}")
+    parser.add_argument("-V", "--version", action="store_true", help="print the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
+    for name in [only] if only else MODULES:
+        module = module_of(name)
+        examples = "".join(f"  {line}\n" for line in module.EXAMPLES)
+        sub = commands.add_parser(
+            name, help=module.HELP, description=(module.__doc__ or "").strip(), epilog=f"examples:\n{examples}\n{EXIT}"
+        )
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    return parser
 
 
 def operate(words: list[str]) -> int:
-    """The exit status: 0 well, 1 something is wrong on the host, 2 not understood."""
-    if words in (["--version"], ["-V"]):
+    """The exit status: 0 well, 1 something is wrong on the host, 2 not understood or not to be seen."""
+    command = words[0] if words and words[0] in MODULES else ""
+    parser = build_parser(command)
+    if words == ["help"]:
+        words = ["--help"]
+    try:
+        arguments = parser.parse_args(words)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 2
+    if arguments.version:
         from cni.version import VERSION
 
         print(f"nftcni {VERSION}")
         return 0
-    commands = {
-        ("list",): lambda: list_attachments(False),
-        ("list", "--json"): lambda: list_attachments(True),
-        ("repair",): lambda: repair(False),
-        ("repair", "--check"): lambda: repair(True),
-        ("doctor",): doctor,
-        ("watch",): watch,
-    }
-    command = commands.get(tuple(words))
-    if command is None:
-        asked = words in (["--help"], ["-h"], ["help"])
-        (sys.stdout if asked else sys.stderr).write(USAGE)
-        return 0 if asked else 2
+    if not arguments.command:
+        parser.print_help(sys.stderr)
+        return 2
+    return perform(arguments)
+
+
+def perform(arguments: argparse.Namespace) -> int:
+    what = f"nftcni {arguments.command}"
     try:
-        return command()
+        status = arguments.run(arguments)
+        return status if isinstance(status, int) else 0
     except CniError as error:
-        sys.stderr.write(f"nftcni {words[0]}: {error}\n")
-        return 1
+        sys.stderr.write(f"{what}: {error}\n")
+        return 2 if arguments.command in ("doctor", "explain") else 1
+    except BrokenPipeError:
+        return 1  # whoever read has enough
     except OSError as error:
-        sys.stderr.write(f"{kernel_refused(f'nftcni {words[0]}', error)}\n")
-        return 1
+        sys.stderr.write(f"{kernel_refused(what, error)}\n")
+        return 2 if arguments.command in ("doctor", "explain") else 1
     except KeyboardInterrupt:
         return 130
-
-
-def list_attachments(as_json: bool) -> int:
-    import json
-
-    with this_host().transaction("listing the attachments") as host:
-        items = host.records()
-    if as_json:
-        print(json.dumps([to_document(item) for item in items], indent=2))
-        return 0
-    for item in items:
-        print(describe(item))
-    return 0
-
-
-def repair(only_check: bool) -> int:
-    with this_host().transaction("repairing") as host:
-        found = problems_of(host)
-        for problem in found:
-            print(problem)
-        if only_check or not found:
-            print(f"{len(found)} problems" if found else "nothing to repair")
-            return 1 if found else 0
-        return mend(host)
-
-
-def doctor() -> int:
-    from cni.operate.doctor import examine
-
-    with this_host().transaction("examining the host") as host:
-        return examine(host)
-
-
-def watch() -> int:
-    from cni.operate.watch import follow
-
-    return follow()
+    except Exception as error:
+        if type(error).__name__ != "CannotLook":
+            raise
+        sys.stderr.write(f"{what}: {error}\n")
+        return 2

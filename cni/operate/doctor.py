@@ -1,93 +1,94 @@
-"""`nftcni doctor`: what keeps this host from serving containers, each finding with its remedy.
+"""Look at everything that keeps this host from serving containers: each finding with its remedy. Changes nothing.
 
-Slow and thorough where STATUS is quick: it uses pyroute2 for the host's links and addresses. It changes nothing.
+It follows a packet to every published port and out of every container, as `explain` does for one, and looks at what
+concerns the host as a whole: CNI's folders, listeners, leftovers of other plugins, libraries, limits.
 """
 
 from __future__ import annotations
 
-from cni.host import Host
-from cni.kernel import sysctl
-from cni.operate.repair import problems_of
-from nft.foreign import forward_drops
+import sys
 
-REMEDIES = {
-    "ip filter FORWARD": "if Docker owns it: nft insert rule ip filter DOCKER-USER iifname BRIDGE accept, and the same "
-    "with oifname; if ufw does: ufw route allow in on BRIDGE, ufw route allow out on BRIDGE",
-    "inet firewalld filter_FORWARD": "firewall-cmd --permanent --zone=trusted --add-interface=BRIDGE, then --reload",
-}
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
 
+    from cni.model.attachment import Attachment
+    from cni.operate.walk.step import Step
+    from cni.operate.walk.world import World
 
-def examine(host: Host) -> int:
-    """Prints every finding; 1 if there is one that needs doing."""
-    findings = _libraries() + _table(host) + _forwarding(host) + _foreign_drops(host) + _addresses(host)
-    for finding in findings:
-        print(f"- {finding}")
-    records = host.records()
-    print(
-        f"{len(records)} attachments, {len(findings)} findings" if findings else f"{len(records)} attachments, all well"
-    )
-    return 1 if findings else 0
+HELP = "what is wrong on this host, each finding with commands that mend it"
+EXAMPLES = ("nftcni doctor", "nftcni doctor --json", "nftcni doctor || echo something is wrong")
+SCHEMA = "nftcni/doctor/1"
 
 
-def _libraries() -> list[str]:
-    from nft.errors import LoadError
-    from nft.libnftables import run_text
-    from nft.version import refuse_old
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for programs (schema nftcni/doctor)")
 
+
+def run(arguments: argparse.Namespace) -> int:
+    from cni.operate.repair import this_host
+    from cni.operate.walk.step import findings
+    from cni.operate.walk.world import World
+
+    with this_host().transaction("examining the host") as host:
+        world = World(host)
     try:
-        refuse_old()
-        run_text("")
-    except LoadError as problem:
-        return [f"{problem}; {problem.hint}"]
-    return []
+        found = findings([*of_host(world), *of_attachments(world)])
+    finally:
+        world.close()
+    found = merged(found)
+    count = len(world.items)
+    if arguments.json:
+        from cni.operate.explain import step_document
+        from cni.operate.screen import print_json
+
+        steps = [step_document(step) for step in found]
+        print_json({"schema": SCHEMA, "attachments": count, "findings": steps, "well": not found})
+    else:
+        for step in found:
+            _print(step)
+        print(f"{count} attachments, {len(found)} findings" if found else f"{count} attachments, all well")
+        sys.stdout.flush()
+    return 1 if found else 0
 
 
-def _table(host: Host) -> list[str]:
-    problems = problems_of(host)
-    return [*problems, "run nftcni repair"] if problems else []
+def of_host(world: World) -> list[Step]:
+    from cni.operate import host_checks
+
+    return [step for check in host_checks.CHECKS for step in check(world)]
 
 
-def _forwarding(host: Host) -> list[str]:
-    versions = {address.version for item in host.records() for address in item.addresses if item.is_gateway}
-    keys = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
-    return [
-        f"net/{keys[version]} is 0: sysctl -w net.{keys[version].replace('/', '.')}=1"
-        for version in sorted(versions)
-        if sysctl.read(keys[version]) == "0"
-    ]
+def of_attachments(world: World) -> list[Step]:
+    return [*(step for item in world.items for step in of_attachment(world, item)), *_among(world)]
 
 
-def _foreign_drops(host: Host) -> list[str]:
-    bridges = sorted({item.bridge for item in host.records()}) or ["nftcni0"]
-    found = []
-    for chain in forward_drops(host.table.netlink, bridges):
-        remedy = REMEDIES.get(chain, "its owner has to accept packets from and to BRIDGE there")
-        found.append(f"chain {chain} drops what is forwarded: {remedy.replace('BRIDGE', ' and '.join(bridges))}")
-    return found
+def of_attachment(world: World, item: Attachment) -> list[Step]:
+    from cni.operate.explain import container_ways
+
+    return [step for way in container_ways(world, item, None) for step in way.steps]
 
 
-def _addresses(host: Host) -> list[str]:
-    """Addresses of the host inside a network of containers, other than the gateway: both cannot be reached."""
-    items = host.records()
-    if not items:
-        return []
-    import site
+def _among(world: World) -> list[Step]:
+    from cni.operate.walk.follow import Follow
 
-    site.main()
-    try:
-        from pyroute2 import IPRoute  # type: ignore[import-not-found]
-    except ImportError:
-        return ["pyroute2 is missing: install the distribution's package python3-pyroute2 (py3-pyroute2 on Alpine)"]
-    from nft.addresses import parse_address
+    one_of_each = {item.bridge: item for item in world.items if item.bridge}
+    return [step for item in one_of_each.values() for step in Follow(world, item).among()]
 
-    found = []
-    with IPRoute() as route:
-        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links()}
-        for entry in route.get_addr():
-            address = parse_address(entry.get_attr("IFA_ADDRESS"))
-            name = names.get(entry["index"], str(entry["index"]))
-            for item in items:
-                if name != item.bridge and any(address in lease.address.network for lease in item.leases):
-                    found.append(f"the host's {name} has {address}, inside the network {item.network} of containers")
-                    break
-    return found
+
+def merged(found: list[Step]) -> list[Step]:
+    """One finding for what the same commands mend: a chain may drop several packets by several rules."""
+    kept: dict[object, Step] = {}
+    for step in found:
+        own = not step.remedy or step.remedy[0].startswith(("nftcni", "#"))
+        kept.setdefault((step.kind, step.what) if own else step.remedy, step)
+    return list(kept.values())
+
+
+def _print(step: Step) -> None:
+    from cni.operate.screen import paint
+
+    print(f"- {paint(step.what, 'red' if step.verdict == 'stop' else 'yellow')}")
+    if step.because:
+        print(f"    because: {step.because}")
+    for number, command in enumerate(step.remedy):
+        print(f"    {'do:     ' if not number else '        '} {command}")

@@ -1,25 +1,58 @@
-"""What `nftcni repair` and `watch` do: find what differs from the records on the whole host, and put it right."""
+"""Find what differs from the records on the whole host, and put it right: the table, ports' flags, addresses, sysctls.
+
+What is inside a container is its own affair, unless its name is given: then its interface, addresses and routes are put
+back too, as the same ADD once more would do.
+"""
 
 from __future__ import annotations
 
 import os
 
-from cni.bridge import ensure_bridge, set_host_sysctls
+from cni import hostside
+from cni.forwarding import set_host_sysctls
 from cni.host import Host
-from cni.kernel.links import finish_port, get_link
+from cni.kernel import rtnetlink
+from cni.kernel.links import get_link
+from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
-from cni.model.projection import projection
-from cni.protocol.errors import CniError
+from cni.protocol.errors import CHECK_FAILED, CniError
 from cni.protocol.request import DATA_DIR
+from cni.recovery import wanted_elements
+from cni.verbs.attach import apply
+from cni.verbs.check import all_problems
 from cni.verbs.drift import element_problems, host_problems, table_problems, waiting_in_vain
-from nft.elements import element_text
+from nft.elements import Element, element_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
+
     from cni.kernel.links import Link
     from nft.addresses import Prefix
 
     Bridges = dict[str, tuple[Link | None, list[Prefix]]]
+
+
+HELP = "put the host right, by the records of what is attached"
+EXAMPLES = ("nftcni repair --check", "nftcni repair", "nftcni repair bridge/web")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("container", metavar="NETWORK/CONTAINER", nargs="?", help="also what is inside this container")
+    parser.add_argument("--check", action="store_true", help="only tell")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    with this_host().transaction("repairing") as host:
+        if arguments.container:
+            return mend_container(host, arguments.container, arguments.check)
+        found = problems_of(host)
+        for problem in found:
+            print(problem)
+        if arguments.check or not found:
+            print(f"{len(found)} problems" if found else "nothing to repair")
+            return 1 if found else 0
+        return mend(host)
 
 
 def this_host() -> Host:
@@ -30,7 +63,8 @@ def describe(item: Attachment) -> str:
     addresses = " ".join(str(lease.address) for lease in item.leases) or "no address"
     ports = " ".join(f"{mapping}->{mapping.container_port}" for mapping in item.mappings)
     state = "" if item.done else "  (ADD did not finish)"
-    link = f"{item.link}@{item.bridge}" if item.kind.own_link else f"(link not ours) {item.bridge}".rstrip()
+    own = item.link if item.is_ptp else f"{item.link}@{item.bridge}"
+    link = own if item.kind.own_link else f"(link not ours) {item.bridge}".rstrip()
     return f"{item.ident}  {link}  {addresses}" + (f"  {ports}" if ports else "") + state
 
 
@@ -49,14 +83,32 @@ def table_differences(host: Host, items: list[Attachment]) -> list[str]:
     found = table_problems(host) if items or host.store.has_records() else []
     if not found:
         held = {(element.set, element.key): element for element in host.table.elements()}
-        wanted = projection(items)
+        elements = wanted_elements(host.handles, items)
+        wanted = {(element.set, element.key) for element in elements}
+        intervals = [element for element in elements if element.end]
+
+        def is_known(element: Element) -> bool:
+            """Also one inside a wider prefix that came later: the kernel takes that, the other way round it does not."""
+            if (element.set, element.key) in wanted:
+                return True
+            return bool(element.end) and any(one.set == element.set and one.covers(element) for one in intervals)
+
+        of_container: dict[str, list[Attachment]] = {}
+        for item in items:
+            of_container.setdefault(item.container, []).append(item)
+
+        def get(element: Element) -> Element | None:
+            # A prefix may lie inside a wider one: the kernel is to find that.
+            return host.table.get(element) if element.end else held.get((element.set, element.key))
+
         found += [
             f"{element.set} has {element_text(element)}, which is nobody's: no record accounts for it"
-            for key, element in held.items()
-            if key not in wanted
+            for element in held.values()
+            if not is_known(element)
         ]
         for item in items:
-            problems = element_problems(item, lambda element: held.get((element.set, element.key)))
+            others = [other for other in of_container[item.container] if other != item]
+            problems = element_problems(item, others, get)
             found += [f"{item.ident}: {problem}" for problem in problems]
     return found
 
@@ -88,12 +140,36 @@ def mend(host: Host) -> int:
 def mend_host_side(host: Host, item: Attachment) -> bool:
     """False for a container that is gone; its DEL or a GC takes the rest away."""
     if not item.kind.own_link:
-        set_host_sysctls(host, item)
-    elif get_link(host.rtnl, item.link) is None:
-        return False
+        set_host_sysctls(host.handles, item)
     else:
-        finish_port(host.rtnl, item, ensure_bridge(host, item))
+        port = get_link(host.rtnl, item.link)
+        if port is None:
+            return False
+        hostside.finish(host, item, hostside.ready(host, item))
+        if not port.up:
+            host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(port.index))
     waiting = waiting_in_vain(host.store.claims, item)
     if waiting:
         host.hand_over(item.ident, waiting)
     return True
+
+
+def mend_container(host: Host, wanted: str, only_check: bool) -> int:
+    """One container, the inside of its namespace included."""
+    items = [item for item in host.records() if wanted in (item.ident, item.ident.rpartition("/")[0])]
+    if not items:
+        raise CniError(CHECK_FAILED, f"{wanted} is not attached", "nftcni list has them all")
+    left = 0
+    for item in items:
+        netns = open_netns(item.sandbox)
+        problems = all_problems(host, item, item, netns)
+        for problem in problems:
+            print(f"{item.ident}: {problem}")
+        if problems and not only_check:
+            apply(host, item, netns, again=True)
+            problems = all_problems(host, item, item, netns)
+            for problem in problems:
+                print(f"remains: {item.ident}: {problem}")
+            print(f"restored {describe(item)}")
+        left += len(problems)
+    return 1 if left else 0

@@ -1,4 +1,4 @@
-"""`nftcni watch`: follows the kernel's nf_tables events and restores the table right after somebody flushed it.
+"""Follow the kernel's nf_tables events and restore the table right after somebody flushed it.
 
 A flush and a deletion on purpose look alike to the kernel's event stream, one "table deleted" for each table. They are
 told apart like this, and the administrator always wins:
@@ -32,10 +32,24 @@ from nft.netlink import NETLINK_NETFILTER, Netlink
 from nft.schema import TABLE
 from nft.table import Table
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+HELP = "repair within a moment whenever somebody flushes the table"
+EXAMPLES = ("systemctl enable --now nftcni-watch", "nftcni watch")
 NFNLGRP_NFTABLES = 7
 OFTEN, WHILE = 3, 10.0
 PAUSES = (0, 1, 2, 4, 8)  # seconds before each try: somebody may hold the lock, nft may be replaced meanwhile
 OURS = (messages.NFPROTO_INET, TABLE)
+
+
+def add_arguments(_parser: argparse.ArgumentParser) -> None:
+    """It has none."""
+
+
+def run(_arguments: argparse.Namespace) -> int:
+    return follow()
 
 
 def follow() -> int:

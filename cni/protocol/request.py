@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 DATA_DIR = "/run/nftcni"
 NAME_LIMIT = 80  # network: with the interface it must leave room for a container ID in a 128 character comment
-ID_LIMIT = 200  # container ID: it is part of a file name, whose limit is 255 bytes
-BUILT_IN_IPAM = ("", "host-local", "nftcni")  # values of ipam.type that are ours
+NO_ARGS = ("portmap", "firewall", "bandwidth", "loopback")  # whose reference plugins never look at CNI_ARGS
+BUILT_IN_IPAM = ("", "host-local", "nftcni", "flannel")  # values of ipam.type that are ours
 REQUIRED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
     "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
@@ -86,7 +86,7 @@ def read_request(verb: str, data: bytes | None = None) -> Request:
         container=container,
         netns=os.environ.get("CNI_NETNS", ""),
         ifname=ifname,
-        args=_parse_args(os.environ.get("CNI_ARGS", "")) if verb in ("ADD", "CHECK") else {},
+        args=_parse_args(os.environ.get("CNI_ARGS", "")) if verb in ("ADD", "CHECK") and role not in NO_ARGS else {},
         path=tuple(os.environ.get("CNI_PATH", "").split(":")),
         version=version,
         network=network,
@@ -110,10 +110,6 @@ def _check_attachment(container: str, ifname: str) -> None:
             INVALID_ENVIRONMENT,
             f"CNI_CONTAINERID: {container[:80]!r} is not letters, digits, _ . - starting with a letter or digit",
         )
-    if len(container) > ID_LIMIT:
-        raise CniError(
-            INVALID_ENVIRONMENT, f"CNI_CONTAINERID: {container[:40]!r}... has more than {ID_LIMIT} characters"
-        )
     try:
         check_ifname(ifname)
     except ValueError as problem:
@@ -131,15 +127,16 @@ def _decode(data: bytes) -> dict[str, Json]:
 
 
 def _parse_args(text: str) -> dict[str, str]:
-    """`K=V;K2=V2`. Unknown keys need IgnoreUnknown=1, as in libcni's types.LoadArgs; keys are case-sensitive there."""
+    """`K=V;K2=V2`. Unknown keys need IgnoreUnknown=1, as in libcni's types.LoadArgs; keys are case-sensitive there.
+    Where they are ignored, a label of Kubernetes may have `=` in its value."""
     pairs = {}
     for part in filter(None, text.split(";")):
         key, equals, value = part.partition("=")
-        if not equals or "=" in value:
+        if not equals or ("=" in value and key in ("IP", "MAC", "GATEWAY", "IgnoreUnknown")):
             raise CniError(INVALID_ENVIRONMENT, f"CNI_ARGS: {part[:80]!r} is not KEY=VALUE")
         pairs[key] = value
-    known = {key: pairs[key] for key in ("IP", "MAC") if pairs.get(key)}
-    unknown = sorted(pairs.keys() - {"IP", "MAC", "IgnoreUnknown"})
+    known = {key: pairs[key] for key in ("IP", "MAC", "GATEWAY") if pairs.get(key)}
+    unknown = sorted(pairs.keys() - {"IP", "MAC", "GATEWAY", "IgnoreUnknown"})
     if unknown and pairs.get("IgnoreUnknown", "").lower() not in ("1", "true"):
         raise CniError(INVALID_ENVIRONMENT, f"CNI_ARGS: unknown key {unknown[0][:80]!r}, and no IgnoreUnknown=1")
     return known

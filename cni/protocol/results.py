@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cni.protocol.errors import INVALID_CONFIG, CniError
 from cni.protocol.fields import Fields
-from cni.protocol.names import check_ifname
+from cni.protocol.names import check_host_link
 from cni.protocol.request import Request
 from cni.protocol.shapes import parse_dns, parse_ips, parse_route
 from cni.protocol.spec import Result
@@ -75,13 +75,15 @@ def _is_own(entry: Fields, ifname: str) -> bool:
 
 def _host_link(interfaces: list[Fields]) -> str:
     for entry in interfaces:
-        if not entry.text("sandbox"):
-            return entry.parsed("name", check_ifname) or ""
+        if not entry.text("sandbox") and entry.text("name") != "lo":
+            return entry.parsed("name", check_host_link) or ""
     return ""
 
 
 def merged(before: dict[str, Json], own: dict[str, Json]) -> dict[str, Json]:
-    """Our result behind an earlier plugin's, which must stay in it ("ADD", SPEC.md): lists joined, the rest is its."""
+    """Our result behind an earlier plugin's, which must stay in it ("ADD", SPEC.md): lists joined, the rest is its. But
+    for the loopback interface, which every container has: runtimes take the first address for the container's."""
+    before = _without_loopback(before)
     earlier = _items(before, "interfaces")
     for entry in _items(own, "ips"):
         if isinstance(entry, dict) and isinstance(entry.get("interface"), int):
@@ -92,6 +94,12 @@ def merged(before: dict[str, Json], own: dict[str, Json]) -> dict[str, Json]:
         if key in before or key in own
     }
     return {**own, **before, **joined}
+
+
+def _without_loopback(document: dict[str, Json]) -> dict[str, Json]:
+    """Of a result whose only interface that is."""
+    names = [entry.get("name") for entry in _items(document, "interfaces") if isinstance(entry, dict)]
+    return {**document, "interfaces": [], "ips": []} if names == ["lo"] else document
 
 
 def _items(document: dict[str, Json], key: str) -> list[Json]:

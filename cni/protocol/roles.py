@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 OWN_NAME = "nftcni"
-ROLES = ("bridge", "portmap", "firewall", "tuning", "host-local", "loopback")
+MAIN_ROLES = ("bridge", "ptp")  # the plugin itself, with the reference's defaults
+ROLES = (*MAIN_ROLES, "portmap", "firewall", "tuning", "bandwidth", "host-local", "static", "loopback")
 
 
 def role_of(program: str) -> str:

@@ -82,7 +82,8 @@ def result_document(result: Result, version: str) -> dict[str, Any]:
     document: dict[str, Any] = {"cniVersion": version}
     if result.interfaces:
         document["interfaces"] = [_interface(item, with_mtu) for item in result.interfaces]
-    document["ips"] = [_address(item, numbered) for item in result.ips]
+    if result.ips:
+        document["ips"] = [_address(item, numbered) for item in result.ips]
     if result.routes:
         document["routes"] = [_route(item, with_mtu) for item in result.routes]
     dns = result.dns.document()

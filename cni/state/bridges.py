@@ -53,6 +53,9 @@ class Bridges:
     def knows(self, bridge: str, fact: str) -> bool:
         return self._folder.has("bridges", bridge, _file(fact))
 
+    def forget(self, bridge: str, fact: str) -> None:
+        self._folder.unlink("bridges", bridge, _file(fact))
+
     def facts(self, bridge: str) -> list[str]:
         """All of them, by a listing: only for a bridge's last attachment."""
         return [name[1:].replace("%", "/") for name in self._folder.names("bridges", bridge) if name.startswith(".")]

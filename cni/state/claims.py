@@ -1,7 +1,7 @@
 """Who holds which address and which host port, and where the last search for an address ended.
 
     leases/<address>          -> identity   <address>@<network> of what other plugins attach
-    ports/<protocol>-<port>   -> <host address>=<identity>, or a file of such lines for several host addresses
+    ports/<protocol>-<port>   -> <host address>=<identity>, several with blanks between, many in a file of lines
     last/<network>.<range set> -> address   where the next search begins
 
 A symbolic link appears whole or not at all, fails if it exists and can be read with `ls -l`. Who may have what is
@@ -12,16 +12,26 @@ from __future__ import annotations
 
 import os
 
-from cni.model.ports import PortMapping
+from cni.model.ports import PortMapping, by_claim
 from cni.state import files
 from cni.state.folder import Folder
 from nft.addresses import Address, parse_address
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LINK_LIMIT = 1000  # characters; a link's target may have 4095
 WAITING = "?"  # before the line of an attachment that waits for the port
 
 
 def claim_line(mapping: PortMapping, ident: str) -> str:
     return f"{mapping.host_ip}={ident}"
+
+
+def _fits_a_link(lines: list[str]) -> bool:
+    """One system call instead of four; with IPv4 and IPv6, most ports have two lines."""
+    return len(lines) <= 4 and sum(map(len, lines)) < LINK_LIMIT
 
 
 class Claims:
@@ -73,11 +83,13 @@ class Claims:
                 found.append((address, ident))
         return found
 
-    def claim(self, mapping: PortMapping, ident: str) -> None:
-        self._add_line(mapping.claim, claim_line(mapping, ident))
+    def claim(self, mappings: tuple[PortMapping, ...], ident: str) -> None:
+        for port, own in by_claim(mappings).items():
+            self._add_lines(port, [claim_line(mapping, ident) for mapping in own])
 
-    def wait_for(self, mapping: PortMapping, ident: str) -> None:
-        self._add_line(mapping.claim, WAITING + claim_line(mapping, ident))
+    def wait_for(self, mappings: tuple[PortMapping, ...], ident: str) -> None:
+        for port, own in by_claim(mappings).items():
+            self._add_lines(port, [WAITING + claim_line(mapping, ident) for mapping in own])
 
     def promote(self, mapping: PortMapping, ident: str) -> None:
         """Whoever waited for it has it now."""
@@ -85,16 +97,25 @@ class Claims:
         if WAITING + line in lines:
             self._write(mapping.claim, [line if other == WAITING + line else other for other in lines])
 
-    def unclaim(self, mapping: PortMapping, ident: str) -> str:
-        """Takes back the claim and the wait for it. Returns the identity that has waited longest for it, or ""."""
-        left = self.drop_line(mapping.claim, claim_line(mapping, ident))
-        waiting = f"{WAITING}{mapping.host_ip}="
-        return next((other.partition("=")[2] for other in left if other.startswith(waiting)), "")
+    def unclaim(self, mappings: Iterable[PortMapping], ident: str) -> list[tuple[PortMapping, str]]:
+        """Takes back the claims, and the waits for them. Returns who has waited longest for which of them."""
+        heirs = []
+        for port, own in by_claim(mappings).items():
+            left = self.drop_lines(port, {claim_line(mapping, ident) for mapping in own})
+            first: dict[str, str] = {}
+            for line in left:
+                if line.startswith(WAITING):
+                    host_ip, _, waiting = line[len(WAITING) :].partition("=")
+                    first.setdefault(host_ip, waiting)
+            heirs += [
+                (mapping, first[str(mapping.host_ip)]) for mapping in own if first and str(mapping.host_ip) in first
+            ]
+        return heirs
 
-    def drop_line(self, port: str, line: str) -> list[str]:
-        """Returns the lines that are left."""
+    def drop_lines(self, port: str, gone: set[str]) -> list[str]:
+        """Those of holders, with the same ones of who waits. Returns the lines that are left."""
         lines = self._lines(port)
-        left = [other for other in lines if other.lstrip(WAITING) != line.lstrip(WAITING)]
+        left = [line for line in lines if line.lstrip(WAITING) not in gone]
         if left != lines:
             self._write(port, left)
         return left
@@ -119,18 +140,22 @@ class Claims:
     def _lines(self, port: str) -> list[str]:
         return self._folder.read("ports", port).split()
 
-    def _add_line(self, port: str, line: str) -> None:
-        try:
-            os.symlink(line, self._folder.path("ports", port))
-        except FileExistsError:
-            lines = self._lines(port)
-            if line not in lines:
-                self._write(port, [*lines, line])
+    def _add_lines(self, port: str, new: list[str]) -> None:
+        if _fits_a_link(new):
+            try:
+                os.symlink(" ".join(new), self._folder.path("ports", port))
+                return
+            except FileExistsError:
+                pass
+        lines = dict.fromkeys(self._lines(port))
+        if not lines.keys() >= set(new):
+            lines.update(dict.fromkeys(new))
+            self._write(port, [*lines])
 
     def _write(self, port: str, lines: list[str]) -> None:
         if not lines:
             self._folder.unlink("ports", port)
-        elif len(lines) == 1:
-            self._folder.point(lines[0], "ports", port)
+        elif _fits_a_link(lines):
+            self._folder.point(" ".join(lines), "ports", port)
         else:
             self._folder.write("\n".join(lines), "ports", port)

@@ -5,9 +5,12 @@
         attachments/<network>/<container>@<if>  the record, JSON (`record`)
         leases/, ports/, last/                  `claims`
         bridges/                                `bridges`
+        macs/<host link>                        a port whose MAC addresses are checked
+        containers/<container>/<network>@<if>   which attachments it has
         pending                                 a record on its way in or out; whoever finds one rolls it back
         new                                     anything on its way to its name; whoever finds one removes it
         rules                     -> digest     of the table's rules as they were loaded
+        unrouted4, unrouted6                    links between which the host did not forward before us
         tuning/<host link>                      what an interface had before the drop-in `tuning`
         damaged/                                what could not be read
 
@@ -79,7 +82,7 @@ class Store:
             if self._lock >= 0 and self._is_settled():
                 break
             self.unlock()  # the folder was removed, or another one chosen, while we waited
-        for name in ("attachments", "leases", "ports", "bridges"):
+        for name in ("attachments", "containers", "leases", "ports", "bridges"):
             self.folder.make(name)
         fill()
         self._drop_other_boots()
@@ -134,7 +137,7 @@ class Store:
         """Raises Damaged after setting aside a record that cannot be read or is another's."""
         path = self.record_path(ident)
         try:
-            item = _read(path)
+            item = self._read(path)
             if item.ident != ident:
                 raise ValueError(f"it is the record of {item.ident}")
             return item
@@ -146,7 +149,7 @@ class Store:
     def peek(self, ident: str) -> Attachment | None:
         """As `load`, but a record that cannot be read stays where it is."""
         try:
-            return _read(self.record_path(ident))
+            return self._read(self.record_path(ident))
         except (ValueError, FileNotFoundError, IsADirectoryError):
             return None
 
@@ -167,14 +170,24 @@ class Store:
         self._write("pending", item)
         for name in item.leased:
             self.claims.lease(name, item.ident)
-        for mapping in item.mappings:
-            self.claims.claim(mapping, item.ident)
-        for mapping in item.standby:
-            self.claims.wait_for(mapping, item.ident)
-        if item.bridge:
-            self.bridges.enter(item.bridge, item.link)
+        if item.lease_folder:
+            from cni.state.lease_files import enter
+
+            for address in item.addresses:
+                enter(item.lease_folder, address, item.container, item.ifname)
+        self.claims.claim(item.mappings, item.ident)
+        self.claims.wait_for(item.standby, item.ident)
+        self.index(item)
         self.folder.make("attachments", item.network)
         os.rename(self.folder.path("pending"), self.record_path(item.ident))
+
+    def index(self, item: Attachment) -> None:
+        """Where it is found by its bridge and by its container."""
+        if item.bridge:
+            self.bridges.enter(item.bridge, item.link)
+        network, container, ifname = item.ident.split("/")
+        self.folder.make("containers", container)
+        self.folder.touch("containers", container, f"{network}@{ifname}")
 
     def update(self, item: Attachment) -> None:
         """Replaces a record whose leases and ports stay what they are."""
@@ -196,7 +209,7 @@ class Store:
         except FileNotFoundError:
             self._write("pending", item)
         waiting = self._release(item)
-        self._leave_bridge(item)
+        self._leave(item)
         self.drop_empty(item.network)
         return waiting
 
@@ -216,8 +229,10 @@ class Store:
         except Damaged:
             before = None
         waiting = self._release(item, keep=before)
-        if before is None or before.bridge != item.bridge:
-            self._leave_bridge(item)
+        if before is None:
+            self._leave(item)
+        elif before.bridge != item.bridge and item.bridge:
+            self.bridges.leave(item.bridge, item.link)
         self.drop_empty(item.network)
         return waiting
 
@@ -229,27 +244,54 @@ class Store:
         """Removes what a kill inside `remove` may have left of a network without attachments."""
         self.folder.rmdir("attachments", network)
 
+    def _read(self, path: str) -> Attachment:
+        """Records of earlier versions do not say whose the bridge is."""
+        item = _read(path)
+        if not item.made and item.kind.own_link and self.bridges.knows(item.bridge, "created"):
+            return item.replace(made=True)
+        return item
+
     def _write(self, name: str, item: Attachment) -> None:
         files.write(self.folder.path(name), dumps(to_document(item)) + "\n")
 
-    def _leave_bridge(self, item: Attachment) -> None:
+    def _leave(self, item: Attachment) -> None:
         if item.bridge:
             self.bridges.leave(item.bridge, item.link)
+        network, container, ifname = item.ident.split("/")
+        self.folder.unlink("containers", container, f"{network}@{ifname}")
+        self.folder.rmdir("containers", container)
 
     def _release(self, item: Attachment, keep: Attachment | None = None) -> Waiting:
+        leased = set(keep.leased) if keep else set()
         for name in item.leased:
-            if not (keep and name in keep.leased):
+            if name not in leased:
                 self.claims.free_lease(name, item.ident)
-        waiting: Waiting = {}
+        if item.lease_folder:
+            from cni.state.lease_files import leave
+
+            for address in item.addresses:
+                if not (keep and keep.lease_folder == item.lease_folder and address in keep.addresses):
+                    leave(item.lease_folder, address, item.container, item.ifname)
         kept = {*keep.mappings, *keep.standby} if keep else set()
-        for mapping in (*item.mappings, *item.standby):
-            if mapping not in kept:
-                ident = self.claims.unclaim(mapping, item.ident)
-                if ident and mapping in item.mappings:
-                    waiting.setdefault(ident, []).append(mapping)
+        waiting: Waiting = {}
+        self.claims.unclaim([mapping for mapping in item.standby if mapping not in kept], item.ident)
+        for mapping, ident in self.claims.unclaim([one for one in item.mappings if one not in kept], item.ident):
+            waiting.setdefault(ident, []).append(mapping)
         return waiting
 
-    # Bridges
+    # Others
+
+    def of_container(self, item: Attachment) -> list[Attachment]:
+        """The other attachments of the same container; but for those that cannot be read."""
+        _network, container, _ifname = item.ident.split("/")
+        found = []
+        for entry in self.folder.names("containers", container):
+            network, _, ifname = entry.partition("@")
+            ident = f"{network}/{container}/{ifname}"
+            other = self.peek(ident) if ident != item.ident else None
+            if other is not None:
+                found.append(other)
+        return found
 
     def is_last(self, item: Attachment) -> bool:
         """No other attachment, of any network, is on this one's bridge."""
@@ -278,6 +320,16 @@ class Store:
 
     def noted_rules(self) -> str:
         return self.folder.read("rules")
+
+    def note_unrouted(self, version: int, links: list[str]) -> None:
+        """The links between which the host did not forward before us; [] takes the note back."""
+        if links:
+            self.folder.write("\n".join(links) + "\n", f"unrouted{version}")
+        else:
+            self.folder.unlink(f"unrouted{version}")
+
+    def unrouted(self, version: int) -> list[str]:
+        return self.folder.read(f"unrouted{version}").splitlines()
 
     def keep_settings(self, link: str, text: str) -> None:
         """What an interface had before `tuning`. The first to be kept stays: a repeated ADD finds its own settings."""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from cni.bridge import with_uplink
+from cni.bridge import with_place
 from cni.host import Host
 from cni.kernel.netns import open_netns
+from cni.model.attachment import Attachment
 from cni.model.choice import choose
 from cni.model.config import Network, parse_network
 from cni.model.names import identity
 from cni.model.plan import plan_attachment
+from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
-from cni.state.leases import HeldLeases, remember
-from cni.verbs.attach import attach, refuse_held_ports, without_shared_ports
+from cni.state.leases import HeldLeases
+from cni.verbs.attach import attach, refuse_held_ports, refuse_taken_ports, without_shared_ports
+from cni.verbs.delegate import with_lease
 from cni.verbs.delete import detach
+from cni.verbs.implied import with_implied
 
 
 def add(request: Request) -> Result:
     """Raises CniError. Whatever it raises, nothing of the attachment is left, or a record that DEL works from."""
-    network = parse_network(request)
+    network = parse_network(with_lease(request))
     netns = open_netns(request.netns)
     ident = identity(request.network, request.container, request.ifname)
     with Host(request.data_dir).transaction(f"ADD of {ident}") as host:
@@ -27,20 +31,48 @@ def add(request: Request) -> Result:
 
 def _add(host: Host, request: Request, network: Network, netns: int, ident: str) -> Result:
     before = host.record(ident)
+    network = with_implied(host, request, network, netns)
+    if network.asks_firewall:
+        from cni.verbs.firewall import refuse_admin_chain, zone_asked
+
+        fields = Fields(request.document)
+        refuse_admin_chain(host.table.netlink, fields)
+        network = network.replace(zone=zone_asked(fields))
     if network.ipam.delegate:
         from cni.verbs.delegated import add_delegated
 
         return add_delegated(host, request, network, netns, before)
-    held = HeldLeases(host.store.claims, request.network, ident)
+    network, held = _placed(host, request, network, before)
+    held.files.lock()
     leases = choose(network.ipam, held, before.leases if before else ())
-    item = without_shared_ports(host.store.claims, with_uplink(host, plan_attachment(request, network, leases)))
+    planned = plan_attachment(request, network, leases).replace(lease_folder=held.files.kept_for(leases))
+    item = without_shared_ports(host.store.claims, with_place(host, planned))
     if before is not None:
         if before.replace(done=False) == item:
             refuse_held_ports(host.store.claims, item)
             host.store.begin(item)  # a DEL that was killed may have freed some of it
+            held.files.unlock()
             return attach(host, item, netns, again=True)
         detach(host, before)
-    refuse_held_ports(host.store.claims, item)
-    remember(host.store.claims, request.network, network.ipam, leases)
+    refuse_taken_ports(host, item, network.allow_bound_ports)
+    if not host.store.folder.has("attachments", request.network):
+        from cni.adoption import refuse_shared
+
+        refuse_shared(host, item)
+    held.remember(network.ipam, leases)
     host.store.begin(item)
+    held.files.unlock()
     return attach(host, item, netns)
+
+
+def _placed(host: Host, request: Request, network: Network, before: Attachment | None) -> tuple[Network, HeldLeases]:
+    """The network as its bridge lets it be, and what is taken in it: on somebody else's others have addresses, too."""
+    if host.store.bridges.knows(network.bridge, "created"):
+        return network, HeldLeases(host.store.claims, request, network.ipam)
+    from cni.adoption import placed
+
+    network, bridge = placed(host, network)
+    held = HeldLeases(host.store.claims, request, network.ipam)
+    if bridge is not None:
+        held.ask(bridge.answers, before.addresses if before else ())
+    return network, held

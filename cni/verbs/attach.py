@@ -6,14 +6,14 @@ The record exists before and is marked done at the end. Where it comes from is `
 
 from __future__ import annotations
 
-from cni.bridge import ensure_bridge
+from cni import hostside
 from cni.host import Host
 from cni.kernel.deletion import remove_links
-from cni.kernel.links import announce, configure_container, create_veth, finish_port, get_link, is_pair
+from cni.kernel.links import Link, announce, configure_container, get_link, is_pair
 from cni.model.attachment import Attachment
 from cni.model.names import derived_mac
 from cni.model.plan import result_of
-from cni.model.ports import PortMapping, collide
+from cni.model.ports import Occupied, PortMapping, by_claim
 from cni.protocol.errors import PORT_TAKEN, CniError
 from cni.protocol.log import say
 from cni.protocol.spec import Result
@@ -21,13 +21,14 @@ from cni.state.claims import Claims
 from cni.verbs.delete import detach
 
 
-def attach(host: Host, item: Attachment, netns: int, again: bool = False) -> Result:
+def attach(host: Host, item: Attachment, netns: int, again: bool = False, linked: bool = False) -> Result:
     """Makes the kernel what the record says. The record exists; it is marked done at the end, or torn down.
 
     `again`: the same ADD once more, after a crash or by mistake. It mends what is missing and answers the same.
+    `linked`: the pair is there, as `link` has made it.
     """
     try:
-        result = _apply(host, item, netns, again)
+        result = apply(host, item, netns, again, linked)
         host.store.update(item.replace(done=True))
     except Exception:
         host.try_roll_back()
@@ -39,60 +40,95 @@ def attach(host: Host, item: Attachment, netns: int, again: bool = False) -> Res
     return result
 
 
-def _apply(host: Host, item: Attachment, netns: int, again: bool) -> Result:
+def link(host: Host, item: Attachment, netns: int) -> None:
+    """The pair alone, before there are addresses: what a foreign IPAM plugin may look for. The record exists."""
+    remove_links(host.rtnl, [item.link])  # of an ADD that was killed
+    hostside.make(host, item, hostside.ready(host, item), netns)
+
+
+def apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool = False) -> Result:
+    """Raises what it meets; taking back is the caller's affair."""
     if again and not (host.table_is_current() and host.rules_are_ours()):
         host.rebuild_table()
     host.add_elements(item, again)
-    bridge = ensure_bridge(host, item, new=not again)
+    bridge = hostside.ready(host, item, new=not again)
+    master = bridge.index if bridge else 0
     port = get_link(host.rtnl, item.link)
-    if port is not None and not (again and port.master == bridge.index and is_pair(port, item, netns)):
+    if port is not None and not ((again or linked) and port.master == master and is_pair(port, item, netns)):
         remove_links(host.rtnl, [item.link])  # of an ADD that was killed, or of a namespace that is no more
         port = None
     if port is None:
-        create_veth(host.rtnl, item, bridge, netns)
+        hostside.make(host, item, bridge, netns)
     else:
-        finish_port(host.rtnl, item, bridge)
+        hostside.finish(host, item, bridge)
     try:
         inside = configure_container(item, netns)
     except CniError:
         if port is None:
             raise
         remove_links(host.rtnl, [item.link])  # more is missing than can be put back one by one
-        create_veth(host.rtnl, item, bridge, netns)
+        hostside.make(host, item, bridge, netns)
         inside = configure_container(item, netns)
     host.forget_flows_to(item.mappings, item.addresses)
-    if item.leases and item.link_up:
+    if item.zone:
+        from cni.firewalld import join
+
+        join(item)
+    if bridge is not None and item.leases and item.link_up:
         announce(host.rtnl, item, inside)
-    return result_of(item, bridge.mac, bridge.mtu, derived_mac("host", item.ident))
+    return _result(host, item, bridge)
+
+
+def _result(host: Host, item: Attachment, bridge: Link | None) -> Result:
+    if bridge is not None:
+        result = result_of(item, bridge.mac, bridge.mtu, derived_mac("host", item.ident))
+    else:
+        from cni.kernel import ptp
+
+        result = ptp.result_of(item, ptp.host_end(host.rtnl, item))
+    return hostside.with_devices(host, item, result)
 
 
 def without_shared_ports(claims: Claims, item: Attachment) -> Attachment:
     """Runtimes ask every network of a container for all of its ports, in parallel (go-cni, podman): whichever
     attachment is first publishes them, the others wait for them."""
     container = item.ident.split("/")[1]
-
-    def shared(mapping: PortMapping) -> bool:
-        return any(
-            holder != item.ident and holder.split("/")[1:2] == [container] and host_ip == mapping.host_ip
-            for host_ip, holder in claims.port_holders(mapping.claim)
-        )
-
-    waiting = tuple(filter(shared, item.mappings))
+    waiting: dict[PortMapping, None] = {}
+    for port, own in by_claim(item.mappings).items():
+        others = {
+            host_ip
+            for host_ip, holder in claims.port_holders(port)
+            if holder != item.ident and holder.split("/")[1:2] == [container]
+        }
+        waiting.update(dict.fromkeys(mapping for mapping in own if others and mapping.host_ip in others))
     if not waiting:
         return item
-    return item.replace(mappings=tuple(mapping for mapping in item.mappings if mapping not in waiting), standby=waiting)
+    left = tuple(mapping for mapping in item.mappings if mapping not in waiting)
+    return item.replace(mappings=left, standby=tuple(mapping for mapping in item.mappings if mapping in waiting))
+
+
+def refuse_taken_ports(host: Host, item: Attachment, allow_bound: bool) -> None:
+    """Raises CniError 100 for a port of another container, or of a process of the host."""
+    refuse_held_ports(host.store.claims, item)
+    if item.mappings:
+        from cni.kernel.listeners import refuse_bound_ports
+
+        refuse_bound_ports(host.rtnl, item.mappings, allow_bound)
 
 
 def refuse_held_ports(claims: Claims, item: Attachment) -> None:
     """Also a wildcard against a specific address of the same port, which no map key can refuse."""
-    for mapping in item.mappings:
-        for host_ip, holder in claims.port_holders(mapping.claim):
+    for port, own in by_claim(item.mappings).items():
+        holders = [(host_ip, holder) for host_ip, holder in claims.port_holders(port) if holder != item.ident]
+        others = Occupied(holders)
+        for mapping in own if holders else ():
             assert mapping.host_ip is not None, "records hold concrete host addresses only"
-            if holder != item.ident and collide(host_ip, mapping.host_ip):
-                network, container, ifname = holder.split("/")
+            met = others.find(mapping.host_ip)
+            if met is not None:
+                network, container, ifname = str(met[1]).split("/")
                 raise CniError(
                     PORT_TAKEN,
                     f"host port {mapping} is taken by network {network}, container {container}, interface {ifname} "
-                    f"(on {host_ip})",
+                    f"(on {met[0]})",
                     "publish another port, or remove that container",
                 )

@@ -41,7 +41,7 @@ def all_problems(host: Host, item: Attachment, expected: Attachment, netns: int)
     """`item` is what is ours on the host, `expected` how the container's interface should look."""
     problems = table_problems(host)
     if host.table.comment() is not None:
-        problems += element_problems(item, host.table.get)
+        problems += element_problems(item, host.store.of_container(item), host.table.get)
     problems += host_problems(host, item)
     port = get_link(host.rtnl, item.link)
     return problems + container_problems(expected, netns, port.index if port else 0)
@@ -49,16 +49,16 @@ def all_problems(host: Host, item: Attachment, expected: Attachment, netns: int)
 
 def as_of(item: Attachment, previous: Previous) -> Attachment:
     """What later plugins of the chain have changed and said so in the result: other addresses, MAC address, MTU."""
-    more = tuple(
-        Lease(address) for address in previous.addresses if address not in [own.address for own in item.leases]
-    )
+    own = {lease.address for lease in item.leases}
+    more = tuple(Lease(address) for address in previous.addresses if address not in own)
     mac, mtu = previous.mac or item.mac, previous.mtu if item.mtu else 0
     return item.replace(leases=item.leases + more, mac=mac, mtu=mtu or item.mtu)
 
 
 def _against_previous(item: Attachment, previous: Previous, request: Request) -> list[str]:
     """None of our addresses may be missing, and it has to be this namespace."""
-    missing = [lease.address for lease in item.leases if lease.address not in previous.addresses]
+    told = set(previous.addresses)
+    missing = [lease.address for lease in item.leases if lease.address not in told]
     found = [f"prevResult lacks the address {address} of {request.ifname}" for address in missing]
     if item.sandbox and item.sandbox != request.netns:
         found.append(f"CNI_NETNS is {request.netns}, attached was {item.sandbox}")

@@ -1,17 +1,57 @@
-"""A verb passed on to the network's foreign IPAM plugin. Its ADD, which must leave something to undo, is `delegated`.
+"""What a configuration leaves to others: verbs to the network's foreign IPAM plugin, its subnets to flannel.
 
-What is loaded here is next to nothing: most networks have no such plugin.
+What is loaded here is next to nothing: most networks have neither. The plugin's ADD, which must leave something to
+undo, is `delegated`.
 """
 
 from __future__ import annotations
 
+from cni.protocol.fields import Fields
 from cni.protocol.request import Request, foreign_ipam
+
+SUBNET_FILE = "/run/flannel/subnet.env"  # flanneld's own default of -subnet-file
 
 
 def pass_on(request: Request, verb: str, kind: str = "") -> None:
     """To the plugin `kind`, or the one that the configuration names; nothing where there is none."""
     kind = kind or foreign_ipam(request)
-    if kind:
+    if kind and kind != "static":  # which is answered by `delegated`, and keeps nothing
         from cni.protocol.delegation import run_plugin
 
         run_plugin(request, kind, verb)
+
+
+def with_lease(request: Request) -> Request:
+    """The request with what flannel's lease says in it, where that is asked for. Raises CniError 11 while there is
+    none, 7 for one that cannot be understood."""
+    fields = Fields(request.document)
+    ipam = fields.section("ipam")
+    if ipam.text("type") != "flannel":
+        if fields.has("subnetFile"):
+            raise fields.fail("subnetFile", "is read where ipam.type is flannel")
+        return request
+    import errno
+
+    from cni.model.flannel import configured, parse_subnet_env
+    from cni.protocol.errors import INVALID_CONFIG, TRY_AGAIN_LATER, CniError
+
+    for key in ("subnet", "ranges"):
+        if ipam.has(key):
+            raise ipam.fail(key, "is flannel's to say where ipam.type is flannel")
+    path = fields.text("subnetFile") or SUBNET_FILE
+    try:
+        with open(path, encoding="utf-8") as file:
+            lease = parse_subnet_env(file.read())
+    except OSError as error:
+        reason = errno.errorcode.get(error.errno or 0, str(error.errno))
+        raise CniError(
+            TRY_AGAIN_LATER,
+            f"ipam.type flannel: this host has no subnet yet: {path} cannot be read: {reason}",
+            "flanneld writes it once it has a lease: start flanneld, or see in its log what keeps it; if its option "
+            "-subnet-file names another file, so must the key subnetFile",
+        ) from None
+    except ValueError as problem:
+        raise CniError(
+            INVALID_CONFIG, f"ipam.type flannel: {path}: {problem}", "flanneld writes it anew at start"
+        ) from None
+    return request.replace(document=configured(request.document, lease))

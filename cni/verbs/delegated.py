@@ -1,20 +1,24 @@
-"""ADD with addresses from a foreign IPAM plugin: the record first, for a kill must leave something to undo; the plugin,
-then we. The lock is not held meanwhile: a DHCP server may take its time.
+"""ADD with addresses from a foreign IPAM plugin: the record first, for a kill must leave something to undo; the pair,
+which such a plugin may look for (`dhcp` asks through it); the plugin, then the rest. The lock is not held meanwhile: a
+DHCP server may take its time.
 """
 
 from __future__ import annotations
 
-from cni.bridge import with_uplink
+from cni.adoption import placed_item, refuse_shared
+from cni.bridge import with_place
 from cni.host import Host
 from cni.model.attachment import Attachment
 from cni.model.config import Network
 from cni.model.plan import plan_attachment, with_delegated
+from cni.model.static import NAME as STATIC
+from cni.model.static import static_result
 from cni.protocol.delegation import run_plugin
 from cni.protocol.errors import INTERNAL, TRY_AGAIN_LATER, CniError
 from cni.protocol.log import say
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
-from cni.verbs.attach import attach, refuse_held_ports, without_shared_ports
+from cni.verbs.attach import attach, link, refuse_taken_ports, without_shared_ports
 from cni.verbs.delete import detach
 
 
@@ -22,24 +26,37 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
     """Raises CniError, the plugin's own included."""
     if before is not None:
         detach(host, before)
-    mine = intent = plan_attachment(request, network, ())
+    intent = plan_attachment(request, network, ())
+    is_first = not host.store.folder.has("attachments", request.network)
     host.store.begin(intent)
-    host.unlock()
+    mine = intent = host.record(intent.ident) or intent  # as it is read, which knows whose the bridge is
     try:
-        result = run_plugin(request, network.ipam.delegate, "ADD")
+        link(host, intent, netns)
+        host.unlock()
+        result = _ask(request, network.ipam.delegate, "ADD")
         host.lock()
         if host.record(intent.ident) != intent:
             raise CniError(TRY_AGAIN_LATER, f"{intent.ident} was deleted while {network.ipam.delegate} worked for it")
         if result is None or not result.ips:
             raise CniError(INTERNAL, f"ipam.type {network.ipam.delegate}: its answer to ADD has no address")
-        item = without_shared_ports(host.store.claims, with_uplink(host, with_delegated(intent, network, result)))
-        refuse_held_ports(host.store.claims, item)
+        planned = with_place(host, placed_item(host, network, with_delegated(intent, network, result)))
+        if is_first:
+            refuse_shared(host, planned)
+        item = without_shared_ports(host.store.claims, planned)
+        refuse_taken_ports(host, item, network.allow_bound_ports)
         host.store.begin(item)
         mine = item
-        return attach(host, item, netns)
+        return attach(host, item, netns, linked=True)
     except Exception:
         undo(host, request, mine)
         raise
+
+
+def _ask(request: Request, kind: str, verb: str) -> Result | None:
+    """`static` is answered here: it only reads the configuration back."""
+    if kind != STATIC:
+        return run_plugin(request, kind, verb)
+    return static_result(request) if verb == "ADD" else None
 
 
 def undo(host: Host, request: Request, mine: Attachment) -> None:
@@ -55,7 +72,7 @@ def undo(host: Host, request: Request, mine: Attachment) -> None:
         say(f"rollback of {mine.ident}: {error}")
     host.unlock()
     try:
-        run_plugin(request, mine.delegate, "DEL")
+        _ask(request, mine.delegate, "DEL")
     except CniError as error:
         say(f"rollback of {mine.ident}: {error}")
     try:

@@ -1,4 +1,6 @@
-"""DEL, and the teardown that everything else uses: table elements first, then links, then the record.
+"""DEL, and the teardown that everything else uses: the link goes down, then table elements, links, flows, the record.
+
+While the elements go nothing of the container may pass, or it would pass unjudged.
 
 The order has a price tag: closing the table's socket after a deletion waits 5-15 ms for the kernel unless that time has
 passed meanwhile, and the links' removal is what passes it. Works from the record alone: no namespace, no prevResult, no
@@ -7,13 +9,20 @@ valid configuration is needed.
 
 from __future__ import annotations
 
+import os
+
+from cni import hostside
 from cni.bridge import leave_bridge
+from cni.forwarding import release_localnet, stop_forwarding
 from cni.host import Host
 from cni.kernel.deletion import remove_links
+from cni.kernel.links import set_down
 from cni.model.attachment import Attachment
-from cni.model.names import host_link, identity
+from cni.model.names import host_link, identity, shaper_link
 from cni.protocol.request import Request
 from cni.verbs.delegate import pass_on
+
+CACHE = "/var/lib/cni/results"  # libcni's (CacheDir of its api.go)
 
 
 def delete(request: Request) -> None:
@@ -24,18 +33,39 @@ def delete(request: Request) -> None:
         if item is not None:
             detach(host, item)
         else:
-            remove_links(host.rtnl, [host_link(ident)])
+            remove_links(host.rtnl, [host_link(ident), shaper_link(ident)])
+            if is_anothers(request):
+                from cni.predecessor import clean_up
+
+                clean_up(host, request)
     pass_on(request, "DEL", item.delegate if item else "")
+
+
+def is_anothers(request: Request) -> bool:
+    """Whether the runtime, or libcni's cache, knows of an attachment that has no link of ours."""
+    result = request.document.get("prevResult")
+    if not isinstance(result, dict):
+        return os.path.lexists(f"{CACHE}/{request.network}-{request.container}-{request.ifname}")
+    entries = result.get("interfaces")
+    ours = host_link(identity(request.network, request.container, request.ifname))
+    listed = entries if isinstance(entries, list) else []
+    return not any(isinstance(entry, dict) and entry.get("name") == ours for entry in listed)
 
 
 def detach(host: Host, item: Attachment) -> None:
     last = host.is_last(item)
+    if item.kind.own_link:
+        set_down(host.rtnl, item.link)
     host.delete_elements(item, last)
-    links = [item.link] if item.kind.own_link else []
+    links = dict.fromkeys(item.links)
     if last:
-        links += leave_bridge(host, item)
-    remove_links(host.rtnl, links)
-    host.forget_flows_of(item.mappings, item.addresses)
+        links.update(dict.fromkeys(leave_bridge(host, item)))
+    remove_links(host.rtnl, [*links])
+    host.forget_flows_of(item.addresses)
+    hostside.release(host, item)
+    release_localnet(host.handles, item)
     if last:
         host.store.bridges.drop(item.bridge)
     host.remove_record(item)
+    if not host.store.has_records():
+        stop_forwarding(host.handles)

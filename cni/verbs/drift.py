@@ -6,15 +6,16 @@ harm (other routes, other addresses) is not looked at.
 
 from __future__ import annotations
 
-from cni.bridge import host_sysctls
+from cni import hostside
+from cni.forwarding import host_sysctls
 from cni.host import Host
 from cni.kernel import sysctl
 from cni.kernel.links import Link, container_sysctls, get_link
 from cni.kernel.listing import read_addresses, read_routes
 from cni.kernel.netns import Inside
 from cni.model.attachment import Attachment
-from cni.model.ports import PortMapping, collide
-from cni.model.projection import attachment_elements, bridge_elements
+from cni.model.ports import Occupied, PortMapping, by_claim
+from cni.model.projection import attachment_elements, bridge_elements, cross_elements, direct_elements
 from cni.protocol.spec import Route
 from cni.state.claims import Claims
 from nft.addresses import format_mac
@@ -43,13 +44,15 @@ def table_problems(host: Host) -> list[str]:
     return []
 
 
-def element_problems(item: Attachment, get: Callable[[Element], Element | None]) -> list[str]:
-    """Missing or altered elements of one attachment and its bridge, content compared. `get` looks up the one with the
-    same key: in the kernel, or in a listing where many attachments are compared."""
+def element_problems(item: Attachment, others: list[Attachment], get: Callable[[Element], Element | None]) -> list[str]:
+    """Missing or altered elements of one attachment and its bridge, content compared. `others` are the container's
+    other attachments. `get` looks up the element with the same key: in the kernel, or in a listing where many
+    attachments are compared."""
     found = []
-    for wanted in attachment_elements(item) + bridge_elements(item):
+    crossing = cross_elements(item, others)
+    for wanted in attachment_elements(item) + bridge_elements(item) + direct_elements(item) + crossing:
         held = get(wanted)
-        if held is None:
+        if held is None or not held.covers(wanted):
             found.append(f"{wanted.set} lacks {element_text(wanted)}")
         elif held.data != wanted.data or (wanted.comment and held.comment != wanted.comment):
             found.append(f"{wanted.set} has {element_text(held)} where {element_text(wanted)} was expected")
@@ -85,16 +88,20 @@ def read_bridge(host: Host, name: str) -> tuple[Link | None, list[Prefix]]:
 
 
 def _port_problems(host: Host, item: Attachment, bridges: dict[str, tuple[Link | None, list[Prefix]]]) -> list[str]:
-    found = []
+    port = get_link(host.rtnl, item.link)
+    found = hostside.problems(host, item, port)
+    if item.is_ptp:
+        return found
     if item.bridge not in bridges:
         bridges[item.bridge] = read_bridge(host, item.bridge)
-    (bridge, have), port = bridges[item.bridge], get_link(host.rtnl, item.link)
+    bridge, have = bridges[item.bridge]
     if bridge is None:
         found.append(f"the bridge {item.bridge} is missing")
     else:
         if not bridge.up:
             found.append(f"the bridge {item.bridge} is down")
-        lacking = [prefix for prefix in item.gateways if prefix not in have]
+        known = set(have)
+        lacking = [prefix for prefix in item.gateways if prefix not in known]
         found += [f"the bridge {item.bridge} lacks the gateway address {prefix}" for prefix in lacking]
     if port is None:
         found.append(f"the link {item.link} is missing")
@@ -126,12 +133,12 @@ def container_problems(item: Attachment, netns: int, host_index: int) -> list[st
     if link is None:
         return [f"the interface {item.ifname} is missing in {item.sandbox}"]
     found = wrong + _link_problems(item, link, host_index)
-    addresses = read_addresses(rtnl, link.index)
+    addresses = set(read_addresses(rtnl, link.index))
     for lease in item.leases:
         if lease.address not in addresses:
             found.append(f"{item.ifname} lacks the address {lease.address}")
     routes = read_routes(rtnl, link.index)
-    found += [f"the route {route} is missing" for route in item.routes if not _has_route(routes, route)]
+    found += [f"the route {route} is missing" for route in item.inner_routes if not _has_route(routes, route)]
     rtnl.close()
     return found
 
@@ -157,11 +164,8 @@ def _has_route(routes: list[Route], wanted: Route) -> bool:
 
 def waiting_in_vain(claims: Claims, item: Attachment) -> list[PortMapping]:
     """Ports that it waits for although nobody publishes them."""
-    return [
-        mapping
-        for mapping in item.standby
-        if item.can_publish(mapping)
-        and not any(
-            collide(ip, mapping.host_ip) for ip, _holder in claims.port_holders(mapping.claim) if mapping.host_ip
-        )
-    ]
+    found = []
+    for port, own in by_claim(item.standby).items():
+        holders = Occupied(claims.port_holders(port))
+        found += [one for one in own if one.host_ip and item.can_publish(one) and not holders.find(one.host_ip)]
+    return found

@@ -8,12 +8,12 @@ from __future__ import annotations
 from cni.host import Host
 from cni.kernel import sysctl
 from cni.kernel.links import get_link
-from cni.model.choice import next_free
+from cni.model.choice import gateways_of, next_free
 from cni.model.config import Ipam, parse_network
-from cni.protocol.errors import NOT_READY, NOT_READY_DEGRADED, CniError, kernel_refused
+from cni.protocol.errors import NOT_READY, NOT_READY_DEGRADED, TRY_AGAIN_LATER, CniError, kernel_refused
 from cni.protocol.request import Request
 from cni.state.leases import HeldLeases
-from cni.verbs.delegate import pass_on
+from cni.verbs.delegate import pass_on, with_lease
 from nft.foreign import forward_drops
 from nft.lacking import lacking
 
@@ -22,7 +22,10 @@ FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names
 
 def status(request: Request) -> None:
     """Raises CniError 50 when no container could be attached, 51 when attached ones are cut off as well."""
-    network = parse_network(request)
+    try:
+        network = parse_network(with_lease(request))
+    except CniError as error:
+        raise (CniError(NOT_READY, error.msg, error.details) if error.code == TRY_AGAIN_LATER else error) from None
     host = Host(request.data_dir)
     versions = {ranges[0].subnet.version for ranges in network.ipam.range_sets}
     refuse_unable(host, request, versions)
@@ -124,9 +127,10 @@ def _differences(host: Host, versions: set[int]) -> list[str]:
 
 def refuse_exhausted(host: Host, request: Request, ipam: Ipam, scope: str = "") -> None:
     """Looks for the address that the next ADD would get."""
-    leases = HeldLeases(host.store.claims, request.network, scope=scope)
+    leases = HeldLeases(host.store.claims, request, ipam, scope=scope)
+    gateways = gateways_of(ipam)
     for index in range(len(ipam.range_sets)):
         try:
-            next_free(ipam, index, leases)
+            next_free(ipam, index, leases, gateways)
         except CniError as error:
             raise CniError(NOT_READY, error.msg, error.details) from None

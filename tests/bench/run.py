@@ -26,29 +26,12 @@ from chart import draw  # noqa: E402
 from report import machine, table  # noqa: E402
 from support.scratch import CHECKOUT, Host  # noqa: E402
 
-STUB = """#!/usr/bin/python3 -IS
-import sys
-
-sys.path.insert(0, "{code}")
-
-from cni.main import main
-
-main()
-"""
-
 
 def install(folder: Path) -> None:
-    """As conf/install leaves it: the sources with their bytecode, and a stub."""
-    code = folder / "code"
-    for package in ("cni", "nft"):
-        shutil.copytree(CHECKOUT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
-    words = ["/usr/bin/python3", "-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(code)]
-    subprocess.run(words, check=True)
-    (folder / "bin").mkdir()
-    stub = folder / "bin" / "nftcni"
-    stub.write_text(STUB.format(code=code))
-    stub.chmod(0o755)
-    shutil.copy(HERE / "fill.py", folder / "fill.py")
+    """As it is on a host: the code's archive and the executable."""
+    words = ["--prefix", str(folder), "--bin-dir", str(folder / "bin"), "--conflist", "none"]
+    subprocess.run(["sh", str(CHECKOUT / "conf" / "install"), *words, "--no-packages", "--no-units"], check=True)
+    shutil.copy(HERE / "fill.py", folder / "lib" / "nftcni" / "fill.py")  # beside `current`
 
 
 def main() -> None:

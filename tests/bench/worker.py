@@ -76,7 +76,7 @@ def say(text: str) -> None:
 class Bench:
     def __init__(self, options: argparse.Namespace) -> None:
         self.executable = f"{options.install}/bin/nftcni"
-        self.code = f"{options.install}/code"
+        self.code = f"{options.install}/lib/nftcni/current"
         self.rounds = options.rounds
         self.full = options.full
         self.sizes = [100, 1000, 10000]

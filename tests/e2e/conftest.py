@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import counts
 import image
 import programs
 import pytest
@@ -79,6 +80,10 @@ def kubelet(containerd: Machine) -> Kubelet:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for kind, (forms, places) in sorted(counts.FORMS.items()):
+        terminalreporter.write_line(f"e2e: forms of configurations: {kind}: {forms}, in {places} public places")
+    for reason, kind in sorted(counts.REASONS.items()):
+        terminalreporter.write_line(f"e2e: forms of configurations: {kind} is {reason}")
     versions = {**programs.surroundings(), **programs.VERSIONS}
     for name, version in sorted(versions.items()):
         terminalreporter.write_line(f"e2e: {name}: {version}")

@@ -1,6 +1,6 @@
 """containerd without nerdctl: the CRI as the kubelet uses it, by crictl, and `ctr run --cni`.
 
-The network is conf/10-nftcni.conflist, which has both families. One that containerd writes by itself is in
+The network is conf/net.d/10-nftcni.conflist, which has both families. One that containerd writes by itself is in
 test_kubernetes.
 """
 

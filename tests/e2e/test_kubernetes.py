@@ -1,4 +1,4 @@
-"""A node whose pod network containerd writes by itself, from conf/podcidr.template and the ranges the kubelet names.
+"""A node whose pod network containerd writes by itself, from conf/net.d/podcidr.template and the node's ranges.
 
 A machine of its own, with nothing on it but what the README's section says.
 """

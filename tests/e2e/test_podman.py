@@ -1,4 +1,4 @@
-"""podman 4 with its CNI backend and conf/podman-nftcni.conflist.
+"""podman 4 with its CNI backend and conf/net.d/podman-nftcni.conflist.
 
 The settings are those of the README. Networks that podman makes by itself are in test_podman_networks.
 """

@@ -93,8 +93,8 @@ class Rootless(Nerdctl):
 
     def shell(self, line: str) -> None:
         """A line of the README, in the checkout, which may be in a folder that is closed to others."""
-        copied = self.machine.shell("cat conf/nerdctl-bridge.conflist")
-        self.machine.write("/var/lib/checkout/conf/nerdctl-bridge.conflist", copied)
+        copied = self.machine.shell("cat conf/net.d/nerdctl-bridge.conflist")
+        self.machine.write("/var/lib/checkout/conf/net.d/nerdctl-bridge.conflist", copied)
         done = self.call("sh", "-ec", f"cd /var/lib/checkout; {line.replace('IMAGE', 'who')}")
         assert done.returncode == 0, done.stdout + done.stderr
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from examples import load_profile
 from tally import TALLY
+
+load_profile()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

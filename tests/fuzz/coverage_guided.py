@@ -20,6 +20,7 @@ with atheris.instrument_imports():
     from cni.dropin.tuning import parse_tuning
     from cni.kernel import links, rtnetlink
     from cni.model.config import parse_network
+    from cni.model.flannel import parse_subnet_env
     from cni.protocol import jsontext
     from cni.protocol.errors import CniError
     from cni.protocol.fields import Fields
@@ -110,7 +111,7 @@ class Repeating(Folder):
 
 
 def claims(data: bytes) -> None:
-    """What stands in the places of leases, ports and the last address; and resolv.conf."""
+    """What stands in the places of leases, ports and the last address; resolv.conf, and flannel's lease."""
     folder = Repeating("/nonexistent")
     folder.text = data.decode("utf-8", "replace")
     held = Claims(folder)
@@ -119,6 +120,8 @@ def claims(data: bytes) -> None:
     held.claimed_by("net0/c1/eth0")
     held.claimants()
     parse_resolv_conf(folder.text)
+    with contextlib.suppress(ValueError):
+        parse_subnet_env(folder.text)
 
 
 def nft_sets() -> list[str]:

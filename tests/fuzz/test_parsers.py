@@ -21,15 +21,17 @@ from hypothesis import strategies as st
 from support.scratch import network, port
 from tally import TALLY
 
-from cni.model.attachment import Attachment, Lease, from_document, to_document
+from cni.model.attachment import Attachment, Lease
 from cni.model.config import parse_network
 from cni.model.ports import PortMapping
-from cni.protocol.errors import CniError
+from cni.protocol.errors import IO_FAILURE, CniError
 from cni.protocol.jsontext import dumps
 from cni.protocol.request import Request
 from cni.protocol.spec import Route, error_document
+from cni.state.record import from_document, to_document
 from nft import libnftables as library
 from nft.addresses import parse_address, parse_prefix
+from nft.errors import LoadError
 
 SECONDS = int(os.environ.get("NFTCNI_FUZZ_SECONDS", "8"))
 EXAMPLES = SECONDS * 100
@@ -54,6 +56,7 @@ SEEDS = {
     "claims": [
         b"0.0.0.0=net0/c1/eth0",
         b"?::=net0/c1/eth0\n127.0.0.1=net0/c2/eth0",
+        b"FLANNEL_NETWORK=10.1.0.0/16,10.2.0.0/16\nFLANNEL_SUBNET=10.1.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true",
         b"nameserver 192.0.2.1\nsearch a b",
     ],
 }
@@ -155,8 +158,8 @@ def test_records_altered_in_one_place(data: Any) -> None:
 @given(st.text(st.characters(exclude_categories=()), min_size=1))
 def test_whatever_nft_says_reaches_the_runtime_as_json(words: str) -> None:
     """It is passed on, not parsed; the library's text comes out of a child process, byte by byte."""
-    with mock.patch.object(library, "_load", side_effect=library._Refused(words)), pytest.raises(CniError) as caught:
+    with mock.patch.object(library, "_load", side_effect=library._Refused(words)), pytest.raises(LoadError) as caught:
         library.run_text("")
-    document = json.loads(dumps(error_document(caught.value, "1.0.0")))
+    document = json.loads(dumps(error_document(CniError(IO_FAILURE, str(caught.value)), "1.0.0")))
     said = words.encode("utf-8", "replace").decode().strip()
     assert document["code"] == 5 and (said or "exit status 1") in document["msg"]

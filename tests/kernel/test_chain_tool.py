@@ -13,7 +13,7 @@ import pytest
 from support.scratch import CHECKOUT, PLUGIN, Answer, Host, Json, network, port
 from support.traffic import Server, ask
 
-CONFLISTS = sorted((CHECKOUT / "conf").glob("*.conflist"))
+CONFLISTS = sorted((CHECKOUT / "conf" / "net.d").glob("*.conflist"))
 REFERENCE = Path("/usr/lib/cni")
 BIN = "/run/cni/bin"
 PORTS = [port(8080, 80), port(5300, 53, "udp", "0.0.0.0")]

@@ -130,8 +130,8 @@ def test_unrelated_flows_survive_add_and_del(host: Host, lan: Namespace) -> None
     far = host.neighbour("far", 2)
     lan.run("ip", "route", "add", "198.51.101.0/24", "via", HOST[socket.AF_INET])
     far.run("ip", "route", "add", "198.51.100.0/24", "via", "198.51.101.1")
-    host.add(network("net0", *NET, ports=[port(5400, 53, "udp")]), "other")
     host.set_sysctl("ipv4/ip_forward", "1")
+    host.add(network("net0", *NET, ports=[port(5400, 53, "udp")]), "other")
     other = host.place("other")
     flows = [
         (lan, HOST[socket.AF_INET], 5301, "host"),
@@ -160,7 +160,7 @@ def test_a_specific_address_concerns_its_own_flows_only(host: Host, lan: Namespa
     with open_socket(lan, socket.AF_INET, "udp") as sock, Server(host, 5300, "udp"):
         assert ask_on(sock, HOST[socket.AF_INET], 5300).startswith("host ")
         before = entries(host, 5300)
-        host.add(network("net0", *NET, ports=[port(5300, 53, "udp", host_ip)]))
+        host.add(network("net0", *NET, ports=[port(5300, 53, "udp", host_ip)], allowBoundPorts=True))
         assert entries(host, 5300) == ({} if gone else before)
 
 
@@ -169,7 +169,7 @@ def test_tcp_connections_of_the_host_survive(host: Host, lan: Namespace) -> None
     with Server(host, 9000, "tcp"), open_socket(lan, socket.AF_INET, "tcp") as sock:
         sock.settimeout(QUICK)
         sock.connect((HOST[socket.AF_INET], 9000))
-        host.add(network("net0", *NET, ports=[port(9000, 80), port(9000, 80, "udp")]))
+        host.add(network("net0", *NET, ports=[port(9000, 80), port(9000, 80, "udp")], allowBoundPorts=True))
         assert sock.recv(100) == b"host 198.51.100.2"
     with Server(host.place("c1"), 80):
         assert ask(lan, HOST[socket.AF_INET], 9000) == "c1 198.51.100.2"

@@ -91,7 +91,9 @@ def test_both_keys_at_once_as_libcni_sends_them(host: Host) -> None:
 
 @pytest.mark.parametrize("valid", ["c1", "c2"])
 def test_on_a_shared_bridge_the_others_keep_bridge_and_gateway(host: Host, valid: str) -> None:
-    one, two = (network(name, f"10.{n}.0.0/24", bridge="br0") for n, name in ((88, "one"), (89, "two")))
+    one, two = (
+        network(name, f"10.{n}.0.0/24", bridge="br0", isolation=False) for n, name in ((88, "one"), (89, "two"))
+    )
     host.add(one, "c1")
     host.add(two, "c2")
     assert collect(host, one if valid == "c2" else two, []).status == 0

@@ -30,19 +30,21 @@ def holds(value, depth=0):
         return any(holds(item, depth + 1) for item in value.values())
     if isinstance(value, (list, tuple)):
         return any(holds(item, depth + 1) for item in value)
-    if type(value).__name__ == "Attachment":
+    if type(value).__name__ in ("Attachment", "Network"):
         return False
-    named = type(value).__name__ in ("Network", "PortMapping", "Element")
+    named = type(value).__name__ in ("PortMapping", "Element")
     return named and holds(vars(value), depth + 1)
 
-# A function that is given the whole attachment handles its ports if it names them, or passes them on to who does.
-HANDLING = {{"mappings", "attachment_elements", "add_elements", "delete_elements", "begin", "from_document"}}
+# A function that is given the whole request, network or attachment handles its ports if it names them, or passes them
+# on to who does.
+HANDLING = {{"mappings", "attachment_elements", "add_elements", "delete_elements", "begin"}}
+HANDLING |= {{"from_document", "parse_port_mappings", "plan_attachment"}}
 
 def look(frame, event, result):
     path = frame.f_code.co_filename
     if event in ("call", "return") and path.startswith("{CHECKOUT}/") and path not in files:
         given = [frame.f_locals.get(name) for name in frame.f_code.co_varnames[: frame.f_code.co_argcount]]
-        whole = any(type(value).__name__ == "Attachment" for value in given)
+        whole = any(type(value).__name__ in ("Attachment", "Network", "Request") for value in given)
         handled = whole and HANDLING.intersection(frame.f_code.co_names)
         if handled or any(map(holds, given)) or event == "return" and holds(result):
             files.add(path)
@@ -62,8 +64,12 @@ main()
 # What serves every value alike: records, JSON and bytes.
 CARRIERS = {"nft/value.py", "nft/framing.py", "cni/model/attachment.py", "cni/protocol/fields.py"}
 CARRIERS |= {"cni/protocol/jsontext.py", "cni/state/files.py", "cni/state/folder.py"}
-# Where the claim and the record are kept is a branch of the way into the table; DEL begins with the record.
-BRANCHES = {"ADD": {"cni/state/store.py", "cni/state/record.py", "cni/state/claims.py"}, "DEL": {"cni/state/claims.py"}}
+# Where claim and record are kept is a branch of the way into the table, and so is the question who listens there;
+# DEL begins with the record.
+BRANCHES = {
+    "ADD": {"cni/state/store.py", "cni/state/record.py", "cni/state/claims.py", "cni/kernel/listeners.py"},
+    "DEL": {"cni/state/claims.py"},
+}
 
 
 def passed(host: Host, verb: str, config: object, tmp_path: Path) -> set[str]:

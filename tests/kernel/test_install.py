@@ -8,55 +8,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.installed import BIN, DROP_IN, LIB, NETWORKS, TAG, install, tree, write
 from support.scratch import CHECKOUT, PLUGIN, Host
 from support.traffic import Server, ask
 
-# The reference plugins, networks and iptables of the machine are not those of a fresh host.
-FRESH = """
-mkdir /run/layers && mount -t tmpfs layers /run/layers
-for folder in etc usr; do
-    mkdir -p /run/layers/$folder /run/layers/$folder.work
-    mount -t overlay -o lowerdir=/$folder,upperdir=/run/layers/$folder,workdir=/run/layers/$folder.work over /$folder
-done
-mount -t tmpfs empty /opt
-rm -rf /etc/cni /usr/local/lib/nftcni /usr/local/sbin/nftcni /usr/local/lib/systemd /etc/systemd/system/*.wants/nftcni*
-rm -f /usr/sbin/ip*tables* /usr/bin/ip*tables* /usr/local/sbin/ip*tables*
-"""
-BIN, NETWORKS, LIB = "/opt/cni/bin", "/etc/cni/net.d", "/usr/local/lib/nftcni"
-DROP_IN = ["bridge", "firewall", "host-local", "loopback", "portmap", "tuning"]
-CONFLISTS = sorted(path.stem for path in (CHECKOUT / "conf").glob("*.conflist"))
-
-
-@pytest.fixture
-def fresh(host: Host) -> Iterator[Host]:
-    host.run("sh", "-ec", FRESH)
-    yield host
-
-
-def install(host: Host, *words: str, status: int = 0, checkout: Path = CHECKOUT, by: tuple[str, ...] = ()) -> str:
-    """What conf/install said, on stdout and then stderr."""
-    done = host.call(*by, "sh", str(checkout / "conf" / "install"), *words)
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def tree(host: Host, *folders: str) -> list[str]:
-    """Every file with its kind, mode, size, link target and time of change; folders without a time. Without the folder
-    of networks itself, which stays for a containerd that watches it."""
-    places = folders or ("/etc", "/usr/local", "/opt")
-    lines = host.run("find", *places, "-type", "d", "-printf", "%p %m\n", "-o", "-printf", "%p %y %m %s %l %T@\n")
-    return sorted(line for line in lines.splitlines() if line not in ("/etc/cni 755", f"{NETWORKS} 755"))
-
-
-def write(host: Host, path: str, text: str, mode: int = 0o755) -> None:
-    host.run("mkdir", "-p", str(Path(path).parent))
-    host.file(path).write_text(text)
-    host.file(path).chmod(mode)
+CONFLISTS = sorted(path.stem for path in (CHECKOUT / "conf" / "net.d").glob("*.conflist"))
 
 
 def read_conflist(host: Host, name: str) -> Any:
@@ -78,14 +38,14 @@ def as_runtime(conflist: Any, ports: list[Any]) -> Any:
 
 @pytest.mark.parametrize("name", CONFLISTS)
 def test_each_conflist_makes_a_network(host: Host, name: str) -> None:
-    conflist = json.loads((CHECKOUT / "conf" / f"{name}.conflist").read_text())
+    conflist = json.loads((CHECKOUT / "conf" / "net.d" / f"{name}.conflist").read_text())
     assert conflist["cniVersion"] == "1.0.0", "what every runtime of today understands"
     check_network(host, conflist)
 
 
 @pytest.mark.parametrize("subnets", [["10.244.1.0/24"], ["10.244.1.0/24", "fd00:244:1::/64"]], ids=["v4", "dual"])
 def test_the_template_of_containerd_makes_a_network(host: Host, subnets: list[str]) -> None:
-    text = (CHECKOUT / "conf" / "podcidr.template").read_text()
+    text = (CHECKOUT / "conf" / "net.d" / "podcidr.template").read_text()
     start, end = text.index("[{{range"), text.index("{{end}}]") + len("{{end}}]")
     ranges = [[{"subnet": subnet}] for subnet in subnets]
     rendered = json.loads(text[:start] + json.dumps(ranges) + text[end:])
@@ -116,7 +76,7 @@ def check_network(host: Host, conflist: Any, plugin: str = PLUGIN) -> None:
 
 def test_the_networks_of_the_conflists_do_not_overlap() -> None:
     """A host may have all of them: each has a name, a bridge and subnets of its own."""
-    lists = [json.loads((CHECKOUT / "conf" / f"{name}.conflist").read_text()) for name in CONFLISTS]
+    lists = [json.loads((CHECKOUT / "conf" / "net.d" / f"{name}.conflist").read_text()) for name in CONFLISTS]
     assert len(lists) >= 4
     plugins = [item["plugins"][0] for item in lists]
     subnets = [entry[0]["subnet"] for plugin in plugins for entry in plugin["ipam"]["ranges"]]
@@ -126,7 +86,7 @@ def test_the_networks_of_the_conflists_do_not_overlap() -> None:
 
 def test_the_readme_explains_the_packaged_conflist() -> None:
     shown = (CHECKOUT / "README.md").read_text().split("```json\n")[1].split("```")[0]
-    assert shown == (CHECKOUT / "conf" / "nerdctl-bridge.conflist").read_text()
+    assert shown == (CHECKOUT / "conf" / "net.d" / "nerdctl-bridge.conflist").read_text()
 
 
 # Installing
@@ -137,9 +97,7 @@ def test_an_installed_plugin_serves_containers_and_was_compiled(fresh: Host) -> 
     before = tree(fresh)
     check_network(fresh, read_conflist(fresh, "nerdctl-bridge"), f"{BIN}/nftcni")
     assert tree(fresh) == before, "a plugin that compiles its modules when it runs was not compiled before"
-    sources = {path.split()[0] for path in before if path.split()[0].endswith(".py") and LIB in path}
-    compiled = [path for path in before if ".pyc " in path and LIB in path]
-    assert len(sources) > 20 and len(compiled) == len(sources)
+    assert any(f"/archive.{TAG} f 644 " in line for line in before)
     assert fresh.run("nftcni", "--version").startswith("nftcni ")
 
 
@@ -219,10 +177,10 @@ def test_newer_code_replaces_the_stub_and_keeps_the_code_that_may_run(fresh: Hos
         main.write_text(original.replace('VERSION = "', f'VERSION = "{version}+', 1))
         install(fresh, checkout=tmp_path)
         assert fresh.run("nftcni", "--version").startswith(f"nftcni {version}+")
-        folders.append(stub.read_text().split('"')[1])
+        folders.append(fresh.run("readlink", "-f", f"{LIB}/current").strip())
         if held:
             with held:  # by rename: the file that a runtime had open is whole
-                assert folders[-2] in held.read()
+                assert held.read() == stub.read_text()
     kept = fresh.run("find", LIB, "-mindepth", "1", "-maxdepth", "1", "-type", "d").split()
     assert sorted(kept) == sorted(folders[1:])
 
@@ -351,7 +309,7 @@ def test_two_installations_of_the_answers_do_not_call_each_other(fresh: Host) ->
     """Each would take the other one for a real iptables, for ever."""
     install(fresh, "--iptables-answers")
     fresh.run("cp", "-r", LIB, "/opt/second")
-    second = fresh.run("sh", "-c", "echo /opt/second/*/conf/iptables-answers").strip()
+    second = fresh.run("sh", "-c", "echo /opt/second/*/iptables-answers").strip()
     for name in ("iptables", "ip6tables"):
         fresh.run("ln", "-s", second, f"/usr/sbin/{name}")
         for path in (SEARCHED["PATH"], "/usr/sbin:/usr/local/sbin:/usr/bin"):
@@ -367,7 +325,7 @@ def test_two_installations_of_the_answers_do_not_call_each_other(fresh: Host) ->
 OLD_PYTHON = "printf '#!/bin/sh\\nexit 1\\n' > /run/old; chmod 755 /run/old; mv /run/old /usr/bin/python3"
 REFUSALS: dict[str, tuple[list[str], str]] = {  # what it says: its arguments, what is done to the host before
     "needs a value": (["--bin-dir"], ""),
-    "no conf/nonesuch.conflist": (["--conflist", "nonesuch"], ""),
+    "no conf/net.d/nonesuch.conflist": (["--conflist", "nonesuch"], ""),
     "/opt/cni/bin/nftcni is there": ([], "mkdir -p /opt/cni/bin; echo theirs > /opt/cni/bin/nftcni"),
     "/usr/local/sbin/nftcni is there": ([], "echo theirs > /usr/local/sbin/nftcni"),
     "holds something else": (["--lib-dir", "/opt/theirs"], "mkdir -p /opt/theirs/things"),

@@ -97,11 +97,19 @@ def test_run_with_many_ports_then_clean_up(host: Host) -> None:
     assert host.snapshot() == before
 
 
+@contextlib.contextmanager
+def inherited_by_sleep(host: Host, server: Server) -> Iterator[None]:
+    """nerdctl's reserver."""
+    with host.popen("sleep", "infinity", pass_fds=tuple(sock.fileno() for sock in server._sockets)) as process:
+        yield
+        process.kill()
+
+
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_reserve_ports(host: Host, protocol: str) -> None:
     """TestReservePorts: a socket of the runtime's that holds the port is no conflict, and gets none of its traffic."""
     lan = host.neighbour()
-    with Server(host, 60080, protocol, name="reserver"):
+    with Server(host, 60080, protocol, name="reserver") as server, inherited_by_sleep(host, server):
         host.add(network("net0", ports=[port(60080, 80, protocol, "0.0.0.0")]))
         with Server(host.place("c1"), 80, protocol):
             assert ask(lan, H, 60080, protocol) == "c1 198.51.100.2"

@@ -67,15 +67,18 @@ def test_nerdctl_stops_and_starts(host: Host, before_start: int) -> None:
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_a_socket_on_the_host_port_is_no_conflict(host: Host, protocol: str) -> None:
-    """nerdctl and podman hold the port with a socket of their own before they call ADD."""
+    """nerdctl and podman have a process hold the port before they call ADD."""
     lan = settled(host).place("lan")
     with open_socket(host, socket.AF_INET, protocol) as holder:
         holder.bind(("0.0.0.0", 8080))
         if protocol == "tcp":
             holder.listen()
+        reserver = host.popen("sleep", "infinity", pass_fds=(holder.fileno(),))
         host.add(network(ports=[port(8080, 80, protocol, "0.0.0.0")]))
         with Server(host.namespaces[-1], 80, protocol):
             assert ask(lan, "198.51.100.1", 8080, protocol) == "c1 198.51.100.2"
+        reserver.kill()
+        reserver.wait()
 
 
 def test_containerd_deletes_with_the_namespace_after_a_failed_add(host: Host) -> None:
@@ -120,7 +123,7 @@ def test_podman_asks_versions_with_dummies_and_reads_0_4_0(host: Host) -> None:
 
 
 SHARED: list[tuple[str, Json]] = [
-    ("same-bridge", {"bridge": "br-shared"}),
+    ("same-bridge", {"bridge": "br-shared", "isolation": False}),
     ("own-bridges", {}),
 ]
 

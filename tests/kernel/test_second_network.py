@@ -119,7 +119,7 @@ def test_the_second_container_of_a_network_is_not_asked_again(host: Host) -> Non
 @pytest.mark.parametrize("keys", [{}, {"isGateway": False}], ids=["gateway", "internal"])
 def test_the_same_bridge_may_serve_two_networks_of_one_subnet(host: Host, keys: dict[str, Any]) -> None:
     for name in ("one", "two"):
-        host.add(network(name, *FIRST.values(), bridge="br0", **keys), name)
+        host.add(network(name, *FIRST.values(), bridge="br0", isolation=False, **keys), name)
     with Server(host.place("one"), 80):
         assert ask(host.place("two"), "10.88.0.2", 80) == "one 10.88.0.3"
 

@@ -120,9 +120,9 @@ def test_a_list_that_is_none(host: Host, entries: Any) -> None:
 def test_other_networks_are_not_touched(host: Host) -> None:
     """Networks with names that begin alike, on one bridge and on their own."""
     for name in ("net0", "net0.b", "net01"):
-        host.add(network(name, bridge="br0"), f"c-{name}")
+        host.add(network(name, bridge="br0", isolation=False), f"c-{name}")
     host.add(network("net", "10.89.0.0/24", bridge="br1"), "c-net")
-    assert stale(host, network("net0", bridge="br0"), []).status == 0
+    assert stale(host, network("net0", bridge="br0", isolation=False), []).status == 0
     assert attached(host) == ["net/c-net@eth0", "net0.b/c-net0.b@eth0", "net01/c-net01@eth0"]
     assert host.link("br0") is not None and host.link("br1") is not None
 

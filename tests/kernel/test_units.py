@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support.scratch import CHECKOUT, PLUGIN, Host, network, port
 
-UNITS = sorted((CHECKOUT / "conf").glob("*.service"))
+UNITS = sorted((CHECKOUT / "conf" / "systemd").glob("*.service"))
 REPAIRS = ["nftcni-repair@nftables.service", "nftcni-repair@firewalld.service"]  # as conf/install enables them
 FOLDER = "/run/units"
 FIREWALL = """[Service]
@@ -68,7 +68,7 @@ def test_systemd_finds_no_fault(host: Host) -> None:
 @pytest.mark.parametrize(("good", "bad"), [("After=", "Afer="), ("oneshot", "once")])
 def test_systemd_would_find_one(host: Host, good: str, bad: str) -> None:
     unit = host.file("/run/nftcni-repair@.service")
-    unit.write_text((CHECKOUT / "conf" / "nftcni-repair@.service").read_text().replace(good, bad))
+    unit.write_text((CHECKOUT / "conf" / "systemd" / "nftcni-repair@.service").read_text().replace(good, bad))
     assert bad.strip("=") in verify(host, "/run/nftcni-repair@.service").stderr
 
 
@@ -188,9 +188,8 @@ def test_repair_is_followed_after_it_was_enabled_on_a_running_host(manager: Mana
 
 def as_in(unit: str) -> list[str]:
     """The command of a unit under the capability set that the unit leaves it."""
-    lines = dict(
-        line.split("=", 1) for line in (CHECKOUT / "conf" / unit).read_text().splitlines() if "=" in line[1:40]
-    )
+    text = (CHECKOUT / "conf" / "systemd" / unit).read_text()
+    lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line[1:40])
     sets = [name.lower().removeprefix("cap_") for name in lines["CapabilityBoundingSet"].split()]
     bound = "-all," + ",".join(f"+{name}" for name in sets)
     return ["setpriv", "--no-new-privs", f"--bounding-set={bound}", "--inh-caps=-all", PLUGIN]

@@ -1,8 +1,7 @@
-"""Hypothesis for the unit tests: no deadline, since the time of an example says more of the machine than the code."""
+"""The same examples in every run, or random ones when they are asked for."""
 
 from __future__ import annotations
 
-from hypothesis import settings
+from examples import load_profile
 
-settings.register_profile("unit", deadline=None, max_examples=100, database=None, print_blob=True)
-settings.load_profile("unit")
+load_profile()

@@ -171,7 +171,7 @@ def test_flows_that_outlive_a_container(kernel: type[Kernel]) -> None:
         flow(HOST4, HOST4, number=3),
         flow(HOST4, OWN4, 9999, number=4),
     ]
-    assert flows.forget_container((udp(),), (parse_address(OWN4),)) == 2
+    assert flows.forget_addresses((parse_address(OWN4),)) == 2
     assert numbers(kernel) == [1, 4]
 
 
@@ -222,7 +222,7 @@ def test_without_a_connection_tracker_nothing_is_forgotten_and_that_is_said(
     if way == "ADD":
         assert new_port(udp(), udp("::")) == 0
     else:
-        assert flows.forget_container((udp(),), (parse_address(OWN4),)) == 0
+        assert flows.forget_addresses((parse_address(OWN4),)) == 0
     out, err = capsys.readouterr()
     assert kernel.closed and out == "" and "connections" in err and errno.errorcode[number] in err
 
@@ -239,4 +239,4 @@ def test_another_refusal_is_an_error(
         new_port(udp())
     assert caught.value.errno == number and kernel.closed
     with pytest.raises(OSError):
-        flows.forget_container((udp(),), (parse_address(OLD4),))
+        flows.forget_addresses((parse_address(OLD4),))

@@ -21,9 +21,11 @@ LAYERS = (
         "cni.kernel",
         "cni.state",
         "cni.handles",
+        "cni.forwarding",
         "cni.recovery",
     ),
-    *("cni.host", "cni.bridge", "cni.verbs", "cni.dropin", "cni.operate", "cni.main"),
+    *("cni.firewalld", "cni.host", "cni.spoofing", "cni.adoption", "cni.predecessor", "cni.bridge", "cni.hostside"),
+    *("cni.verbs", "cni.dropin", "cni.operate", "cni.main"),
 )
 # C modules without a promise of CPython, and the two files that may name them.
 PRIVATE = {"_json", "_socket", "_signal", "_blake2", "_ctypes", "_struct", "_posixsubprocess"}

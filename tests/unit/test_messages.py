@@ -87,7 +87,7 @@ def test_the_conntrack_query_as_pyroute2_reads_it() -> None:
             return []
 
     catcher = Catcher()
-    assert list(conntrack._udp_flows(catcher, 4)) == []  # type: ignore[arg-type]
+    assert list(conntrack._flows(catcher, 4, conntrack.IPPROTO_UDP)) == []  # type: ignore[arg-type]
     found = decoded(nfct_msg, catcher.query)
     assert found["nfgen_family"] == 2
     assert found.get_attr("CTA_TUPLE_ORIG").get_attr("CTA_TUPLE_PROTO").get_attr("CTA_PROTO_NUM") == 17

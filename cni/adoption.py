@@ -1,0 +1,192 @@
+"""Somebody else's bridge, as far as addresses go: who is its router, which addresses are taken there, whose MAC address
+it keeps, which networks may share it.
+
+A bridge that leads to a LAN has its router already. If that is another machine, we are guests: its address is never
+ours, the container's default route leads to it, and the host is no gateway unless the configuration insists, which is
+refused. The decisions are pure functions of what the kernel says. What the table makes of such a bridge is told from
+the record (`uplink`); readying the link is `bridge`.
+"""
+
+from __future__ import annotations
+
+from cni.host import Host
+from cni.kernel import rtnetlink
+from cni.kernel.links import Link, get_link, port_names
+from cni.kernel.routes import is_local
+from cni.model.attachment import Attachment, Lease
+from cni.model.names import bridge_mac
+from cni.protocol.errors import INVALID_CONFIG, CniError
+from nft.addresses import Address, Prefix
+from nft.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.model.config import Network
+    from cni.model.ranges import Range
+
+NO_MAC = bytes(6)
+
+
+class Adopted:
+    """The bridge of a network, where it is not ours. Everything is asked of the kernel when it is wanted."""
+
+    def __init__(self, host: Host, link: Link) -> None:
+        self._host = host
+        self.link = link
+
+    def has_others(self) -> bool:
+        """Whether a port is none of our containers': machines live there that we know nothing of."""
+        bridges = self._host.store.bridges
+        return any(not bridges.has(self.link.name, name) for name in port_names(self._host.rtnl, self.link.name))
+
+    def answers(self, address: Address) -> str:
+        """Who has the address, in words, "" for nobody. Waits a moment for the answer if there may be one."""
+        if is_local(self._host.rtnl, address):
+            return "this host"
+        if not self.has_others():
+            return ""
+        from cni.kernel.probe import who_has
+
+        mac = who_has(self.link.name, self.link.mac if any(self.link.mac) else bridge_mac(self.link.name), address)
+        return f"a machine on the bridge {self.link.name} (it answers from {mac})" if mac else ""
+
+    def surroundings(self) -> Surroundings:
+        from cni.kernel.listing import read_addresses, routes
+
+        default = [route for route in routes(self._host.rtnl) if route.dst.length == 0 and not route.dst.first]
+        routers = [gateway for route in default for link, gateway in route.hops if link == self.link.index and gateway]
+        return Surroundings(tuple(read_addresses(self._host.rtnl, self.link.index)), tuple(routers))
+
+
+class Surroundings(Value):
+    """The host's addresses on the bridge, and the gateways of its own default routes that lead out by it."""
+
+    own: tuple[Prefix, ...]
+    routers: tuple[Address, ...]
+
+
+def adopted(host: Host, name: str) -> Adopted | None:
+    """None for a bridge that we made or that is still to be made, which is what most are."""
+    if host.store.bridges.knows(name, "created"):
+        return None
+    link = get_link(host.rtnl, name)
+    return Adopted(host, link) if link is not None and link.kind == "bridge" else None
+
+
+# Who is the router. Pure, but for `answers`.
+
+
+def router_of(
+    subnet: Prefix, gateway: Address, given: bool, around: Surroundings, answers: Callable[[Address], str]
+) -> Address | None:
+    """The machine that is the subnet's router on the bridge; None where it is this host, or nobody yet. A gateway that
+    was not `given` is a guess, better made by the host's own default route."""
+    if gateway in [prefix.address for prefix in around.own]:
+        return None
+    if gateway in around.routers:
+        return gateway
+    on_link = any(prefix.network == subnet for prefix in around.own)
+    for router in around.routers if not given else ():
+        if router in subnet or (on_link and router.version == subnet.version and router.is_link_local):
+            return router
+    holder = answers(gateway)
+    return gateway if holder and holder != "this host" else None
+
+
+def as_guest(network: Network, routers: dict[Range, Address]) -> Network:
+    """The network with the gateways that the bridge has. Raises CniError 7 where it wants to be one itself."""
+    if not routers:
+        return network
+    refuse_gateway(network, next(iter(routers.values())))
+    sets = tuple(
+        tuple(item.replace(gateway=routers.get(item, item.gateway)) for item in ranges)
+        for ranges in network.ipam.range_sets
+    )
+    masquerades = network.ip_masq and "ipMasq" in network.given
+    return network.replace(is_gateway=False, ip_masq=masquerades, ipam=network.ipam.replace(range_sets=sets))
+
+
+def refuse_gateway(network: Network, router: Address) -> None:
+    for key in ("isGateway", "isDefaultGateway"):
+        if key in network.given and network.is_gateway:
+            raise CniError(
+                INVALID_CONFIG,
+                f"{key}: {router} is the router on the bridge {network.bridge} and is another machine",
+                f"remove {key}: containers then use that router; or give this network a bridge of its own",
+            )
+
+
+# The same for a host
+
+
+def placed(host: Host, network: Network) -> tuple[Network, Adopted | None]:
+    """The network as its bridge lets it be, and the bridge if it is somebody else's."""
+    bridge = adopted(host, network.bridge)
+    if bridge is None or not network.is_gateway:
+        return network, bridge
+    wanted = [item for ranges in network.ipam.range_sets for item in ranges if not is_local(host.rtnl, item.gateway)]
+    around = bridge.surroundings() if wanted else Surroundings((), ())
+    routers = {}
+    for item in wanted:
+        router = router_of(item.subnet, item.gateway, item.given, around, bridge.answers)
+        if router is not None:
+            routers[item] = router
+    return as_guest(network, routers), bridge
+
+
+def placed_item(host: Host, network: Network, item: Attachment) -> Attachment:
+    """An attachment with addresses, and gateways, of a foreign IPAM plugin."""
+    bridge = adopted(host, item.bridge) if item.is_gateway else None
+    if bridge is None:
+        return item
+    around = bridge.surroundings()
+
+    def router(lease: Lease) -> Address | None:
+        if lease.gateway is None:
+            return None
+        return router_of(lease.address.network, lease.gateway, True, around, bridge.answers)
+
+    found = next(filter(None, map(router, item.leases)), None)
+    if found is None:
+        return item
+    refuse_gateway(network, found)
+    return item.replace(is_gateway=False, ip_masq=item.ip_masq and "ipMasq" in network.given)
+
+
+# The bridge itself
+
+
+def keep_mac(host: Host, bridge: Link) -> Link:
+    """Fixes the MAC address of an adopted bridge before it gets a port of ours: otherwise the kernel gives it the
+    lowest of its ports', and takes it away again. One that lost its last port has none: it gets one.
+
+    Linux 5.10 enters the address into the bridge's own table when it changes, or with the first port unless it was set
+    before (br_stp_change_bridge_id, br_stp_recalculate_bridge_id): set to what it is, without ports, it is never
+    entered, and the host hears nothing. So it changes for a moment, which nobody sees without a port.
+    """
+    if bridge.mac == NO_MAC:
+        steps = [bridge_mac(bridge.name)]
+    elif port_names(host.rtnl, bridge.name):
+        steps = [bridge.mac]
+    else:
+        steps = [bridge.mac[:5] + bytes([bridge.mac[5] ^ 1]), bridge.mac]
+    # In one piece: a kill must not leave the first of them.
+    host.rtnl.ask_in_turn(rtnetlink.RTM_NEWLINK, [rtnetlink.tune(bridge.index, {}, mac, 0, None) for mac in steps])
+    return bridge.replace(mac=steps[-1])
+
+
+def refuse_shared(host: Host, item: Attachment) -> None:
+    """Two networks on one bridge are one wire: what `isolation` promises could not be held. For a network's first
+    container; `uplink` bridges promise nothing of the kind. Raises CniError 7."""
+    if item.uplink or host.store.is_last(item):
+        return
+    other = next((other for other in host.store.sharing(item) if other and other.network != item.network), None)
+    if other is not None and (item.isolation or other.isolation):
+        raise CniError(
+            INVALID_CONFIG,
+            f'bridge: {item.bridge} is the bridge of the network "{other.network}", and networks on one bridge cannot '
+            "be isolated from each other",
+            'give this network a bridge of its own by the key "bridge", or set "isolation": false in both',
+        )

@@ -1,0 +1,202 @@
+"""Who listens on a host port: a published port would take its clients away, unseen.
+
+One question of sock_diag for each protocol and family, none without ports; /proc is searched only when somebody is
+found. Runtimes that reserve a published port by a socket of their own are nobody in the way. Ports that containers hold
+are known from their claims. Numbers are from include/uapi/linux/{sock_diag,inet_diag}.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from struct import Struct
+
+from cni.kernel.routes import is_local
+from cni.model.ports import PortMapping, collide
+from cni.protocol.errors import PORT_TAKEN, CniError, kernel_refused
+from cni.protocol.log import say
+from nft.addresses import FAMILY, Address, from_packed
+from nft.elements import PROTOCOLS
+from nft.framing import attributes
+from nft.netlink import Netlink
+from nft.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NETLINK_SOCK_DIAG = 4
+SOCK_DIAG_BY_FAMILY = 20
+TCPDIAG_GETSOCK = 18  # the older question, for TCP of both families at once
+INET_DIAG_SKV6ONLY = 11
+# A socket's states as bits: LISTEN, and CLOSE for one of UDP that is bound and talks to nobody in particular.
+STATES = {"tcp": 1 << 10, "udp": 1 << 7, "sctp": 1 << 10}
+ABSENT = (errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT)  # sock_diag, or its part of a protocol
+_ID = Struct("=2s46x")  # port; the rest of inet_diag_sockid matches anything
+_OLD = Struct("=BBBB48sII")  # inet_diag_req: family, two lengths, extensions, socket, states, dbs
+_NEW = Struct("=BBBBI48s")  # inet_diag_req_v2: family, protocol, extensions, padding, states, socket
+_MESSAGE = Struct("=BBBB2s2s16s16sI8sIIIII")  # inet_diag_msg
+RESERVERS = ("conmon", "rootlessport", "rootlesskit")  # podman's, rootless podman's, rootless containerd's
+LOOK_UPS = 16  # host addresses that are asked for; whoever names more knows them
+
+
+class Listener(Value):
+    """A socket of the host. `only_its_family` is false for `::` that takes IPv4 as well."""
+
+    protocol: str
+    address: Address
+    port: int
+    only_its_family: bool
+    inode: int
+    user: int
+
+    def __str__(self) -> str:
+        place = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{place}:{self.port}/{self.protocol}"
+
+    def is_in_the_way_of(self, mapping: PortMapping) -> bool:
+        """By bind(2)'s own rule."""
+        if (self.protocol, self.port) != (mapping.protocol, mapping.host_port) or mapping.host_ip is None:
+            return False
+        everywhere = self.address.is_unspecified and not self.only_its_family
+        return everywhere or collide(self.address, mapping.host_ip)
+
+
+def refuse_bound_ports(rtnl: Netlink, mappings: tuple[PortMapping, ...], allowed: bool) -> None:
+    """Raises CniError 100 for a port that a process of the host listens on, and says which host addresses are nobody's.
+    `allowed` is the configuration's allowBoundPorts."""
+    named = {mapping.host_ip for mapping in mappings if mapping.host_ip and not mapping.host_ip.is_unspecified}
+    for address in sorted(named)[:LOOK_UPS]:
+        if not is_local(rtnl, address):
+            say(f"hostIP {address} is no address of this host: its ports answer once it is")
+    if not mappings or allowed:
+        return
+    found = listeners(mappings)
+    ways = [
+        (mapping, one) for mapping in mappings for one in found.get(_key(mapping), ()) if one.is_in_the_way_of(mapping)
+    ]
+    if not ways:
+        return
+    holders = holders_of({one.inode for _mapping, one in ways})
+    for mapping, one in ways:
+        holder = holders.get(one.inode)
+        if holder is None or not holder.reserves:
+            raise CniError(
+                PORT_TAKEN,
+                f"host port {mapping} is taken: {holder or f'a process of user {one.user} that is not seen from here'} "
+                f"listens on {one}",
+                'publish another port, stop that process, or say "allowBoundPorts": true to have its clients',
+            )
+
+
+def _key(mapping: PortMapping) -> tuple[str, int]:
+    return mapping.protocol, mapping.host_port
+
+
+def listeners(mappings: tuple[PortMapping, ...]) -> dict[tuple[str, int], list[Listener]]:
+    """Of these ports, by protocol and port."""
+    wanted: dict[str, set[int]] = {}
+    for mapping in mappings:
+        wanted.setdefault(mapping.protocol, set()).add(mapping.host_port)
+    found: dict[tuple[str, int], list[Listener]] = {}
+    try:
+        diag = Netlink(NETLINK_SOCK_DIAG)
+        try:
+            for protocol, ports in wanted.items():
+                for one in _ask(diag, protocol, ports):
+                    found.setdefault((protocol, one.port), []).append(one)
+        finally:
+            diag.close()
+    except OSError as error:
+        if error.errno not in ABSENT:
+            raise kernel_refused("asking who listens on the host ports", error) from None
+    return found
+
+
+def _ask(diag: Netlink, protocol: str, ports: set[int]) -> Iterator[Listener]:
+    """One port is looked for by the kernel, of many all sockets are listed."""
+    socket = _ID.pack(min(ports).to_bytes(2, "big") if len(ports) == 1 else bytes(2))
+    states = STATES[protocol]
+    if protocol == "tcp":
+        asked = [(TCPDIAG_GETSOCK, _OLD.pack(0, 0, 0, 0, socket, states, 0))]
+    else:
+        number = PROTOCOLS[protocol]
+        asked = [(SOCK_DIAG_BY_FAMILY, _NEW.pack(family, number, 0, 0, states, socket)) for family in FAMILY.values()]
+    for kind, payload in asked:
+        for answer in diag.dump(kind, payload):
+            one = _read(protocol, answer)
+            if one.port in ports:
+                yield one
+
+
+def _read(protocol: str, answer: bytes) -> Listener:
+    family, _state, _timer, _retrans, port, _dport, source, _target, _link, _cookie, *numbers = _MESSAGE.unpack_from(
+        answer
+    )
+    _expires, _read_queue, _write_queue, user, inode = numbers
+    address = from_packed(source[:4] if family == FAMILY[4] else source)
+    if address.version == 6 and address.number >> 32 == 0xFFFF:
+        address = Address(4, address.number & 0xFFFFFFFF)
+    only = attributes(answer, _MESSAGE.size).get(INET_DIAG_SKV6ONLY, b"\1")
+    return Listener(protocol, address, int.from_bytes(port, "big"), only != b"\0", inode, user)
+
+
+# Whose they are
+
+
+class Holder(Value):
+    """A process. `reserves` if it is a runtime's that does nothing with the port but hold it."""
+
+    process: int
+    program: str
+    reserves: bool
+
+    def __str__(self) -> str:
+        return f"{self.program} (PID {self.process})"
+
+
+def holders_of(inodes: set[int]) -> dict[int, Holder]:
+    """Of sockets. A reserver counts before others, as its parent may still hold the socket as well; it was started
+    last, and is looked for first."""
+    left, found = set(inodes), {}
+    processes = sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True)
+    programs = {process: _program(process) for process in processes}
+    first = [process for process in processes if programs[process].reserves]
+    for process in (*first, *reversed(processes)):
+        if not left:
+            break
+        for inode in _sockets(process) & left:
+            found[inode] = programs[process]
+            left.discard(inode)
+    return found
+
+
+def _program(process: int) -> Holder:
+    name = _text(f"/proc/{process}/comm").strip()
+    # nerdctl's is a `sleep infinity` that got the sockets from it (its pkg/portutil).
+    reserves = name in RESERVERS or (
+        name == "sleep" and _text(f"/proc/{process}/cmdline").split("\0")[1:2] == ["infinity"]
+    )
+    return Holder(process, name, reserves)
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""  # it has ended
+
+
+def _sockets(process: int) -> set[int]:
+    """The inodes of the sockets that it holds."""
+    folder = f"/proc/{process}/fd"
+    found = set()
+    try:
+        for name in os.listdir(folder):
+            target = os.readlink(f"{folder}/{name}")
+            if target.startswith("socket:["):
+                found.add(int(target[8:-1]))
+    except OSError:
+        return found  # it has ended, or is another user's
+    return found

@@ -1,0 +1,120 @@
+"""A conflist of the reference chain (bridge, then portmap, firewall, tuning) as one plugin object of our type. Pure.
+
+The meaning stays: what the reference has as defaults is written out, for ours are others. What our type cannot do, or
+does otherwise, refuses the conversion by its key. Everything that is not a plugin's (name, version, labels, IDs) stays
+as it is, so that programs that made the network go on knowing it. Files are `cni.operate.convert`.
+"""
+
+from __future__ import annotations
+
+from cni.model.config import BACKENDS, LEASE_FILES, parse_network
+from cni.protocol.errors import CniError
+from cni.protocol.request import BUILT_IN_IPAM, Request
+from cni.protocol.versions import NEWEST
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.protocol.jsontext import Json
+
+    Plugin = dict[str, Json]
+
+OURS = "nftcni"
+CHAIN = ("portmap", "firewall", "tuning")
+# What the reference bridge does where a key is not written; ours does otherwise.
+DEFAULTS: Plugin = {
+    "bridge": "cni0",
+    "isGateway": False,
+    "isDefaultGateway": False,
+    "ipMasq": False,
+    "hairpinMode": False,
+}
+COMMON = ("type", "capabilities", "name", "cniVersion")  # of every plugin object
+NEUTRAL: dict[str, tuple[Json, ...]] = {  # keys that another plugin of the chain has, too, or that ask for nothing
+    "backend": BACKENDS,
+    "iptablesAdminChainName": ("", "CNI-ADMIN"),
+    "dataDir": ("/run/cni/tuning",),
+}
+
+
+class NotConverted(Exception):
+    """Why not: one line for each key that would change its meaning. `is_ours`: there is nothing to convert."""
+
+    def __init__(self, problems: list[str], is_ours: bool = False) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+        self.is_ours = is_ours
+
+
+def convert(document: Plugin) -> Plugin:
+    """A conflist, or a configuration of a single plugin. Raises NotConverted."""
+    plugins = _plugins(document)
+    problems: list[str] = []
+    main: Plugin = {key: value for key, value in plugins[0].items() if key not in COMMON and value is not None}
+    for plugin in plugins[1:]:
+        problems += _take_over(main, plugin)
+    main["ingressPolicy"] = main.get("ingressPolicy") or "open"
+    merged: Plugin = {"type": OURS, **{key: main.get(key, value) for key, value in DEFAULTS.items()}, **main}
+    ipam = merged.get("ipam")
+    if isinstance(ipam, dict) and ipam.get("type") in BUILT_IN_IPAM:
+        merged["ipam"] = {**ipam, "dataDir": ipam.get("dataDir") or LEASE_FILES}
+    capabilities: Plugin = {}
+    for plugin in plugins:
+        asked = plugin.get("capabilities")
+        capabilities.update(asked if isinstance(asked, dict) else {})
+    if capabilities:
+        merged["capabilities"] = capabilities
+    problems += _refused(document, merged)
+    if problems:
+        raise NotConverted(problems)
+    if "plugins" in document:
+        return {**document, "plugins": [merged]}
+    return {**{key: document[key] for key in ("cniVersion", "name") if key in document}, **merged}
+
+
+def _plugins(document: Plugin) -> list[Plugin]:
+    """Raises NotConverted for another chain."""
+    listed = document.get("plugins", [document])
+    plugins = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+    kinds = [str(item.get("type")) for item in plugins]
+    if kinds[:1] == [OURS]:
+        raise NotConverted(["it is of this type already"], is_ours=True)
+    if kinds[:1] != ["bridge"]:
+        raise NotConverted([f"its main plugin is {kinds[0] if kinds else 'missing'}, not bridge"])
+    others = [kind for kind in kinds[1:] if kind not in CHAIN]
+    twice = [kind for kind in CHAIN if kinds.count(kind) > 1]
+    problems = [f"the plugin {kind} has no place in {OURS}" for kind in others]
+    problems += [f"the plugin {kind} is there twice" for kind in twice]
+    if problems:
+        raise NotConverted(problems)
+    return plugins
+
+
+def _take_over(main: Plugin, plugin: Plugin) -> list[str]:
+    """A chained plugin's keys onto the one object; those that cannot be."""
+    problems = []
+    for key, value in plugin.items():
+        if key in COMMON or value is None or value in NEUTRAL.get(key, ()):
+            continue
+        where = f"{plugin['type']}.{key}"
+        if key in NEUTRAL:
+            problems.append(f"{where}: {value!r} is not what {OURS} does")
+        elif plugin["type"] == "tuning" and key == "mtu":
+            problems.append(f"{where}: it is the container's end alone there; write it as the bridge's mtu")
+        elif key in main and main[key] != value:
+            problems.append(f"{where}: {value!r} is another value than {main[key]!r} of a plugin before it")
+        else:
+            main[key] = value
+    return problems
+
+
+def _refused(document: Plugin, merged: Plugin) -> list[str]:
+    """What our own parser says of the result: it names the key."""
+    name = str(document.get("name", ""))
+    version = str(document.get("cniVersion") or NEWEST)
+    full: Plugin = {**merged, "name": name, "cniVersion": version}
+    request = Request("ADD", "", "x", "", "eth0", {}, (), version, name, "/run/nftcni", full)
+    try:
+        parse_network(request)
+    except CniError as error:
+        return [str(error)]
+    return []

@@ -1,0 +1,158 @@
+"""CNI's folders: which network files there are, and what is wrong with them together. One file alone is `lint`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from cni.operate.lint import ERROR, TYPE, Document, Finding, read
+from cni.operate.walk.step import Step, stop, warn
+from cni.operate.walk.world import World
+from nft.addresses import Prefix
+
+CONF_DIR = "/etc/cni/net.d"
+BIN_DIRS = ("/opt/cni/bin", "/opt/nftcni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+SUFFIXES = (".conflist", ".conf", ".json")
+OF_CONTAINERD = (".template",)
+
+
+def conf_dir() -> str:
+    return os.environ.get("NETCONFPATH") or CONF_DIR
+
+
+def documents() -> list[Document]:
+    """All networks' files, nerdctl's of other namespaces included (net.d/NAMESPACE/)."""
+    found = []
+    for folder, _folders, files in sorted(os.walk(conf_dir())):
+        found += [read(os.path.join(folder, name)) for name in sorted(files) if name.endswith(SUFFIXES)]
+    return found
+
+
+def our_networks() -> list[tuple[str, list[Prefix]]]:
+    """(bridge, subnets) of each of our networks."""
+    found = []
+    for document in documents():
+        for plugin in document.plugins:
+            found.append((str(plugin.get("bridge") or "nftcni0"), [prefix for prefix, _text in document.subnets]))
+    return found
+
+
+def folders(world: World) -> list[Step]:
+    found = [*misplaced(), *executables()]
+    all_documents = documents()
+    for document in all_documents:
+        mine = bool(document.plugins) or document.value is None
+        for one in document.findings:
+            if mine or 'is "nftcni" meant' in one.hint:
+                found.append(_step(document, one))
+    return found + together(all_documents)
+
+
+def _step(document: Document, one: Finding) -> Step:
+    make = stop if one.level == ERROR else warn
+    where = f"{document.path}:{one.line}:{one.column}"
+    return make("conf", f"{where}: {one.text}", one.hint, f"nftcni check {document.path}")
+
+
+def misplaced() -> list[Step]:
+    """Where no runtime looks, though the content is a network."""
+    found = []
+    base = os.path.dirname(conf_dir())
+    for folder, wanted in ((base, SUFFIXES), (conf_dir(), None)):
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            continue
+        for name in names:
+            path = os.path.join(folder, name)
+            strange = name.endswith(SUFFIXES) if wanted else not name.endswith((*SUFFIXES, ".template", ".lock"))
+            if strange and os.path.isfile(path) and _mentions_us(path):
+                target = os.path.join(conf_dir(), name.split(".")[0] + ".conflist")
+                found.append(
+                    warn(
+                        "misplaced",
+                        f"{path} is a network of ours where no runtime looks",
+                        f"they read *.conflist in {conf_dir()}",
+                        f"mv -n {path} {target}",
+                    )
+                )
+    return found
+
+
+def _mentions_us(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read(1 << 16)
+    except OSError:
+        return False
+    return f'"{TYPE}"' in text and '"type"' in text
+
+
+def executables() -> list[Step]:
+    """A network of ours, and no executable where runtimes look for it."""
+    networks = our_networks()
+    if not networks or any(
+        os.access(f"{folder}/{TYPE}", os.X_OK) for folder in (*BIN_DIRS, *os.environ.get("CNI_PATH", "").split(":"))
+    ):
+        return []
+    here = shutil.which("nftcni") or "conf/nftcni"
+    return [
+        warn(
+            "executable",
+            f"there is no executable {TYPE} in {', '.join(BIN_DIRS[:2])}",
+            "runtimes look there, unless they are told another folder",
+            f"ln -s {os.path.realpath(here)} {BIN_DIRS[0]}/{TYPE}",
+        )
+    ]
+
+
+def together(all_documents: list[Document]) -> list[Step]:
+    """Two networks with one name, one bridge, or subnets that overlap."""
+    found = []
+    names: dict[str, str] = {}
+    bridges: dict[str, Document] = {}
+    subnets: list[tuple[Prefix, Document]] = []
+    for document in all_documents:
+        if not document.name or not document.plugins:
+            if document.name:
+                names.setdefault(document.name, document.path)
+            continue
+        other = names.setdefault(document.name, document.path)
+        if other != document.path and os.path.dirname(other) == os.path.dirname(document.path):
+            found.append(
+                warn(
+                    "same-name",
+                    f'{other} and {document.path} are both called "{document.name}"',
+                    "a runtime takes one of them; their containers' addresses are counted as one network's",
+                    f"nftcni check {document.path}",
+                )
+            )
+        for plugin in document.plugins:
+            bridge = str(plugin.get("bridge") or "nftcni0")
+            first = bridges.setdefault(bridge, document)
+            if first.name != document.name:
+                found.append(
+                    warn(
+                        "same-bridge",
+                        f"{first.path} and {document.path} are both on the bridge {bridge}",
+                        "networks on one bridge are not isolated from each other; give each a key bridge of its own",
+                        f"nftcni check {document.path}",
+                    )
+                )
+        for prefix, _text in document.subnets:
+            for taken, owner in subnets:
+                if owner.name != document.name and meet(prefix, taken):
+                    found.append(
+                        warn(
+                            "same-subnet",
+                            f"{owner.path} has the subnet {taken}, {document.path} has {prefix}",
+                            "a second bridge with these addresses is refused; give this network another subnet",
+                            f"nftcni check {document.path}",
+                        )
+                    )
+            subnets.append((prefix, document))
+    return found
+
+
+def meet(one: Prefix, other: Prefix) -> bool:
+    return one.address in other.network or other.address in one.network

@@ -1,0 +1,68 @@
+"""Free what containers left that ended without a DEL, their addresses, ports and table elements.
+
+A runtime that lost its state never calls DEL, and one that speaks cniVersion 1.0.0 no GC. An attachment counts as ended
+when the path of its namespace leads nowhere and the host's end of its link, which goes with the namespace, is gone too.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from cni.host import Host
+    from cni.model.attachment import Attachment
+
+HELP = "free what containers left that ended without DEL"
+EXAMPLES = ("nftcni gc --dry-run", "nftcni gc")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="only tell")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from cni.operate.repair import describe, this_host
+
+    with this_host().transaction("collecting what containers left") as host:
+        items = host.records()
+        gone = [(item, why) for item in items for why in [why_ended(host, item)] if why]
+        for item, why in gone:
+            print(f"{'would free' if arguments.dry_run else 'freed'} {describe(item)}: {why}")
+        if gone and not arguments.dry_run:
+            free(host, [item for item, _why in gone])
+        print(f"{len(gone)} of {len(items)} attachments had ended without DEL")
+    return 0
+
+
+def why_ended(host: Host, item: Attachment) -> str:
+    """ "" for one that lives, or may live."""
+    import os
+
+    from cni.kernel.links import get_link
+    from cni.kernel.netns import open_netns
+    from cni.protocol.errors import CniError
+
+    if item.kind.own_link and get_link(host.rtnl, item.link) is not None:
+        return ""
+    if not item.sandbox:
+        return ""
+    try:
+        netns = open_netns(item.sandbox)
+    except CniError:
+        return f"its namespace {item.sandbox} is gone"
+    os.close(netns)
+    # The number of a process that has ended may be another's by now; a veth pair ends with its namespace alone.
+    if item.kind.own_link and item.sandbox.startswith("/proc/"):
+        return f"its link {item.link} is gone, and {item.sandbox} is another process by now"
+    return ""
+
+
+def free(host: Host, items: list[Attachment]) -> None:
+    from cni.verbs.garbage import detach_many
+
+    for network in {item.network for item in items}:
+        detach_many(host, network, [item for item in items if item.network == network])
+    for item in items:
+        if item.delegate:
+            print(f"{item.ident}: the addresses of the IPAM plugin {item.delegate} are that one's to free")

@@ -1,0 +1,191 @@
+"""Follow one packet to a published port, or all of a container's, and say where it ends and what to do.
+
+Every step is the kernel's own answer: the table's element, the address, every chain of every table that could drop
+it, routes and policy rules both ways, rp_filter, forwarding, the bridge's port, the neighbour; then inside the
+container its address, its routes, its own firewall, and who listens.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from cni.model.attachment import Attachment
+    from cni.model.ports import PortMapping
+    from cni.operate.walk.step import Step
+    from cni.operate.walk.world import Client, World
+
+HELP = "why a port or a container does not answer: one packet, step by step"
+EXAMPLES = (
+    "nftcni explain 8080",
+    "nftcni explain 53/udp --from 198.51.100.2",
+    "nftcni explain web",
+    "nftcni explain 8080 --live",
+)
+SCHEMA = "nftcni/explain/1"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", metavar="PORT[/PROTOCOL]|CONTAINER", help="a host port, or a container's name or ID")
+    parser.add_argument("--from", dest="client", metavar="ADDRESS", help="who asks (a neighbour of this host)")
+    parser.add_argument("--live", action="store_true", help="also send one packet, and trace it through the rules")
+    parser.add_argument("--json", action="store_true", help="for programs (schema nftcni/explain)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from cni.operate.repair import this_host
+    from cni.operate.walk.world import World
+
+    with this_host().transaction("explaining") as host:
+        world = World(host)
+    try:
+        ways = _ways(world, arguments.what, arguments.client or "")
+        if arguments.live:
+            from cni.operate.live import probe
+
+            ways += probe(world, arguments.what)
+    finally:
+        world.close()
+    if arguments.json:
+        from cni.operate.screen import print_json
+
+        print_json(document(ways))
+    else:
+        _print(ways)
+    return 1 if any(step.is_finding for way in ways for step in way.steps) else 0
+
+
+class Way:
+    """One packet's way: who asks whom, and its steps."""
+
+    def __init__(self, title: str, steps: list[Step]) -> None:
+        self.title = title
+        self.steps = steps
+
+
+def parse_port(words: str) -> tuple[int, str]:
+    """(port, protocol or ""); port 0 for what is no port."""
+    number, _, protocol = words.partition("/")
+    if number.isascii() and number.isdigit() and 0 < int(number) < 65536 and protocol in ("", "tcp", "udp", "sctp"):
+        return int(number), protocol
+    return 0, ""
+
+
+def _ways(world: World, words: str, client_words: str) -> list[Way]:
+    from cni.protocol.errors import INVALID_CONFIG, CniError
+    from nft.addresses import parse_address
+
+    try:
+        client = world.client_at(parse_address(client_words)) if client_words else None
+    except ValueError as problem:
+        raise CniError(INVALID_CONFIG, f'--from "{client_words}": {problem}') from None
+    port, protocol = parse_port(words)
+    if port:
+        found = [
+            (item, mapping)
+            for item in world.items
+            for mapping in item.mappings
+            if mapping.host_port == port and protocol in ("", mapping.protocol)
+        ]
+        if not found:
+            from cni.operate.unpublished import unpublished
+
+            return [Way(f"host port {words}", unpublished(world, port, protocol or "tcp"))]
+        return [way for item, mapping in found for way in published_ways(world, item, mapping, client)]
+    items = _named(world, words)
+    if not items:
+        raise CniError(
+            INVALID_CONFIG, f'no port, and no container that is attached: "{words}"', "nftcni list has them all"
+        )
+    return [way for item in items for way in container_ways(world, item, client)]
+
+
+def _named(world: World, words: str) -> list[Attachment]:
+    from cni.operate.names import container_names
+
+    named = {container for container, name in container_names().items() if name in (words, f"default/{words}")}
+    found = [item for item in world.items if item.container in named]
+    return found or list(world.of_container(words))
+
+
+def container_ways(world: World, item: Attachment, client: Client | None) -> list[Way]:
+    from cni.operate.walk.follow import Follow
+
+    ways = [way for mapping in item.mappings for way in published_ways(world, item, mapping, client)]
+    for version in sorted({address.version for address in item.addresses}):
+        for one in [client] if client else world.clients(version)[:1]:
+            steps = Follow(world, item).outbound(one)
+            if steps:
+                ways.append(Way(f"{item.ident} to {one.address}", steps))
+    return ways
+
+
+def published_ways(world: World, item: Attachment, mapping: PortMapping, client: Client | None) -> list[Way]:
+    """From each kind of client: one for each uplink, and the host itself."""
+    from cni.operate.walk.follow import Follow
+    from cni.operate.walk.world import Client
+    from nft.addresses import Address
+
+    assert mapping.host_ip is not None, "records hold concrete host addresses only"
+    clients = [client] if client else world.clients(mapping.host_ip.version)
+    if not client and mapping.host_ip.version == 4:
+        clients = [*clients, Client("lo", Address(4, 0x7F000001))]
+    ways = []
+    for one in clients:
+        steps = Follow(world, item).inbound(mapping, one)
+        if steps:
+            inside = item.address_of(mapping.host_ip.version)
+            ways.append(Way(f"{mapping} for {item.ident} ({inside}:{mapping.container_port}), asked by {one}", steps))
+    return ways
+
+
+def document(ways: list[Way]) -> dict[str, object]:
+    return {
+        "schema": SCHEMA,
+        "ways": [{"title": way.title, "steps": [step_document(step) for step in way.steps]} for way in ways],
+        "well": not any(step.is_finding for way in ways for step in way.steps),
+    }
+
+
+def step_document(step: Step) -> dict[str, object]:
+    return {
+        "verdict": step.verdict,
+        "kind": step.kind,
+        "what": step.what,
+        "because": step.because,
+        "remedy": list(step.remedy),
+    }
+
+
+def _print(ways: list[Way]) -> None:
+    from cni.operate.screen import paint
+
+    for number, way in enumerate(ways):
+        if number:
+            print()
+        print(paint(way.title, "bold"))
+        stopped = False
+        for step in dict.fromkeys(way.steps):
+            print_step(step, first=step.verdict == "stop" and not stopped)
+            stopped = stopped or step.verdict == "stop"
+        if not stopped:
+            print(
+                "  the packet arrives, and its answer too"
+                if not way.title.startswith("host port")
+                else "  that is all there is"
+            )
+    sys.stdout.flush()
+
+
+def print_step(step: Step, first: bool = True) -> None:
+    from cni.operate.screen import OF_VERDICT, paint
+
+    word = {"stop": "stops here" if first else "would stop"}.get(step.verdict, step.verdict)
+    print(f"  {paint(word.ljust(10), OF_VERDICT[step.verdict])}  {step.what}")
+    if step.because:
+        print(f"              because: {step.because}")
+    for number, command in enumerate(step.remedy):
+        print(f"              {'do:     ' if not number else '        '} {command}")

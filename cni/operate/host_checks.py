@@ -1,0 +1,324 @@
+"""What `doctor` looks at besides the packets' ways: the host as a whole, and containers against each other.
+
+Each check takes the world and returns steps; a healthy host gives no finding. CNI's folders are `conf_checks`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from cni.model.ports import collide
+from cni.operate import conf_checks
+from cni.operate.walk.drops import dropped
+from cni.operate.walk.kernel import Kernel
+from cni.operate.walk.packet import Packet
+from cni.operate.walk.remedy import Traffic, has_program
+from cni.operate.walk.ruleset import CannotLook, Chain, Rule, program
+from cni.operate.walk.sockets import Process, processes_of, reserver
+from cni.operate.walk.step import Step, stop, warn
+from cni.operate.walk.world import World
+from nft.addresses import Address, parse_address
+
+MIN_KERNEL, MIN_NFT = (5, 10), (0, 9, 8)
+FULL = 0.9  # of conntrack's table
+
+
+def libraries(_world: World) -> list[Step]:
+    from nft.errors import LoadError
+    from nft.libnftables import run_text
+
+    try:
+        run_text("")
+    except LoadError as problem:
+        return [
+            stop(
+                "library",
+                f"{problem}",
+                "the first container of a host, and repair, need it",
+                "apt-get install nftables python3-nftables",
+            )
+        ]
+    return []
+
+
+def versions(_world: World) -> list[Step]:
+    found = []
+    kernel = _numbers(os.uname().release)[:2]
+    if kernel < MIN_KERNEL:
+        found.append(warn("version", f"Linux {os.uname().release} is older than {_dotted(MIN_KERNEL)}", "not tested"))
+    if has_program("nft"):
+        try:
+            said = program("nft", "--version")
+        except CannotLook:
+            return found
+        numbers = _numbers(said.partition("v")[2])
+        if numbers and numbers < MIN_NFT:
+            found.append(
+                warn("version", f"{said.split(' (')[0].strip()} is older than {_dotted(MIN_NFT)}", "not tested")
+            )
+    return found
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    found = re.match(r"\d+(\.\d+)*", text)
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
+def _dotted(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))
+
+
+def before_the_first(world: World) -> list[Step]:
+    """Nothing is attached yet: would the first container of the configured networks be served?"""
+    if world.items:
+        return []
+    networks = conf_checks.our_networks()
+    bridges = tuple(sorted({bridge for bridge, _subnets in networks})) or ("nftcni0",)
+    subnets = tuple(subnet for _bridge, subnets in networks for subnet in subnets)
+    found = []
+    for version in sorted({subnet.version for subnet in subnets}) or [4]:
+        for client in world.clients(version):
+            inside = next(
+                (Address(version, one.first + 2) for one in subnets if one.version == version), Address(version, 2)
+            )
+            published = Packet("tcp", client.address, inside, 80, status=frozenset({"dnat"}), natted=True)
+            for packet in (
+                published.at(client.link, bridges[0]),
+                Packet("tcp", inside, client.address, 443).at(bridges[0], client.link),
+            ):
+                for verdict in world.judge.pass_hook("forward", packet):
+                    if verdict.drops and verdict.certain:
+                        traffic = Traffic(bridges, subnets, world.traffic.others, world.uplinks)
+                        found.append(dropped(world.kernel.rules, verdict, packet, traffic))
+    if world.kernel.sysctl("ipv4/ip_forward") == "1" and world.kernel.sysctl("ipv4/conf/default/forwarding") == "0":
+        command = "sysctl -w net.ipv4.conf.default.forwarding=1"
+        found.append(
+            warn("link-forwarding", "net/ipv4/conf/default/forwarding is 0", "a new bridge would not forward", command)
+        )
+    return found
+
+
+def unread_rules(world: World) -> list[Step]:
+    return [warn("unread", said, "what these rules do to packets is not known") for said in world.kernel.rules.notes]
+
+
+def listeners_on_published_ports(world: World) -> list[Step]:
+    """The runtimes' own reservers hold the sockets on purpose."""
+    ports = {(mapping.host_port, mapping.protocol) for item in world.items for mapping in item.mappings}
+    held = [one for one in world.kernel.listeners if (one.port, one.proto) in ports]
+    processes = processes_of({one.inode for one in held})
+    found = []
+    for one in held:
+        process = processes.get(one.inode)
+        if reserver(process, one.port):
+            continue
+        for item in world.items:
+            for mapping in item.mappings:
+                same = (mapping.host_port, mapping.protocol) == (one.port, one.proto)
+                if (
+                    same
+                    and mapping.host_ip
+                    and (collide(one.address, mapping.host_ip) or _dual(one.address, mapping.host_ip))
+                ):
+                    who = str(process) if process else "a process of the host"
+                    found.append(
+                        warn(
+                            "listener",
+                            f"{who} listens on {one}/{one.proto}, which {item.ident} publishes as {mapping}",
+                            "clients get the container; the process is not reached any more",
+                            _end(process, one.port),
+                        )
+                    )
+    return found
+
+
+def _dual(address: Address, other: Address) -> bool:
+    return address.version == 6 and address.is_unspecified and other.version == 4 and other.is_unspecified
+
+
+def _end(process: Process | None, port: int) -> str:
+    if process is None:
+        return f"ss -lnp sport = :{port}"
+    try:
+        with open(f"/proc/{process.pid}/cgroup", encoding="ascii", errors="replace") as file:
+            units = re.findall(r"/system\.slice/([^/\s]+\.service)", file.read())
+    except OSError:
+        units = []
+    return f"systemctl stop {units[-1]}" if units else f"kill {process.pid}"
+
+
+def addresses_inside_networks(world: World) -> list[Step]:
+    """Of the host, in a network of containers. One of a single address (flannel.1, cilium_host) brings no route."""
+    found = []
+    for name, prefix in world.kernel.addresses:
+        if name in world.bridges or prefix.length == (32 if prefix.version == 4 else 128):
+            continue
+        for item in world.items:
+            if any(prefix.address in lease.address.network for lease in item.leases) and name != item.bridge:
+                found.append(
+                    warn(
+                        "overlap",
+                        f"the host's {name} has {prefix}, inside the network {item.network} of containers",
+                        "both cannot be reached; give one of them another subnet",
+                        f"ip addr del {prefix} dev {name}",
+                    )
+                )
+                break
+    return found
+
+
+def duplicate_addresses(world: World) -> list[Step]:
+    """A container that has another one's address as well."""
+    leased = {(item.bridge, address): item for item in world.items for address in item.addresses if item.bridge}
+    found = []
+    for item in world.items:
+        inside = world.inside(item)
+        if not isinstance(inside, Kernel):
+            continue
+        for prefix in inside.addresses_of(item.ifname):
+            owner = leased.get((item.bridge, prefix.address))
+            if owner is not None and owner.sandbox != item.sandbox:
+                found.append(
+                    stop(
+                        "duplicate",
+                        f"{item.ident} has {prefix.address} too, which is {owner.ident}'s",
+                        "whoever answers first gets the packets; it was added by hand",
+                        f"nsenter --net={item.sandbox} ip addr del {prefix} dev {item.ifname}",
+                        f"ip neigh flush to {prefix.address} dev {item.bridge}",
+                    )
+                )
+    return found
+
+
+def duplicate_macs(world: World) -> list[Step]:
+    found = []
+    seen: dict[tuple[str, bytes], str] = {}
+    for item in world.items:
+        if item.bridge and item.mac and item.kind.own_link:
+            other = seen.setdefault((item.bridge, item.mac), item.ident)
+            if other != item.ident:
+                mac = item.mac.hex(":")
+                found.append(
+                    warn(
+                        "duplicate-mac",
+                        f"{other} and {item.ident} both have the MAC address {mac} on {item.bridge}",
+                        "the bridge sends to whoever spoke last; give them different ones (mac, runtimeConfig.mac)",
+                    )
+                )
+    return found
+
+
+def mtus(world: World) -> list[Step]:
+    """A frame that is longer than the other end of the pair takes is dropped without a word (is_skb_forwardable)."""
+    found = []
+    for item in world.items:
+        inside, port = world.inside(item), world.kernel.links.get(item.link)
+        bridge = world.kernel.links.get(item.bridge)
+        if not isinstance(inside, Kernel) or port is None or bridge is None or item.ifname not in inside.links:
+            continue
+        within = inside.links[item.ifname].mtu
+        if not within == port.mtu == bridge.mtu:
+            mtu = item.mtu or min(within, port.mtu, 1500)
+            where = (
+                f"of {item.ifname} in {item.ident} is {within}, of its port {port.mtu}, of {item.bridge} {bridge.mtu}"
+            )
+            found.append(
+                warn(
+                    "mtu",
+                    f"the MTU {where}",
+                    "what is longer than the shortest is dropped without a word",
+                    f"ip link set {item.bridge} mtu {mtu}",
+                    f"ip link set {item.link} mtu {mtu}",
+                    f"nsenter --net={item.sandbox} ip link set {item.ifname} mtu {mtu}",
+                )
+            )
+    return found
+
+
+def conntrack(world: World) -> list[Step]:
+    count, limit = (world.kernel.sysctl(f"netfilter/nf_conntrack_{key}") for key in ("count", "max"))
+    if count.isdigit() and limit.isdigit() and int(limit) and int(count) >= FULL * int(limit):
+        return [
+            warn(
+                "conntrack",
+                f"the connection tracker has {count} of at most {limit} entries",
+                "new connections are dropped when it is full",
+                f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(limit)}",
+            )
+        ]
+    return []
+
+
+def leftovers(world: World) -> list[Step]:
+    """Rules of the reference plugins (CNI-*) and netavark for addresses or ports that are ours now."""
+    found = []
+    for chain in world.kernel.rules.chains.values():
+        if not re.match(r"(CNI-|KUBE-MARK-|NETAVARK|nv_)", chain.name) and not chain.table.startswith(
+            ("cni_", "netavark")
+        ):
+            continue
+        if chain.table.startswith("KUBE") or chain.name.startswith("KUBE"):
+            continue
+        for rule in chain.rules:
+            said = _concerns(world, rule)
+            if said:
+                found.append(
+                    warn(
+                        "leftover",
+                        f"{chain} is left of another plugin and leads {said}",
+                        "it is from a container that is no more, and can take its successor's packets",
+                        _flush(chain),
+                    )
+                )
+                break
+    return found
+
+
+def _flush(chain: Chain) -> str:
+    if chain.tool == "nft":
+        return f"nft flush chain {chain.family} {chain.table} {chain.name}"
+    return f"{chain.tool} -t {chain.table} -F {chain.name}"
+
+
+def _concerns(world: World, rule: Rule) -> str:
+    for expr in rule.exprs:
+        body = expr.get("dnat") if isinstance(expr, dict) else None
+        address = body.get("addr") if isinstance(body, dict) else None
+        if isinstance(address, str):
+            try:
+                target = parse_address(address)
+            except ValueError:
+                continue
+            if any(target in subnet.network for subnet in world.subnets):
+                return f"to {target}, an address of ours"
+    return ""
+
+
+def ended(world: World) -> list[Step]:
+    """Containers whose namespace is gone though nobody called DEL."""
+    from cni.operate.walk.inside import Inside
+
+    found = []
+    for item in world.items:
+        inside = world.inside(item) if item.done else ""
+        if isinstance(inside, str) and item.done:
+            found.append(Inside(world, item).ended(inside))
+    return found
+
+
+CHECKS = (
+    libraries,
+    versions,
+    conf_checks.folders,
+    before_the_first,
+    unread_rules,
+    listeners_on_published_ports,
+    addresses_inside_networks,
+    duplicate_addresses,
+    duplicate_macs,
+    mtus,
+    conntrack,
+    leftovers,
+    ended,
+)

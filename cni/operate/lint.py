@@ -1,0 +1,350 @@
+"""A network's configuration file looked at as a whole: is it JSON, is it what nftcni takes, and what will surprise.
+
+Each finding has its line and column. The plugin's own parser is asked what it would say, so nothing is said twice.
+Which files there are is `conf_checks`, printing is `conflists`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from typing import Any
+
+from cni.model.config import parse_network
+from cni.protocol.errors import CniError
+from cni.protocol.jsontext import loads
+from cni.protocol.request import DATA_DIR, Request
+from cni.protocol.versions import VERSIONS
+from nft.addresses import Prefix, parse_prefix
+from nft.value import Value
+
+Json = Any
+ERROR, WARNING = "error", "warning"
+TYPE = "nftcni"
+TOP = (
+    "cniVersion",
+    "cniVersions",
+    "name",
+    "plugins",
+    "disableCheck",
+    "disableGC",
+    "loadOnlyInlinedPlugins",
+    "nerdctlID",
+    "nerdctlLabels",
+    "args",
+)
+PLUGIN = (
+    *(
+        "type",
+        "bridge",
+        "isGateway",
+        "isDefaultGateway",
+        "forceAddress",
+        "ipMasq",
+        "hairpinMode",
+        "isolation",
+        "portIsolation",
+    ),
+    *(
+        "ingressPolicy",
+        "mtu",
+        "mac",
+        "enabledad",
+        "disableContainerInterface",
+        "dns",
+        "ipam",
+        "capabilities",
+        "runtimeConfig",
+    ),
+    *("args", "dataDir", "cniVersion", "name", "prevResult", "mode", "mode4", "mode6", "direct", "publish"),
+    *("ipMasqBackend", "promiscMode", "vlan", "vlanTrunk", "preserveDefaultVlan", "macspoofchk", "snat", "masqAll"),
+    *("markMasqBit", "externalSetMarkChain", "conditionsV4", "conditionsV6", "firewalldZone", "backend", "sysctl"),
+)
+IPAM = (
+    "type",
+    "ranges",
+    "routes",
+    "resolvConf",
+    "dataDir",
+    "subnet",
+    "rangeStart",
+    "rangeEnd",
+    "gateway",
+    "addresses",
+    "dns",
+)
+RANGE = ("subnet", "rangeStart", "rangeEnd", "gateway")
+ROUTE = ("dst", "gw", "mtu", "advmss", "priority", "table", "scope")
+CAPABILITIES = (
+    "portMappings",
+    "ips",
+    "mac",
+    "dns",
+    "ipRanges",
+    "bandwidth",
+    "aliases",
+    "io.kubernetes.cri.pod-annotations",
+)
+
+
+class Finding(Value):
+    level: str
+    line: int
+    column: int
+    text: str
+    hint: str = ""
+
+
+class Document(Value):
+    """What a file says, as far as it could be read."""
+
+    path: str
+    text: str
+    value: Json
+    findings: tuple[Finding, ...]
+
+    @property
+    def plugins(self) -> list[dict[str, Json]]:
+        """Ours, of a list or of a single configuration."""
+        if not isinstance(self.value, dict):
+            return []
+        listed = self.value.get("plugins")
+        entries = listed if isinstance(listed, list) else [self.value]
+        return [entry for entry in entries if isinstance(entry, dict) and entry.get("type") == TYPE]
+
+    @property
+    def name(self) -> str:
+        return str(self.value.get("name", "")) if isinstance(self.value, dict) else ""
+
+    @property
+    def subnets(self) -> list[tuple[Prefix, str]]:
+        """(subnet, the text that it was written as)."""
+        found = []
+        for plugin in self.plugins:
+            for text in re.findall(r'"subnet":\s*"([^"]*)"', json.dumps(plugin.get("ipam") or {})):
+                try:
+                    found.append((parse_prefix(text), text))
+                except ValueError:
+                    continue
+        return found
+
+
+def read(path: str) -> Document:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return Document(path, "", None, (Finding(ERROR, 1, 1, f"cannot be read: {reason}"),))
+    return lint(path, text)
+
+
+def lint(path: str, text: str) -> Document:
+    try:
+        value = json.loads(text, object_pairs_hook=_no_duplicates)
+    except json.JSONDecodeError as error:
+        return Document(
+            path,
+            text,
+            None,
+            (Finding(ERROR, error.lineno, error.colno, f"no JSON: {error.msg}", _json_hint(text, error)),),
+        )
+    except _Duplicate as problem:
+        line, column = place(text, str(problem), last=True)
+        return Document(
+            path,
+            text,
+            None,
+            (Finding(ERROR, line, column, f'the key "{problem}" is there twice', "only the last one counts"),),
+        )
+    document = Document(path, text, value, ())
+    if not isinstance(value, dict):
+        return document.replace(findings=(Finding(ERROR, 1, 1, "a network is a JSON object"),))
+    return document.replace(
+        findings=tuple(
+            _of_file(document) + [one for plugin in document.plugins for one in _of_plugin(document, plugin)]
+        )
+    )
+
+
+class _Duplicate(ValueError):
+    pass
+
+
+def _no_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _Duplicate(key)
+        found[key] = value
+    return found
+
+
+def _json_hint(text: str, error: json.JSONDecodeError) -> str:
+    before = text[: error.pos].rstrip()
+    if before.endswith(",") or text[error.pos : error.pos + 1] in ("}", "]") and before.endswith(","):
+        return "a comma before the closing bracket is not allowed"
+    if text[error.pos : error.pos + 2] in ("//", "/*") or text[error.pos : error.pos + 1] == "#":
+        return "JSON has no comments"
+    if text[error.pos : error.pos + 1] == "'":
+        return "JSON has double quotes only"
+    return "is a comma or a quote missing before it?" if error.msg.startswith("Expecting") else ""
+
+
+def place(text: str, word: str, last: bool = False, value: bool = False) -> tuple[int, int]:
+    """Line and column of a key, or of a value, as a person finds it in the file."""
+    pattern = re.compile(f'"{re.escape(word)}"' + ("" if value else r"\s*:"), re.IGNORECASE)
+    matches = list(pattern.finditer(text))
+    if not matches:
+        return 1, 1
+    start = matches[-1 if last else 0].start()
+    return text.count("\n", 0, start) + 1, start - (text.rfind("\n", 0, start) + 1) + 1
+
+
+def _at(document: Document, level: str, word: str, text: str, hint: str = "", value: bool = False) -> Finding:
+    line, column = place(document.text, word, value=value)
+    return Finding(level, line, column, text, hint)
+
+
+def _of_file(document: Document) -> list[Finding]:
+    value, found = document.value, []
+    if document.path.endswith(".conflist") and not isinstance(value.get("plugins"), list):
+        hint = 'the file is a list: {"cniVersion": ..., "name": ..., "plugins": [{"type": "nftcni", ...}]}'
+        found.append(Finding(ERROR, 1, 1, 'there is no list "plugins"', hint))
+    if not document.path.endswith(".conflist") and isinstance(value.get("plugins"), list):
+        found.append(
+            _at(
+                document,
+                ERROR,
+                "plugins",
+                "a list of plugins in a file that is not called *.conflist",
+                "runtimes pass over it, or stop at it: rename it",
+            )
+        )
+    if not value.get("name"):
+        found.append(Finding(ERROR, 1, 1, 'the network has no "name"'))
+    version = value.get("cniVersion")
+    if version is None:
+        found.append(
+            Finding(WARNING, 1, 1, 'there is no "cniVersion"', "then it counts as 0.1.0 or 0.2.0; write 1.0.0")
+        )
+    elif version not in VERSIONS:
+        found.append(
+            _at(
+                document,
+                ERROR,
+                "cniVersion",
+                f"cniVersion {json.dumps(version)} is not known",
+                f"one of {', '.join(VERSIONS)}, as a string; write 1.0.0",
+            )
+        )
+    plugins = value.get("plugins") if isinstance(value.get("plugins"), list) else [value]
+    for plugin in plugins:
+        kind = plugin.get("type") if isinstance(plugin, dict) else None
+        if isinstance(kind, str) and kind != TYPE and difflib.get_close_matches(kind.lower(), [TYPE], cutoff=0.7):
+            found.append(
+                _at(
+                    document,
+                    ERROR,
+                    kind,
+                    f'type "{kind}"',
+                    f'is "{TYPE}" meant? The runtime runs the executable of that name',
+                    value=True,
+                )
+            )
+        elif kind is None:
+            found.append(Finding(ERROR, 1, 1, 'a plugin has no "type"'))
+    if isinstance(value.get("plugins"), list):
+        found += _unknown(document, value, TOP, "")
+    return found
+
+
+def _of_plugin(document: Document, plugin: dict[str, Json]) -> list[Finding]:
+    found = _by_the_plugin(document, plugin)
+    listed = isinstance(document.value.get("plugins"), list)
+    found += _unknown(document, plugin, PLUGIN if listed else PLUGIN + TOP, "")
+    ipam = plugin.get("ipam")
+    if isinstance(ipam, dict) and ipam.get("type") in (None, "", "host-local", TYPE):
+        found += _unknown(document, ipam, IPAM, "ipam.")
+        ranges = ipam.get("ranges")
+        for inner in ranges if isinstance(ranges, list) else []:
+            for entry in inner if isinstance(inner, list) else []:
+                if isinstance(entry, dict):
+                    found += _unknown(document, entry, RANGE, "ipam.ranges.")
+        routes = ipam.get("routes")
+        for entry in routes if isinstance(routes, list) else []:
+            if isinstance(entry, dict):
+                found += _unknown(document, entry, ROUTE, "ipam.routes.")
+    capabilities = plugin.get("capabilities")
+    if not isinstance(capabilities, dict) or not any(
+        key.lower() == "portmappings" and on for key, on in capabilities.items()
+    ):
+        hint = 'add "capabilities": {"portMappings": true}'
+        found.append(
+            _at(
+                document,
+                WARNING,
+                TYPE,
+                "no capability portMappings: the runtime passes no published port on, silently",
+                hint,
+                value=True,
+            )
+        )
+    else:
+        found += _unknown(document, capabilities, CAPABILITIES, "capabilities.")
+    return found
+
+
+def _by_the_plugin(document: Document, plugin: dict[str, Json]) -> list[Finding]:
+    """What ADD would refuse."""
+    config = {key: item for key, item in plugin.items() if key != "capabilities"}
+    config["name"] = document.value.get("name") or "unnamed"
+    version = document.value.get("cniVersion")
+    config["cniVersion"] = version if version in VERSIONS else "1.0.0"
+    try:
+        parse_network(request_of(config))
+    except CniError as error:
+        word = _word(error.msg)
+        line, column = place(document.text, word) if word else (1, 1)
+        return [Finding(ERROR, line, column, error.msg, error.details)]
+    return []
+
+
+def _word(message: str) -> str:
+    """The last key that a refusal names: `ipam.ranges[0][0].subnet: ...`."""
+    path = message.partition(":")[0].strip()
+    return re.sub(r"\[\d+\]", "", path).rpartition(".")[2] if " " not in path else path.split()[0]
+
+
+def request_of(config: dict[str, Json]) -> Request:
+    """As if a runtime attached a container named lint."""
+    document = loads(json.dumps(config))
+    assert isinstance(document, dict), "it was made of one"
+    version, name = config["cniVersion"], str(config["name"])
+    return Request("ADD", "", "lint", "/lint", "eth0", {}, (), version, name, DATA_DIR, document)
+
+
+def _unknown(document: Document, given: dict[str, Json], known: tuple[str, ...], path: str) -> list[Finding]:
+    """Keys that look like one of ours: others belong to other programs, and pass."""
+    found = []
+    lower = {key.lower(): key for key in known}
+    for key in given:
+        if key.lower() in lower:
+            continue
+        near = difflib.get_close_matches(key.lower(), lower, n=1, cutoff=0.75)
+        near = (
+            near
+            or [
+                name
+                for name in lower
+                if len(key) >= 4 and (name.startswith(key.lower()) or key.lower().startswith(name)) and len(name) >= 4
+            ][:1]
+        )
+        if near:
+            found.append(
+                _at(
+                    document, WARNING, key, f'the key "{path}{key}" means nothing here', f'is "{lower[near[0]]}" meant?'
+                )
+            )
+    return found

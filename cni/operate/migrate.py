@@ -1,0 +1,251 @@
+"""`nftcni migrate`: running containers of the reference plugins become ours, while their connections go on.
+
+libcni's cache says what each of them was asked for and got. One after the other: its record, the host end's name, its
+table elements; only then its rules of before go. A connection that is being translated keeps its translation, which is
+the tracker's. What stays, and why, is printed; it can be run again at any time. Rules that nobody needs are
+`leftovers`, what becomes of a chain's keys is `cni.model.conversion`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+
+from cni.adoption import keep_mac
+from cni.bridge import ensure_bridge, with_place
+from cni.host import Host
+from cni.kernel import rtnetlink
+from cni.kernel.links import finish_port, get_link, port_names
+from cni.model.attachment import Attachment, Lease, lease_name
+from cni.model.config import parse_network
+from cni.model.conversion import NotConverted, convert
+from cni.model.plan import complete_routes, plan_attachment, with_delegated
+from cni.model.reference import Traces
+from cni.operate.leftovers import remove_leftovers
+from cni.operate.repair import this_host
+from cni.predecessor import forward_drops, own_links, read_traces, remove_rules
+from cni.protocol.errors import CniError
+from cni.protocol.fields import Fields
+from cni.protocol.request import Request
+from cni.protocol.results import parse_previous
+from cni.protocol.spec import Result, ResultAddress
+from cni.state.lease_files import LeaseFiles
+from cni.state.leases import lease_folder
+from cni.verbs.attach import refuse_held_ports, without_shared_ports
+from nft.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+CACHES = ("/var/lib/cni/results", "/var/lib/cni/cache/results")  # libcni's, and of those who give it another folder
+
+
+class LeftAlone(Exception):
+    """Why a container stays with the reference plugins."""
+
+
+class Cached(Value):
+    """One attachment as the cache has it. `link` is the host's end as it is now, "" if the container is gone."""
+
+    path: str
+    conflist: dict[str, Any]
+    capabilities: dict[str, Any]
+    result: dict[str, Any]
+    traces: Traces
+    link: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.traces.network}/{self.traces.container}/{self.traces.ifname}"
+
+
+HELP = "take over the running containers of the reference plugins"
+EXAMPLES = ("nftcni migrate --dry-run", "nftcni migrate")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="only tell")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return migrate(arguments.dry_run)
+
+
+def migrate(dry_run: bool = False) -> int:
+    """1 if one that runs was left alone, or something went wrong."""
+    with this_host().transaction("migrating") as host:
+        found = cached(host)
+        living = [entry for entry in found if entry.link]
+        left: list[Cached] = []
+        for entry in living:
+            try:
+                item = planned(host, entry, living)
+                if not dry_run:
+                    take_over(host, entry, item)
+                ports = " ".join(f"{mapping}->{mapping.container_port}" for mapping in item.mappings)
+                addresses = " ".join(str(lease.address) for lease in item.leases)
+                print(f"{'would take' if dry_run else 'took'} over {entry.name}  {addresses}  {ports}".rstrip())
+            except (LeftAlone, CniError, OSError) as problem:
+                left.append(entry)
+                print(f"left alone {entry.name}: {problem}")
+        dead = [entry.traces for entry in found if not entry.link]
+        for line in remove_leftovers(host, [entry.traces for entry in left], dead, dry_run):
+            print(line)
+    verb = "to take over" if dry_run else "taken over"
+    print(f"{len(living) - len(left)} {verb}, {len(left)} left alone, {len(found) - len(living)} are gone")
+    return 1 if left else 0
+
+
+def cached(host: Host) -> list[Cached]:
+    """Those of the reference plugins, by their bridge; others are none of ours to judge."""
+    found = []
+    for folder in CACHES:
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            entry = _read(host, f"{folder}/{name}")
+            item = host.record(entry.name) if entry is not None else None
+            if entry is not None and (item is None or not item.done):  # unfinished: a migration was killed
+                found.append(entry)
+    return found
+
+
+def _read(host: Host, path: str) -> Cached | None:
+    """None for what is no attachment of a bridge of the reference plugins."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            document = json.load(file)
+        conflist = json.loads(base64.b64decode(document["config"]))
+        names = (document["networkName"], document["containerId"], document["ifName"])
+        traces = read_traces(*names, document["result"])
+        main = (conflist.get("plugins") or [conflist])[0]["type"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return None
+    if traces is None or main != "bridge":
+        return None
+    links = own_links(host, traces)
+    capabilities = document.get("capabilityArgs")
+    return Cached(
+        path,
+        conflist,
+        capabilities if isinstance(capabilities, dict) else {},
+        document["result"],
+        traces,
+        links[0] if links else _renamed(host, traces),
+    )
+
+
+def _renamed(host: Host, traces: Traces) -> str:
+    """The name that a migration gave it that was killed."""
+    item = host.record(f"{traces.network}/{traces.container}/{traces.ifname}")
+    return item.link if item is not None and not item.done and get_link(host.rtnl, item.link) else ""
+
+
+def planned(host: Host, entry: Cached, living: list[Cached]) -> Attachment:
+    """Its record. Raises LeftAlone, and CniError for what ADD would refuse as well."""
+    try:
+        document: dict[str, Any] = convert(entry.conflist)
+    except NotConverted as refusal:
+        raise LeftAlone(str(refusal)) from None
+    plugin = {**document.get("plugins", [document])[0], "name": entry.traces.network, "prevResult": entry.result}
+    asked = {key: value for key, value in entry.capabilities.items() if key in plugin.get("capabilities", {})}
+    version = str(entry.conflist.get("cniVersion") or "0.1.0")
+    sandbox = next((str(item["sandbox"]) for item in entry.result.get("interfaces", ()) if item.get("sandbox")), "")
+    request = Request(
+        *("ADD", "", entry.traces.container, sandbox, entry.traces.ifname, {}, ()),
+        *(version, entry.traces.network, "", {**plugin, "runtimeConfig": asked}),
+    )
+    previous, network = parse_previous(request), parse_network(request)
+    gateways = {str(item.get("address")): item.get("gateway") for item in entry.result.get("ips", ())}
+    ips = tuple(ResultAddress(prefix, _gateway(gateways.get(str(prefix)))) for prefix in previous.addresses)
+    leases = tuple(Lease(ip.address, ip.gateway) for ip in ips)
+    routes = complete_routes(_routes(entry.result), leases, network.is_default_gateway)
+    item = plan_attachment(request, network, leases)
+    if network.ipam.delegate:
+        item = with_delegated(item, network, Result((), ips, routes, item.dns))
+    folder = lease_folder(request)
+    held = LeaseFiles(folder, asked=False)
+    item = item.replace(mac=previous.mac, routes=routes, lease_folder=held.kept_for(item.leases))
+    if not previous.mac or not item.leases:
+        raise LeftAlone("its result lacks an address or the interface's MAC address")
+    for address in item.addresses:
+        holder = host.store.claims.lease_holder(lease_name(address))
+        holder = "" if holder == item.ident else holder
+        holder = holder or held.holder(address, item.container, item.ifname)
+        if holder:
+            raise LeftAlone(f"its address {address} is leased to {holder}")
+    item = without_shared_ports(host.store.claims, with_place(host, item))
+    refuse_held_ports(host.store.claims, item)
+    _check_bridge(host, entry, item)
+    return item.replace(done=False)
+
+
+def _gateway(text: object) -> Any:
+    from nft.addresses import parse_address
+
+    return parse_address(text) if isinstance(text, str) and text else None
+
+
+def _routes(result: dict[str, Any]) -> tuple[Any, ...]:
+    from cni.protocol.shapes import parse_route
+
+    return tuple(map(parse_route, Fields(result).sections("routes")))
+
+
+def _check_bridge(host: Host, entry: Cached, item: Attachment) -> None:
+    port, bridge = get_link(host.rtnl, entry.link), get_link(host.rtnl, item.bridge)
+    if bridge is None or port is None or port.master != bridge.index:
+        raise LeftAlone(f"its link {entry.link} is not a port of the bridge {item.bridge}")
+
+
+def take_over(host: Host, entry: Cached, item: Attachment) -> None:
+    """In an order that a kill leaves something to go on from; after an error it is the reference plugins' as before."""
+    _own_bridge(host, item)
+    host.store.begin(item)
+    try:
+        rename(host, entry.link, item.link)
+        host.add_elements(item, again=True)
+        finish_port(host.rtnl, item, ensure_bridge(host, item))
+        host.store.update(item.replace(done=True))
+    except Exception:
+        host.try_roll_back()
+        host.delete_elements(item, host.is_last(item))
+        rename(host, item.link, entry.link)
+        host.remove_record(item.replace(lease_folder=""))
+        if host.store.is_last(item):
+            host.store.bridges.drop(item.bridge)
+        raise
+    dropped = any(forward_drops(host.table.netlink, (family, "filter")) for family in ("ip", "ip6"))
+    remove_rules(host, entry.traces.replace(addresses=()) if dropped else entry.traces)
+
+
+def _own_bridge(host: Host, item: Attachment) -> None:
+    """The bridge is as good as made by us, if all of its ports are containers that are ours or about to be."""
+    bridge = get_link(host.rtnl, item.bridge)
+    if bridge is None or host.store.bridges.knows(item.bridge, "created"):
+        return
+    links = {entry.link for entry in cached(host)}
+    strangers = [
+        name
+        for name in port_names(host.rtnl, item.bridge)
+        if name not in links and not host.store.bridges.has(item.bridge, name)
+    ]
+    if not strangers:
+        keep_mac(host, bridge)
+        host.store.bridges.note(item.bridge, "created")
+
+
+def rename(host: Host, before: str, name: str) -> None:
+    """Kernels before 6.2 rename no link that is up: it is down for a moment, which no connection notices."""
+    link = get_link(host.rtnl, before)
+    if link is None or before == name:
+        return
+    try:
+        host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.rename(link.index, name))
+    except OSError:
+        host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(link.index, {rtnetlink.IFF_UP: False}, b"", 0, None))
+        try:
+            host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.rename(link.index, name))
+        finally:
+            host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(link.index))

@@ -1,0 +1,283 @@
+"""One packet followed through the host: to a published port, out of a container, and both answers back.
+
+Every step asks the kernel or its rules; inside the container `inside` goes on. Steps that nothing can pass end the
+walk, others are noted and it goes on, so that one look finds everything that is wrong.
+"""
+
+from __future__ import annotations
+
+from cni.model.attachment import Attachment
+from cni.model.ports import PortMapping
+from cni.operate.walk.drops import dropped
+from cni.operate.walk.inside import Inside
+from cni.operate.walk.judge import NAT, Verdict
+from cni.operate.walk.packet import Packet
+from cni.operate.walk.remedy import delete_rule
+from cni.operate.walk.routing import route_steps
+from cni.operate.walk.step import Step, note, ok, stop
+from cni.operate.walk.world import Client, World
+from nft.addresses import Address
+from nft.schema import TABLE
+
+OURS = ("inet", TABLE)
+BLOCKING = ("link", "ended", "inside-link")  # what is behind these follows from them
+
+
+class Follow:
+    """One attachment's packets."""
+
+    def __init__(self, world: World, item: Attachment) -> None:
+        self.world = world
+        self.kernel = world.kernel
+        self.item = item
+        self.inside = Inside(world, item)
+
+    # To a published port
+
+    def inbound(self, mapping: PortMapping, client: Client) -> list[Step]:
+        version = client.address.version
+        container = self.item.address_of(version)
+        target = self._target(mapping, client)
+        if container is None or target is None:
+            return []
+        steps = self._record()
+        if any(step.kind in BLOCKING for step in steps):
+            return steps
+        steps = steps or [
+            ok("element", f"{mapping} is published for {self.item.ident}: table inet {TABLE} has its element")
+        ]
+        steps += self._address(mapping, target)
+        packet = Packet(mapping.protocol, client.address, target, mapping.host_port)
+        steps += self._arrive(packet, client)
+        if any(step.kind == "uplink" for step in steps):
+            return steps
+        if packet.natted and packet.daddr != container and not self.world.has_drift(self.item):
+            return steps
+        packet.daddr, packet.dport = container, mapping.container_port
+        packet.natted, packet.status = True, packet.status | {"dnat"}
+        steps += self._to_container(packet, client)
+        steps += self.inside.serve(packet, client.address)
+        return steps + self._answer(packet, client)
+
+    def _record(self) -> list[Step]:
+        """What differs from the record, [] for nothing."""
+        inside = self.world.inside(self.item)
+        if isinstance(inside, str) and self.world.is_ended(self.item):
+            return [self.inside.ended(inside)]
+        return [*self.world.table_steps, *self.world.drift(self.item)]
+
+    def _target(self, mapping: PortMapping, client: Client) -> Address | None:
+        """The address that the client asks, None where this client cannot ask the port."""
+        assert mapping.host_ip is not None, "records hold concrete host addresses only"
+        if mapping.host_ip.version != client.address.version:
+            return None
+        if mapping.host_ip.is_unspecified:
+            return self.world.host_address(client)
+        if client.is_host or not mapping.host_ip.is_loopback:
+            return mapping.host_ip
+        return None
+
+    def _address(self, mapping: PortMapping, target: Address) -> list[Step]:
+        kind = self.kernel.address_type(target)
+        if kind == "local":
+            return [ok("fib", f"{target} is an address of this host")]
+        link = next(iter(self.world.uplinks), "lo")
+        length = 32 if target.version == 4 else 128
+        return [
+            stop(
+                "host-ip",
+                f"{mapping}: this host has no address {target}",
+                f"for the kernel it is {kind}, so no packet to it is taken for a published port",
+                f"ip addr add {target}/{length} dev {link}",
+            )
+        ]
+
+    def _arrive(self, packet: Packet, client: Client) -> list[Step]:
+        judge = self.world.judge
+        if client.is_host:
+            packet.at("", "lo")
+            return self._judged(judge.pass_hook("output", packet, skip=OURS), packet, "output")
+        link = self.kernel.links.get(client.link)
+        if link is None or not link.up:
+            return [stop("uplink", f"{client.link} is down", "", f"ip link set {client.link} up")]
+        packet.at(client.link, "")
+        steps = self._judged(judge.pass_device("ingress", client.link, packet), packet, "ingress")
+        return steps + self._judged(judge.pass_hook("prerouting", packet, skip=OURS), packet, "prerouting")
+
+    def _to_container(self, packet: Packet, client: Client) -> list[Step]:
+        judge, bridge = self.world.judge, self.item.bridge
+        steps = route_steps(self.world, packet, "" if client.is_host else client.link, bridge)
+        if client.is_host:
+            steps += self._loopback(packet)
+            packet.at("", bridge)
+        else:
+            packet.at(client.link, bridge)
+            steps += self._judged(judge.pass_hook("forward", packet, skip=OURS), packet, "forward")
+        probe_saddr = packet.saddr
+        steps += self._judged(judge.pass_hook("postrouting", packet, skip=OURS), packet, "postrouting")
+        packet.saddr = probe_saddr
+        return steps + self._port(packet)
+
+    def _loopback(self, packet: Packet) -> list[Step]:
+        bridge = self.item.bridge
+        if not packet.saddr.is_loopback or packet.version != 4 or not bridge:
+            return []
+        if "1" in (self.kernel.sysctl(f"ipv4/conf/{name}/route_localnet") for name in ("all", bridge)):
+            return [ok("route-localnet", f"route_localnet is on for {bridge}")]
+        return [
+            stop(
+                "route-localnet",
+                f"net/ipv4/conf/{bridge}/route_localnet is 0",
+                "a packet from 127.0.0.1 does not leave the loopback device without it",
+                f"sysctl -w net.ipv4.conf.{bridge.replace('.', '/')}.route_localnet=1",
+            )
+        ]
+
+    def _port(self, packet: Packet) -> list[Step]:
+        """The bridge and the port of it that leads to the container."""
+        item = self.item
+        if not item.kind.own_link:
+            return []
+        port = self.kernel.links[item.link]
+        steps = [ok("port", f"{item.link} is a port of {item.bridge}, both up")]
+        state = port.of_port("STATE", 3)
+        if state != 3 and port.carrier:
+            steps = [
+                stop(
+                    "port-state",
+                    f"the port {item.link} of {item.bridge} does not forward",
+                    "spanning tree or somebody holds it in another state",
+                    f"ip link set {item.bridge} type bridge stp_state 0",
+                    f"bridge link set dev {item.link} state 3",
+                )
+            ]
+        steps += self._bridge_rules(("output", "postrouting"), Packet.at(packet, "", item.link), item.bridge)
+        return steps + self._neighbour(packet.daddr)
+
+    def _bridge_rules(self, hooks: tuple[str, ...], packet: Packet, bridge: str) -> list[Step]:
+        steps = []
+        for hook in hooks:
+            verdicts = self.world.judge.pass_hook(hook, packet, ("bridge",))
+            steps += self._judged(verdicts, packet, hook)
+        return steps
+
+    def _neighbour(self, address: Address) -> list[Step]:
+        bridge, item = self.item.bridge, self.item
+        state, mac = self.kernel.neighbours.get((bridge, address), ("", ""))
+        own = item.mac.hex(":")
+        if mac and mac != own and state in ("PERMANENT", "REACHABLE", "STALE"):
+            return [
+                stop(
+                    "neighbour",
+                    f"the host takes {mac} for {address} on {bridge}, the container has {own}",
+                    "a permanent entry" if state == "PERMANENT" else "another machine answers for this address",
+                    f"ip neigh del {address} dev {bridge}",
+                )
+            ]
+        return [ok("neighbour", f"{address} is {mac} on {bridge}")] if mac else []
+
+    def _answer(self, request: Packet, client: Client) -> list[Step]:
+        """From the container back to the client. Its addresses are turned back only after postrouting."""
+        judge, item = self.world.judge, self.item
+        packet = request.answer()
+        steps = self._from_port(packet)
+        packet.at(item.bridge, "")
+        steps += self._judged(judge.pass_hook("prerouting", packet, skip=OURS), packet, "prerouting")
+        if client.is_host:
+            return steps + self._judged(judge.pass_hook("input", packet, skip=OURS), packet, "input")
+        steps += route_steps(self.world, packet, item.bridge, client.link)
+        packet.at(item.bridge, client.link)
+        for hook in ("forward", "postrouting"):
+            steps += self._judged(judge.pass_hook(hook, packet, skip=OURS), packet, hook)
+        return steps + self._judged(judge.pass_device("egress", client.link, packet), packet, "egress")
+
+    def _from_port(self, packet: Packet) -> list[Step]:
+        item = self.item
+        if not item.kind.own_link:
+            return []
+        packet.at(item.link, "")
+        steps = self._judged(self.world.judge.pass_device("ingress", item.link, packet), packet, "ingress")
+        steps += self._bridge_rules(("prerouting", "input"), packet, item.bridge)
+        packet.at(item.bridge, "")
+        return steps + self._judged(self.world.judge.pass_device("ingress", item.bridge, packet), packet, "ingress")
+
+    # Out of a container
+
+    def outbound(self, client: Client) -> list[Step]:
+        """A connection from the container to the machine that `client` names."""
+        judge, item = self.world.judge, self.item
+        source = item.address_of(client.address.version)
+        if source is None or not item.is_gateway or client.is_host:
+            return []
+        packet = Packet("tcp", source, client.address, 443)
+        steps = self._record()
+        if any(step.kind in BLOCKING for step in steps):
+            return steps
+        steps += self.inside.send(packet)
+        if any(step.kind in BLOCKING for step in steps):
+            return steps
+        steps += self._from_port(packet)
+        packet.at(item.bridge, "")
+        steps += self._judged(judge.pass_hook("prerouting", packet, skip=OURS), packet, "prerouting")
+        steps += route_steps(self.world, packet, item.bridge, client.link)
+        packet.at(item.bridge, client.link)
+        for hook in ("forward", "postrouting"):
+            steps += self._judged(judge.pass_hook(hook, packet, skip=OURS), packet, hook)
+        back = packet.answer().at(client.link, "")
+        back.daddr, back.dport = self.world.host_address(client) or source, 40000
+        steps += self._judged(judge.pass_device("ingress", client.link, back), back, "ingress")
+        steps += self._judged(judge.pass_hook("prerouting", back, skip=OURS), back, "prerouting")
+        back.daddr = source
+        back.at(client.link, item.bridge)
+        return steps + self._judged(judge.pass_hook("forward", back, skip=OURS), back, "forward")
+
+    def among(self) -> list[Step]:
+        """Between two containers of one bridge, where br_netfilter shows their frames to the filters of IP."""
+        item = self.item
+        steps = []
+        for version, key in ((4, "iptables"), (6, "ip6tables")):
+            address = item.address_of(version)
+            if address is None or self.kernel.sysctl(f"bridge/bridge-nf-call-{key}") != "1":
+                continue
+            packet = Packet("tcp", Address(version, address.number ^ 1), address, 80).at(item.bridge, item.bridge)
+            verdicts = self.world.judge.pass_hook("forward", packet, skip=OURS)
+            for verdict in verdicts:
+                if verdict.drops and verdict.certain:
+                    because = "br_netfilter shows it what stays on a bridge, too"
+                    steps.append(dropped(self.kernel.rules, verdict, packet, self.world.traffic, because))
+        return steps
+
+    # Verdicts as steps
+
+    def _judged(self, verdicts: list[Verdict], packet: Packet, hook: str) -> list[Step]:
+        steps = []
+        for verdict in verdicts:
+            if verdict.word in NAT and (verdict.chain.family, verdict.chain.table) != OURS:
+                steps += self._translated(verdict, packet)
+            elif verdict.drops and not verdict.certain:
+                steps.append(
+                    note(
+                        "doubt", f"{verdict} may drop it", "an earlier rule has a condition that only the kernel knows"
+                    )
+                )
+            elif verdict.drops:
+                steps.append(dropped(self.kernel.rules, verdict, packet, self.world.traffic))
+        others = [verdict.chain for verdict in verdicts if not verdict.drops]
+        if others and not any(verdict.drops and verdict.certain for verdict in verdicts):
+            names = ", ".join(f"{chain.family} {chain.table} {chain.name}" for chain in others)
+            steps.append(ok("chains", f"{hook}: accepted by {names}"))
+        return steps
+
+    def _translated(self, verdict: Verdict, packet: Packet) -> list[Step]:
+        if verdict.word not in ("dnat", "redirect") or packet.daddr in self.item.addresses:
+            return []
+        assert verdict.at is not None and verdict.rule is not None, "only a rule translates"
+        port = f"{packet.original[3]}/{packet.proto}"
+        return [
+            stop(
+                "foreign-dnat",
+                f"{verdict} takes the port {port} and leads it to {packet.daddr}",
+                "it is asked before ours, or somebody publishes the same port there",
+                delete_rule(verdict.at, verdict.rule.handle, verdict.rule.text),
+            )
+        ]

@@ -1,0 +1,287 @@
+"""What the kernel of one network namespace answers: links, addresses, neighbours, routes, rules, sockets, filters.
+
+All by pyroute2, /proc and the nft program; read once and kept, since a walk is over in a moment. It changes nothing.
+What the answers mean for a packet is the walk's affair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from shutil import which
+from typing import Any
+
+from cni.kernel.netns import Inside
+from cni.operate.walk.iptables import add_iptables
+from cni.operate.walk.packet import Packet
+from cni.operate.walk.ruleset import CannotLook, Ruleset, add_devices, lacks_devices, program, read_ruleset
+from cni.operate.walk.sockets import Listener, listeners
+from nft.addresses import Address, Prefix, parse_address
+
+RTM_F_LOOKUP_TABLE = 0x1000  # include/uapi/linux/rtnetlink.h
+KINDS = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
+PORT_STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
+NEIGHBOUR_STATES = {0x20: "FAILED", 0x80: "PERMANENT", 0x02: "REACHABLE", 0x04: "STALE", 0x01: "INCOMPLETE"}
+FAMILIES = {4: 2, 6: 10}
+INSTALL = "install the distribution's package python3-pyroute2 (py3-pyroute2 on Alpine)"
+
+
+@dataclass(frozen=True)
+class Link:
+    index: int
+    name: str
+    kind: str
+    up: bool
+    carrier: bool
+    mtu: int
+    mac: str
+    master: int
+    peer: int
+    data: Any
+    port: Any
+    counters: dict[str, int] = field(default_factory=dict, compare=False)
+
+    def of_port(self, key: str, default: Any = None) -> Any:
+        return _attr(self.port, f"IFLA_BRPORT_{key}", default)
+
+    def of_bridge(self, key: str, default: Any = None) -> Any:
+        return _attr(self.data, f"IFLA_BR_{key}", default)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A route look-up: `error` is the errno, 0 where there is a route."""
+
+    kind: str
+    link: str
+    via: Address | None = None
+    table: int = 254
+    error: int = 0
+
+
+def pyroute2() -> Any:
+    """The library. Raises CannotLook: without it nothing of the host can be asked."""
+    if "site" not in sys.modules or not any(path.endswith("-packages") for path in sys.path):
+        import site
+
+        site.main()  # the plugin runs with -S
+    try:
+        import pyroute2 as library  # type: ignore[import-not-found]
+    except ImportError:
+        raise CannotLook(f"pyroute2 is missing: {INSTALL}") from None
+    return library
+
+
+class Kernel:
+    """Of the network namespace that the descriptor names, or of the process's own."""
+
+    def __init__(self, netns: int = -1) -> None:
+        self._netns = netns
+        library = pyroute2()
+        with self.entered():
+            try:
+                self._route = library.IPRoute()
+            except OSError as error:
+                raise CannotLook(f"rtnetlink: {error}") from None
+
+    def close(self) -> None:
+        self._route.close()
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        if self._netns < 0:
+            yield
+        else:
+            with Inside(self._netns):
+                yield
+
+    # Links and addresses
+
+    @cached_property
+    def links(self) -> dict[str, Link]:
+        found = {}
+        for item in self._route.get_links():
+            info = item.get_attr("IFLA_LINKINFO")
+            name = item.get_attr("IFLA_IFNAME")
+            found[name] = Link(
+                item["index"],
+                name,
+                _attr(info, "IFLA_INFO_KIND", ""),
+                bool(item["flags"] & 1),
+                bool(item["flags"] & 0x40),  # IFF_RUNNING
+                item.get_attr("IFLA_MTU") or 0,
+                item.get_attr("IFLA_ADDRESS") or "",
+                item.get_attr("IFLA_MASTER") or 0,
+                item.get_attr("IFLA_LINK") or 0,
+                _attr(info, "IFLA_INFO_DATA"),
+                _attr(info, "IFLA_INFO_SLAVE_DATA"),
+                dict(item.get_attr("IFLA_STATS64") or {}),
+            )
+        return found
+
+    @cached_property
+    def names(self) -> dict[int, str]:
+        return {link.index: name for name, link in self.links.items()}
+
+    @cached_property
+    def addresses(self) -> list[tuple[str, Prefix]]:
+        """(link, address with its length), all families."""
+        found = []
+        for item in self._route.get_addr():
+            text = item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS")
+            found.append((self.names.get(item["index"], ""), Prefix(parse_address(text), item["prefixlen"])))
+        return found
+
+    def addresses_of(self, link: str) -> list[Prefix]:
+        return [prefix for name, prefix in self.addresses if name == link]
+
+    def has(self, address: Address) -> bool:
+        return any(prefix.address == address for _name, prefix in self.addresses)
+
+    @cached_property
+    def neighbours(self) -> dict[tuple[str, Address], tuple[str, str]]:
+        """(link, address) to (state, MAC address)."""
+        found = {}
+        for family in FAMILIES.values():
+            for item in self._route.get_neighbours(family=family):
+                text = item.get_attr("NDA_DST")
+                if text:
+                    state = NEIGHBOUR_STATES.get(item["state"], "")
+                    key = (self.names.get(item["ifindex"], ""), parse_address(text))
+                    found[key] = (state, item.get_attr("NDA_LLADDR") or "")
+        return found
+
+    # Routes
+
+    def route(self, dst: Address, src: Address | None = None, iif: str = "", mark: int = 0) -> Way:
+        """As the kernel would route a packet that came in by `iif`, or one of the host's own. It also says whether it
+        would take a packet from there at all: rp_filter and forwarding are asked on the way."""
+        query: dict[str, Any] = {"dst": str(dst), "family": FAMILIES[dst.version], "flags": RTM_F_LOOKUP_TABLE}
+        if src is not None:
+            query["src"] = str(src)
+        if iif:
+            query["iif"] = self.links[iif].index
+        if mark:
+            query["mark"] = mark
+        try:
+            answer = next(iter(self._route.route("get", **query)))
+        except Exception as error:  # pyroute2's own type; what has no errno is a defect
+            code = getattr(error, "code", None)
+            if not isinstance(code, int):
+                raise
+            return Way("", "", error=code)
+        via = answer.get_attr("RTA_GATEWAY")
+        multiple = answer.get_attr("RTA_MULTIPATH")
+        oif = answer.get_attr("RTA_OIF") or (multiple[0]["oif"] if multiple else 0)
+        return Way(
+            KINDS.get(answer["type"], str(answer["type"])),
+            self.names.get(oif, ""),
+            parse_address(via) if via else None,
+            answer.get_attr("RTA_TABLE") or answer["table"],
+        )
+
+    @cached_property
+    def routes(self) -> list[tuple[Prefix, int, str, str, Address | None]]:
+        """(destination, table, link, kind, gateway)."""
+        found = []
+        for version, family in FAMILIES.items():
+            for item in self._route.get_routes(family=family):
+                dst = item.get_attr("RTA_DST")
+                base = parse_address(dst) if dst else Address(version, 0)
+                via, table = item.get_attr("RTA_GATEWAY"), item.get_attr("RTA_TABLE") or item["table"]
+                name = self.names.get(item.get_attr("RTA_OIF") or 0, "")
+                kind = KINDS.get(item["type"], "")
+                if base.version == version:
+                    gateway = parse_address(via) if via else None
+                    found.append((Prefix(base, item["dst_len"]), table, name, kind, gateway))
+        return found
+
+    def default_links(self, version: int) -> list[str]:
+        """Links of default routes in the main table."""
+        return list(
+            dict.fromkeys(
+                link
+                for dst, table, link, kind, _via in self.routes
+                if dst.length == 0 and dst.version == version and table == 254 and link and kind == "unicast"
+            )
+        )
+
+    def policy_rules(self, version: int) -> list[tuple[int, int, str]]:
+        """(priority, table, as `ip rule` prints it) of all but the kernel's own three, in order."""
+        found = []
+        for item in self._route.get_rules(family=FAMILIES[version]):
+            priority, table = item.get_attr("FRA_PRIORITY") or 0, item.get_attr("FRA_TABLE") or item["table"]
+            if priority in (0, 32766, 32767) and table in (253, 254, 255):
+                continue
+            words = ["not"] if item["flags"] & 2 else []
+            for key, word in (("FRA_SRC", "from"), ("FRA_DST", "to")):
+                if item.get_attr(key):
+                    words.append(f"{word} {item.get_attr(key)}/{item['src_len' if word == 'from' else 'dst_len']}")
+            for key, word in (("FRA_IIFNAME", "iif"), ("FRA_OIFNAME", "oif"), ("FRA_FWMARK", "fwmark")):
+                value = item.get_attr(key)
+                if value:
+                    words.append(f"{word} {hex(value) if isinstance(value, int) else value}")
+            found.append((priority, table, " ".join([*words, "lookup", str(table)])))
+        return sorted(found)
+
+    # What rules of a firewall ask for (matching.Facts)
+
+    def address_type(self, address: Address) -> str:
+        if address.is_multicast:
+            return "multicast"
+        way = self.route(address)
+        return way.kind or ("local" if self.has(address) else "unicast")
+
+    def reverse_path(self, packet: Packet, same_link: bool) -> str:
+        way = self.route(packet.saddr, mark=packet.mark or 0)
+        return way.link if way.kind == "unicast" and (not same_link or way.link == packet.iif) else ""
+
+    def link_kind(self, name: str) -> str:
+        return self.links[name].kind if name in self.links else ""
+
+    def bridge_of(self, port: str) -> str:
+        return self.names.get(self.links[port].master, "") if port in self.links else ""
+
+    # Everything else
+
+    def sysctl(self, key: str) -> str:
+        """Below /proc/sys/net, "" where the kernel has none."""
+        with self.entered(), contextlib.suppress(OSError), open(f"/proc/sys/net/{key}", encoding="ascii") as file:
+            return file.read().strip()
+        return ""
+
+    @cached_property
+    def rules(self) -> Ruleset:
+        with self.entered():
+            found = read_ruleset(nft_says("-j", "list", "ruleset"))
+            if lacks_devices(found):
+                add_devices(found, nft_says("list", "chains"))
+            add_iptables(found)
+            return found
+
+    @cached_property
+    def listeners(self) -> list[Listener]:
+        with self.entered():
+            return listeners()
+
+
+def nft_says(*words: str) -> str:
+    """By the program, or where only the library is installed, by that one in a process of its own (it may crash)."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin"
+    found = which("nft", path=path)
+    if found:
+        return program(found, *words)
+    code = "import nftables, sys; n = nftables.Nftables(); n.set_json_output('-j' in sys.argv); "
+    code += "print(n.cmd(' '.join(w for w in sys.argv[1:] if w != '-j'))[1])"
+    return program("/usr/bin/python3", "-c", code, *words)
+
+
+def _attr(message: Any, key: str, default: Any = None) -> Any:
+    if message is None or not hasattr(message, "get_attr"):
+        return default
+    value = message.get_attr(key)
+    return default if value is None else value

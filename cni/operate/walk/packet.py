@@ -1,0 +1,69 @@
+"""The one packet that is followed, as the rules of a firewall see it. The walk changes it as the kernel would."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Union
+
+from nft.addresses import Address
+
+NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
+
+
+@dataclass
+class Packet:
+    """`iif` and `oif` are names, "" where the hook knows none. `mark` None is one that could not be followed."""
+
+    proto: str
+    saddr: Address
+    daddr: Address
+    dport: int
+    sport: int = 40000
+    iif: str = ""
+    oif: str = ""
+    mark: Union[int, None] = 0  # noqa: UP007  # evaluated by dataclasses on Python 3.9
+    ct_mark: Union[int, None] = 0  # noqa: UP007
+    state: str = "new"
+    direction: str = "original"
+    status: frozenset[str] = frozenset()
+    tracked: bool = True
+    original: tuple[Address, Address, int, int] = field(default=(Address(4, 0), Address(4, 0), 0, 0))
+    natted: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.original[3]:
+            self.original = (self.saddr, self.daddr, self.sport, self.dport)
+
+    @property
+    def version(self) -> int:
+        return self.daddr.version
+
+    @property
+    def family(self) -> str:
+        return "ip" if self.version == 4 else "ip6"
+
+    def at(self, iif: str, oif: str) -> Packet:
+        self.iif, self.oif = iif, oif
+        return self
+
+    def answer(self) -> Packet:
+        """What comes back where this packet is now: established, with the tracker's memory of both ends."""
+        status = self.status | {"seen-reply", "confirmed", "assured"}
+        return replace(
+            self,
+            saddr=self.daddr,
+            daddr=self.saddr,
+            sport=self.dport,
+            dport=self.sport,
+            iif="",
+            oif="",
+            mark=0,
+            state="established",
+            direction="reply",
+            status=status,
+            natted=True,
+        )
+
+    def __str__(self) -> str:
+        ends = [f"[{one}]" if one.version == 6 else str(one) for one in (self.saddr, self.daddr)]
+        return f"{self.proto} {ends[0]}:{self.sport} > {ends[1]}:{self.dport}"

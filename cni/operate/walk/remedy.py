@@ -1,0 +1,201 @@
+"""Commands that let published and outgoing traffic of containers through somebody else's chain, and nothing else.
+
+One form for each owner of the chain: its own nftables.conf, Docker, ufw, firewalld, iptables. What is to be let through
+is said once, by `Traffic`; the chain that drops decides in whose words. Pure, but for asking which programs there are.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from shutil import which
+
+from cni.operate.walk.packet import Packet
+from cni.operate.walk.ruleset import Chain, Ruleset
+from nft.addresses import Prefix
+
+PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin"
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Of all networks of this host: their bridges and subnets. `others` are bridges of somebody else's containers,
+    which ours do not reach because of us; `uplinks` lead to the rest of the world."""
+
+    bridges: tuple[str, ...]
+    subnets: tuple[Prefix, ...]
+    others: tuple[str, ...] = ()
+    uplinks: tuple[str, ...] = ()
+
+
+def has_program(name: str) -> bool:
+    return which(name, path=PATH) is not None
+
+
+def firewalld_runs() -> bool:
+    from cni.operate.walk.ruleset import CannotLook, program
+
+    if not has_program("firewall-cmd"):
+        return False
+    try:
+        return program("firewall-cmd", "--state").strip() == "running"
+    except CannotLook:
+        return False
+
+
+def owner_of(rules: Ruleset, chain: Chain) -> str:
+    """firewalld, ufw, docker, iptables, iptables-legacy or nft: whose words are to be used for the chain."""
+    if chain.table == "firewalld" and firewalld_runs():
+        return "firewalld"
+    names = {
+        other.name for other in rules.chains.values() if (other.family, other.table) == (chain.family, chain.table)
+    }
+    if any(name.startswith("ufw") for name in names) and has_program("ufw"):
+        return "ufw"
+    if chain.tool.endswith("legacy"):
+        return "iptables-legacy"
+    if chain.tool != "nft" or _looks_like_iptables(chain):
+        return "iptables"
+    return "nft"
+
+
+def _looks_like_iptables(chain: Chain) -> bool:
+    tables = ("filter", "mangle", "nat", "raw", "security")
+    return (
+        chain.family in ("ip", "ip6")
+        and chain.table in tables
+        and chain.name.isupper()
+        and (has_program("iptables-nft") or has_program("iptables"))
+    )
+
+
+def let_through(rules: Ruleset, chain: Chain, packet: Packet, traffic: Traffic) -> tuple[str, ...]:
+    """For the base chain that dropped the packet where it was."""
+    owner = owner_of(rules, chain)
+    if chain.hook in ("forward", "postrouting") and chain.family != "bridge":
+        if owner == "firewalld":
+            return _firewalld(traffic)
+        if owner == "ufw":
+            return _ufw(traffic, chain.family)
+    if owner in ("iptables", "iptables-legacy"):
+        return _iptables(rules, chain, packet, traffic)
+    if (chain.family, chain.table) in rules.owned:
+        return (f"# table {chain.family} {chain.table} has an owner: its program has to accept this traffic",)
+    return tuple(f"nft '{text}'" for text in nft_rules(chain, packet, traffic))
+
+
+def nft_rules(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
+    where = f"insert rule {chain.family} {chain.table} {chain.name}"
+    return [f"{where} {condition} accept" for condition in _conditions(chain, packet, traffic)]
+
+
+def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
+    """As nft says them."""
+    links = _names(traffic.bridges)
+    if chain.family == "bridge":
+        # Not by the bridge's name: that takes a module of its own (nft_meta_bridge).
+        side = "daddr" if chain.hook in ("output", "postrouting") else "saddr"
+        search = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }" if packet.version == 6 else "ether type arp"
+        return [search, f"{packet.family} {side} {_subnets(traffic, packet)}"]
+    if chain.hook in ("forward", "postrouting"):
+        outward = f"oifname != {_names(traffic.others)}" if traffic.others else ""
+        return [
+            f"iifname {links} {outward}".strip(),
+            f"oifname {links} ct state established,related",
+            f"oifname {links} ct status dnat",
+        ]
+    port = f"{packet.proto} dport {packet.original[3]}"
+    if chain.hook in ("prerouting", "ingress"):
+        if packet.iif in traffic.bridges:
+            return [f"iifname {links}" if chain.hook == "prerouting" else f"{packet.family} saddr {packet.saddr}"]
+        if packet.direction == "reply" or not packet.original[3]:
+            return ["ct state established,related"] if chain.prio > -200 else [f"{packet.family} saddr {packet.saddr}"]
+        gate = "fib daddr type local" if chain.family != "netdev" else ""
+        return [f"{port} {gate}".strip()]
+    if chain.hook == "output":
+        if chain.prio <= -200:
+            return [port]
+        return [f"ct status dnat {packet.family} daddr {_subnets(traffic, packet)}"]
+    if chain.hook == "egress":
+        return [f"{packet.family} daddr {packet.daddr}"]
+    return [f"iifname {links} ct state established,related"]
+
+
+def _set(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else "{ " + ", ".join(items) + " }"
+
+
+def _subnets(traffic: Traffic, packet: Packet) -> str:
+    return _set([str(prefix.network) for prefix in traffic.subnets if prefix.version == packet.version])
+
+
+def _names(links: tuple[str, ...]) -> str:
+    return _set([f'"{link}"' for link in links])
+
+
+def _iptables(rules: Ruleset, chain: Chain, packet: Packet, traffic: Traffic) -> tuple[str, ...]:
+    name = iptables_of(chain)
+    user = rules.chain(chain, "DOCKER-USER")
+    where = f"{name} -t {chain.table} -I " if chain.table != "filter" else f"{name} -I "
+    where += "DOCKER-USER" if user is not None and chain.hook == "forward" else chain.name
+    if chain.hook in ("forward", "postrouting"):
+        ways = [f" -o {link}" for link in traffic.uplinks] if traffic.others and traffic.uplinks else [""]
+        # In mangle's and nat's POSTROUTING iptables knows no interface of arrival.
+        came = [f"-i {{}}{way}" for way in ways] if chain.hook == "forward" else []
+        lines = [*came, "-o {} -m conntrack --ctstate ESTABLISHED,RELATED", "-o {} -m conntrack --ctstate DNAT"]
+        return tuple(f"{where} {line.format(bridge)} -j ACCEPT" for bridge in traffic.bridges for line in lines)
+    if chain.hook == "prerouting" and packet.iif in traffic.bridges:
+        return tuple(f"{where} -i {bridge} -j ACCEPT" for bridge in traffic.bridges)
+    if chain.hook == "prerouting" and packet.direction == "reply":
+        return (f"{where} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",)
+    if chain.hook == "input":
+        lines = ["-i {} -m conntrack --ctstate ESTABLISHED,RELATED"]
+        return tuple(f"{where} {line.format(bridge)} -j ACCEPT" for bridge in traffic.bridges for line in lines)
+    if chain.hook == "output" and chain.table != "raw":
+        return tuple(
+            f"{where} -d {prefix.network} -m conntrack --ctstate DNAT -j ACCEPT"
+            for prefix in traffic.subnets
+            if prefix.version == packet.version
+        )
+    return (f"{where} -p {packet.proto} --dport {packet.original[3]} -m addrtype --dst-type LOCAL -j ACCEPT",)
+
+
+def _firewalld(traffic: Traffic) -> tuple[str, ...]:
+    """Published ports pass by themselves: firewalld accepts `ct status dnat` (filter_FORWARD). A zone of its own with a
+    policy outwards opens the rest; the zone `trusted` would open every port to the LAN."""
+    command = "firewall-cmd --permanent"
+    return (
+        f"{command} --new-zone=nftcni",
+        *(f"{command} --zone=nftcni --add-interface={bridge}" for bridge in traffic.bridges),
+        f"{command} --new-policy=nftcni-out",
+        f"{command} --policy=nftcni-out --add-ingress-zone=nftcni",
+        f"{command} --policy=nftcni-out --add-egress-zone=ANY",
+        f"{command} --policy=nftcni-out --set-target=ACCEPT",
+        "firewall-cmd --reload",
+    )
+
+
+def _ufw(traffic: Traffic, family: str) -> tuple[str, ...]:
+    """`ufw route allow out on BRIDGE` would open what is not published, and ufw has no word for DNAT: a line in its
+    file does. Answers pass by the line behind which it is put."""
+    six = "6" if family == "ip6" else ""
+    chain, file = f"ufw{six}-before-forward", f"/etc/ufw/before{six}.rules"
+    found = f"/^-A {chain} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT/a"
+    lines = [f"-A {chain} -o {bridge} -m conntrack --ctstate DNAT -j ACCEPT" for bridge in traffic.bridges]
+    return (
+        *(f"ufw route allow in on {bridge}" for bridge in traffic.bridges),
+        *(f"sed -i '{found} {line}' {file}" for line in lines),
+        "ufw reload",
+    )
+
+
+def delete_rule(chain: Chain, handle: int, text: str) -> str:
+    if chain.tool == "nft":
+        return f"nft delete rule {chain.family} {chain.table} {chain.name} handle {handle}"
+    return f"{iptables_of(chain)} -t {chain.table} -D {chain.name} {text}"
+
+
+def iptables_of(chain: Chain) -> str:
+    """Of the two families and three programs the one that knows the chain."""
+    name = chain.tool if chain.tool != "nft" else "iptables" if chain.family == "ip" else "ip6tables"
+    return f"{name}-nft" if not name.endswith("legacy") and has_program(f"{name}-nft") else name

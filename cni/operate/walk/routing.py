@@ -1,0 +1,149 @@
+"""The kernel's routing of one packet: the way, policy rules, rp_filter, forwarding of the link it came by."""
+
+from __future__ import annotations
+
+import errno
+
+from cni.operate.walk.kernel import Way
+from cni.operate.walk.packet import Packet
+from cni.operate.walk.step import Step, ok, stop
+from cni.operate.walk.world import World
+from nft.addresses import Address, Prefix
+
+MAIN = (0, 254, 255)
+
+
+def route_steps(world: World, packet: Packet, iif: str, wanted: str) -> list[Step]:
+    """Does the packet that came by `iif` ("" for one of the host's own) leave by `wanted`?"""
+    kernel = world.kernel
+    if not wanted or (iif and iif not in kernel.links) or wanted not in kernel.links:
+        return []
+    mark = packet.mark or 0
+    steps = _forwarding(world, packet.version, iif) if iif else []
+    source = packet.saddr if iif else None
+    way = kernel.route(packet.daddr, source, iif, mark)
+    if iif and way.error and (steps or way.error != errno.ENETUNREACH):
+        plain = kernel.route(packet.daddr, mark=mark)
+        if not plain.error and plain.link == wanted and plain.kind == "unicast":
+            return steps or _refused_source(world, packet, iif, way)
+        way = plain
+    if way.link == wanted and way.kind == "unicast":
+        said = f"{packet.daddr} leads by {way.link}" + (f" via {way.via}" if way.via else "")
+        return steps or [ok("route", said)]
+    return steps + [_elsewhere(world, packet, way, wanted)]
+
+
+def _forwarding(world: World, version: int, iif: str) -> list[Step]:
+    kernel = world.kernel
+    if version == 6:
+        if kernel.sysctl("ipv6/conf/all/forwarding") == "0":
+            what, command = "net/ipv6/conf/all/forwarding is 0", "sysctl -w net.ipv6.conf.all.forwarding=1"
+            return [stop("forwarding", what, "the host forwards no IPv6", command)]
+        return []
+    if kernel.sysctl("ipv4/ip_forward") == "0":
+        command = "sysctl -w net.ipv4.ip_forward=1"
+        return [stop("forwarding", "net/ipv4/ip_forward is 0", "the host forwards no IPv4", command)]
+    if kernel.sysctl(f"ipv4/conf/{iif}/forwarding") == "0":
+        return [
+            stop(
+                "link-forwarding",
+                f"net/ipv4/conf/{iif}/forwarding is 0",
+                f"ip_forward is 1, but nothing that comes in by {iif} is forwarded",
+                f"sysctl -w net.ipv4.conf.{iif.replace('.', '/')}.forwarding=1",
+            )
+        ]
+    return []
+
+
+def _refused_source(world: World, packet: Packet, iif: str, way: Way) -> list[Step]:
+    """There is a way, but not for a packet from there: rp_filter, or an address that cannot be."""
+    kernel = world.kernel
+    values = [kernel.sysctl(f"ipv4/conf/{name}/rp_filter") or "0" for name in ("all", iif)]
+    back = kernel.route(packet.saddr)
+    if packet.version == 4 and max(values) != "0" and back.link != iif:
+        reason = f"rp_filter of {iif} is {max(values)}, and the way back to {packet.saddr} is " + (
+            f"by {back.link}" if back.link else "nowhere"
+        )
+        return [
+            stop(
+                "rp-filter",
+                f"packets from {packet.saddr} by {iif} are dropped",
+                reason,
+                *_lead_back(world, packet.saddr, iif, back),
+            )
+        ]
+    name = errno.errorcode.get(way.error, str(way.error))
+    return [stop("source", f"the kernel takes no packet from {packet.saddr} by {iif}", f"route look-up: {name}")]
+
+
+def _lead_back(world: World, address: Address, link: str, back: Way) -> list[str]:
+    if not back.link:
+        return [f"sysctl -w net.ipv4.conf.{link.replace('.', '/')}.rp_filter=0"]
+    return _take_back(world, address, back, link)
+
+
+def _elsewhere(world: World, packet: Packet, way: Way, wanted: str) -> Step:
+    """The packet goes another way than it should, or none."""
+    kernel, daddr = world.kernel, packet.daddr
+    to_container = wanted in world.bridges
+    whom = f"the container's address {daddr}" if to_container else f"the answer to {daddr}"
+    if way.error or way.kind not in ("unicast", "local"):
+        blocking = _blocking(world, daddr)
+        if blocking is not None:
+            dst, kind = blocking
+            return stop("route", f"{whom}: the route {kind} {dst} ends it", "", f"ip route del {kind} {dst}")
+        reason = errno.errorcode.get(way.error, "") if way.error else way.kind
+        if to_container:
+            return stop("route", f"no route to {daddr} by {wanted}", reason, "nftcni repair")
+        prefix = next((one for one in kernel.addresses_of(wanted) if daddr in one.network), None)
+        if prefix is not None:
+            return stop("route", f"no route to {daddr}", reason, f"ip route add {prefix.network} dev {wanted}")
+        return stop("route", f"no route to {daddr}", f"{reason}; add a default route by {wanted}")
+    if way.kind == "local":
+        owner = next((name for name, prefix in kernel.addresses if prefix.address == daddr), "lo")
+        length = next((prefix.length for name, prefix in kernel.addresses if prefix.address == daddr), 32)
+        return stop(
+            "duplicate",
+            f"the host itself has the container's address {daddr}, on {owner}",
+            "what is sent there ends on the host",
+            f"ip addr del {daddr}/{length} dev {owner}",
+        )
+    because = f"table {way.table}" if way.table not in MAIN else "a route of the main table"
+    kind = "policy-route" if way.table not in MAIN else "route-taken"
+    return stop(
+        kind, f"{whom} leads by {way.link} instead of {wanted}", because, *_take_back(world, daddr, way, wanted)
+    )
+
+
+def _take_back(world: World, address: Address, way: Way, wanted: str) -> list[str]:
+    """Commands that lead the address by `wanted` again."""
+    kernel = world.kernel
+    six = "-6 " if address.version == 6 else ""
+    own = [prefix.network for prefix in kernel.addresses_of(wanted) if address in prefix.network]
+    if way.table not in MAIN:
+        rules = [priority for priority, table, _text in kernel.policy_rules(address.version) if table == way.table]
+        priority = max(min(rules, default=32766) - 1, 1)
+        target = own[0] if own else Prefix(address, 32 if address.version == 4 else 128)
+        return [f"ip {six}rule add to {target} lookup main priority {priority}"]
+    near = own[0] if own else None
+    taking = [
+        dst
+        for dst, table, link, _kind, _via in kernel.routes
+        if table == 254
+        and link == way.link
+        and address.version == dst.version
+        and (address in dst if near is None else dst.address in near and dst.length >= near.length)
+        and dst.length > 0
+    ]
+    if taking:
+        return [f"ip {six}route del {dst} dev {way.link}" for dst in taking]
+    return [f"ip {six}route add {near or Prefix(address, 32 if address.version == 4 else 128)} dev {wanted}"]
+
+
+def _blocking(world: World, address: Address) -> tuple[Prefix, str] | None:
+    found = [
+        (dst.length, dst, kind)
+        for dst, _table, _link, kind, _via in world.kernel.routes
+        if kind in ("blackhole", "unreachable", "prohibit") and address in dst
+    ]
+    return max(found, key=lambda one: one[0])[1:] if found else None

@@ -1,0 +1,113 @@
+"""Who listens on which address and port in this network namespace, and which process that is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from dataclasses import dataclass
+
+from nft.addresses import Address, from_packed, parse_address
+
+LISTENING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN, TCP_CLOSE: include/net/tcp_states.h
+
+
+@dataclass(frozen=True)
+class Listener:
+    proto: str
+    address: Address
+    port: int
+    inode: int = 0
+
+    def takes(self, address: Address) -> bool:
+        """A socket on :: takes IPv4 too, unless it was told not to; that is not to be seen from outside."""
+        if self.address.is_unspecified:
+            return self.address.version in (address.version, 6)
+        return self.address == address
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
+
+
+def listeners() -> list[Listener]:
+    """Of the namespace that the thread is in."""
+    found = []
+    for proto, state in LISTENING.items():
+        for file in (proto, f"{proto}6"):
+            for fields in _lines(f"/proc/thread-self/net/{file}"):
+                if len(fields) > 9 and fields[3] == state and (proto == "tcp" or fields[2].endswith(":0000")):
+                    address, _, port = fields[1].partition(":")
+                    found.append(Listener(proto, _address(address), int(port, 16), int(fields[9])))
+    for fields in _lines("/proc/thread-self/net/sctp/eps"):
+        if len(fields) > 8 and fields[5].isdigit():
+            for text in fields[8:]:
+                with contextlib.suppress(ValueError):
+                    found.append(Listener("sctp", parse_address(text), int(fields[5]), int(fields[7])))
+    return found
+
+
+def _lines(path: str) -> list[list[str]]:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return [line.split() for line in file][1:]
+    except OSError:
+        return []
+
+
+def _address(text: str) -> Address:
+    """Words of the machine's byte order."""
+    words = [struct.pack("=I", int(text[start : start + 8], 16)) for start in range(0, len(text), 8)]
+    raw = b"".join(words)
+    if len(raw) == 16 and raw[:12] == socket.inet_pton(socket.AF_INET6, "::ffff:0.0.0.0")[:12]:
+        raw = raw[12:]
+    return from_packed(raw)
+
+
+@dataclass(frozen=True)
+class Process:
+    pid: int
+    name: str
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.name} (process {self.pid})"
+
+
+def processes_of(inodes: set[int]) -> dict[int, Process]:
+    """By the inode of a socket. Reads all of /proc: only once something was found."""
+    found: dict[int, Process] = {}
+    wanted = {f"socket:[{inode}]": inode for inode in inodes if inode}
+    for entry in os.listdir("/proc") if wanted else ():
+        if not entry.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            for descriptor in os.listdir(f"/proc/{entry}/fd"):
+                with contextlib.suppress(OSError):
+                    inode = wanted.get(os.readlink(f"/proc/{entry}/fd/{descriptor}"))
+                    if inode is not None:
+                        found.setdefault(inode, _process(int(entry)))
+    return found
+
+
+def _process(pid: int) -> Process:
+    def read(name: str) -> str:
+        try:
+            with open(f"/proc/{pid}/{name}", encoding="utf-8", errors="replace") as file:
+                return file.read().replace("\0", " ").strip()
+        except OSError:
+            return "?"
+
+    return Process(pid, read("comm"), read("cmdline"))
+
+
+RESERVERS = {"conmon": "podman's", "rootlessport": "podman's", "rootlesskit": "RootlessKit's"}
+
+
+def reserver(process: Process | None, port: int) -> str:
+    """Whose reserver it is, "" for none: nerdctl's is `sleep infinity` that inherited the sockets (2.1.6 and newer)."""
+    if process is None:
+        return ""
+    if process.name == "sleep" and "infinity" in process.command:
+        return "nerdctl's"
+    return RESERVERS.get(process.name, "")

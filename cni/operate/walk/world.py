@@ -1,0 +1,219 @@
+"""The host as a walk sees it: our records beside the kernel's answers, and from where packets are expected.
+
+It changes nothing. One packet's way through it is `follow`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from cni.host import Host
+from cni.kernel.links import Link
+from cni.kernel.netns import open_netns
+from cni.model.attachment import Attachment
+from cni.operate.repair import table_differences
+from cni.operate.walk.judge import Judge
+from cni.operate.walk.kernel import Kernel
+from cni.operate.walk.remedy import Traffic
+from cni.operate.walk.step import Step, stop
+from cni.protocol.errors import CniError
+from cni.verbs.drift import host_problems
+from nft.addresses import Address, Prefix
+
+OVERLAYS = ("flannel", "cilium", "cali", "tunl", "vxlan", "kube-", "weave", "docker", "br-", "virbr", "podman", "cni")
+
+
+# Sysctls that the walk looks at itself.
+WALKED = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/")
+
+
+@dataclass(frozen=True)
+class Client:
+    """Where a packet comes from; `link` "lo" for the host itself."""
+
+    link: str
+    address: Address
+
+    @property
+    def is_host(self) -> bool:
+        return self.link == "lo"
+
+    def __str__(self) -> str:
+        return f"the host itself ({self.address})" if self.is_host else f"{self.address} by {self.link}"
+
+
+class World:
+    """`host` is inside a transaction while this is made; later only the kernel is asked."""
+
+    def __init__(self, host: Host) -> None:
+        self.kernel = Kernel()
+        self.items = host.records()
+        self.table_steps = [_repair("table", problem) for problem in table_differences(host, self.items)]
+        bridges: dict[str, tuple[Link | None, list[Prefix]]] = {}
+        self._problems = {item.ident: host_problems(host, item, bridges) for item in self.items}
+        self._insides: dict[str, Kernel | str] = {}
+
+    def close(self) -> None:
+        self.kernel.close()
+        for inside in self._insides.values():
+            if isinstance(inside, Kernel):
+                inside.close()
+
+    @cached_property
+    def judge(self) -> Judge:
+        return Judge(self.kernel.rules, self.kernel)
+
+    def drift(self, item: Attachment) -> list[Step]:
+        """What differs from the record on the host's side: kind `link` where nothing can get through."""
+        problems = [one for one in self._problems[item.ident] if not one.startswith(WALKED)]
+        if self.is_ended(item):
+            return []
+        if f"the link {item.link} is missing" in problems:
+            again = f"nftcni repair {item.network}/{item.container}"
+            return [stop("link", f"{item.ident}: the link {item.link} to it is missing", "somebody deleted it", again)]
+        if not problems:
+            return []
+        kind = "link" if any(one.startswith(("the bridge", "the link")) for one in problems) else "drift"
+        return [stop(kind, f"{item.ident}: {'; '.join(problems)}", "", "nftcni repair")]
+
+    def is_ended(self, item: Attachment) -> bool:
+        """Its namespace is gone, and with it the link."""
+        return isinstance(self.inside(item), str) and (not item.kind.own_link or item.link not in self.kernel.links)
+
+    def has_drift(self, item: Attachment) -> bool:
+        return bool(self.table_steps or self._problems[item.ident])
+
+    # The networks
+
+    @cached_property
+    def bridges(self) -> tuple[str, ...]:
+        return tuple(sorted({item.bridge for item in self.items if item.bridge and not item.uplink}))
+
+    @cached_property
+    def subnets(self) -> tuple[Prefix, ...]:
+        found = {lease.address.network: None for item in self.items for lease in item.leases}
+        return tuple(found)
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        ports = {link.master for link in self.kernel.links.values() if link.kind not in ("veth", "tun")}
+        others = [
+            link.name
+            for link in self.kernel.links.values()
+            if link.kind == "bridge"
+            and link.name not in self.bridges
+            and link.index not in ports
+            and link.name not in self.uplinks
+        ]
+        return Traffic(self.bridges, self.subnets, tuple(sorted(others)), self.uplinks)
+
+    @cached_property
+    def uplinks(self) -> tuple[str, ...]:
+        """Links of default routes; without any, those that have an address and lead to no containers."""
+        found = [link for version in (4, 6) for link in self.kernel.default_links(version)]
+        return tuple(dict.fromkeys(found)) or tuple(self._addressed)
+
+    @cached_property
+    def _addressed(self) -> list[str]:
+        found = []
+        for name, prefix in self.kernel.addresses:
+            link = self.kernel.links.get(name)
+            if link and link.up and name != "lo" and name not in self.bridges and not name.startswith(OVERLAYS):
+                own = 4 if prefix.version == 4 else 6
+                if prefix.length < (32 if own == 4 else 128) and not is_link_local(prefix.address):
+                    found.append(name)
+        return list(dict.fromkeys(found))
+
+    # Where packets come from
+
+    def clients(self, version: int) -> list[Client]:
+        """One for each uplink: a neighbour that is known, else the gateway, else any other address of its subnet."""
+        found = []
+        for link in dict.fromkeys((*self.uplinks, *self._addressed)):
+            prefixes = [
+                prefix
+                for prefix in self.kernel.addresses_of(link)
+                if prefix.version == version and not is_link_local(prefix.address)
+            ]
+            if not prefixes or any(one.address in prefix.network for one in self.subnets for prefix in prefixes):
+                continue
+            near = [
+                address
+                for (name, address), (state, _mac) in self.kernel.neighbours.items()
+                if name == link
+                and state not in ("FAILED", "INCOMPLETE")
+                and any(address in prefix.network for prefix in prefixes)
+                and not self.kernel.has(address)
+            ]
+            for address in sorted(near)[:4] or [_other(prefixes[0])]:
+                found.append(Client(link, address))
+        return found
+
+    def client_at(self, address: Address) -> Client:
+        """The client that somebody names: it comes by the link in whose subnet it is, else by the default route."""
+        if self.kernel.has(address) or address.is_loopback:
+            return Client("lo", address)
+        nearest = [(prefix.length, name) for name, prefix in self.kernel.addresses if address in prefix.network]
+        if nearest:
+            return Client(max(nearest)[1], address)
+        defaults = self.kernel.default_links(address.version)
+        way = self.kernel.route(address)
+        return Client(defaults[0] if defaults else way.link or "lo", address)
+
+    def host_address(self, client: Client) -> Address | None:
+        """The address that the client would ask."""
+        if client.is_host:
+            return client.address
+        own = [prefix for prefix in self.kernel.addresses_of(client.link) if prefix.version == client.address.version]
+        wide = [prefix for prefix in own if not is_link_local(prefix.address)]
+        near = [prefix for prefix in wide if client.address in prefix.network] or wide
+        return near[0].address if near else None
+
+    # Inside the containers
+
+    def inside(self, item: Attachment) -> Kernel | str:
+        """The container's own kernel, or why there is none."""
+        if item.sandbox not in self._insides:
+            self._insides[item.sandbox] = self._open(item)
+        return self._insides[item.sandbox]
+
+    def _open(self, item: Attachment) -> Kernel | str:
+        try:
+            netns = open_netns(item.sandbox)
+        except CniError as error:
+            return error.msg
+        try:
+            return Kernel(netns)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.close(netns)
+            raise
+
+    def of_container(self, words: str) -> Iterator[Attachment]:
+        """By identity, `network/container`, container ID or the beginning of one."""
+        for item in self.items:
+            network, container, _ifname = item.ident.split("/")
+            if words in (item.ident, f"{network}/{container}", container) or (
+                len(words) >= 4 and (container.startswith(words) or item.container.startswith(words))
+            ):
+                yield item
+
+
+def _repair(kind: str, problem: str) -> Step:
+    return stop(kind, problem, "", "nftcni repair")
+
+
+def is_link_local(address: Address) -> bool:
+    if address.version == 4:
+        return address.number >> 16 == 0xA9FE
+    return address.number >> 118 == 0xFE80 >> 6
+
+
+def _other(prefix: Prefix) -> Address:
+    """Another address of the subnet."""
+    first = prefix.first + 1
+    return Address(prefix.version, first if first != prefix.address.number else first + 1)

@@ -1,0 +1,128 @@
+"""Rules and chains of other programs' tables: read with their handles, and deleted in one transaction.
+
+What iptables-nft makes is the same to the kernel. Which of them may go is not known here.
+"""
+
+from __future__ import annotations
+
+import errno
+from struct import Struct
+
+from . import messages
+from .errors import KernelError
+from .framing import attr, attr_name, attributes, items, text
+from .netlink import Netlink
+from .value import Value
+
+FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}  # NFPROTO_*
+DELCHAIN, DELRULE = (messages.SUBSYSTEM | number for number in (5, 8))
+NFTA_RULE_HANDLE, NFTA_RULE_USERDATA = 3, 7
+NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
+NFTA_IMMEDIATE_DATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CHAIN = 2, 2, 2
+_HANDLE = Struct(">Q")
+
+
+class Chain(Value):
+    family: str
+    table: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.table} {self.name}"
+
+
+class Rule(Value):
+    """`code` are its expressions, `comment` is nft's own: that of iptables is an expression."""
+
+    chain: Chain
+    handle: int
+    code: bytes
+    comment: str
+
+    @property
+    def target(self) -> str:
+        """The chain that it jumps or goes to, "" for none."""
+        for packed in items(self.code):
+            parts = attributes(packed)
+            if text(parts.get(NFTA_EXPR_NAME, b"")) == "immediate":
+                data = attributes(attributes(parts.get(NFTA_EXPR_DATA, b"")).get(NFTA_IMMEDIATE_DATA, b""))
+                name = attributes(data.get(NFTA_DATA_VERDICT, b"")).get(NFTA_VERDICT_CHAIN)
+                if name:
+                    return text(name)
+        return ""
+
+    def compares(self, value: bytes) -> bool:
+        """Whether it compares something with exactly this value, an address for example."""
+        return attr(messages.NFTA_DATA_VALUE, value) in self.code
+
+
+def tables(netlink: Netlink) -> set[tuple[str, str]]:
+    """(family, name) of all of the families that are known here."""
+    names = {number: name for name, number in FAMILIES.items()}
+    found = (messages.read_table(payload)[0] for payload in netlink.dump(messages.GETTABLE, messages.nfgen(0)))
+    return {(names[family], table) for family, table in found if family in names}
+
+
+def rules(netlink: Netlink, family: str, table: str) -> list[Rule]:
+    """In their order. [] without the table."""
+    try:
+        payloads = netlink.dump(messages.GETRULE, messages.list_rules(table, FAMILIES[family]))
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return []
+    return [_read_rule(family, payload) for payload in payloads]
+
+
+def _read_rule(family: str, payload: bytes) -> Rule:
+    parts = attributes(payload, 4)
+    table, chain = (text(parts.get(kind, b"")) for kind in (messages.NFTA_RULE_TABLE, messages.NFTA_RULE_CHAIN))
+    return Rule(
+        Chain(family, table, chain),
+        int.from_bytes(parts.get(NFTA_RULE_HANDLE, b""), "big"),
+        parts.get(messages.NFTA_RULE_EXPRESSIONS, b""),
+        messages.read_comment(parts.get(NFTA_RULE_USERDATA, b"")),
+    )
+
+
+def chains(netlink: Netlink, family: str, table: str) -> list[Chain]:
+    found = map(messages.read_chain, netlink.dump(messages.GETCHAIN, messages.nfgen(FAMILIES[family])))
+    return [Chain(family, chain.table, chain.name) for chain in found if (chain.family, chain.table) == (family, table)]
+
+
+def has_chain(netlink: Netlink, chain: Chain) -> bool:
+    """One question."""
+    try:
+        netlink.ask(messages.GETCHAIN, _chain(chain))
+    except KernelError:
+        return False
+    return True
+
+
+def delete(
+    netlink: Netlink, rules: list[Rule], chains: list[Chain], tables: list[tuple[str, str]] | None = None
+) -> None:
+    """All or nothing: the rules, then the chains, which must be empty and out of use by then, then tables with all that
+    is in them. Raises KernelError."""
+    changes = [(DELRULE, 0, _rule(rule)) for rule in rules] + [(DELCHAIN, 0, _chain(chain)) for chain in chains]
+    for family, table in tables or ():
+        payload = messages.nfgen(FAMILIES[family]) + attr_name(messages.NFTA_TABLE_NAME, table)
+        changes.append((messages.DELTABLE, 0, payload))
+    if not changes:
+        return
+    batch, sequences = messages.batch(changes, netlink.sequence + 1)
+    netlink.sequence = sequences[-1] + 1
+    errors = netlink.transact(batch, sequences)
+    if errors:
+        raise errors[0]
+
+
+def _rule(rule: Rule) -> bytes:
+    head = messages.nfgen(FAMILIES[rule.chain.family]) + attr_name(messages.NFTA_RULE_TABLE, rule.chain.table)
+    head += attr_name(messages.NFTA_RULE_CHAIN, rule.chain.name)
+    return head + attr(NFTA_RULE_HANDLE, _HANDLE.pack(rule.handle))
+
+
+def _chain(chain: Chain) -> bytes:
+    head = messages.nfgen(FAMILIES[chain.family]) + attr_name(messages.NFTA_CHAIN_TABLE, chain.table)
+    return head + attr_name(messages.NFTA_CHAIN_NAME, chain.name)

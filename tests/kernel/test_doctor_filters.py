@@ -1,0 +1,254 @@
+"""Broken by somebody's firewall: `explain` names the chain, and its remedy opens what is published, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.broken import Case, Scene, examine
+from support.scratch import Host
+
+FORWARD = "type filter hook forward priority filter"
+DROP = f"{FORWARD}; policy drop"
+
+
+def table(name: str, chain: str, body: str) -> str:
+    """A table with one chain, loaded by the nft program."""
+    return f"nft -f - <<'END'\ntable {name} {{\n chain {chain} {{\n{body}\n }}\n}}\nEND"
+
+
+CASES = [
+    Case(
+        "iptables policy", "iptables-nft -P FORWARD DROP", ("FORWARD", "ip filter", "policy"), "iptables", closed=True
+    ),
+    Case("made by nft", table("ip filter", "FORWARD", DROP), ("FORWARD", "ip filter"), "-I FORWARD", closed=True),
+    Case(
+        "nftables.conf", table("inet filter", "forward", DROP), ("forward", "inet filter"), "insert rule", closed=True
+    ),
+    Case(
+        "drop rule", table("inet fw", "fc", f"{FORWARD}\n drop"), ("inet fw", "fc", "drop"), "insert rule", closed=True
+    ),
+    Case(
+        "final reject",
+        table(
+            "inet firewalld",
+            "filter_FORWARD",
+            "type filter hook forward priority 10; policy accept;\n"
+            "ct state established,related accept\n reject with icmpx admin-prohibited",
+        ),
+        ("inet firewalld", "filter_FORWARD", "reject"),
+        "insert rule",
+        closed=True,
+    ),
+    Case(
+        "reset",
+        table("ip fw", "fc", f"{FORWARD}\n tcp dport 80 reject with tcp reset"),
+        ("ip fw", "fc", "reject"),
+        "insert rule",
+    ),
+    Case(
+        "the port in raw",
+        table("inet raw", "pre", "type filter hook prerouting priority -300\n tcp dport 8080 drop"),
+        ("inet raw", "pre", "8080"),
+        "tcp dport 8080",
+    ),
+    Case(
+        "the port in mangle",
+        "iptables-nft -t mangle -A PREROUTING -p tcp -m multiport --dports 8000:8100 -j DROP",
+        ("ip mangle", "PREROUTING"),
+        "-t mangle -I PREROUTING",
+    ),
+    Case(
+        "the bridge is named, by a drop",
+        table("inet fw", "fc", f'{DROP}\n oifname "br0" drop'),
+        ("inet fw", "fc", "br0"),
+        "insert rule",
+        closed=True,
+    ),
+    Case(
+        "only outward",
+        table("inet fw", "fc", f'{DROP}\n ct state established,related accept\n iifname "br0" accept'),
+        ("inet fw", "policy"),
+        "ct status dnat",
+        closed=True,
+    ),
+    Case(
+        "only inward",
+        table("inet fw", "fc", f'{DROP}\n oifname "br0" accept'),
+        ("inet fw", "policy"),
+        'iifname "br0"',
+    ),
+    Case(
+        "published, but nothing goes out",
+        table("inet fw", "fc", f"{DROP}\n ct state established,related accept\n ct status dnat accept"),
+        ("inet fw", "policy"),
+        'iifname "br0"',
+        path="out",
+        see="doctor",
+        closed=True,
+    ),
+    Case(
+        "by the containers' subnet",
+        table("inet fw", "fc", f"{FORWARD}\n ip saddr 10.88.0.0/16 ct state new drop"),
+        ("inet fw", "10.88.0.0/16"),
+        "insert rule",
+        path="out",
+        see="explain web",
+    ),
+    Case(
+        "a device's ingress",
+        table("netdev wall", "in", "type filter hook ingress device to-lan priority 0\n tcp dport 8080 drop"),
+        ("netdev wall", "8080"),
+        "insert rule netdev wall in",
+    ),
+    Case(
+        "frames to the port",
+        table("bridge fw", "out", "type filter hook output priority 0\n ip daddr 10.88.0.2 drop"),
+        ("bridge fw", "out"),
+        "ip daddr",
+    ),
+    Case(
+        "frames from the port",
+        table("bridge fw", "in", "type filter hook prerouting priority 0\n ether type ip drop"),
+        ("bridge fw", "in"),
+        "ip saddr",
+    ),
+    Case(
+        "postrouting",
+        table("inet fw", "post", 'type filter hook postrouting priority 0\n oifname "br0" drop'),
+        ("inet fw", "post"),
+        "insert rule inet fw post",
+    ),
+    Case(
+        "iptables-legacy",
+        "iptables-legacy -P FORWARD DROP",
+        ("iptables-legacy", "policy"),
+        "iptables-legacy -I",
+        closed=True,
+    ),
+    Case(
+        "iptables-legacy, a rule",
+        "iptables-legacy -N blocked; iptables-legacy -A FORWARD -o br+ -j blocked;"
+        "iptables-legacy -A blocked -p tcp -j DROP",
+        ("iptables-legacy", "blocked"),
+        "iptables-legacy -I FORWARD",
+    ),
+    Case(
+        "Docker's chains",
+        "iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-USER;"
+        "iptables-nft -A DOCKER-USER -j RETURN; iptables-nft -A FORWARD -o docker0 -j ACCEPT",
+        ("FORWARD", "policy"),
+        "-I DOCKER-USER",
+        closed=True,
+    ),
+    Case(
+        "Docker's, half seen to",
+        "iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-USER;"
+        "iptables-nft -A DOCKER-USER -o br0 -j ACCEPT",
+        ("FORWARD", "policy"),
+        "-i br0",
+    ),
+    Case(
+        "another bridge of containers",
+        "ip link add docker0 type bridge; ip link set docker0 up; ip addr add 172.17.0.1/16 dev docker0;"
+        + table("inet fw", "fc", DROP),
+        ("inet fw", "policy"),
+        'oifname != "docker0"',
+        closed=True,
+    ),
+    Case(
+        "a verdict map",
+        "nft -f - <<'END'\ntable inet fw {\n chain wan { tcp dport 443 accept; drop; }\n chain fc {\n"
+        f' {FORWARD}\n iifname vmap {{ "lo" : accept, "to-lan" : jump wan }}\n }}\n}}\nEND',
+        ("inet fw", "wan"),
+        "insert rule inet fw fc",
+        closed=True,
+    ),
+    Case(
+        "a named set",
+        "nft -f - <<'END'\ntable inet fw {\n"
+        " set blocked { type ipv4_addr; flags interval; elements = { 198.51.100.0/25 }; }\n"
+        f" chain fc {{ {FORWARD}\n ip saddr @blocked drop\n }}\n}}\nEND",
+        ("inet fw", "blocked"),
+        "insert rule inet fw fc",
+        closed=True,
+    ),
+    Case(
+        "by a mark",
+        "nft -f - <<'END'\ntable inet fw {\n chain pre { type filter hook prerouting priority mangle;\n"
+        " tcp dport 8080 meta mark set 0x7; }\n"
+        f" chain fc {{ {FORWARD}\n meta mark & 0xf == 0x7 drop\n }}\n}}\nEND",
+        ("inet fw", "fc"),
+        "insert rule inet fw fc",
+    ),
+    Case(
+        "behind a goto",
+        "nft -f - <<'END'\ntable inet fw {\n chain more { ct state new drop; }\n"
+        f" chain fc {{ {FORWARD}\n goto more\n }}\n}}\nEND",
+        ("inet fw", "more"),
+        "insert rule inet fw fc",
+        closed=True,
+    ),
+    Case("IPv6 alone", table("ip6 filter", "FORWARD", DROP), ("ip6 filter", "policy"), "ip6tables", path="lan6"),
+    Case(
+        "the host's own output",
+        table("inet fw", "out", "type filter hook output priority 0\n tcp dport 80 drop"),
+        ("inet fw", "out"),
+        "ct status dnat",
+        path="host",
+    ),
+    Case(
+        "the host's own input",
+        table("inet fw", "in", 'type filter hook input priority 0; policy drop;\n iifname "lo" accept'),
+        ("inet fw", "in", "policy"),
+        "established",
+        path="host",
+    ),
+    Case(
+        "two firewalls",
+        table("inet one", "fc", DROP) + "\n" + table("inet two", "fc", DROP),
+        ("inet one", "policy"),
+        "inet one",
+        closed=True,
+    ),
+    Case(
+        "taken by a foreign DNAT",
+        table("ip nat2", "pre", "type nat hook prerouting priority -150\n tcp dport 8080 dnat to 198.51.100.9:80"),
+        ("ip nat2", "198.51.100.9"),
+        "delete rule ip nat2 pre",
+    ),
+    Case(
+        "taken by a redirect",
+        table("ip nat2", "pre", "type nat hook prerouting priority -150\n tcp dport { 80, 8080 } redirect to :3128"),
+        ("ip nat2", "redirect"),
+        "delete rule ip nat2 pre",
+    ),
+    Case(
+        "taken by iptables",
+        "iptables-nft -t nat -A PREROUTING -p tcp -m tcp --dport 8080 -j DNAT --to-destination 198.51.100.9:80",
+        ("ip nat", "PREROUTING", "198.51.100.9"),
+        "-t nat -D PREROUTING",
+    ),
+]
+
+
+@pytest.fixture
+def scene(host: Host) -> Iterator[Scene]:
+    made = Scene(host)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_firewall(scene: Scene, case: Case) -> None:
+    if "iptables-legacy" in case.script and not Path("/proc/net/ip_tables_names").exists():
+        pytest.skip("NOT RUN: this kernel has no iptables of before nf_tables")
+    examine(scene, case)
+
+
+def test_healthy(scene: Scene) -> None:
+    for path in ("lan", "lan6", "udp", "host", "out", "sibling"):
+        assert scene.lives(path), path
+    for words in ("doctor", "explain 8080", "explain 5353/udp", "explain web", "explain 8080 --from 198.51.100.2"):
+        assert scene.findings(words) == [], words

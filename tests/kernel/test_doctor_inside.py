@@ -1,0 +1,175 @@
+"""Broken inside a container, or between containers: found from the host, mended as printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from support.broken import PORTS, Case, Scene, examine
+from support.scratch import Host, network, port
+from support.traffic import Server
+
+IN = "ip netns exec web "
+
+CASES = [
+    Case("no default route", "ip -n web route del default", ("no route to 198.51.100.2",), "nftcni repair net0/web"),
+    Case(
+        "another gateway",
+        "ip -n web route replace default via 10.88.0.77 dev eth0 onlink",
+        ("10.88.0.77", "10.88.0.1"),
+        "route replace default via 10.88.0.1",
+    ),
+    Case(
+        "by another interface",
+        "ip -n web link add tun0 type veth peer name tun1; ip -n web link set tun0 up; ip -n web link set tun1 up;"
+        "ip -n web route add 198.51.100.0/25 dev tun0",
+        ("198.51.100.2", "tun0"),
+        "route replace 198.51.100.2 via 10.88.0.1",
+    ),
+    Case(
+        "no address", "ip -n web addr flush dev eth0", ("lacks the address", "10.88.0.2/24"), "nftcni repair net0/web"
+    ),
+    Case(
+        "no IPv6 address", "ip -n web -6 addr del fd00:88::2/64 dev eth0", ("fd00:88::2/64",), "nftcni repair", "lan6"
+    ),
+    Case("link down", "ip -n web link set eth0 down", ("eth0", "is down"), "ip link set eth0 up"),
+    Case(
+        "link renamed",
+        "ip -n web link set eth0 down; ip -n web link set eth0 name old0",
+        ("eth0", "missing"),
+        "nftcni repair net0/web",
+    ),
+    Case("link deleted", "ip -n web link del eth0", ("is missing",), "nftcni repair net0/web"),
+    Case(
+        "its own firewall",
+        IN + "nft 'add table inet own; add chain inet own in { type filter hook input priority 0; policy drop; }'",
+        ("inside net0/web/eth0", "inet own"),
+        "insert rule inet own in",
+    ),
+    Case(
+        "its own firewall, outward",
+        IN + "nft 'add table inet own; add chain inet own out { type filter hook output priority 0; policy drop; }'",
+        ("inside net0/web/eth0", "inet own"),
+        "insert rule inet own out",
+    ),
+    Case(
+        "its own iptables",
+        IN + "iptables-nft -A INPUT -p tcp --dport 80 -j DROP",
+        ("inside net0/web/eth0", "INPUT"),
+        "iptables",
+    ),
+]
+# What a program has to do itself: no command of ours can.
+PROGRAMS: dict[str, tuple[Callable[[Scene], Server | None], tuple[str, ...]]] = {
+    "nobody listens": (lambda scene: None, ("nobody", "10.88.0.2:80/tcp")),
+    "on 127.0.0.1 alone": (lambda scene: Server(scene.web, 80, address="127.0.0.1"), ("127.0.0.1:80 only",)),
+    "on another port": (lambda scene: Server(scene.web, 8000), ("nobody", "8000")),
+    "on the other protocol": (lambda scene: Server(scene.web, 80, "udp"), ("nobody", "80/tcp")),
+}
+
+
+@pytest.fixture
+def scene(host: Host) -> Iterator[Scene]:
+    made = Scene(host)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_inside(scene: Scene, case: Case) -> None:
+    examine(scene, case)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_who_listens(scene: Scene, name: str) -> None:
+    start, names = PROGRAMS[name]
+    scene.web.run("ip", "link", "set", "lo", "up")
+    scene.servers.pop(0).close()
+    server = start(scene)
+    try:
+        assert not scene.lives("lan")
+        texts = [f"{step['what']} {step['because']}" for step in scene.findings("explain 8080/tcp")]
+        assert any(all(word in text for word in names) for text in texts), texts
+        assert [step["kind"] for step in scene.findings("doctor")], "doctor says it, too"
+    finally:
+        if server is not None:
+            server.close()
+    scene.servers.insert(0, Server(scene.web, 80))
+    assert scene.lives("lan") and scene.findings("doctor") == []
+
+
+def test_a_sibling_with_the_same_address(scene: Scene) -> None:
+    scene.sh("ip -n peer addr add 10.88.0.2/24 dev eth0; ip neigh flush all; ip -n web link set eth0 arp off")
+    scene.host.run("ping", "-c1", "-W1", "10.88.0.2", check=False)
+    scene.servers[3].close()
+    assert scene.reach("lan") in ("silence", "refused", "peer 198.51.100.2")
+    scene.sh("ip -n web link set eth0 arp on")
+    found = [step for step in scene.findings("doctor") if step["kind"] == "duplicate"]
+    assert found and "net0/peer/eth0" in found[0]["what"] and "10.88.0.2" in found[0]["what"]
+    scene.sh("\n".join(command for step in found for command in step["remedy"]))
+    assert scene.lives("lan") and scene.findings("doctor") == []
+    scene.servers[3] = Server(scene.lan, 82)
+
+
+def test_frames_that_are_too_long(scene: Scene) -> None:
+    """UDP from a container whose MTU was raised: the other end of the pair drops it without a word."""
+    scene.sh("ip -n web link set eth0 mtu 9000")
+    question = b"x" * 4000
+
+    def echo() -> bool:
+        import socket
+
+        with scene.web.entered():
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with sock:
+            sock.settimeout(0.4)
+            sock.sendto(question, ("10.88.0.1", 5000))
+            try:
+                return sock.recv(100).startswith(b"host")
+            except socket.timeout:
+                return False
+
+    assert not echo()
+    (found,) = scene.findings("doctor")
+    assert found["kind"] == "mtu" and "9000" in found["what"]
+    scene.sh("\n".join(found["remedy"]))
+    assert echo() and scene.findings("doctor") == []
+
+
+def test_ended_without_del(scene: Scene) -> None:
+    """Its port and its address are held until somebody forgets it; never while it lives."""
+    done = scene.host.command("forget", "net0/web")
+    assert done.returncode == 1 and "lives" in done.stderr
+    assert scene.host.command("gc").stdout == "0 of 2 attachments had ended without DEL\n"
+    for server in scene.servers[:3]:
+        server.close()
+    del scene.servers[:3]
+    scene.host.run("ip", "netns", "del", "web")
+    scene.web.close()
+    scene.host.namespaces.remove(scene.web)
+    assert not scene.lives("lan", 0.4)
+    config = network("net0", "10.88.0.0/24", "fd00:88::/64", ports=PORTS, bridge="br0", version="1.0.0")
+    scene.host.container("next")
+    assert scene.host.cni("ADD", config, "next").code == 100
+    found = scene.findings("explain 8080/tcp")
+    assert {step["kind"] for step in found} == {"ended"} and found[0]["remedy"] == ["nftcni forget net0/web"]
+    assert [step["kind"] for step in scene.findings("doctor")] == ["ended"]
+    scene.sh("nftcni gc --dry-run; nftcni forget net0/web")
+    scene.host.add(config, "next", netns="/run/netns/next")
+    scene.servers.append(Server(scene.host.place("next"), 80))
+    assert scene.reach("lan") == "next 198.51.100.2"
+
+
+def test_gc_frees_all_that_have_ended(scene: Scene) -> None:
+    for name in ("one", "two"):
+        scene.host.add(
+            network("net1", "10.99.0.0/24", ports=[port(9000 + len(name), 80)] if name == "one" else []), name
+        )
+        scene.host.run("ip", "netns", "del", name)
+        place = scene.host.place(name)
+        place.close()
+        scene.host.namespaces.remove(place)
+    done = scene.host.command("gc")
+    assert "2 of 4 attachments" in done.stdout and "net1/one/eth0" in done.stdout
+    assert scene.findings("doctor") == [] and scene.lives("lan")
+    assert not [item for item in scene.host.state_files() if "net1" in item]
