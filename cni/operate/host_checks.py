@@ -27,8 +27,10 @@ FULL = 0.9  # of conntrack's table
 def libraries(_world: World | None = None) -> list[Step]:
     from nft.errors import LoadError
     from nft.libnftables import run_text
+    from nft.version import refuse_old
 
     try:
+        refuse_old()
         run_text("")
     except LoadError as problem:
         return [
