@@ -1,7 +1,7 @@
 """The programs under test: where they come from, which version, and what happens where one is missing.
 
 containerd, runc, podman and etcd are the distribution's. Everything else is built once by the go client, at the
-versions pinned here, into .cache/e2e of the checkout; flannel and Kubernetes are for tests/cluster. What
+versions pinned here, into .cache/e2e of the checkout; flannel and kube-proxy are for tests/cluster. What
 cannot be had is not run on a user's machine, which the last lines of the summary say, and a failure in CI.
 """
 
@@ -43,10 +43,6 @@ PACKAGES = {
     "flannel": ("github.com/containernetworking/plugins", "v0.9.1", "./plugins/meta/flannel"),
     "flanneld": ("github.com/flannel-io/flannel", "v0.28.10", "."),
     "kube-proxy": ("k8s.io/kubernetes", "v1.37.2", "./cmd/kube-proxy"),
-    "kubelet": ("k8s.io/kubernetes", "v1.37.2", "./cmd/kubelet"),
-    "kube-apiserver": ("k8s.io/kubernetes", "v1.37.2", "./cmd/kube-apiserver"),
-    "kube-controller-manager": ("k8s.io/kubernetes", "v1.37.2", "./cmd/kube-controller-manager"),
-    "kube-scheduler": ("k8s.io/kubernetes", "v1.37.2", "./cmd/kube-scheduler"),
 }
 # Of the distribution, unpacked instead of installed: their packages would start a service.
 UNPACKED = {"etcd": "etcd-server"}

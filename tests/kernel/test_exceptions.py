@@ -12,7 +12,7 @@ WIDE, NARROW = ["10.0.0.0/8", "fd00::/16"], ["10.1.0.0/16", "192.168.0.0/16"]
 
 def excepted(name: str, *prefixes: str, number: int = 88) -> Json:
     subnets = (f"172.16.{number}.0/24", f"fd01:{number}::/64")
-    return network(name, *subnets, bridge="br-one", nonMasqueradeCIDRs=[*prefixes])
+    return network(name, *subnets, bridge="br-one", isolation=False, nonMasqueradeCIDRs=[*prefixes])
 
 
 def direct(host: Host) -> list[str]:
