@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 
-from cni.forwarding import announced_links, note_before, set_host_sysctls
+from cni.forwarding import announced_links, enable_ipv6, note_before, set_host_sysctls
 from cni.host import Host
 from cni.kernel import rtnetlink, sysctl
 from cni.kernel.links import Link, get_link, link_name, port_names
@@ -43,10 +43,11 @@ def ensure_bridge(host: Host, item: Attachment, new: bool = False) -> Link:
         host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(bridge.index))
     if adopted:
         _refuse_advertisements(host, item, bridge)
-    set_host_sysctls(host.handles, item)
+    enable_ipv6(host.handles, item)
     added = _add_gateways(host, item, bridge, adopted)
     if new:
         _refuse_elsewhere(host, item, bridge)
+    set_host_sysctls(host.handles, item)
     if added and item.force_address:
         _take_conflicting(host, item, bridge)
     return bridge

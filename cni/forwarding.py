@@ -3,7 +3,8 @@ given back when the last one that did has gone.
 
 Noted in the state folder before it is done: of a bridge `port-LINK` for each attachment whose ports need route_localnet
 and `sysctl-KEY=VALUE BEFORE` where the bridge is somebody else's; of the host the links between which it did not
-forward before (`Store.note_unrouted`). The bridge itself is `bridge`, what the table does with them `nft.ruleset`.
+forward before (`Store.note_unrouted`). The bridge itself is `bridge`, what the table does with those links
+`nft.ruleset`.
 """
 
 from __future__ import annotations
@@ -66,6 +67,15 @@ def set_host_sysctls(handles: Handles, item: Attachment) -> None:
         else:
             note_before(handles, item.bridge, key, before)
         sysctl.write(key, value)
+
+
+def enable_ipv6(handles: Handles, item: Attachment) -> None:
+    """Before the bridge gets an address; that the host forwards comes only when the subnet is known to be free."""
+    key = f"ipv6/conf/{item.bridge}/disable_ipv6"
+    before = sysctl.read(key) if (key, "0") in host_sysctls(item) else ""
+    if before not in ("", "0"):
+        note_before(handles, item.bridge, key, before)
+        sysctl.write(key, "0")
 
 
 def note_localnet(handles: Handles, item: Attachment) -> None:

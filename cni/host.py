@@ -7,7 +7,7 @@ says what to undo. The bridge has a file of its own, `bridge`.
 from __future__ import annotations
 
 from cni import recovery
-from cni.forwarding import note_from_table, note_localnet, unrouted
+from cni.forwarding import note_from_table, note_localnet, set_host_sysctls, unrouted
 from cni.handles import Handles, open_handles
 from cni.kernel import sysctl
 from cni.kernel.links import get_link, port_names
@@ -177,6 +177,7 @@ class Host:
         )
         self.store.update(item)
         self.add_elements(item, again=True)
+        set_host_sysctls(self.handles, item)
         self.forget_flows_to(taken, item.addresses)
         for port in taken:
             self.store.claims.promote(port, ident)
@@ -268,6 +269,18 @@ class Host:
         doomed = own + [element for element in shared if self.table.get(element) == element]
         if doomed:
             self.table.delete(doomed)
+        if not last and any(element.end for element in doomed):
+            self._add_prefixes(item)
+
+    def _add_prefixes(self, item: Attachment) -> None:
+        """Those of the others on its bridge, which may have been inside one of the attachment's that goes."""
+        for other in self.store.sharing(item):
+            prefixes = [element for element in bridge_elements(other) if element.end] if other else []
+            try:
+                if prefixes:
+                    self.table.add([], prefixes)
+            except Conflict:
+                continue  # inside another one's that is there
 
     def _all_of_the_bridge(self, item: Attachment) -> list[Element]:
         """Also what another one gave it, whose record was lost or said otherwise."""

@@ -63,6 +63,10 @@ def _dress(host: Host, item: Attachment) -> None:
     if item.wire == Wire():
         return
     port = get_link(host.rtnl, item.link)
+    if item.wire.check_mac:
+        from cni.spoofing import guard
+
+        guard(host, item)
     if port is not None and item.wire.is_tagged:
         from cni.kernel.vlans import tag
 
@@ -71,6 +75,18 @@ def _dress(host: Host, item: Attachment) -> None:
         from cni.kernel.shaping import shape
 
         shape(host.rtnl, item, port)
+
+
+def release(host: Host, item: Attachment) -> None:
+    """What others keep for it: after its links have gone."""
+    if item.zone:
+        from cni.firewalld import leave
+
+        leave(item)
+    if item.wire.check_mac:
+        from cni.spoofing import unguard
+
+        unguard(host, item)
 
 
 def with_devices(host: Host, item: Attachment, result: Result) -> Result:
@@ -92,6 +108,10 @@ def problems(host: Host, item: Attachment, port: Link | None) -> list[str]:
         bridge = get_link(host.rtnl, item.bridge)
         if bridge is not None and not bridge.flags & IFF_PROMISC:
             found.append(f"the bridge {item.bridge} is not promiscuous")
+    if item.wire.check_mac:
+        from cni.spoofing import problems as mac_problems
+
+        found += mac_problems(host, item)
     if item.zone:
         from cni.firewalld import problems as zone_problems
 

@@ -12,7 +12,6 @@ from cni.host import Host
 from cni.kernel.deletion import remove_links
 from cni.kernel.links import get_link
 from cni.model.attachment import lease_name
-from cni.model.config import LEASE_FILES
 from cni.model.names import host_link, identity
 from cni.model.reference import FORWARD, TABLES, Traces
 from cni.protocol.errors import CniError
@@ -20,7 +19,8 @@ from cni.protocol.fields import Fields
 from cni.protocol.jsontext import loads
 from cni.protocol.log import say
 from cni.protocol.request import Request
-from cni.state.lease_files import LeaseFiles, leave
+from cni.state.lease_files import LeaseFiles, holder_of, leave
+from cni.state.leases import lease_folder
 from nft import rules
 from nft.addresses import Address, format_mac, parse_prefix
 from nft.errors import KernelError
@@ -123,13 +123,15 @@ def own_links(host: Host, traces: Traces) -> list[str]:
     return found
 
 
-def lease_folder(request: Request) -> str:
-    """Of a configuration that need not be valid any more."""
-    try:
-        folder = Fields(request.document).section("ipam").text("dataDir")
-    except CniError:
-        folder = ""
-    return f"{folder or LEASE_FILES}/{request.network}"
+def collect_leases(request: Request, valid: set[str]) -> None:
+    """As the reference's own GC: the lease files of all who are not among the valid attachments."""
+    folder = lease_folder(request)
+    containers = {ident.split("/")[1] for ident in valid}
+    for address in listed(folder):
+        container, _, ifname = holder_of(folder, address).partition(" ")
+        known = identity(request.network, container, ifname) in valid if ifname else container in containers
+        if not known:
+            leave(folder, address, container, ifname)
 
 
 def listed(folder: str) -> list[Address]:

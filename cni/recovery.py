@@ -23,7 +23,7 @@ from cni.protocol.log import say
 from cni.protocol.names import is_name
 from cni.state.claims import claim_line
 from cni.state.store import Damaged
-from nft.addresses import BITS, Address, Prefix, from_packed, parse_address
+from nft.addresses import BITS, Address, Prefix, from_packed, parse_address, parse_mac
 from nft.elements import PROTOCOL_NAMES, Element, unpack
 from nft.schema import INTERVALS, SETS
 
@@ -146,10 +146,12 @@ def _address(packed: object) -> Address:
 def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> Attachment:
     """With what its link, its bridge and its leases tell."""
     from cni.kernel.shaping import rates_on
+    from nft.spoofing import allowed
 
     port = get_link(handles.rtnl, item.link)
     bridge = item.bridge or handles.store.bridges.of_link(item.link)
     bridge = bridge or (link_name(handles.rtnl, port.master) if port else "")
+    checked, macs = allowed(handles.table.netlink, item.link)
     given = _given(handles, bridge)
     addresses = dict.fromkeys((*item.addresses, *filter(None, map(_leased_address, leases))))
     return item.replace(
@@ -163,7 +165,8 @@ def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> At
         direct=_direct(handles, bridge),
         hairpin=port.hairpin if port else False,
         port_isolation=port.isolated if port else False,
-        wire=rates_on(handles.rtnl, item.ident, port),
+        mac=parse_mac(macs[0]) if macs else item.mac,
+        wire=rates_on(handles.rtnl, item.ident, port).replace(check_mac=checked),
         kind=kind_of(port is not None or any("@" not in name for name in leases), port is not None or bool(leases)),
     )
 

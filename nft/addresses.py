@@ -42,7 +42,8 @@ class Address(Value):
 
     @property
     def is_link_local(self) -> bool:
-        return self.number >> 16 == 0xA9FE if self.version == 4 else self.number >> 118 == 0xFE80 >> 6
+        """IPv6 only: there, one may be on several links. One of IPv4 is an address like any other to the kernel."""
+        return self.version == 6 and self.number >> 118 == 0xFE80 >> 6
 
     @property
     def is_multicast(self) -> bool:

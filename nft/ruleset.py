@@ -6,7 +6,7 @@ stands as it does:
 - `fib daddr type local` gates DNAT: without it a port of every passing packet is hijacked (GHSA-jv3w-x3r3-g6rm).
 - raw_prerouting keeps 127/8 on the loopback device: DNAT comes before the kernel's martian check, and route_localnet on
   the bridge would let containers reach the host's own loopback services (moby#45610, CVE-2020-8558).
-- A port of all addresses is one of 127.0.0.1 as well, never one of 127.0.0.53, where systemd-resolved listens.
+- A port of all addresses is one of 127.0.0.1 as well, never one of 127.0.0.53 and .54, where systemd-resolved listens.
 - `ip6 daddr ::1 return`: the kernel cannot forward replies to ::1, an immediate refusal beats a time-out.
 - `sender`: on a bridge of ours a known container comes with an address of its own, be it one of another network of its,
   an unknown machine from where a route to it leads. With br_netfilter frames pass here that stay on the bridge: only
@@ -19,6 +19,7 @@ stands as it does:
 - filter_forward accepts what is established only for answers and for flows that were translated, which passed here when
   they began. Everything else of the original direction is judged packet by packet: a flow that began while the table
   was missing ends with its next packet.
+- `genuine`: nobody outside comes in with a container's address.
 - INVALID packets are not translated and would show a container's address outside, or the peer's answer to it would
   reset a living connection (kubernetes#74839). Those of others are none of our affair.
 - `unrouted`: the host forwards for containers, it does not become a router between its other links.
@@ -34,7 +35,7 @@ from .schema import INTERVALS, SETS, TABLE
 CHAINS = """
 	chain portmap {
 		dnat ip to ip daddr . meta l4proto . th dport map @dnat4_ip
-		ip daddr 127.0.0.0/8 ip daddr != 127.0.0.1 return
+		ip daddr 127.0.0.53-127.0.0.54 return
 		dnat ip to meta l4proto . th dport map @dnat4
 		dnat ip6 to ip6 daddr . meta l4proto . th dport map @dnat6_ip
 		dnat ip6 to meta l4proto . th dport map @dnat6
@@ -140,6 +141,8 @@ CHAINS = """
 	}
 	chain to_container {
 		ct state invalid drop
+		ip saddr @masq4 jump genuine
+		ip6 saddr @masq6 jump genuine
 		ct status dnat accept
 		ip daddr . meta l4proto . th dport @opened4 accept
 		ip6 daddr . meta l4proto . th dport @opened6 accept
@@ -147,6 +150,13 @@ CHAINS = """
 		iifname . ip saddr @containers4 goto sibling
 		iifname . ip6 saddr @containers6 goto sibling
 		meta nfproto . oifname @closed drop
+	}
+	chain genuine {
+		iifname . ip saddr @containers4 return
+		iifname . ip6 saddr @containers6 return
+		iifname . ip saddr @cross4 return
+		iifname . ip6 saddr @cross6 return
+		drop
 	}
 	chain sibling {
 		oifname @isolated drop

@@ -138,7 +138,12 @@ def _tune_link(request: Request, tuning: Tuning, rtnl: Netlink) -> None:
         _apply(rtnl, link, tuning)
         item = host.record(ident)
         if item is not None:
-            host.store.update(item.replace(mac=tuning.mac or item.mac, mtu=tuning.mtu or item.mtu))
+            item = item.replace(mac=tuning.mac or item.mac, mtu=tuning.mtu or item.mtu)
+            host.store.update(item)
+            if tuning.mac and item.wire.check_mac:
+                from cni.spoofing import guard
+
+                guard(host, item)
 
 
 def _settings(link: Link) -> dict[str, Json]:

@@ -31,8 +31,7 @@ RT_SCOPE_LINK = 253  # include/uapi/linux/rtnetlink.h
 KINDS = {kind.name: kind for kind in (BRIDGED, DELEGATED, CHAINED, LEASED)}
 
 
-# What a network is to the outside, a mode for each family, in Docker's words
-# (com.docker.network.bridge.gateway_mode_ipv4).
+# What a network is to the outside, one mode for each family, in Docker's words (its bridge's gateway_mode_ipv4).
 NAT = "nat"  # masqueraded; published ports are reached, by the host's address
 UNPROTECTED = "nat-unprotected"  # the same, and by a route everything is
 ROUTED = "routed"  # containers show their own addresses; published ports are reached there
@@ -60,10 +59,10 @@ class Attachment(Value):
 
     `sandbox` is CNI_NETNS as it was given, `delegate` the foreign IPAM plugin that we called for the addresses, `done`
     whether ADD came to its end. Where somebody else made the interface, `bridge` is the host's link that leads to it,
-    "" if there is none. It is `made` by us, or an `uplink`: somebody else's, with its gateway elsewhere, the host's
-    own way out perhaps; if neither, the host is the router of whatever else is there. `opened` are the published ports
-    of routed families, which lead nowhere but are let through, `direct` the prefixes that are never
-    masqueraded, as text. `lease_folder` is where its addresses have lease files, too, for others to read.
+    "" if there is none. It is `made` by us, or an `uplink`: somebody else's, whose gateway is another machine, the
+    host's own way out perhaps; if neither, the host is the router of whatever else is there. `opened` are the published
+    ports of routed families, which lead nowhere but are let through, `direct` the prefixes that are never masqueraded,
+    as text. `lease_folder` is where its addresses have lease files, too, for others to read.
     """
 
     network: str

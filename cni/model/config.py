@@ -31,7 +31,6 @@ FIREWALLD = "firewalld"
 REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
     "ipMasqBackend": BACKENDS,
     "backend": (*BACKENDS, FIREWALLD),
-    "macspoofchk": (False,),
     "sysctl": ({},),
     "promisc": (False,),
     "allmulti": (False,),
@@ -39,7 +38,7 @@ REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
 }
 KEYS_OF = {  # of the reference plugins whose names the executable may have
     "ptp": ("ipMasqBackend",),
-    "bridge": ("ipMasqBackend", "macspoofchk"),
+    "bridge": ("ipMasqBackend",),
     "portmap": ("backend",),
     "firewall": ("backend",),
 }
@@ -90,7 +89,6 @@ class Network(Value):
     link_up: bool
     ipam: Ipam
     mappings: tuple[PortMapping, ...]
-    allow_bound_ports: bool = False
     wire: Wire = Wire()
     default_implied: bool = False
     as_reference: bool = False
@@ -99,6 +97,7 @@ class Network(Value):
     asks_firewall: bool = False
     zone: str = ""
     given: tuple[str, ...] = ()
+    allow_bound_ports: bool = False
 
 
 def parse_network(request: Request) -> Network:
@@ -120,7 +119,8 @@ def parse_network(request: Request) -> Network:
     if promisc and fields.flag("hairpinMode"):
         raise fields.fail("promiscMode", "cannot be combined with hairpinMode: every frame would come twice")
     vlans = {} if ptp else parse_vlans(fields)
-    wire = Wire(promisc=promisc, **vlans, **(parse_rates(fields, runtime) if ours else {}))
+    check_mac = not ptp and fields.flag("macspoofchk")
+    wire = Wire(promisc=promisc, check_mac=check_mac, **vlans, **(parse_rates(fields, runtime) if ours else {}))
     if wire.is_tagged and is_gateway and (ipam.delegate or ipam.range_sets):
         # The gateway would have to be a member of the VLAN, and the bridge's own address is in none.
         text = fields.asked("vlan", ()) or fields.asked("vlanTrunk", ())
@@ -152,7 +152,6 @@ def parse_network(request: Request) -> Network:
         link_up=link_up,
         ipam=ipam,
         mappings=parse_port_mappings(runtime),
-        allow_bound_ports=fields.flag("allowBoundPorts", not ours),
         wire=wire,
         as_reference=not ours,
         default_implied=ours and not fields.has("isDefaultGateway"),
@@ -160,6 +159,7 @@ def parse_network(request: Request) -> Network:
         masq_all=masq_all,
         asks_firewall=ours and _asks_firewall(fields),
         given=tuple(key for key in DEPENDING if fields.has(key)),
+        allow_bound_ports=fields.flag("allowBoundPorts", not ours),
     )
 
 

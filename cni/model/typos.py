@@ -5,8 +5,7 @@ Unknown keys pass, as the specification says; but `isGatway` should not pass uns
 
 from __future__ import annotations
 
-import sys
-
+from cni.protocol.log import say
 from cni.protocol.request import Request
 
 TYPE_CHECKING = False
@@ -34,7 +33,7 @@ def tell(request: Request) -> None:
     if isinstance(ipam, dict):
         found += [(f"ipam.{key}", f"ipam.{meant}") for key, meant in slips(ipam.keys(), KNOWN_IPAM)]
     for key, meant in found:
-        sys.stderr.write(f'nftcni: network {request.network}: unknown key "{key}"; did you mean "{meant}"?\n')
+        say(f'network {request.network}: unknown key "{key}"; did you mean "{meant}"?')
 
 
 def slips(keys: Iterable[str], known: str) -> list[tuple[str, str]]:

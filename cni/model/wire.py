@@ -1,7 +1,7 @@
-"""What is asked of the host's end of an attachment besides hairpin and isolation: rates, VLANs, promiscuous mode. Pure.
+"""What is asked of the host's end besides hairpin and isolation: rates, VLANs, MAC addresses, promiscuous mode. Pure.
 
-The keys are those of the reference plugins bridge and bandwidth; what is done about them is `cni.kernel.shaping` and
-`cni.kernel.vlans`.
+The keys are those of the reference plugins bridge and bandwidth; what is done about them is `cni.kernel.shaping`,
+`cni.kernel.vlans` and `cni.spoofing`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Wire(Value):
     trunk: tuple[tuple[int, int], ...] = ()
     default_vlan: bool = False
     promisc: bool = False
+    check_mac: bool = False
 
     @property
     def is_shaped(self) -> bool:

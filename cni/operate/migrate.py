@@ -24,13 +24,14 @@ from cni.model.plan import complete_routes, plan_attachment, with_delegated
 from cni.model.reference import Traces
 from cni.operate.leftovers import remove_leftovers
 from cni.operate.repair import this_host
-from cni.predecessor import forward_drops, lease_folder, own_links, read_traces, remove_rules
+from cni.predecessor import forward_drops, own_links, read_traces, remove_rules
 from cni.protocol.errors import CniError
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.protocol.results import parse_previous
 from cni.protocol.spec import Result, ResultAddress
 from cni.state.lease_files import LeaseFiles
+from cni.state.leases import lease_folder
 from cni.verbs.attach import refuse_held_ports, without_shared_ports
 from nft.value import Value
 

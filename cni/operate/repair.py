@@ -83,7 +83,16 @@ def table_differences(host: Host, items: list[Attachment]) -> list[str]:
     found = table_problems(host) if items or host.store.has_records() else []
     if not found:
         held = {(element.set, element.key): element for element in host.table.elements()}
-        wanted = {(element.set, element.key) for element in wanted_elements(host.handles, items)}
+        elements = wanted_elements(host.handles, items)
+        wanted = {(element.set, element.key) for element in elements}
+        intervals = [element for element in elements if element.end]
+
+        def is_known(element: Element) -> bool:
+            """Also one inside a wider prefix that came later: the kernel takes that, the other way round it does not."""
+            if (element.set, element.key) in wanted:
+                return True
+            return bool(element.end) and any(one.set == element.set and one.covers(element) for one in intervals)
+
         of_container: dict[str, list[Attachment]] = {}
         for item in items:
             of_container.setdefault(item.container, []).append(item)
@@ -94,8 +103,8 @@ def table_differences(host: Host, items: list[Attachment]) -> list[str]:
 
         found += [
             f"{element.set} has {element_text(element)}, which is nobody's: no record accounts for it"
-            for key, element in held.items()
-            if key not in wanted
+            for element in held.values()
+            if not is_known(element)
         ]
         for item in items:
             others = [other for other in of_container[item.container] if other != item]

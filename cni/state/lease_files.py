@@ -95,6 +95,14 @@ def enter(folder: str, address: Address, container: str, ifname: str) -> None:
     raise CniError(TRY_AGAIN_LATER, f"somebody else writes {path} at this moment", "try again")
 
 
+def holder_of(folder: str, address: Address) -> str:
+    """What the address's file says, container and interface, "" for none."""
+    try:
+        return " ".join(files.read(f"{folder}/{address}").split())
+    except OSError:
+        return ""
+
+
 def leave(folder: str, address: Address, container: str, ifname: str) -> bool:
     """Takes the container's file away, never another's. Whether there was one."""
     path = f"{folder}/{address}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from cni.model.attachment import Lease, lease_name
 from cni.model.choice import Leases
-from cni.model.config import Ipam
+from cni.model.config import LEASE_FILES, Ipam
 from cni.model.names import identity
+from cni.protocol.errors import CniError
+from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.state.claims import Claims
 from cni.state.lease_files import LeaseFiles
@@ -58,3 +60,12 @@ class HeldLeases(Leases):
         for index, (_ranges, lease) in enumerate(zip(ipam.range_sets, leases)):
             self._claims.remember_last(self._network, index, lease.address.address)
             self.files.remember_last(index, lease.address.address)
+
+
+def lease_folder(request: Request) -> str:
+    """The network's folder of lease files, by a configuration that need not be valid any more."""
+    try:
+        folder = Fields(request.document).section("ipam").text("dataDir")
+    except CniError:
+        folder = ""
+    return f"{folder or LEASE_FILES}/{request.network}"

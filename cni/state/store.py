@@ -5,6 +5,7 @@
         attachments/<network>/<container>@<if>  the record, JSON (`record`)
         leases/, ports/, last/                  `claims`
         bridges/                                `bridges`
+        macs/<host link>                        a port whose MAC addresses are checked
         containers/<container>/<network>@<if>   which attachments it has
         pending                                 a record on its way in or out; whoever finds one rolls it back
         new                                     anything on its way to its name; whoever finds one removes it

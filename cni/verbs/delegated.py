@@ -26,9 +26,10 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
     """Raises CniError, the plugin's own included."""
     if before is not None:
         detach(host, before)
-    mine = intent = plan_attachment(request, network, ())
+    intent = plan_attachment(request, network, ())
     is_first = not host.store.folder.has("attachments", request.network)
     host.store.begin(intent)
+    mine = intent = host.record(intent.ident) or intent  # as it is read, which knows whose the bridge is
     try:
         link(host, intent, netns)
         host.unlock()

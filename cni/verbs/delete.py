@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 
+from cni import hostside
 from cni.bridge import leave_bridge
 from cni.forwarding import release_localnet, stop_forwarding
 from cni.host import Host
@@ -61,11 +62,8 @@ def detach(host: Host, item: Attachment) -> None:
         links.update(dict.fromkeys(leave_bridge(host, item)))
     remove_links(host.rtnl, [*links])
     host.forget_flows_of(item.addresses)
+    hostside.release(host, item)
     release_localnet(host.handles, item)
-    if item.zone:
-        from cni.firewalld import leave
-
-        leave(item)
     if last:
         host.store.bridges.drop(item.bridge)
     host.remove_record(item)

@@ -5,6 +5,9 @@ Never another network's: the records and the elements' comments begin with the n
 
 from __future__ import annotations
 
+import os
+
+from cni import hostside
 from cni.bridge import leave_bridge
 from cni.forwarding import release_localnet, stop_forwarding
 from cni.host import Host
@@ -17,6 +20,7 @@ from cni.protocol.errors import INVALID_CONFIG, CniError
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.recovery import rebuild_network
+from cni.state.leases import lease_folder
 from cni.verbs.delegate import pass_on
 
 KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # SPEC.md 1.1.0 renamed it; libcni sends both
@@ -32,6 +36,10 @@ def collect_garbage(request: Request) -> None:
         rebuild_network(host.handles, request.network)
         stale = [item for item in host.records(request.network) if item.ident not in valid]
         detach_many(host, request.network, stale)
+    if os.path.isdir(lease_folder(request)):
+        from cni.predecessor import collect_leases
+
+        collect_leases(request, valid)
     pass_on(request, "GC")
 
 
@@ -77,10 +85,7 @@ def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
     remove_group(host.rtnl, [link for item in items for link in item.links])
     host.forget_flows_of(tuple(address for item in items for address in item.addresses))
     for item in items:
-        if item.zone:
-            from cni.firewalld import leave
-
-            leave(item)
+        hostside.release(host, item)
         host.store.claims.unclaim(item.standby, item.ident)  # so that none of these inherits a port of another one
     for item in items:
         if host.is_last(item):

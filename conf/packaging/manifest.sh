@@ -89,7 +89,11 @@ put_link() { # TARGET PATH
     announce link "$1" "$2"
     rm -f "$root$2.nftcni-new"
     ln -s "$1" "$root$2.nftcni-new"
-    replace "$root$2.nftcni-new" "$root$2"
+    if [ -d "$root$2" ]; then
+        replace "$root$2.nftcni-new" "$root$2"
+    else
+        mv -f "$root$2.nftcni-new" "$root$2"
+    fi
     record link "$1" "$2"
     echo "installed $root$2 -> $1"
 }

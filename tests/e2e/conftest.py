@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import counts
 import image
 import programs
 import pytest
 import readme
-import test_forms
 from kubelet import Kubelet, network_is_ready
 from machine import PATH, Machine, start_containerd, wait_for
 
@@ -80,9 +80,9 @@ def kubelet(containerd: Machine) -> Kubelet:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for kind, (forms, places) in sorted(test_forms.TALLY.items()):
+    for kind, (forms, places) in sorted(counts.FORMS.items()):
         terminalreporter.write_line(f"e2e: forms of configurations: {kind}: {forms}, in {places} public places")
-    for reason, kind in sorted(test_forms.REASONS.items()):
+    for reason, kind in sorted(counts.REASONS.items()):
         terminalreporter.write_line(f"e2e: forms of configurations: {kind} is {reason}")
     versions = {**programs.surroundings(), **programs.VERSIONS}
     for name, version in sorted(versions.items()):

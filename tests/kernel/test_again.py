@@ -9,6 +9,8 @@ import pytest
 from support.scratch import Host, Json, network, port
 from support.traffic import Server, ask
 
+from nft import schema
+
 DUAL = ("10.88.0.0/24", "fd00:88::/64")
 CONFIG = network("net0", *DUAL, ports=[port(8080, 80), port(53, 53, "udp", "127.0.0.1")])
 
@@ -42,8 +44,7 @@ LOSSES = {
     "record": lambda host, _: host.run("sh", "-c", "rm /run/nftcni/*/attachments/net0/c1@eth0"),
     "state": lambda host, _: host.run("rm", "-rf", "/run/nftcni"),
 }
-SETS = [("set", name) for name in ("attachments", "bridges", "isolated", "same_net", "own4", "own6", "masq4", "masq6")]
-SETS += [("map", name) for name in ("dnat4", "dnat4_ip", "dnat6", "dnat6_ip")]
+SETS = [("map" if data else "set", name) for name, (_key, data) in schema.SETS.items() if name != "unrouted"]
 
 
 def port_link(host: Host) -> str:

@@ -48,7 +48,7 @@ DRIFTS: dict[str, tuple[Callable[[Host, Namespace], object], str]] = {
     "ipv6-port-gone": (delete_element("dnat6 tcp . 8080"), "8080"),
     "bound-port-gone": (delete_element("dnat4_ip 127.0.0.1 . udp . 53"), "127.0.0.1"),
     "masquerade-gone": (delete_element("masq4 10.88.0.2"), "masq4"),
-    "hairpin-gone": (delete_element('own6 fd00:88::2 . "br-net0"'), "own6"),
+    "hairpin-gone": (delete_element('containers6 "br-net0" . fd00:88::2'), "containers6"),
     "bridge-element-gone": (delete_element('bridges "br-net0"'), "bridges"),
     "isolation-gone": (delete_element('isolated "br-net0"'), "isolated"),
     "port-element-altered": (

@@ -130,8 +130,8 @@ def test_unrelated_flows_survive_add_and_del(host: Host, lan: Namespace) -> None
     far = host.neighbour("far", 2)
     lan.run("ip", "route", "add", "198.51.101.0/24", "via", HOST[socket.AF_INET])
     far.run("ip", "route", "add", "198.51.100.0/24", "via", "198.51.101.1")
-    host.add(network("net0", *NET, ports=[port(5400, 53, "udp")]), "other")
     host.set_sysctl("ipv4/ip_forward", "1")
+    host.add(network("net0", *NET, ports=[port(5400, 53, "udp")]), "other")
     other = host.place("other")
     flows = [
         (lan, HOST[socket.AF_INET], 5301, "host"),

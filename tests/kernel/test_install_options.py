@@ -206,7 +206,7 @@ def test_manual_pages_and_completion_go_where_they_are_looked_for(fresh: Host, t
     for name in ("man/nftcni.8", "completion/nftcni.bash", "completion/_nftcni", "completion/nftcni.fish"):
         path = checkout / "conf" / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(name)
+        path.write_text(f"{name}\n")
     before = tree(fresh)
     install(fresh, checkout=checkout)
     share = "/usr/local/share"
@@ -216,7 +216,7 @@ def test_manual_pages_and_completion_go_where_they_are_looked_for(fresh: Host, t
         f"{share}/zsh/site-functions/_nftcni": "completion/_nftcni",
         f"{share}/fish/vendor_completions.d/nftcni.fish": "completion/nftcni.fish",
     }.items():
-        assert fresh.file(path).read_text() == text
+        assert fresh.file(path).read_text() == f"{text}\n"
     install(fresh, "--uninstall", checkout=checkout)
     assert tree(fresh) == before
 

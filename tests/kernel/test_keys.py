@@ -63,7 +63,7 @@ TABLE: list[tuple[str, str, Any, str]] = [
     ("bridge", "vlanTrunk", [], NOTHING),
     *(("bridge", "preserveDefaultVlan", value, NOTHING) for value in (False, True)),
     ("bridge", "macspoofchk", False, NOTHING),
-    ("bridge", "macspoofchk", True, REFUSED),
+    ("bridge", "macspoofchk", True, DONE),
     ("bridge", "enabledad", False, NOTHING),
     ("bridge", "enabledad", True, DONE),
     ("bridge", "portIsolation", True, DONE),

@@ -166,3 +166,14 @@ def test_the_folder_is_readable_by_others(host: Host) -> None:
     config["ipam"]["dataDir"] = "/run/cni/leases"
     host.add(config)
     assert Path(host.file("/run/cni/leases/net0")).stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("role", ["bridge", "host-local"])
+def test_gc_collects_the_references_leases_too(host: Host, role: str) -> None:
+    """Of those alone that are not among the valid attachments, as the reference's own GC."""
+    kept, stale = reserve(host, "kept"), reserve(host, "stale")
+    config = {**host_local(), "type": role, "isGateway": True, "cniVersion": "1.1.0"}
+    valid = [{"containerID": "kept", "ifname": "eth0"}]
+    answer = host.cni("GC", {**config, "cni.dev/valid-attachments": valid}, plugin=dropin(host, role))
+    assert answer.status == 0, answer.stdout
+    assert kept in files(host) and stale not in files(host)

@@ -183,7 +183,7 @@ def test_without_gateway_the_bridge_has_no_address_and_the_host_does_not_forward
 
 
 def test_sysctls_of_host_and_container(host: Host) -> None:
-    container = attach(host)
+    container = attach(host, ports=[port(8080, 80)])
     assert host.sysctl("ipv4/ip_forward") == host.sysctl("ipv6/conf/all/forwarding") == "1"
     assert host.sysctl("ipv4/conf/br-net0/route_localnet") == "1"
     assert host.sysctl("ipv4/conf/all/route_localnet") == "0"

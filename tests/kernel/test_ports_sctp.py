@@ -83,8 +83,8 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Host]:
         ("host", HOST4, 7778, None),
         ("c1", HOST4, 7777, "10.88.0.1"),
         ("c1", HOST6, 7777, "fd00:88::1"),
-        ("c2", HOST4, 7777, "10.88.0.1"),
-        ("c2", HOST6, 7777, "fd00:88::1"),
+        ("c2", HOST4, 7777, "10.88.0.3"),  # or the gateway's, without br_netfilter
+        ("c2", HOST6, 7777, "fd00:88::3"),
         ("o1", HOST4, 7777, "10.89.0.2"),
         ("o1", HOST6, 7777, "fd00:89::2"),
         ("o1", "10.88.0.2", 77, None),
@@ -95,6 +95,8 @@ def test_an_init_arrives(scene: Host, asker: str, address: str, number: int, see
     source_port = next(source_ports)
     with raw(scene.place("c1"), family) as listener, raw(scene.place(asker), family) as sender:
         sender.sendto(init(source_port, number), (address, 0))
+        if asker == "c2" and scene.sysctl("bridge/bridge-nf-call-iptables") == "0":
+            seen = f"{str(seen)[:-1]}1"
         expected = None if seen is None else (seen, 77)
         assert arrived(listener, source_port) == expected
 

@@ -217,9 +217,8 @@ def test_wrong_values_of_the_environment(name: str, value: str) -> None:
 
 
 ASKING: list[tuple[str, Any]] = [
-    *[("macspoofchk", True), ("ipMasqBackend", "ebtables"), ("backend", "ipset")],
+    *[("ipMasqBackend", "ebtables"), ("backend", "ipset")],
     *[("sysctl", {"net.core.somaxconn": "1"}), ("promisc", True), ("allmulti", True), ("txQLen", 1000)],
-    *[("macspoofchk", 0)],
 ]
 
 
@@ -244,9 +243,9 @@ def test_keys_that_ask_for_nothing_pass(keys: dict[str, Any]) -> None:
 
 
 def test_one_refusal_names_all_of_them() -> None:
-    error = refusal({"macspoofchk": True, "promisc": True, "runtimeConfig": {"deviceID": "0000:00:1f.6"}})
+    error = refusal({"ipMasqBackend": "pf", "promisc": True, "runtimeConfig": {"deviceID": "0000:00:1f.6"}})
     assert error.code == UNSUPPORTED_FIELD
-    for word in ("macspoofchk: true", "promisc: true", 'runtimeConfig.deviceID: "0000:00:1f.6"'):
+    for word in ('ipMasqBackend: "pf"', "promisc: true", 'runtimeConfig.deviceID: "0000:00:1f.6"'):
         assert word in error.msg, error.msg
 
 

@@ -24,7 +24,7 @@ LAYERS = (
         "cni.forwarding",
         "cni.recovery",
     ),
-    *("cni.firewalld", "cni.host", "cni.adoption", "cni.predecessor", "cni.bridge", "cni.hostside"),
+    *("cni.firewalld", "cni.host", "cni.spoofing", "cni.adoption", "cni.predecessor", "cni.bridge", "cni.hostside"),
     *("cni.verbs", "cni.dropin", "cni.operate", "cni.main"),
 )
 # C modules without a promise of CPython, and the two files that may name them.

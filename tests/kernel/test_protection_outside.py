@@ -1,0 +1,263 @@
+"""Closed unless published: what comes from outside the network, by a route, by other networks, by the host itself.
+
+The modes are Docker's words (gateway_mode): nat, nat-unprotected, routed, isolated; and open, for Kubernetes.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from typing import Any
+
+import pytest
+from support.machines import NETFILTER
+from support.scratch import Host, Namespace, network, port
+from support.traffic import Server, ask, open_socket, serving
+
+NET = ("10.88.0.0/24", "fd00:88::/64")
+OTHER = ("10.89.0.0/24", "fd00:89::/64")
+INSIDE = ("10.88.0.2", "fd00:88::2")
+HOST = ("198.51.100.1", "2001:db8:100::1")
+LAN = ("198.51.100.2", "2001:db8:100::2")
+
+
+def with_routes(host: Host, *subnets: str) -> Namespace:
+    """A neighbour that knows the way to the containers."""
+    lan = host.neighbour()
+    for subnet in subnets or NET:
+        lan.run("ip", "route", "add", subnet, "via", HOST[":" in subnet])
+    return lan
+
+
+# mode: a LAN neighbour with a route reaches an unpublished port; ... a published one by the container's own address;
+# the host's published port leads to the container; whom the LAN sees of it: "host", "own" or nobody
+MODES: dict[str, tuple[bool, bool, bool, str]] = {
+    "nat": (False, False, True, "host"),
+    "nat-unprotected": (True, True, True, "host"),
+    "routed": (False, True, False, "own"),
+    "isolated": (False, False, False, ""),
+    "open": (True, True, True, "host"),
+}
+
+
+@NETFILTER
+@pytest.mark.parametrize("mode", MODES)
+def test_modes(host: Host, br_netfilter: str, mode: str) -> None:
+    unpublished, published, mapped, seen = MODES[mode]
+    lan = with_routes(host)
+    host.bridge_netfilter(br_netfilter)
+    ports = [port(8080, 80), port(8080, 80, "udp")]
+    host.add(network("net0", *NET, ports=ports, gatewayMode=mode), "a")
+    host.add(network("net1", *OTHER), "b")
+    inside, other = host.place("a"), host.place("b")
+    servers = [
+        Server(place, number, protocol) for place in (inside, lan) for number in (80, 81) for protocol in ("tcp", "udp")
+    ]
+    with serving(*servers):
+        for own, mine, theirs, addresses in zip(INSIDE, HOST, LAN, (("10.89.0.2",), ("fd00:89::2",))):
+            for protocol in ("tcp", "udp"):
+                assert (ask(lan, own, 81, protocol) == f"a {theirs}") is unpublished
+                assert (ask(lan, own, 80, protocol) == f"a {theirs}") is published
+                assert (ask(other, own, 81, protocol) == f"a {addresses[0]}") is unpublished
+                assert (ask(other, own, 80, protocol) == f"a {addresses[0]}") is published
+                assert (ask(lan, mine, 8080, protocol) == f"a {theirs}") is mapped
+                assert ask(inside, theirs, 80, protocol) == {"host": f"lan {mine}", "own": f"lan {own}"}.get(
+                    seen, "refused"
+                )
+    assert host.command("repair", "--check").returncode == 0
+    host.delete(network("net0", *NET, gatewayMode=mode), "a")
+    host.delete(network("net1", *OTHER), "b")
+    assert host.elements() == {}
+
+
+def test_ipv6_routed_with_ipv4_nat(host: Host) -> None:
+    lan = with_routes(host)
+    config = network("net0", *NET, ports=[port(8080, 80)], gatewayModeIPv6="routed")
+    host.add(config, "a")
+    with serving(Server(host.place("a"), 80), Server(lan, 80)):
+        assert ask(lan, HOST[0], 8080) == f"a {LAN[0]}" and ask(lan, INSIDE[0], 80) == "silence"
+        assert ask(lan, HOST[1], 8080) == "refused" and ask(lan, INSIDE[1], 80) == f"a {LAN[1]}"
+        assert ask(host.place("a"), LAN[0], 80) == f"lan {HOST[0]}"
+        assert ask(host.place("a"), LAN[1], 80) == f"lan {INSIDE[1]}"
+    host.add(network("net0", *NET, ports=[port(8080, 80)], gatewayMode="routed"), "b")
+    refused = host.refused("ADD", network("net0", *NET, gatewayModeIPv4="bridge"), "c")
+    assert refused.code == 7 and "gatewayModeIPv4" in refused.words
+
+
+def test_a_port_of_the_loopback_is_not_one_of_the_lan(host: Host) -> None:
+    lan = with_routes(host)
+    host.add(network("net0", *NET, ports=[port(8080, 80, ip="127.0.0.1")]), "a")
+    with Server(host.place("a"), 80):
+        assert ask(host, "127.0.0.1", 8080) == "a 10.88.0.1"
+        assert ask(lan, INSIDE[0], 80) == "silence" and ask(lan, HOST[0], 8080) == "refused"
+
+
+def test_route_localnet_only_while_a_port_needs_it(host: Host) -> None:
+    key = "ipv4/conf/br-net0/route_localnet"
+    plain, mapped = network("net0", *NET), network("net0", *NET, ports=[port(8080, 80)])
+    host.add(plain, "a")
+    assert host.sysctl(key) == "0"
+    host.add(mapped, "b")
+    assert host.sysctl(key) == "1"
+    host.delete(mapped, "b")
+    assert host.sysctl(key) == "0"
+
+
+# The host is no router because of us
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_host_becomes_no_router(host: Host, version: int) -> None:
+    """Neither while it serves containers nor after, not after a rebuild, not with the state folder lost."""
+    lan, far = host.neighbour("lan", 1), host.neighbour("far", 2)
+    lan.run("ip", "route", "add", "198.51.101.0/24", "via", HOST[0])
+    lan.run("ip", "route", "add", "2001:db8:101::/64", "via", HOST[1])
+    far.run("ip", "route", "add", "198.51.100.0/24", "via", "198.51.101.1")
+    far.run("ip", "route", "add", "2001:db8:100::/64", "via", "2001:db8:101::1")
+    target = {4: "198.51.101.2", 6: "2001:db8:101::2"}[version]
+    config = network("net0", *NET)
+    with Server(far, 80):
+        host.add(config, "a")
+        assert ask(host.place("a"), target, 80).startswith("far ")
+        assert ask(lan, target, 80) == "silence"
+        host.run("nft", "flush", "ruleset")
+        assert host.command("repair").returncode == 0
+        assert ask(lan, target, 80) == "silence"
+        host.run("rm", "-rf", "/run/nftcni")
+        host.add(config, "b")
+        assert ask(lan, target, 80) == "silence"
+        for name in ("a", "b"):
+            host.delete(config, name)
+        assert ask(lan, target, 80) == "silence"
+    assert host.sysctl({4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}[version]) == "0"
+    assert host.elements() == {}
+
+
+def test_a_host_that_was_a_router_stays_one(host: Host) -> None:
+    lan, far = host.neighbour("lan", 1), host.neighbour("far", 2)
+    lan.run("ip", "route", "add", "198.51.101.0/24", "via", HOST[0])
+    far.run("ip", "route", "add", "198.51.100.0/24", "via", "198.51.101.1")
+    host.set_sysctl("ipv4/ip_forward", "1")
+    config = network("net0", NET[0])
+    with Server(far, 80):
+        host.add(config, "a")
+        assert ask(lan, "198.51.101.2", 80) == "far 198.51.100.2"
+        host.delete(config, "a")
+        assert ask(lan, "198.51.101.2", 80) == "far 198.51.100.2"
+    assert host.sysctl("ipv4/ip_forward") == "1"
+
+
+def test_links_that_come_later_are_their_owners_affair(host: Host) -> None:
+    """libvirt or Docker, which found that the host forwards. The last DEL does not stop that."""
+    lan = host.neighbour("lan", 1)
+    host.add(network("net0", NET[0]), "a")
+    far = host.neighbour("far", 2)
+    lan.run("ip", "route", "add", "198.51.101.0/24", "via", HOST[0])
+    far.run("ip", "route", "add", "198.51.100.0/24", "via", "198.51.101.1")
+    with Server(far, 80):
+        assert ask(lan, "198.51.101.2", 80) == "far 198.51.100.2"
+        host.delete(network("net0", NET[0]), "a")
+        assert ask(lan, "198.51.101.2", 80) == "far 198.51.100.2"
+
+
+# What the connection tracker does not know
+
+
+def segment(source: str, target: str, flags: int) -> bytes:
+    """A TCP segment of no connection."""
+    header = struct.pack("!HHIIBBHHH", 80, 6000, 5, 77, 0x50, flags, 64240, 0, 0)
+    pseudo = socket.inet_aton(source) + socket.inet_aton(target) + struct.pack("!BBH", 0, 6, len(header))
+    total = sum(struct.unpack("!16H", pseudo + header))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return header[:16] + struct.pack("!H", ~total & 0xFFFF) + header[18:]
+
+
+@pytest.mark.parametrize("flags", [0x14, 0x11], ids=["RST", "FIN"])
+def test_nothing_leaves_with_the_containers_address(host: Host, flags: int) -> None:
+    """kubernetes#74839: INVALID packets are not translated."""
+    lan = with_routes(host)
+    host.add(network("net0", *NET, ports=[port(8080, 80)]), "a")
+    with lan.entered():
+        sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x800))
+    with host.place("a").entered():
+        sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, 6)
+    with sniffer, sender:
+        sender.sendto(segment(INSIDE[0], LAN[0], flags), (LAN[0], 0))
+        sender.sendto(segment(INSIDE[0], LAN[0], 0x02), (LAN[0], 0))  # a SYN behind it passes, masqueraded
+        sniffer.settimeout(3)
+        seen = []
+        while not seen or seen[-1] != socket.inet_aton(HOST[0]):
+            packet = sniffer.recv(2048)
+            if packet[23] == 6 and packet[30:34] == socket.inet_aton(LAN[0]):
+                seen.append(packet[26:30])
+    assert seen == [socket.inet_aton(HOST[0])]
+
+
+def test_nobody_outside_comes_with_a_containers_address(host: Host) -> None:
+    """A datagram is enough for an attack that needs no answer. rp_filter may be off."""
+    lan = host.neighbour()
+    for key in ("all", "to-lan"):
+        host.set_sysctl(f"ipv4/conf/{key}/rp_filter", "0")
+    host.add(network("net0", *NET, ports=[port(5300, 53, "udp")]), "a")
+    host.add(network("net0", *NET), "b")
+    for address in ("10.88.0.3/32", "fd00:88::3/128"):
+        lan.run("ip", "addr", "add", address, "dev", "lo", *(["nodad"] if ":" in address else []))
+    for family, source, target in ((socket.AF_INET, "10.88.0.3", HOST[0]), (socket.AF_INET6, "fd00:88::3", HOST[1])):
+        with host.place("a").entered():
+            receiver = socket.socket(family, socket.SOCK_DGRAM)
+        with receiver, open_socket(lan, family, "udp") as forged, open_socket(lan, family, "udp") as honest:
+            receiver.settimeout(3)
+            receiver.bind(("", 53))
+            forged.bind((source, 0))
+            forged.sendto(b"forged", (target, 5300))
+            honest.sendto(b"honest", (target, 5300))
+            assert receiver.recv(100) == b"honest"
+
+
+# No moment is open
+
+
+@pytest.mark.parametrize("how", ["DEL", "GC"])
+def test_isolation_holds_while_a_container_goes(host: Host, how: str) -> None:
+    """Its link is down before its elements go: between the two it could reach other networks' unpublished ports."""
+    host.add(network("net1", *OTHER), "victim")
+    for number in range(4):
+        name, config = f"w{number}", network("net0", *NET)
+        host.add(config, name)
+        got: list[str] = []
+        stop = threading.Event()
+
+        def flood(place: Namespace, got: list[str], stop: threading.Event) -> None:
+            while not stop.is_set():
+                got.append(ask(place, "10.89.0.2", 80, timeout=0.02))
+
+        with Server(host.place("victim"), 80):
+            threads = [threading.Thread(target=flood, args=(host.place(name), got, stop)) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.05)
+            if how == "DEL":
+                host.delete(config, name)
+            else:
+                assert host.cni("GC", {**config, "cni.dev/valid-attachments": []}).status == 0
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert not [answer for answer in got if answer.startswith("victim")]
+
+
+def test_all_flows_of_a_container_end_with_it(host: Host) -> None:
+    """Also those that it began: what a server says late would reach who has its address next."""
+    lan = host.neighbour()
+    config: Any = network("net0", *NET)
+    host.add(config, "a")
+    with Server(lan, 53, "udp"), open_socket(host.place("a"), socket.AF_INET, "udp") as sock:
+        sock.connect((LAN[0], 53))
+        sock.send(b"?")
+        assert sock.recv(100) == b"lan 198.51.100.1"
+    assert "10.88.0.2" in host.run("conntrack", "-L")
+    host.delete(config, "a")
+    assert "10.88.0.2" not in host.run("conntrack", "-L")

@@ -1,0 +1,75 @@
+"""After the table was missing: flows that began meanwhile are judged and translated again, and no others forgotten."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+
+import pytest
+from support.scratch import Host, network, port
+from support.traffic import QUICK, Server, ask_on, open_socket, serving
+
+NET = ("10.88.0.0/24", "fd00:88::/64")
+WAYS = ["repair", "add"]
+
+
+def say(sock: socket.socket) -> str:
+    sock.settimeout(QUICK)
+    try:
+        sock.send(b"?")
+        return sock.recv(2048).decode()
+    except OSError:
+        return "silence"
+
+
+def to_the_host(host: Host) -> list[str]:
+    """By the kernel's ID: the same entries, not others like them."""
+    return re.findall(r"id=\d+", host.run("conntrack", "-L", "-p", "udp", "--orig-port-dst", "5301", "-o", "id"))
+
+
+def mend(host: Host, way: str) -> None:
+    if way == "repair":
+        assert host.command("repair").returncode == 0
+    else:
+        host.add(network("other", "10.90.0.0/24"), "other")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_flows_of_the_gap_work_again(host: Host, way: str) -> None:
+    """moby#8795: who sends without a pause was never translated again. A tracker of somebody else's keeps the flows."""
+    lan = host.neighbour()
+    host.add(network("net0", *NET, ports=[port(5300, 53, "udp")]), "a")
+    host.nft("table inet tracker { chain c { type filter hook prerouting priority 0; ct state new counter; }; }")
+    inside = host.place("a")
+    servers = serving(Server(lan, 53, "udp"), Server(inside, 53, "udp"), Server(host, 5301, "udp"))
+    with servers, contextlib.ExitStack() as stack:
+        places = (inside, lan, lan, inside)
+        socks = [stack.enter_context(open_socket(place, socket.AF_INET, "udp")) for place in places]
+        out, into, to_host, kept = socks
+        assert ask_on(kept, "198.51.100.2", 53) == "lan 198.51.100.1"
+        assert ask_on(to_host, "198.51.100.1", 5301) == "host 198.51.100.2"
+        host.run("nft", "delete", "table", "inet", "nftcni")
+        ask_on(out, "198.51.100.2", 53, 0.3)
+        ask_on(into, "198.51.100.1", 5300, 0.3)
+        unrelated = to_the_host(host)
+        mend(host, way)
+        assert say(out) == "lan 198.51.100.1"
+        into.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        assert say(into) == "a 198.51.100.2"
+        assert say(kept) == "lan 198.51.100.1" and say(to_host) == "host 198.51.100.2"
+        assert to_the_host(host) == unrelated
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_not_published_ends_with_the_gap(host: Host, way: str) -> None:
+    """Its packets are judged one by one: what is established is no way in."""
+    lan = host.neighbour()
+    lan.run("ip", "route", "add", "10.88.0.0/24", "via", "198.51.100.1")
+    host.add(network("net0", *NET), "a")
+    with Server(host.place("a"), 53, "udp"), open_socket(lan, socket.AF_INET, "udp") as sock:
+        host.run("nft", "delete", "table", "inet", "nftcni")
+        host.nft("table inet tracker { chain c { type filter hook prerouting priority 0; ct state new counter; }; }")
+        assert ask_on(sock, "10.88.0.2", 53) == "a 198.51.100.2"
+        mend(host, way)
+        assert say(sock) == "silence"

@@ -1,0 +1,135 @@
+"""A published port answers whoever asks, and whose address the container sees: other machines and second addresses on
+its bridge, containers on several networks, what somebody else has translated. Plain senders are `test_ports_matrix`.
+"""
+
+from __future__ import annotations
+
+import pytest
+from support.machines import NETFILTER, machine
+from support.scratch import Host, network, port
+from support.traffic import Server, ask, ask_on, open_socket, serving
+
+NET = ("10.88.0.0/24", "fd00:88::/64")
+OTHER = ("10.89.0.0/24", "fd00:89::/64")
+HOST = ("198.51.100.1", "2001:db8:100::1")
+LAN = ("198.51.100.2", "2001:db8:100::2")
+PORTS = [port(8080, 80), port(8080, 80, "udp")]
+
+
+@NETFILTER
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_any_machine_on_the_containers_bridge(host: Host, br_netfilter: str, protocol: str) -> None:
+    """plugins#469: the answer went to it directly, from an address that it had not asked."""
+    host.neighbour()
+    host.bridge_netfilter(br_netfilter)
+    host.add(network("net0", *NET, ports=PORTS), "web")
+    gateways = ("10.88.0.1", "fd00:88::1")
+    vm = machine(host, "br-net0", "10.88.0.50/24", "fd00:88::50/64", gateways=gateways)
+    with Server(host.place("web"), 80, protocol):
+        for address in HOST:
+            assert ask(vm, address, 8080, protocol, timeout=3).startswith("web ")
+
+
+@NETFILTER
+def test_a_second_address_of_a_sibling(host: Host, br_netfilter: str) -> None:
+    """One that keepalived gave it: a published port answers it, and it gets out with the host's address."""
+    lan = host.neighbour()
+    host.bridge_netfilter(br_netfilter)
+    host.add(network("net0", *NET, ports=PORTS), "web")
+    host.add(network("net0", *NET), "sibling")
+    sibling = host.place("sibling")
+    second = {4: "10.88.0.100", 6: "fd00:88::100"}
+    sibling.run("ip", "addr", "add", f"{second[4]}/24", "dev", "eth0")
+    sibling.run("ip", "addr", "add", f"{second[6]}/64", "dev", "eth0", "nodad")
+    with serving(Server(host.place("web"), 80), Server(lan, 80)):
+        for target, number, answer in ((HOST, 8080, "web "), (LAN, 80, "lan 198.51.100.1 lan 2001:db8:100::1")):
+            for address in target:
+                version = 6 if ":" in address else 4
+                with open_socket(sibling, 10 if version == 6 else 2, "tcp") as sock:
+                    sock.bind((second[version], 0))
+                    got = ask_on(sock, address, number, 3)
+                assert got.startswith(answer) if number == 8080 else got in answer and got != "silence"
+
+
+@NETFILTER
+@pytest.mark.parametrize("rp_filter", ["0", "1", "2"])
+def test_a_container_on_two_networks(host: Host, br_netfilter: str, rp_filter: str) -> None:
+    """moby#38784: a client on the second network got its answer by the wrong interface."""
+    lan = host.neighbour()
+    host.bridge_netfilter(br_netfilter)
+    for key in ("all", "default"):
+        host.set_sysctl(f"ipv4/conf/{key}/rp_filter", rp_filter)
+    host.add(network("net0", *NET, ports=PORTS), "web")
+    host.add(network("net1", *OTHER, ports=PORTS), "web", ifname="eth1")
+    for net, subnets, name in (("net0", NET, "a"), ("net1", OTHER, "b")):
+        host.add(network(net, *subnets), name)
+    with Server(host.place("web"), 80):
+        for name in ("a", "b", "web"):
+            for address in HOST:
+                assert ask(host.place(name), address, 8080, timeout=3).startswith("web "), (name, address)
+        if rp_filter != "1":
+            for address, seen in zip(HOST, LAN):
+                assert ask(lan, address, 8080, timeout=3) == f"web {seen}"
+    host.delete(network("net1", *OTHER), "web", ifname="eth1")
+    assert not [name for name in host.elements() if name.startswith("cross")]
+    assert host.command("repair", "--check").returncode == 0
+
+
+@NETFILTER
+def test_what_somebody_else_has_translated_keeps_the_pods_address(host: Host, br_netfilter: str) -> None:
+    """kube-proxy's ClusterIP. Without br_netfilter the answer would not pass the host unless it is masqueraded."""
+    host.bridge_netfilter(br_netfilter)
+    for name in ("a", "b"):
+        host.add(network("net0", *NET), name)
+    host.nft(
+        """table ip services { chain c { type nat hook prerouting priority -90;
+           ip daddr 10.96.0.10 tcp dport 80 dnat to 10.88.0.3:8000; }; }"""
+    )
+    with Server(host.place("b"), 8000):
+        got = ask(host.place("a"), "10.96.0.10", 80, timeout=3)
+        assert got == ("b 10.88.0.2" if br_netfilter == "1" else "b 10.88.0.1")
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_port_of_all_addresses_is_not_one_of_127_0_0_53(host: Host, protocol: str) -> None:
+    host.add(network("net0", *NET, ports=[port(53, 5353, protocol)]), "dns")
+    with serving(Server(host.place("dns"), 5353, protocol), Server(host, 53, protocol, "stub", "127.0.0.53")):
+        assert ask(host, "127.0.0.53", 53, protocol) == "stub 127.0.0.1"
+        assert ask(host, "127.0.0.1", 53, protocol) == "dns 10.88.0.1"
+    host.add(network("net0", *NET, ports=[port(54, 5353, protocol, "127.0.0.54")]), "dns2")
+    with Server(host.place("dns2"), 5353, protocol):
+        assert ask(host, "127.0.0.54", 54, protocol) == "dns2 10.88.0.1", "asked for by its address"
+
+
+@pytest.mark.parametrize("masq", [True, False])
+def test_prefixes_that_are_never_masqueraded(host: Host, masq: bool) -> None:
+    """Pods of other nodes, a VPN. A second network on the bridge has others, one inside the first one's."""
+    lan, far = host.neighbour(), host.neighbour("far", 2)
+    for other, via in ((lan, ("198.51.100.1", "2001:db8:100::1")), (far, ("198.51.101.1", "2001:db8:101::1"))):
+        for subnet, gateway in zip(NET, via):
+            other.run("ip", "route", "add", subnet, "via", gateway)
+    keys = {"nonMasqueradeCIDRs": ["198.51.100.0/24", "2001:db8:100::/64", "198.51.100.0/25"], "ipMasq": masq}
+    config = network("net0", *NET, **keys)
+    host.add(config, "a")
+    with serving(Server(lan, 80), Server(far, 80)):
+        assert ask(host.place("a"), "198.51.100.2", 80) == "lan 10.88.0.2"
+        assert ask(host.place("a"), "2001:db8:100::2", 80) == "lan fd00:88::2"
+        assert ask(host.place("a"), "198.51.101.2", 80) == ("far 198.51.101.1" if masq else "far 10.88.0.2")
+        wider = network("net1", "10.89.0.0/24", bridge="br-net0", nonMasqueradeCIDRs=["198.51.0.0/16"])
+        far.run("ip", "route", "add", "10.89.0.0/24", "via", "198.51.101.1")
+        host.add(wider, "b")
+        assert host.command("repair", "--check").returncode == 0
+        host.nft("flush ruleset")
+        assert host.command("repair").returncode == 0, "now the wider one alone is in the table"
+        assert ask(host.place("b"), "198.51.101.2", 80) == "far 10.89.0.2"
+    host.delete(wider, "b")
+    assert host.command("repair", "--check").returncode == 0
+    with Server(lan, 80):
+        assert ask(host.place("a"), "198.51.100.2", 80) == "lan 10.88.0.2"
+    host.delete(config, "a")
+    assert host.elements() == {}
+
+
+@pytest.mark.parametrize("value", ["x", "10.0.0.0/33", 5, "10.0.0.0/8/8"])
+def test_prefixes_that_are_none_are_refused(host: Host, value: object) -> None:
+    assert host.refused("ADD", network("net0", nonMasqueradeCIDRs=[value])).code == 7
