@@ -29,18 +29,19 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
     intent = plan_attachment(request, network, ())
     is_first = not host.store.folder.has("attachments", request.network)
     host.store.begin(intent)
-    mine = intent = host.record(intent.ident) or intent  # as it is read, which knows whose the bridge is
+    mine = intent
     try:
         link(host, intent, netns)
         mine = intent = host.record(intent.ident) or intent  # with what has become of its bridge
         host.unlock()
         result = _ask(request, network.ipam.delegate, "ADD")
         host.lock()
-        if host.record(intent.ident) != intent:
+        found = host.record(intent.ident)
+        if found is None or not _is_same(found, intent):
             raise CniError(TRY_AGAIN_LATER, f"{intent.ident} was deleted while {network.ipam.delegate} worked for it")
         if result is None or not result.ips:
             raise CniError(INTERNAL, f"ipam.type {network.ipam.delegate}: its answer to ADD has no address")
-        planned = with_place(host, placed_item(host, network, with_delegated(intent, network, result)))
+        planned = with_place(host, placed_item(host, network, with_delegated(found, network, result)))
         if is_first:
             refuse_shared(host, planned)
         item = without_shared_ports(host.store.claims, planned)
@@ -51,6 +52,11 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
     except Exception:
         undo(host, request, mine)
         raise
+
+
+def _is_same(found: Attachment, written: Attachment) -> bool:
+    """But for whose the bridge is, which is read from beside the record: our own link may have made it meanwhile."""
+    return found.replace(made=written.made) == written
 
 
 def _ask(request: Request, kind: str, verb: str) -> Result | None:
@@ -67,7 +73,7 @@ def undo(host: Host, request: Request, mine: Attachment) -> None:
     try:
         host.lock()
         found = host.record(mine.ident)
-        if found is not None and found != mine and found.delegate == mine.delegate:
+        if found is not None and not _is_same(found, mine) and found.delegate == mine.delegate:
             return
     except (CniError, OSError) as error:
         say(f"rollback of {mine.ident}: {error}")
@@ -78,7 +84,8 @@ def undo(host: Host, request: Request, mine: Attachment) -> None:
         say(f"rollback of {mine.ident}: {error}")
     try:
         host.lock()
-        if host.record(mine.ident) == mine:
-            detach(host, mine)
+        found = host.record(mine.ident)
+        if found is not None and _is_same(found, mine):
+            detach(host, found)
     except (CniError, OSError) as error:
         say(f"rollback of {mine.ident}: {error}")

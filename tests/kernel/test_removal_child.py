@@ -64,4 +64,4 @@ def test_it_holds_nothing_when_its_parent_is_killed(host: Host, tmp_path: Path) 
         finally:
             os.kill(child, signal.SIGKILL)
     host.delete(CONFIG)
-    assert "c1" not in str(host.elements()) and host.place("c1").link("eth0") is None
+    assert "net0/c1/eth0" not in str(host.elements()) and host.place("c1").link("eth0") is None

@@ -92,7 +92,7 @@ def life(host: Host, counter: str, config: Json) -> dict[str, int]:
     counts["CHECK"], _ = counted(host, counter, "CHECK", {**config, "prevResult": result})
     counts["STATUS"], _ = counted(host, counter, "STATUS", config)
     counts["DEL"], _ = counted(host, counter, "DEL", config)
-    assert "c1" not in str(host.elements())
+    assert "net0/c1/eth0" not in str(host.elements())
     return counts
 
 
