@@ -90,7 +90,7 @@ class Table:
 
     def rules(self) -> list[tuple[str, bytes]]:
         """(chain, expressions) of all rules of both tables in order; [] of one that is missing."""
-        found = []
+        found: list[tuple[str, bytes]] = []
         for family in (messages.NFPROTO_INET, messages.NFPROTO_BRIDGE):
             try:
                 payloads = self.netlink.dump(messages.GETRULE, messages.list_rules(family=family))

@@ -13,22 +13,24 @@ from cni.operate import conf_checks
 from cni.operate.walk.drops import dropped
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.packet import Packet
-from cni.operate.walk.remedy import Traffic, has_program
-from cni.operate.walk.ruleset import CannotLook, Chain, Rule, program
+from cni.operate.walk.remedy import Traffic
+from cni.operate.walk.ruleset import Chain, Rule
 from cni.operate.walk.sockets import Process, processes_of, reserver
 from cni.operate.walk.step import Step, stop, warn
 from cni.operate.walk.world import World
 from nft.addresses import Address, parse_address
 
-MIN_KERNEL, MIN_NFT = (5, 10), (0, 9, 8)
+MIN_KERNEL = (5, 10)
 FULL = 0.9  # of conntrack's table
 
 
 def libraries(_world: World | None = None) -> list[Step]:
     from nft.errors import LoadError
     from nft.libnftables import run_text
+    from nft.version import refuse_old
 
     try:
+        refuse_old()
         run_text("")
     except LoadError as problem:
         return [
@@ -47,16 +49,6 @@ def versions(_world: World) -> list[Step]:
     kernel = _numbers(os.uname().release)[:2]
     if kernel < MIN_KERNEL:
         found.append(warn("version", f"Linux {os.uname().release} is older than {_dotted(MIN_KERNEL)}", "not tested"))
-    if has_program("nft"):
-        try:
-            said = program("nft", "--version")
-        except CannotLook:
-            return found
-        numbers = _numbers(said.partition("v")[2])
-        if numbers and numbers < MIN_NFT:
-            found.append(
-                warn("version", f"{said.split(' (')[0].strip()} is older than {_dotted(MIN_NFT)}", "not tested")
-            )
     return found
 
 
