@@ -15,15 +15,16 @@ import os
 from cni.adoption import keep_mac
 from cni.bridge import ensure_bridge, with_place
 from cni.host import Host
-from cni.kernel import rtnetlink
-from cni.kernel.links import finish_port, get_link, port_names
+from cni.kernel import rtnetlink, sysctl
+from cni.kernel.links import container_sysctls, finish_port, get_link, is_pair, port_names
+from cni.kernel.netns import Inside, open_netns
 from cni.model.attachment import Attachment, Lease, lease_name
 from cni.model.config import parse_network
 from cni.model.conversion import NotConverted, convert
 from cni.model.plan import complete_routes, plan_attachment, with_delegated
 from cni.model.reference import Traces
 from cni.operate.leftovers import remove_leftovers
-from cni.operate.repair import this_host
+from cni.operate.repair import table_differences, this_host
 from cni.predecessor import forward_drops, own_links, read_traces, remove_rules
 from cni.protocol.errors import CniError
 from cni.protocol.fields import Fields
@@ -82,7 +83,7 @@ def migrate(dry_run: bool = False) -> int:
         left: list[Cached] = []
         for entry in living:
             try:
-                item = planned(host, entry, living)
+                item = planned(host, entry)
                 if not dry_run:
                     take_over(host, entry, item)
                 ports = " ".join(f"{mapping}->{mapping.container_port}" for mapping in item.mappings)
@@ -92,6 +93,9 @@ def migrate(dry_run: bool = False) -> int:
                 left.append(entry)
                 print(f"left alone {entry.name}: {problem}")
         dead = [entry.traces for entry in found if not entry.link]
+        items = host.records()
+        if not dry_run and table_differences(host, items):  # those who shared a bridge before it was ours
+            host.rebuild_table()
         for line in remove_leftovers(host, [entry.traces for entry in left], dead, dry_run):
             print(line)
     verb = "to take over" if dry_run else "taken over"
@@ -142,7 +146,7 @@ def _renamed(host: Host, traces: Traces) -> str:
     return item.link if item is not None and not item.done and get_link(host.rtnl, item.link) else ""
 
 
-def planned(host: Host, entry: Cached, living: list[Cached]) -> Attachment:
+def planned(host: Host, entry: Cached) -> Attachment:
     """Its record. Raises LeftAlone, and CniError for what ADD would refuse as well."""
     try:
         document: dict[str, Any] = convert(entry.conflist)
@@ -201,12 +205,13 @@ def _check_bridge(host: Host, entry: Cached, item: Attachment) -> None:
 
 def take_over(host: Host, entry: Cached, item: Attachment) -> None:
     """In an order that a kill leaves something to go on from; after an error it is the reference plugins' as before."""
-    _own_bridge(host, item)
+    item = item.replace(made=_own_bridge(host, item))
     host.store.begin(item)
     try:
         rename(host, entry.link, item.link)
         host.add_elements(item, again=True)
         finish_port(host.rtnl, item, ensure_bridge(host, item))
+        settle_container(host, item)
         host.store.update(item.replace(done=True))
     except Exception:
         host.try_roll_back()
@@ -220,11 +225,24 @@ def take_over(host: Host, entry: Cached, item: Attachment) -> None:
     remove_rules(host, entry.traces.replace(addresses=()) if dropped else entry.traces)
 
 
-def _own_bridge(host: Host, item: Attachment) -> None:
-    """The bridge is as good as made by us, if all of its ports are containers that are ours or about to be."""
+def settle_container(host: Host, item: Attachment) -> None:
+    """The interface's sysctls as ADD would set them, if the namespace is still where it was."""
+    try:
+        netns = open_netns(item.sandbox)
+    except CniError:
+        return
+    port = get_link(host.rtnl, item.link)
+    if port is not None and is_pair(port, item, netns):
+        with Inside(netns):
+            for key, value in container_sysctls(item):
+                sysctl.write(key, value)
+
+
+def _own_bridge(host: Host, item: Attachment) -> bool:
+    """Whether the bridge is as good as made by us: all of its ports are containers that are ours or about to be."""
     bridge = get_link(host.rtnl, item.bridge)
     if bridge is None or host.store.bridges.knows(item.bridge, "created"):
-        return
+        return bridge is not None
     links = {entry.link for entry in cached(host)}
     strangers = [
         name
@@ -234,6 +252,7 @@ def _own_bridge(host: Host, item: Attachment) -> None:
     if not strangers:
         keep_mac(host, bridge)
         host.store.bridges.note(item.bridge, "created")
+    return not strangers
 
 
 def rename(host: Host, before: str, name: str) -> None:

@@ -34,6 +34,8 @@ def delete(request: Request) -> None:
             detach(host, item)
         else:
             remove_links(host.rtnl, [host_link(ident), shaper_link(ident)])
+            if not host.store.has_records():
+                stop_forwarding(host.handles)  # a DEL that was killed had not come to it
             if is_anothers(request):
                 from cni.predecessor import clean_up
 
