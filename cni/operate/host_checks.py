@@ -20,7 +20,7 @@ from cni.operate.walk.step import Step, stop, warn
 from cni.operate.walk.world import World
 from nft.addresses import Address, parse_address
 
-MIN_KERNEL, MIN_NFT = (5, 10), (0, 9, 8)
+MIN_KERNEL, MIN_NFT = (5, 10), (1, 0)
 FULL = 0.9  # of conntrack's table
 
 
