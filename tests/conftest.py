@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from support.installed import FRESH
@@ -26,3 +27,11 @@ def fresh(host: Host) -> Host:
     """One on which nothing of nftcni, of the reference plugins and of iptables is installed."""
     host.run("sh", "-ec", FRESH)
     return host
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many broken situations were found and mended as printed."""
+    passed = [report.nodeid for report in terminalreporter.stats.get("passed", ())]
+    count = sum("test_doctor_" in name and "[" in name for name in passed)
+    if count:
+        terminalreporter.write_line(f"{count} broken situations were found by explain or doctor and mended as printed")

@@ -41,7 +41,8 @@ def published_ways(world: World, item: Attachment, mapping: PortMapping, client:
     assert mapping.host_ip is not None, "records hold concrete host addresses only"
     clients = [client] if client else world.clients(mapping.host_ip.version)
     if not client and mapping.host_ip.version == 4:
-        clients = [*clients, Client("lo", Address(4, 0x7F000001))]
+        wide = mapping.host_ip.is_unspecified or mapping.host_ip.is_loopback
+        clients = [*clients, Client("lo", Address(4, 0x7F000001) if wide else mapping.host_ip)]
     ways = []
     for one in clients:
         steps = Follow(world, item).inbound(mapping, one)

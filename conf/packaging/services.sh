@@ -15,7 +15,7 @@ openrc_runs() { [ -d /run/openrc ]; }
 
 install_services() {
     if has_systemd || [ -n "$root" ]; then
-        for unit in nftcni-repair@.service $watch.service; do
+        for unit in nftcni-repair@.service $watch.service nftcni-metrics.socket nftcni-metrics@.service; do
             sed "s|/opt/cni/bin/nftcni|$bin_dir/nftcni|" "conf/systemd/$unit" | put_file 644 "$unit_dir/$unit"
         done
     fi

@@ -167,3 +167,28 @@ def test_repair_of_one_container(scene: Scene) -> None:
     assert done.returncode == 0 and "restored net0/web/eth0" in done.stdout
     assert scene.lives("lan") and scene.lives("lan6")
     assert scene.host.command("repair", "net0/nobody").returncode == 1
+
+
+def test_check_knows_the_other_files_and_the_host(scene: Scene) -> None:
+    """A subnet that the LAN has, a bridge and a name that another file has."""
+
+    def write(file: str, **keys: Json) -> str:
+        plugin = {"type": "nftcni", "bridge": keys["bridge"], "capabilities": {"portMappings": True}}
+        plugin["ipam"] = {"ranges": [[{"subnet": keys["subnet"]}]]}
+        text = json.dumps({"cniVersion": "1.0.0", "name": keys["name"], "plugins": [plugin]}, indent=1)
+        scene.host.file(f"/run/net.d/{file}").write_text(text)
+        return f"/run/net.d/{file}"
+
+    good = write("10-a.conflist", name="a", bridge="br7", subnet="10.7.0.0/24")
+    done = scene.host.command("check")
+    assert (done.returncode, done.stdout) == (0, f"{good}: valid\n")
+    other = write("20-b.conflist", name="a", bridge="br7", subnet="10.7.0.128/25")
+    text = scene.host.command("check", other).stdout
+    assert f'{good} is called "a" too' in text and "10.7.0.128/25 overlaps 10.7.0.0/24" in text
+    lan = write("20-b.conflist", name="b", bridge="br7", subnet="198.51.100.0/24")
+    done = scene.host.command("check", lan)
+    assert done.returncode == 0, "warnings are no mistakes"
+    assert f"{good} is on the bridge br7 too" in done.stdout and f"{lan}:15:18: warning: " in done.stdout, done.stdout
+    assert "overlaps the host's route to 198.51.100.0/24 by to-lan" in done.stdout
+    write("20-b.conflist", name="b", bridge="br8", subnet="10.8.0.0/33")
+    assert scene.host.command("check").returncode == 1

@@ -17,7 +17,6 @@ PATIENT = 4.0  # seconds: questions of ARP that nobody answered before are still
 SHORT = 0.4  # seconds of silence on a cable without delay
 SUBNETS = ("10.88.0.0/24", "fd00:88::/64")
 PORTS = [port(8080, 80), port(5353, 53, "udp")]
-COUNT: dict[str, str] = {}
 
 
 @dataclass
@@ -119,4 +118,3 @@ def examine(scene: Scene, case: Case) -> None:
         assert not scene.lives("unpublished", SHORT), f"{commands} opened what is not published"
     rest = scene.findings("doctor")
     assert rest == [], f"after {commands}: {rest}"
-    COUNT[case.name] = case.see

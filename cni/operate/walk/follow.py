@@ -138,6 +138,8 @@ class Follow:
         item = self.item
         if not item.kind.own_link:
             return []
+        if item.is_ptp:
+            return [ok("port", f"{item.link} leads to the container, and is up")]
         port = self.kernel.links[item.link]
         steps = [ok("port", f"{item.link} is a port of {item.bridge}, both up")]
         state = port.of_port("STATE", 3)
@@ -193,7 +195,7 @@ class Follow:
 
     def _from_port(self, packet: Packet) -> list[Step]:
         item = self.item
-        if not item.kind.own_link:
+        if not item.kind.own_link or item.is_ptp:
             return []
         packet.at(item.link, "")
         steps = self._judged(self.world.judge.pass_device("ingress", item.link, packet), packet, "ingress")
@@ -207,7 +209,7 @@ class Follow:
         """A connection from the container to the machine that `client` names."""
         judge, item = self.world.judge, self.item
         source = item.address_of(client.address.version)
-        if source is None or not item.is_gateway or client.is_host:
+        if source is None or not item.is_routed(client.address.version) or client.is_host:
             return []
         packet = Packet("tcp", source, client.address, 443)
         steps = self._record()

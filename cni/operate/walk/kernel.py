@@ -16,11 +16,12 @@ from shutil import which
 from typing import Any
 
 from cni.kernel.netns import Inside
-from cni.operate.walk.iptables import add_iptables
+from cni.operate.walk.iptables import add_iptables, legacy_tables
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.ruleset import CannotLook, Ruleset, add_devices, lacks_devices, program, read_ruleset
 from cni.operate.walk.sockets import Listener, listeners
 from nft.addresses import Address, Prefix, parse_address
+from nft.table import Table
 
 RTM_F_LOOKUP_TABLE = 0x1000  # include/uapi/linux/rtnetlink.h
 KINDS = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
@@ -259,6 +260,8 @@ class Kernel:
     @cached_property
     def rules(self) -> Ruleset:
         with self.entered():
+            if not _has_rules():
+                return Ruleset()  # most containers: no program has to be started for it
             found = read_ruleset(nft_says("-j", "list", "ruleset"))
             if lacks_devices(found):
                 add_devices(found, nft_says("list", "chains"))
@@ -269,6 +272,14 @@ class Kernel:
     def listeners(self) -> list[Listener]:
         with self.entered():
             return listeners()
+
+
+def _has_rules() -> bool:
+    table = Table()
+    try:
+        return bool(table.tables() or legacy_tables("ip") or legacy_tables("ip6"))
+    finally:
+        table.netlink.close()
 
 
 def nft_says(*words: str) -> str:

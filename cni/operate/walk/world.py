@@ -45,7 +45,7 @@ class Client:
     def __str__(self) -> str:
         if self.is_host:
             return f"the host itself ({self.address})"
-        return f"{self.address} by {self.link}" if self.link else "anybody (no link leads out now)"
+        return f"{self.address} by {self.link}" if self.link else "anybody (no link out has such an address now)"
 
 
 class World:
@@ -141,7 +141,7 @@ class World:
                 for prefix in self.kernel.addresses_of(link)
                 if prefix.version == version and not is_link_local(prefix.address)
             ]
-            if not prefixes or any(one.address in prefix.network for one in self.subnets for prefix in prefixes):
+            if not prefixes or self._is_inside(link, prefixes):
                 continue
             near = [
                 address
@@ -150,11 +150,17 @@ class World:
                 and state not in ("FAILED", "INCOMPLETE")
                 and any(address in prefix.network for prefix in prefixes)
                 and not self.kernel.has(address)
+                and not any(address in item.addresses for item in self.items)
             ]
             for address in sorted(near)[:4] or [_other(prefixes[0])]:
                 found.append(Client(link, address))
         # Without any uplink now there are filters all the same.
         return found or [Client("", parse_address("192.0.2.1" if version == 4 else "2001:db8::1"))]
+
+    def _is_inside(self, link: str, prefixes: list[Prefix]) -> bool:
+        """Whether containers of another link have addresses there."""
+        others = (address for item in self.items if item.bridge != link for address in item.addresses)
+        return any(address in prefix.network for address in others for prefix in prefixes)
 
     def client_at(self, address: Address) -> Client:
         """The client that somebody names: it comes by the link in whose subnet it is, else by the default route."""
