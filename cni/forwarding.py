@@ -13,6 +13,7 @@ from cni.handles import Handles
 from cni.kernel import sysctl
 from cni.kernel.links import all_links, link_name
 from cni.model.attachment import Attachment
+from cni.model.names import bridge_mac
 from cni.model.projection import unrouted_elements
 from nft.elements import NFPROTO, Element
 from nft.framing import text
@@ -144,7 +145,8 @@ def stop_forwarding(handles: Handles) -> None:
         if not noted:
             continue
         known = {line.split()[0] for line in noted}
-        if all(link.name in known or link.master for link in all_links(handles.rtnl)):
+        left = [link for link in all_links(handles.rtnl) if not link.master and link.name not in known]
+        if all(link.mac == bridge_mac(link.name) for link in left):  # a bridge of ours that has other ports
             sysctl.write(key, "0")
             handles.table.delete(unrouted_elements(version, noted))
             handles.store.note_unrouted(version, [])

@@ -184,8 +184,9 @@ class Store:
 
     def index(self, item: Attachment) -> None:
         """Where it is found by its bridge and by its container."""
-        if item.bridge:
-            self.bridges.enter(item.bridge, item.link)
+        if not item.bridge:
+            return
+        self.bridges.enter(item.bridge, item.link)
         network, container, ifname = item.ident.split("/")
         self.folder.make("containers", container)
         self.folder.touch("containers", container, f"{network}@{ifname}")

@@ -31,7 +31,7 @@ def test_add_again_answers_the_same_and_changes_nothing(host: Host) -> None:
 LOSSES = {
     "elements": lambda host, _: host.nft("delete element inet nftcni dnat4 { tcp . 8080 }"),
     "marker": lambda host, _: host.nft("flush set inet nftcni attachments"),
-    "all-elements": lambda host, _: host.nft("\n".join(f"flush {kind} inet nftcni {name}" for kind, name in SETS)),
+    "all-elements": lambda host, _: host.nft("\n".join(f"flush {kind} nftcni {name}" for kind, name in SETS)),
     "ruleset": lambda host, _: host.nft("flush ruleset"),
     "bridge": lambda host, _: host.run("ip", "link", "del", "br-net0"),
     "pair": lambda _, inside: inside.run("ip", "link", "del", "eth0"),
@@ -44,7 +44,11 @@ LOSSES = {
     "record": lambda host, _: host.run("sh", "-c", "rm /run/nftcni/*/attachments/net0/c1@eth0"),
     "state": lambda host, _: host.run("rm", "-rf", "/run/nftcni"),
 }
-SETS = [("map" if data else "set", name) for name, (_key, data) in schema.SETS.items() if name != "unrouted"]
+SETS = [
+    (f"{'map' if data else 'set'} {'bridge' if name in schema.LAYER2 else 'inet'}", name)
+    for name, (_key, data) in schema.SETS.items()
+    if name != "unrouted"
+]
 
 
 def port_link(host: Host) -> str:
