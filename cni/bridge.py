@@ -1,24 +1,24 @@
 """The bridge of an attachment: made or adopted, readied, and given back as it was when its last attachment goes.
 
 What is ours to undo is noted in the state folder before it is done, one fact each: `created`, or of an adopted bridge
-`address-PREFIX`, `up` and `sysctl-KEY=VALUE BEFORE`. Ports and containers are `links`.
+`address-PREFIX`, `up`, `promisc` and
+`sysctl-KEY=VALUE BEFORE`. Ports and containers are `links`.
 """
 
 from __future__ import annotations
 
 import errno
 
+from cni.forwarding import announced_links, note_before, set_host_sysctls
 from cni.host import Host
-from cni.kernel import rtnetlink
-from cni.kernel import sysctl
-from cni.kernel.links import Link, get_link, link_name, port_names, repeatable
-from cni.model.attachment import Attachment
+from cni.kernel import rtnetlink, sysctl
+from cni.kernel.links import Link, get_link, link_name, port_names
+from cni.kernel.routes import is_local, look_up, repeatable
+from cni.model.attachment import ISOLATED, Attachment
 from cni.model.names import bridge_mac
 from cni.protocol.errors import INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
 from nft.addresses import Prefix, link_local, parse_prefix
 from nft.netlink import is_missing
-
-RTPROT_RA = 9  # include/uapi/linux/rtnetlink.h
 
 
 def ensure_bridge(host: Host, item: Attachment, new: bool = False) -> Link:
@@ -26,21 +26,22 @@ def ensure_bridge(host: Host, item: Attachment, new: bool = False) -> Link:
     bridge, and for a `new` attachment whose subnet is another link's."""
     bridge = get_link(host.rtnl, item.bridge)
     if bridge is None:
-        host.state.note_bridge(item.bridge, "created")
+        host.store.bridges.note(item.bridge, "created")
         _create(host, item.bridge, item.mtu)
         bridge = get_link(host.rtnl, item.bridge)
     if bridge is None:
         raise CniError(IO_FAILURE, f"the bridge {item.bridge} disappeared while it was set up", "try again")
     _check_kind(bridge, item.bridge)
-    adopted = not host.state.has_fact(item.bridge, "created")
-    if adopted and host.state.is_last(item):
-        # Otherwise the kernel gives it the lowest address of its ports, ours included, and takes it away again.
-        host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(bridge.index, {}, bridge.mac, 0, None))
+    adopted = not host.store.bridges.knows(item.bridge, "created")
+    if adopted and host.store.is_last(item):
+        _keep_mac(host, bridge)
     if not bridge.up:
         if adopted:
-            host.state.note_bridge(item.bridge, "up")
+            host.store.bridges.note(item.bridge, "up")
         host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(bridge.index))
-    set_host_sysctls(host, item)
+    if adopted:
+        _refuse_advertisements(host, item, bridge)
+    set_host_sysctls(host.handles, item)
     added = _add_gateways(host, item, bridge, adopted)
     if new:
         _refuse_elsewhere(host, item, bridge)
@@ -62,12 +63,25 @@ def _create(host: Host, name: str, mtu: int) -> None:
     except OSError as error:
         if error.errno != errno.EEXIST:
             raise kernel_refused(f"creating the bridge {name}", error) from None
-    for key in ("accept_ra", "accept_dad"):
+    for key in ("accept_ra", "accept_redirects", "accept_dad"):
         sysctl.write(f"ipv6/conf/{name}/{key}", "0")
     link = get_link(host.rtnl, name)
     if link is not None and sysctl.read(f"ipv6/conf/{name}/disable_ipv6") == "0":
         payload = rtnetlink.address(link.index, link_local(mac), rtnetlink.IFA_F_NODAD)
         repeatable(host.rtnl, rtnetlink.RTM_NEWADDR, payload, name)
+
+
+def _keep_mac(host: Host, bridge: Link) -> None:
+    """Otherwise the kernel gives it the lowest address of its ports, ours included, and takes it away again.
+
+    A bridge that never had a port has no FDB entry for its address, and Linux 5.10 makes one only when the address
+    changes (br_set_mac_address): what containers send to their gateway would be flooded past the host. So it is set to
+    another one first, in one piece, for a kill must not leave that one.
+    """
+    macs = [bridge.mac]
+    if not port_names(host.rtnl, bridge.name):
+        macs.insert(0, bridge.mac[:-1] + bytes([bridge.mac[-1] ^ 1]))
+    host.rtnl.ask_in_turn(rtnetlink.RTM_NEWLINK, [rtnetlink.tune(bridge.index, {}, mac, 0, None) for mac in macs])
 
 
 def _check_kind(link: Link, name: str) -> None:
@@ -103,12 +117,12 @@ def _add_gateways(host: Host, item: Attachment, bridge: Link, adopted: bool) -> 
 
 def _note_address(host: Host, item: Attachment, bridge: Link, prefix: Prefix) -> None:
     """Whose it is, once for all attachments: ours to take away, or there before."""
-    if host.state.has_fact(item.bridge, f"address-{prefix}") or host.state.has_fact(item.bridge, f"had-{prefix}"):
+    if any(host.store.bridges.knows(item.bridge, f"{fact}-{prefix}") for fact in ("address", "had")):
         return
     from cni.kernel.listing import read_addresses
 
     had = prefix in read_addresses(host.rtnl, bridge.index)
-    host.state.note_bridge(item.bridge, f"{'had' if had else 'address'}-{prefix}")
+    host.store.bridges.note(item.bridge, f"{'had' if had else 'address'}-{prefix}")
 
 
 def _refuse_elsewhere(host: Host, item: Attachment, bridge: Link) -> None:
@@ -118,16 +132,11 @@ def _refuse_elsewhere(host: Host, item: Attachment, bridge: Link) -> None:
     ignore_routes_with_linkdown for IPv4)."""
     for lease in item.leases if item.gateways else ():
         address = lease.address.address
-        try:
-            reply = host.rtnl.ask(rtnetlink.RTM_GETROUTE, rtnetlink.get_route(address, rtnetlink.RTM_F_FIB_MATCH))
-        except OSError:
-            continue  # no route at all: not for us to judge
-        length = rtnetlink.RTMSG.unpack_from(reply)[1]
-        index = int.from_bytes(rtnetlink.attributes(reply, rtnetlink.RTMSG.size).get(rtnetlink.RTA_OIF, b""), rtnetlink.byteorder)
-        if index != bridge.index and length >= lease.address.length:
+        way = look_up(host.rtnl, address, rtnetlink.RTM_F_FIB_MATCH)
+        if way is not None and way.link != bridge.index and way.length >= lease.address.length:
             raise CniError(
                 INVALID_CONFIG,
-                f"ipam.ranges: the host reaches {address} by {link_name(host.rtnl, index) or index}, "
+                f"ipam.ranges: the host reaches {address} by {link_name(host.rtnl, way.link) or way.link}, "
                 f"not by the bridge {bridge.name}",
                 "that subnet is in use there already; give this network another one",
             )
@@ -145,70 +154,52 @@ def _take_conflicting(host: Host, item: Attachment, bridge: Link) -> None:
                 _take_address(host, bridge, prefix)
 
 
-def set_host_sysctls(host: Host, item: Attachment) -> None:
-    for key, value in host_sysctls(item):
-        before = sysctl.read(key)
-        if before in (value, ""):
-            continue
-        if key == "ipv6/conf/all/forwarding":
-            _keep_router_advertisements(host)
-        elif item.bridge in key.split("/") and not _is_noted(host, item.bridge, key):
-            host.state.note_bridge(item.bridge, f"sysctl-{key}={before}")
-        sysctl.write(key, value)
-
-
-def _is_noted(host: Host, bridge: str, key: str) -> bool:
-    """Also where the bridge, with all that is set on it, is ours."""
-    facts = host.state.bridge_facts(bridge)
-    return "created" in facts or any(fact.startswith(f"sysctl-{key}=") for fact in facts)
-
-
-def _keep_router_advertisements(host: Host) -> None:
-    """A router takes none (accept_ra 1), and the kernel removes the routes that came by them: a host that got its
-    default route so would lose it with its first IPv6 container, its addresses when their time is over. accept_ra 2
-    takes them even so (ip-sysctl.rst)."""
-    from cni.kernel.listing import links_of_routes, links_of_temporary_addresses
-
-    for index in links_of_routes(host.rtnl, RTPROT_RA) | links_of_temporary_addresses(host.rtnl):
-        key = f"ipv6/conf/{link_name(host.rtnl, index)}/accept_ra"
-        if sysctl.read(key) == "1":
-            sysctl.write(key, "2")
-
-
-def host_sysctls(item: Attachment) -> list[tuple[str, str]]:
-    """Forwarding, and on the bridge route_localnet, without which 127.0.0.1 cannot reach a published port."""
-    wanted = []
-    if item.is_gateway and item.address_of(4):
-        wanted.append(("ipv4/ip_forward", "1"))
-        if item.bridge:
-            wanted.append((f"ipv4/conf/{item.bridge}/route_localnet", "1"))
-    if item.is_gateway and item.address_of(6):
-        if item.own_link:
-            wanted.append((f"ipv6/conf/{item.bridge}/disable_ipv6", "0"))
-        wanted.append(("ipv6/conf/all/forwarding", "1"))
-    return wanted
-
-
-def with_uplink(host: Host, item: Attachment) -> Attachment:
-    """Whether the bridge leads out: somebody else's, and the gateway is another machine."""
-    if item.is_gateway or host.state.has_fact(item.bridge, "created"):
-        return item
-    bridge = get_link(host.rtnl, item.bridge)
+def with_place(host: Host, item: Attachment) -> Attachment:
+    """Which of three kinds of bridge it is: made by us, or somebody else's with the host as its router, or with another
+    machine. Told by the kernel's addresses, routes and neighbours."""
+    bridge = None
+    if not host.store.bridges.knows(item.bridge, "created"):
+        bridge = get_link(host.rtnl, item.bridge)
     if bridge is None:
-        return item
-    gateways = [lease.gateway for lease in item.leases if lease.gateway]
-    if any(map(host.is_local, gateways)):
-        return item
-    from cni.kernel.listing import read_addresses
+        return item.replace(made=True)
+    if ISOLATED in (item.mode4, item.mode6):
+        what = f"gatewayMode: the bridge {item.bridge} is not ours, and whoever made it may reach it: {ISOLATED} is not"
+        raise CniError(
+            INVALID_CONFIG, f"{what} possible there", "leave the bridge to nftcni to make, under another name"
+        )
+    return item.replace(uplink=_leads_out(host, item, bridge))
+
+
+def _leads_out(host: Host, item: Attachment, bridge: Link) -> bool:
+    gateways = {lease.gateway for lease in item.leases if lease.gateway}
+    if any(is_local(host.rtnl, gateway) for gateway in gateways):
+        return False
+    from cni.kernel.listing import neighbours, read_addresses, routes
 
     # A tentative address has no route yet; the kernel looks for duplicates once the bridge has its first port.
-    own = [prefix.address for prefix in read_addresses(host.rtnl, bridge.index)]
-    return item.replace(uplink=not any(gateway in own for gateway in gateways))
+    if not gateways.isdisjoint(prefix.address for prefix in read_addresses(host.rtnl, bridge.index)):
+        return False
+    if not item.is_gateway:
+        return True
+    ways = {hop for route in routes(host.rtnl) for hop in route.hops}
+    return any((bridge.index, gateway) in ways for gateway in gateways) or not gateways.isdisjoint(
+        neighbours(host.rtnl, bridge.index)
+    )
+
+
+def _refuse_advertisements(host: Host, item: Attachment, bridge: Link) -> None:
+    """Before there is a port: a container could make itself the host's router (CVE-2020-10749). Not where a router is
+    heard, or may be: that is the host's own way out."""
+    key = f"ipv6/conf/{bridge.name}/accept_ra"
+    before = sysctl.read(key)
+    if before not in ("", "0") and not item.uplink and bridge.index not in announced_links(host.handles):
+        note_before(host.handles, bridge.name, key, before)
+        sysctl.write(key, "0")
 
 
 def leave_bridge(host: Host, item: Attachment) -> list[str]:
     """Undoes what we did to the bridge of the last attachment, and returns the links to remove with it."""
-    facts = host.state.bridge_facts(item.bridge) if item.bridge else []
+    facts = host.store.bridges.facts(item.bridge) if item.bridge else []
     if "created" in facts and not set(port_names(host.rtnl, item.bridge)) - {item.link}:
         return [item.bridge]
     bridge = get_link(host.rtnl, item.bridge) if facts else None
@@ -221,9 +212,16 @@ def leave_bridge(host: Host, item: Attachment) -> list[str]:
         elif kind == "sysctl":
             key, _, before = rest.rpartition("=")
             sysctl.write(key, before)
+    if "promisc" in facts:
+        set_promiscuous(host, bridge, False)
     if "up" in facts:
         _set_down(host, bridge)
     return []
+
+
+def set_promiscuous(host: Host, bridge: Link, on: bool) -> None:
+    flags = {rtnetlink.IFF_PROMISC: on}
+    host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(bridge.index, flags, b"", 0, None))
 
 
 def _set_down(host: Host, bridge: Link) -> None:
@@ -231,7 +229,7 @@ def _set_down(host: Host, bridge: Link) -> None:
     key = f"ipv6/conf/{bridge.name}/keep_addr_on_down"
     before = sysctl.read(key)
     if before:
-        host.state.note_bridge(bridge.name, f"sysctl-{key}={before}")  # a kill below leaves it to the next DEL
+        host.store.bridges.note(bridge.name, f"sysctl-{key}={before}")  # a kill below leaves it to the next DEL
         sysctl.write(key, "1")
     host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(bridge.index, {rtnetlink.IFF_UP: False}, b"", 0, None))
     if before:

@@ -1,196 +1,257 @@
-"""The host as the verbs see it: the three doors (links, table, state) opened together, and what needs more than one.
+"""The host as the verbs see it: its handles under one lock, and every change that needs more than one of them.
 
-A verb locks once and holds the lock while it changes state and kernel; a kill anywhere leaves a record that says what
-to undo. The bridge has a room of its own.
+A verb opens one transaction and holds the lock while it changes state and kernel; a kill anywhere leaves a record that
+says what to undo. The bridge has a file of its own, `bridge`.
 """
 
 from __future__ import annotations
 
-from cni.kernel import rtnetlink
+from cni import recovery
+from cni.forwarding import note_from_table, note_localnet, unrouted
+from cni.handles import Handles, open_handles
+from cni.kernel import sysctl
 from cni.kernel.links import get_link, port_names
+from cni.kernel.routes import is_local
 from cni.model.attachment import Attachment, attachment_key
 from cni.model.names import bridge_mac, host_link
-from cni.protocol.errors import ADDRESS_TAKEN, PORT_TAKEN, CniError, kernel_refused
-from cni.state.store import Damaged, State, first_folder, read_boot_id
-from nft.elements import attachment_elements, bridge_elements, elements_text, marker, projection
-from nft.netlink import Netlink
+from cni.model.projection import (
+    attachment_elements,
+    bridge_elements,
+    cross_elements,
+    direct_elements,
+    marker,
+    widest_elements,
+)
+from cni.model.stamp import is_of_boot, table_comment
+from cni.protocol.errors import ADDRESS_TAKEN, IO_FAILURE, PORT_TAKEN, TRY_AGAIN_LATER, CniError, kernel_refused
+from nft.addresses import apart_from
+from nft.elements import Element, element_text, pack
+from nft.errors import Conflict, LoadError, TableMissing
 from nft.ruleset import RULES, is_whole, replacing_text
-from nft.schema import is_of_boot, records_folder, table_comment
-from nft.table import Table, TableMissing, rules_digest
+from nft.schema import IFNAME, INTERVALS, TABLE
+from nft.table import rules_digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from types import TracebackType
 
     from cni.model.ports import PortMapping
+    from cni.state.store import Waiting
     from nft.addresses import Address
-    from nft.messages import Element
+
+
+class Transaction:
+    """`with host.transaction(what):` holds the lock. An OSError leaves it as a CniError that names `what`, after an
+    interrupted change of the state has been rolled back."""
+
+    def __init__(self, host: Host, what: str) -> None:
+        self._host = host
+        self._what = what
+
+    def __enter__(self) -> Host:
+        self._host.lock()
+        return self._host
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, OSError):
+                self._host.try_roll_back()
+                raise kernel_refused(self._what, error) from None
+        finally:
+            self._host.unlock()
 
 
 class Host:
-    """`rtnl`, `table` and `state` of the network namespace that the process runs in. `with host:` locks it."""
+    """The network namespace that the process runs in: `rtnl`, `table` and `store`."""
 
     def __init__(self, data_dir: str) -> None:
-        try:
-            self.rtnl = Netlink()
-        except OSError as error:
-            raise kernel_refused("opening a netlink socket", error) from None
-        self.table = Table()
-        boot = read_boot_id()
-        cookie = self.rtnl.netns_cookie()
-        # The host's one table has one state folder, whatever a second network's `dataDir` says.
-        folder = records_folder(self.table.comment() or "", boot) or first_folder(data_dir, boot, cookie)
-        self.state = State(folder, boot, cookie)
+        self.handles: Handles = open_handles(data_dir)
+        self.rtnl = self.handles.rtnl
+        self.table = self.handles.table
+        self.store = self.handles.store
 
     def close(self) -> None:
         """For processes that live on; a verb leaves this to its exit."""
         self.rtnl.close()
         self.table.netlink.close()
 
-    def __enter__(self) -> Host:
-        self.lock()
-        return self
+    # The lock
 
-    def __exit__(self, *_error: object) -> None:
-        self.unlock()
+    def transaction(self, what: str) -> Transaction:
+        return Transaction(self, what)
 
     def lock(self) -> None:
         """Raises CniError 11 after a bounded wait, 5 for a state folder that cannot be used."""
         try:
-            self.state.lock(self._fill)
-            if self.state.is_untidy():
-                self.tidy()
-            if not self.state.noted_rules() and self.table_is_current():
+            self.store.lock(self._fill)
+            if self.store.is_interrupted():
+                self.roll_back()
+            if not self.store.noted_rules() and self.table_is_current():
                 rules = self.table.rules()  # a kill right after they were loaded, or lost state
-                self.state.note_rules(rules_digest(rules) if is_whole(rules) else "")
+                self.store.note_rules(rules_digest(rules) if is_whole(rules) else "")
         except OSError as error:
-            raise kernel_refused(f"opening the state folder {self.state.folder}", error) from None
+            raise kernel_refused(f"opening the state folder {self.store.folder.root}", error) from None
 
     def unlock(self) -> None:
-        self.state.unlock()
+        self.store.unlock()
 
     def _fill(self) -> None:
         """A fresh state folder, from the table if that is of this boot."""
         comment = self.table.comment()
         if comment is None:
             return
-        if not is_of_boot(comment, self.state.boot):
+        if not is_of_boot(comment, self.store.boot):
             self.table.remove()
             return
-        from cni.recovery import adopt_all
-
-        adopt_all(self)
-        for bridge in {item.bridge for item in self._all() if item.bridge}:
+        note_from_table(self.handles)
+        recovery.rebuild_all(self.handles)
+        for bridge in {item.bridge for item in recovery.all_records(self.handles) if item.bridge}:
             link = get_link(self.rtnl, bridge)
             if link is not None and link.mac == bridge_mac(bridge):
-                self.state.note_bridge(bridge, "created")
+                self.store.bridges.note(bridge, "created")
 
     # Records
 
     def record(self, ident: str) -> Attachment | None:
-        """The attachment's record; where it is damaged or lost but the table knows of it, one made from that."""
-        try:
-            item = self.state.load(ident)
-            damaged = ""
-        except Damaged as damage:
-            item, damaged = None, str(damage)
-        if item is None and (damaged or self.table.get(marker(attachment_key(ident)))):
-            from cni.recovery import adopt_one
-
-            item = adopt_one(self, ident, damaged or f"the record of {ident} is lost")
+        """The attachment's record; where it is damaged or lost but the table knows of it, one rebuilt from that."""
+        item = recovery.load(self.handles, ident)
+        if item is None and self.table.get(marker(attachment_key(ident))):
+            item = recovery.rebuild_one(self.handles, ident, f"the record of {ident} is lost")
         return item
 
     def lost_record(self, ident: str) -> Attachment | None:
-        """One made from the claims, where the table does not know of it either. A listing: for DEL, not for ADD."""
-        from cni.recovery import adopt_one
-
-        known = self.state.bridge_of(host_link(ident))
-        return adopt_one(self, ident, f"the record of {ident} is lost") if known else None
-
-    def _all(self, network: str = "") -> Iterator[Attachment]:
-        from cni.recovery import adopt_one
-
-        return self.state.all_records(lambda ident, message: adopt_one(self, ident, message), network)
+        """One rebuilt from the claims, where the table does not know of it either. A listing: for DEL, not for ADD."""
+        if not self.store.bridges.of_link(host_link(ident)):
+            return None
+        return recovery.rebuild_one(self.handles, ident, f"the record of {ident} is lost")
 
     def records(self, network: str = "") -> list[Attachment]:
-        return list(self._all(network))
+        return list(recovery.all_records(self.handles, network))
 
     def is_last(self, item: Attachment) -> bool:
         """No other attachment, of any network, is on this one's bridge; the kernel is asked as well, for what would be
         taken away serves them all."""
-        if not self.state.is_last(item):
+        if not self.store.is_last(item):
             return False
         others = set(port_names(self.rtnl, item.bridge)) - {item.link}
-        return not others or others.isdisjoint(map(host_link, self.state.identities()))
+        return not others or others.isdisjoint(map(host_link, self.store.identities()))
 
-    def forget(self, item: Attachment) -> None:
-        """The record and what it holds; ports that another interface of the container waits for pass to that one."""
-        self._pass_on(self.state.forget(item))
+    def remove_record(self, item: Attachment) -> None:
+        """With what it holds; ports that another interface of the container waits for pass to that one."""
+        self._pass_on(self.store.remove(item))
 
-    def shrink(self, before: Attachment, item: Attachment) -> None:
-        """A record that holds less, and the same."""
-        self._pass_on(self.state.shrink(before, item))
+    def shrink_record(self, before: Attachment, item: Attachment) -> None:
+        self._pass_on(self.store.shrink(before, item))
 
-    def tidy(self) -> None:
-        self._pass_on(self.state.tidy())
+    def roll_back(self) -> None:
+        self._pass_on(self.store.roll_back())
 
-    def _pass_on(self, heirs: dict[str, list[PortMapping]]) -> None:
-        if heirs:
-            from cni.handover import hand_over
+    def try_roll_back(self) -> None:
+        """After an error; a second one is for the next call's lock to deal with."""
+        try:
+            self.roll_back()
+        except (CniError, OSError):
+            return
 
-            hand_over(self, heirs)
-        self.state.finish()
+    def _pass_on(self, waiting: Waiting) -> None:
+        for ident, ports in waiting.items():
+            self.hand_over(ident, ports)
+        self.store.finish()
+
+    def hand_over(self, ident: str, ports: list[PortMapping]) -> None:
+        """Ports that pass from one interface of a container to the next when the first goes (`podman network
+        disconnect`). To an attachment that still stands; one that cannot lead the port anywhere keeps waiting.
+
+        The claim comes last: after a kill in between the port is found waited for again, and everything before is
+        repeated.
+        """
+        before = self.record(ident)
+        if before is None or not before.done:
+            return
+        taken = tuple(port for port in ports if port in before.standby + before.mappings and before.can_publish(port))
+        item = before.replace(
+            mappings=tuple(dict.fromkeys(before.mappings + taken)),
+            standby=tuple(port for port in before.standby if port not in taken),
+        )
+        self.store.update(item)
+        self.add_elements(item, again=True)
+        self.forget_flows_to(taken, item.addresses)
+        for port in taken:
+            self.store.claims.promote(port, ident)
 
     # The table
 
     def add_elements(self, item: Attachment, again: bool) -> None:
-        """The attachment's and its bridge's elements; where the table is missing, everybody's."""
+        """The attachment's and its bridge's elements; where the table is missing, everybody's. Raises CniError 100 and
+        102 for what somebody else holds."""
         if not item.in_table:
             return
         if not self.table_is_current():
             self.rebuild_table()
             return
-        own, shared = attachment_elements(item), bridge_elements(item)
+        own = attachment_elements(item)
+        shared = bridge_elements(item) + cross_elements(item, self.store.of_container(item))
+        other = next(self.store.sharing(item), None) if item.direct else None
+        if other is None or not other.direct:
+            shared += direct_elements(item)
+        elif other.direct != item.direct:  # some may lie inside others: the table holds the union
+            self.rebuild_table()
+            return
         try:
             self.table.add(own, shared, again)
         except TableMissing:
             self.rebuild_table()
-        except CniError as conflict:
-            if conflict.code not in (PORT_TAKEN, ADDRESS_TAKEN):
-                raise
-            from cni.orphans import settle
+        except Conflict as conflict:
+            if conflict.held is None and item.direct:  # of a third one on the bridge
+                self.rebuild_table()
+                return
+            if not recovery.remove_orphans(self.handles, item):
+                raise _refusal(conflict) from None
+            self._add_after_recovery(own, shared, again)
 
-            if not settle(self, item):
-                raise
+    def _add_after_recovery(self, own: list[Element], shared: list[Element], again: bool) -> None:
+        try:
             self.table.add(own, shared, again)
+        except Conflict as conflict:
+            raise _refusal(conflict) from None
 
     def table_is_current(self) -> bool:
         """Whether the table is there, of this boot and with this version's rules, and its records are ours."""
         return self.table.comment() == self.comment
 
     def table_serves(self) -> bool:
-        """Whether it is there and of this boot: the rules may be another version's, until the next ADD or `repair`."""
-        return is_of_boot(self.table.comment() or "", self.state.boot)
+        return self.handles.table_serves
 
     @property
     def comment(self) -> str:
-        return table_comment(RULES, self.state.boot, self.state.data_dir)
+        return table_comment(RULES, self.store.boot, self.store.data_dir)
 
     def rules_are_ours(self) -> bool:
         """As they were loaded; as many as were loaded, where more is not known."""
-        rules, noted = self.table.rules(), self.state.noted_rules()
+        rules, noted = self.table.rules(), self.store.noted_rules()
         return rules_digest(rules) == noted if noted else is_whole(rules)
 
     def rebuild_table(self) -> list[Attachment]:
-        """The whole table from all records in one transaction. Returns them."""
-        from cni.orphans import adopt_living
+        """The whole table from all records in one transaction. Returns them. Raises CniError code 5."""
+        from nft.elements import elements_text
         from nft.libnftables import run_text
+        from nft.version import refuse_old
 
-        adopt_living(self)
-        items = self.records()
-        self.state.note_rules("")
-        run_text(replacing_text(self.comment, elements_text([*projection(items).values()])))
-        self.state.note_rules(rules_digest(self.table.rules()))
+        try:
+            refuse_old()
+            recovery.rebuild_living(self.handles)
+            items = self.records()
+            for item in items:  # of an earlier version, which did not note all of it
+                self.store.index(item)
+                note_localnet(self.handles, item)
+            self.store.note_rules("")
+            run_text(replacing_text(self.comment, elements_text(recovery.wanted_elements(self.handles, items))))
+        except LoadError as problem:
+            raise CniError(IO_FAILURE, str(problem), problem.hint) from None
+        self.store.note_rules(rules_digest(self.table.rules()))
+        self._forget_contradictions(items)
         return items
 
     def delete_elements(self, item: Attachment, last: bool) -> None:
@@ -200,51 +261,70 @@ class Host:
             named = [self.table.get(element) for element in own]
             own = [element for element in named if element is not None and element.comment == item.ident]
         shared = self._all_of_the_bridge(item) if last else self._no_longer_shared(item)
-        doomed = own + [element for element in shared if self.table.get(element) is not None]
+        if last:
+            kept = unrouted(self.handles)
+            shared = [element for element in shared if element not in kept]
+        shared += cross_elements(item, self.store.of_container(item))
+        doomed = own + [element for element in shared if self.table.get(element) == element]
         if doomed:
             self.table.delete(doomed)
 
     def _all_of_the_bridge(self, item: Attachment) -> list[Element]:
         """Also what another one gave it, whose record was lost or said otherwise."""
-        return bridge_elements(item.replace(isolation=True, uplink=False, delegate=""))
+        if not item.bridge:
+            return []
+        name = pack((IFNAME,), (item.bridge,))
+        direct = [element for element in self.table.elements(INTERVALS) if element.key.startswith(name)]
+        return widest_elements(item.bridge, item.made) + direct
 
     def _no_longer_shared(self, item: Attachment) -> list[Element]:
         """What none of the others gives the bridge: after a change of `isolation`, for example. In most cases the first
         one gives it all. Nothing, where a record is damaged or lost: what its container needs is not known."""
         left = bridge_elements(item)
+        prefixes = item.direct
         known = False
-        for other in self.state.sharing(item):
+        for other in self.store.sharing(item):
             if other is None:
                 return []
             given = bridge_elements(other)
             left = [element for element in left if element not in given]
+            if prefixes == other.direct:
+                prefixes = ()
+            elif prefixes:
+                prefixes = apart_from(prefixes, other.direct)
             known = True
-            if not left:
+            if not left and not prefixes:
                 break
-        return left if known else []
+        return left + direct_elements(item.replace(direct=prefixes)) if known else []
 
     # Connections
 
     def forget_flows_to(self, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> None:
         """After ports were published: UDP flows to them that lead elsewhere."""
         if any(mapping.protocol == "udp" for mapping in mappings):
-            from nft.conntrack import forget_new_ports
+            from cni.kernel.flows import forget_new_ports
 
-            forget_new_ports(mappings, addresses, self.is_local)
+            forget_new_ports(mappings, addresses, lambda address: is_local(self.rtnl, address))
 
-    def forget_flows_of(self, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> None:
-        """After a container has gone: UDP flows that still lead to it."""
-        if any(mapping.protocol == "udp" for mapping in mappings):
-            from nft.conntrack import forget_container
+    def forget_flows_of(self, addresses: tuple[Address, ...]) -> None:
+        """After a container has gone: all of its flows, or who has its address next would go on with them."""
+        if addresses and sysctl.read("netfilter/nf_conntrack_count") != "0":
+            from cni.kernel.flows import forget_addresses
 
-            forget_container(mappings, addresses)
+            forget_addresses(addresses)
 
-    # Routes
+    def _forget_contradictions(self, items: list[Attachment]) -> None:
+        if items:
+            from cni.kernel.flows import forget_contradictions
 
-    def is_local(self, address: Address) -> bool:
-        """Whether packets to the address end on this host, as `fib daddr type local` of the table asks."""
-        try:
-            reply = self.rtnl.ask(rtnetlink.RTM_GETROUTE, rtnetlink.get_route(address))
-        except OSError:
-            return False  # no route at all
-        return bool(rtnetlink.RTMSG.unpack_from(reply)[7] == rtnetlink.RTN_LOCAL)
+            forget_contradictions(items, lambda address: is_local(self.rtnl, address))
+
+
+def _refusal(conflict: Conflict) -> CniError:
+    if conflict.held is None:
+        return CniError(TRY_AGAIN_LATER, f"table inet {TABLE} changed while elements were added", "try again")
+    text = element_text(conflict.held).split(" comment ")[0]
+    holder = f"{conflict.held.comment or 'an element without a comment'} holds it in table inet {TABLE}"
+    if conflict.wanted.set.startswith("dnat"):
+        return CniError(PORT_TAKEN, f"host port {text} is taken: {holder}")
+    return CniError(ADDRESS_TAKEN, f"{conflict.wanted.set} {text} is taken: {holder}")

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` costs 4 ms, it builds enums
 import gc
 import os
 import sys
+
+from nft.stdlib import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.protocol.request import Request
 
-VERSION = "0.2.0"
-REFERENCE = "1.9.0"  # the release of the reference plugins whose keys the drop-in names know
+
+PATIENCE = 0.05  # seconds; libcni writes the configuration while we start
 
 
 def main() -> None:
     """Never returns: leaving without Python's own clean-up saves 2-9 ms, and the kernel closes everything."""
     gc.disable()  # short-lived; 1 ms
+    if sys.getfilesystemencoding() != "utf-8":
+        # Paths and names are bytes to the kernel and UTF-8 in JSON, whatever the locale says (Latin-1).
+        os.execv(sys.executable, [sys.executable, "-ISXutf8", *sys.argv])
     os.umask(0o022)  # whatever the caller's: nobody else may write into what we make
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # a caller that ignores it would have our children reaped unseen
+    signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # a caller that ignores it would have our children reaped unseen
+    # Bounded waits end by it; a caller that blocks it would make them endless. One that waits already is discarded.
+    signals.signal(signals.SIGALRM, signals.SIG_IGN)
+    signals.pthread_sigmask(signals.SIG_UNBLOCK, (signals.SIGALRM,))
     if None in (sys.stdin, sys.stdout, sys.stderr):
         stand_in_for_closed()
     status = 1
@@ -27,14 +34,18 @@ def main() -> None:
         status = run()
         sys.stdout.flush()
     except OSError as error:
-        sys.stderr.write(f"nftcni: writing to stdout: {error}\n")
+        from cni.protocol.log import say
+
+        say(f"writing to stdout: {error}")
     except Exception:  # a defect of ours in a command for people; verbs answer by a document
         from traceback import print_exc
 
         print_exc()
     finally:
-        sys.stderr.flush()
-        os._exit(status)
+        try:
+            sys.stderr.flush()
+        finally:  # it may be closed, or its disk be full
+            os._exit(status)
 
 
 def stand_in_for_closed() -> None:
@@ -57,7 +68,7 @@ def run() -> int:
         return about()
     text, status = answer(verb)
     if text:
-        from cni.protocol.request import write_document
+        from cni.protocol.stdio import write_document
 
         status = write_document(text) or status
     return status
@@ -65,41 +76,60 @@ def run() -> int:
 
 def answer(verb: str) -> tuple[str, int]:
     """The document for stdout, "" for none, and the exit status. Whatever happens, the runtime gets a CNI answer."""
-    from cni.protocol.errors import INTERNAL, IO_FAILURE, CniError
-    from cni.protocol.spec import NEWEST
-
-    version = NEWEST  # until the configuration says which one the runtime speaks
+    version = ""
     try:
+        from cni.protocol.roles import check_program
+
+        check_program(sys.argv[0])
         if verb == "VERSION":
             return answer_version(), 0
+        data = None
+        name = os.path.basename(sys.argv[0])
+        if name in ("tuning", "portmap", "firewall") and verb in ("ADD", "DEL"):
+            from cni.dropin.passthrough import shortcut
+            from cni.protocol.stdio import read_stdin
+
+            data = read_stdin()
+            text = shortcut(name, verb, data)
+            if text is not None:
+                return text, 0
         from cni.protocol.request import read_request
 
-        request = read_request(verb)
+        request = read_request(verb, data)
         version = request.version
         return perform(request), 0
-    except CniError as error:
+    except Exception as error:
+        return refuse(verb, version, error), 1
+
+
+def refuse(verb: str, version: str, error: Exception) -> str:
+    """The error document. `version` is "" until the configuration has said which one the runtime speaks."""
+    from cni.protocol.errors import INTERNAL, IO_FAILURE, CniError
+    from cni.protocol.jsontext import dumps
+    from cni.protocol.spec import error_document
+    from cni.protocol.versions import NEWEST
+
+    if isinstance(error, CniError):
         refusal = error
-    except RecursionError:
+    elif isinstance(error, RecursionError):
         refusal = CniError(INTERNAL, "the configuration is nested too deeply")
-    except ImportError as error:
+    elif isinstance(error, ImportError):
         refusal = CniError(IO_FAILURE, f"{verb}: loading the plugin's code: {error}", "is the installation whole?")
-    except Exception as error:  # a defect of ours
+    else:  # a defect of ours
         from traceback import format_exc
 
         last = format_exc().strip().splitlines()[-3:]
         place = " | ".join(line.strip() for line in last)
         refusal = CniError(INTERNAL, f"{verb}: unexpected {type(error).__name__}: {error}", place)
-    from cni.protocol.jsontext import dumps
-    from cni.protocol.spec import error_document
-
-    return dumps(error_document(refusal, version)), 1
+    return dumps(error_document(refusal, version or NEWEST))
 
 
 def about() -> int:
     """nerdctl reads the version of `firewall` from the first line to learn what it can do; the rest of the line must
     be a semantic version (guessFirewallPluginVersion of its netutil package)."""
-    from cni.protocol.request import role_of
-    from cni.protocol.spec import VERSIONS
+    from cni.protocol.roles import role_of
+    from cni.protocol.versions import VERSIONS
+    from cni.version import REFERENCE, VERSION
 
     role = role_of(sys.argv[0])
     title = f"{role} plugin v{REFERENCE}+nftcni.{VERSION}" if role else f"nftcni plugin v{VERSION}"
@@ -109,32 +139,53 @@ def about() -> int:
 
 def answer_version() -> str:
     """Echoes the version asked in, as the specification says ("VERSION"); libcni's own plugins never read stdin, so
-    whatever else stands there is passed over."""
+    whatever else stands there is passed over, and nothing is waited for but a moment."""
     from cni.protocol.jsontext import dumps, loads
-    from cni.protocol.spec import NEWEST, VERSIONS, version_document
+    from cni.protocol.versions import NEWEST, VERSIONS, version_document
 
     asked: object = None
     if not os.isatty(0):
         try:
-            document = loads(os.read(0, 1 << 16).decode())
+            document = loads(read_soon().decode())
             asked = document.get("cniVersion") if isinstance(document, dict) else None
         except (OSError, ValueError):
             asked = None
     return dumps(version_document(asked if isinstance(asked, str) and asked in VERSIONS else NEWEST))
 
 
+def read_soon() -> bytes:
+    """What stdin has within PATIENCE. Raises OSError, TimeoutError too. `select` would cost a shared library."""
+
+    def too_long(_number: int, _frame: object) -> None:
+        raise TimeoutError
+
+    signals.signal(signals.SIGALRM, too_long)
+    signals.setitimer(signals.ITIMER_REAL, PATIENCE)
+    try:
+        return os.read(0, 1 << 16)
+    finally:
+        signals.setitimer(signals.ITIMER_REAL, 0)
+
+
 def perform(request: Request) -> str:
     """One verb but VERSION: its document, "" for none. Raises CniError."""
+    from cni.protocol.roles import MAIN_ROLES
+
     verb = request.verb
-    if request.role and request.role != "bridge":
+    if request.role not in ("", *MAIN_ROLES):
         from cni.dropin.roles import answer_as
 
         return answer_as(request)
     if verb == "ADD":
+        from cni.model.config import has_unknown
         from cni.protocol.jsontext import dumps
         from cni.protocol.spec import result_document
         from cni.verbs.add import add
 
+        if has_unknown(request.document):
+            from cni.model.typos import tell
+
+            tell(request)
         if request.document.get("prevResult") is None:
             return dumps(result_document(add(request), request.version))
         from cni.protocol.results import merged, parse_previous
@@ -150,9 +201,9 @@ def perform(request: Request) -> str:
 
         check(request)
     elif verb == "GC":
-        from cni.verbs.garbage import collect
+        from cni.verbs.garbage import collect_garbage
 
-        collect(request)
+        collect_garbage(request)
     elif verb == "STATUS":
         from cni.verbs.status import status
 

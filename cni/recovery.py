@@ -1,61 +1,89 @@
-"""Records for attachments whose own ones are lost or damaged: from the table, the host's links and the leases.
+"""Lost records and orphans (elements, leases and ports without a record), and how both are resolved.
 
-The table's comments and elements say who has which address and port, the port of the bridge says what was asked of it;
-the container's MAC, routes and the rest are not known any more. Such a record can be deleted, collected and protected
-from others, but CHECK will ask for an ADD.
+A lost record is rebuilt from the table, the host's links and the leases: the comments and elements say who has which
+address and port, the bridge port says what was asked of it. The container's MAC, routes and the rest are not known any
+more: such a record can be deleted, collected and protected from others, but CHECK will ask for an ADD.
+
+Orphans have two causes. A ruleset that somebody saved to a file and loaded again brings back what earlier containers
+had: those elements go. A record that was deleted by hand leaves what its container still needs: it gets a record again.
+The host end of the container's link tells the two apart. All of it lists the table: for repair, GC, and an ADD that has
+met a key in its way.
 """
 
 from __future__ import annotations
 
-import sys
-
+from cni.forwarding import unrouted
+from cni.handles import Handles
 from cni.kernel.links import get_link, link_name
-from cni.model.attachment import Attachment, Lease
-from cni.model.names import derived_mac
+from cni.model.attachment import ISOLATED, NAT, OPEN, ROUTED, Attachment, Lease, kind_of
+from cni.model.names import derived_mac, host_link
 from cni.model.ports import ANY, PortMapping, collide
-from cni.protocol.spec import is_name
+from cni.model.projection import projection, widest_elements
+from cni.protocol.log import say
+from cni.protocol.names import is_name
+from cni.state.claims import claim_line
+from cni.state.store import Damaged
 from nft.addresses import BITS, Address, Prefix, from_packed, parse_address
-from nft.elements import PROTOCOL_NAMES, bridge_elements, projection
-from nft.messages import Element, unpack
-from nft.schema import SETS
+from nft.elements import PROTOCOL_NAMES, Element, unpack
+from nft.schema import INTERVALS, SETS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.host import Host
+    from collections.abc import Iterator
 
 
-def adopt_all(host: Host) -> None:
+# Records as they are on disk, or rebuilt
+
+
+def load(handles: Handles, ident: str) -> Attachment | None:
+    """Of a record whose place on disk is known to be empty or damaged: rebuilt, or None."""
+    try:
+        return handles.store.load(ident)
+    except Damaged as damage:
+        return rebuild_one(handles, ident, str(damage))
+
+
+def all_records(handles: Handles, network: str = "") -> Iterator[Attachment]:
+    for ident in handles.store.identities(network):
+        item = load(handles, ident)
+        if item is not None:
+            yield item
+
+
+def rebuild_all(handles: Handles) -> None:
     """A record for everybody in the table who has none: fills a fresh state folder."""
     by_owner: dict[str, list[Element]] = {}
-    for element in host.table.elements():
+    for element in handles.table.elements():
         if element.comment:
             by_owner.setdefault(element.comment, []).append(element)
-    known = set(host.state.identities())
+    known = set(handles.store.identities())
     for ident in by_owner.keys() - known:
-        _adopt(host, ident, by_owner[ident], f"the record of {ident} was lost")
+        _rebuild(handles, ident, by_owner[ident], f"the record of {ident} was lost")
 
 
-def adopt_one(host: Host, ident: str, message: str) -> Attachment | None:
+def rebuild_one(handles: Handles, ident: str, message: str) -> Attachment | None:
     """In place of a record that was damaged or deleted. None for what is no attachment's identity."""
-    return _adopt(host, ident, [element for element in host.table.elements() if element.comment == ident], message)
+    own = [element for element in handles.table.elements() if element.comment == ident]
+    return _rebuild(handles, ident, own, message)
 
 
-def _adopt(host: Host, ident: str, elements: list[Element], message: str) -> Attachment | None:
+def _rebuild(handles: Handles, ident: str, elements: list[Element], message: str) -> Attachment | None:
     found = read_attachment(ident, elements)
     if found is None:
         return None
-    sys.stderr.write(f"nftcni: {message}; what the table, the links and the leases say of it is kept\n")
-    leases, ports = host.state.claimed_by(ident)
-    item = _without_others(host, _as_on_the_host(host, found, leases))
+    say(f"{message}; what the table, the links and the leases say of it is kept")
+    leases, ports = handles.store.claims.claimed_by(ident)
+    item = _without_others(handles, _as_on_the_host(handles, found, leases))
     kept = projection([item])
     # Of a ruleset that was saved and loaded again: what another one has by now, and what is not in the table any more.
     others = [element for element in elements if (element.set, element.key) not in kept]
     if others:
-        host.table.delete(others)
-    for claim, line in ports:
-        if (claim, line) not in [(mapping.claim, f"{mapping.host_ip}={ident}") for mapping in item.mappings]:
-            host.state.unclaim(claim, line.lstrip("?"))
-    host.state.begin(item)
+        handles.table.delete(others)
+    held = [(mapping.claim, claim_line(mapping, ident)) for mapping in item.mappings]
+    for port, line in ports:
+        if (port, line) not in held:
+            handles.store.claims.drop_line(port, line)
+    handles.store.begin(item)
     return item
 
 
@@ -66,20 +94,26 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
         return None
     addresses: dict[Address, None] = {}
     mappings: list[PortMapping] = []
+    opened: list[PortMapping] = []
     bridge = ""
-    masq = False
+    uplink = False
+    masked: set[int] = set()
     for element in elements:
         try:
             key, data = SETS[element.set]
             fields, values = unpack(key, element.key), unpack(data, element.data)
         except (KeyError, ValueError):
             continue  # nothing of ours looks like that; somebody wrote into the table by hand
-        if element.set in ("own4", "own6"):
-            addresses[_address(fields[0])] = None
-            bridge = str(fields[1])
+        if element.set[:-1] in ("containers", "guests"):
+            addresses[_address(fields[1])] = None
+            bridge = str(fields[0])
+            uplink = element.set.startswith("guests")
+        elif element.set.startswith("opened") and fields[1] in PROTOCOL_NAMES:
+            protocol, number = int(str(fields[1])), int(str(fields[2]))
+            opened.append(PortMapping(PROTOCOL_NAMES[protocol], ANY[int(element.set[-1])], number, number))
         elif element.set.startswith("masq"):
             addresses[_address(fields[0])] = None
-            masq = True
+            masked.add(int(element.set[-1]))
         elif element.set.startswith("dnat") and fields[-2] in PROTOCOL_NAMES:
             host_ip = _address(fields[0]) if element.set.endswith("_ip") else ANY[int(element.set[4])]
             numbers = fields[-2], fields[-1], values[1]
@@ -95,8 +129,12 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
         mac=derived_mac("container", ident),
         leases=_bare_leases(addresses),
         mappings=tuple(mappings),
-        ip_masq=masq,
+        opened=tuple(opened),
+        mode4=ROUTED if masked == {6} else NAT,
+        mode6=ROUTED if masked == {4} else NAT,
+        ip_masq=bool(masked),
         is_gateway=False,
+        uplink=uplink,
     )
 
 
@@ -105,26 +143,58 @@ def _address(packed: object) -> Address:
     return from_packed(packed)
 
 
-def _as_on_the_host(host: Host, item: Attachment, leases: list[str]) -> Attachment:
+def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> Attachment:
     """With what its link, its bridge and its leases tell."""
-    port = get_link(host.rtnl, item.link)
-    bridge = item.bridge or host.state.bridge_of(item.link) or (link_name(host.rtnl, port.master) if port else "")
-    shared = {
-        element.set
-        for element in bridge_elements(item.replace(bridge=bridge, isolation=True))
-        if host.table.get(element) is not None
-    }
+    from cni.kernel.shaping import rates_on
+
+    port = get_link(handles.rtnl, item.link)
+    bridge = item.bridge or handles.store.bridges.of_link(item.link)
+    bridge = bridge or (link_name(handles.rtnl, port.master) if port else "")
+    given = _given(handles, bridge)
     addresses = dict.fromkeys((*item.addresses, *filter(None, map(_leased_address, leases))))
     return item.replace(
         bridge=bridge,
         leases=_bare_leases(addresses),
-        isolation="isolated" in shared,
-        uplink=bool(bridge) and item.bridge == bridge and "bridges" not in shared,
+        isolation=("isolated", 0) in given,
+        made=("bridges", 0) in given,
+        is_gateway=bool({("routed", 4), ("routed", 6)} & given),
+        mode4=_mode(item, 4, given),
+        mode6=_mode(item, 6, given),
+        direct=_direct(handles, bridge),
         hairpin=port.hairpin if port else False,
         port_isolation=port.isolated if port else False,
-        own_link=port is not None or any("@" not in name for name in leases),
-        own_leases=port is not None or bool(leases),
+        wire=rates_on(handles.rtnl, item.ident, port),
+        kind=kind_of(port is not None or any("@" not in name for name in leases), port is not None or bool(leases)),
     )
+
+
+def _given(handles: Handles, bridge: str) -> set[tuple[str, int]]:
+    """What the table has of a bridge: the sets, each with the IP version that it is said of, or 0."""
+    found = set()
+    for element in widest_elements(bridge, True) if bridge else []:
+        if handles.table.get(element) is not None:
+            first = unpack(SETS[element.set][0], element.key)[0]
+            found.add((element.set, {2: 4, 10: 6}.get(first, 0) if isinstance(first, int) else 0))
+    return found
+
+
+def _mode(item: Attachment, version: int, given: set[tuple[str, int]]) -> str:
+    if ("closed", version) in given:
+        opened = any(port.host_ip and port.host_ip.version == version for port in item.opened)
+        return ROUTED if opened else item.mode(version)
+    inside = ("bridges", 0) in given and ("routed", version) not in given and ("routed", 10 - version) in given
+    return ISOLATED if inside else OPEN
+
+
+def _direct(handles: Handles, bridge: str) -> tuple[str, ...]:
+    found = []
+    for element in handles.table.elements(INTERVALS):
+        link, first = unpack(SETS[element.set][0], element.key)
+        if link == bridge:
+            address = _address(first)
+            span = _address(unpack(SETS[element.set][0], element.end)[1]).number - address.number
+            found.append(str(Prefix(address, BITS[address.version] - span.bit_length())))
+    return tuple(found)
 
 
 def _leased_address(name: str) -> Address | None:
@@ -139,13 +209,13 @@ def _bare_leases(addresses: dict[Address, None]) -> tuple[Lease, ...]:
     return tuple(Lease(Prefix(address, BITS[address.version])) for address in addresses)
 
 
-def _without_others(host: Host, item: Attachment) -> Attachment:
+def _without_others(handles: Handles, item: Attachment) -> Attachment:
     def is_free(lease: Lease) -> bool:
         name = item.replace(leases=(lease,)).leased
-        return not name or host.state.lease_holder(name[0]) in ("", item.ident)
+        return not name or handles.store.claims.lease_holder(name[0]) in ("", item.ident)
 
     def is_others(mapping: PortMapping) -> bool:
-        holders = host.state.port_holders(mapping.claim)
+        holders = handles.store.claims.port_holders(mapping.claim)
         return any(who != item.ident and mapping.host_ip and collide(ip, mapping.host_ip) for ip, who in holders)
 
     item = item.replace(leases=tuple(filter(is_free, item.leases)))
@@ -156,3 +226,45 @@ def _without_others(host: Host, item: Attachment) -> Attachment:
             if not is_others(mapping) and mapping.host_ip and item.address_of(mapping.host_ip.version)
         )
     )
+
+
+# Orphans
+
+
+def wanted_elements(handles: Handles, items: list[Attachment]) -> list[Element]:
+    """All that the table should hold, where these are the attachments."""
+    own = projection(items)
+    own.update({(element.set, element.key): element for element in unrouted(handles)})
+    return [*own.values()]
+
+
+def _lost_identities(handles: Handles) -> set[str]:
+    """Who has elements in the table of this boot, or claims, but no record."""
+    held = handles.table.elements() if handles.table_serves else []
+    named = {element.comment for element in held} | handles.store.claims.claimants()
+    return named - set(handles.store.identities()) - {""}
+
+
+def rebuild_network(handles: Handles, network: str) -> None:
+    """Everybody of the network, for GC to judge."""
+    for ident in sorted(_lost_identities(handles)):
+        if ident.partition("/")[0] == network:
+            rebuild_one(handles, ident, f"the record of {ident} is lost")
+
+
+def rebuild_living(handles: Handles) -> None:
+    for ident in sorted(_lost_identities(handles)):
+        if get_link(handles.rtnl, host_link(ident)) is not None:
+            rebuild_one(handles, ident, f"the record of {ident} is lost")
+
+
+def remove_orphans(handles: Handles, item: Attachment) -> bool:
+    """Makes the table what the records but this one say, which is about to be added. False if it was so already."""
+    rebuild_living(handles)
+    others = [other for other in all_records(handles) if other.ident != item.ident]
+    wanted = {(element.set, element.key): element for element in wanted_elements(handles, others)}
+    held = {(element.set, element.key): element for element in handles.table.elements()}
+    gone = [element for key, element in held.items() if wanted.get(key) != element]
+    if gone:
+        handles.table.exchange(gone, [element for key, element in wanted.items() if held.get(key) != element])
+    return bool(gone)

@@ -1,14 +1,16 @@
 """IP addresses and prefixes as small values: the text forms, the arithmetic, the classes of addresses that matter here.
 
-Not `ipaddress`, which costs 4 ms of start-up; `inet_pton` of the C library parses. Which address a container gets is
-decided in `ipam`.
+Not `ipaddress`, which costs 4 ms of start-up; `inet_pton` of the C library parses.
 """
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from .stdlib import AF_INET, AF_INET6, inet_ntop, inet_pton
+from .value import Value
 
-from nft.value import Value
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 BITS = {4: 32, 6: 128}
 FAMILY = {4: int(AF_INET), 6: int(AF_INET6)}
@@ -103,6 +105,44 @@ def parse_prefix(text: str) -> Prefix:
     if ":" in head and address.version == 4:
         raise ValueError("an IPv4-mapped IPv6 prefix has no use here; write it as IPv4")
     return Prefix(address, int(tail))
+
+
+def span_of(text: str) -> tuple[int, int, int]:
+    """(version, first, last) of a prefix; an address alone is a prefix of one. Raises ValueError. It makes no values,
+    for there may be thousands of these."""
+    head, slash, tail = text.partition("/")
+    version = 6 if ":" in head else 4
+    try:
+        number = int.from_bytes(inet_pton(FAMILY[version], head), "big")
+    except (OSError, ValueError, UnicodeError):
+        raise ValueError("not an IP address or prefix") from None
+    bits = BITS[version]
+    if slash and not (tail.isascii() and tail.isdigit() and len(tail) < 4 and int(tail) <= bits):
+        raise ValueError(f"not an address with a prefix length of 0 to {bits}")
+    if version == 6 and number >> 32 == 0xFFFF:
+        raise ValueError("an IPv4-mapped IPv6 prefix has no use here; write it as IPv4")
+    free = bits - int(tail) if slash else 0
+    first = number >> free << free
+    return version, first, first + (1 << free) - 1
+
+
+def merged(prefixes: Iterable[str]) -> list[tuple[int, int, int]]:
+    """Their spans in order, without those that lie inside others."""
+    kept: list[tuple[int, int, int]] = []
+    for span in sorted(map(span_of, prefixes), key=lambda span: (span[0], span[1], -span[2])):
+        if not kept or kept[-1][0] != span[0] or kept[-1][2] < span[2]:
+            kept.append(span)
+    return kept
+
+
+def apart_from(prefixes: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
+    """Those that share no address with any of the others."""
+    spans = [span_of(other) for other in others]
+
+    def meets(version: int, first: int, last: int) -> bool:
+        return any(version == other[0] and first <= other[2] and other[1] <= last for other in spans)
+
+    return tuple(prefix for prefix in prefixes if not meets(*span_of(prefix)))
 
 
 def read_mac(text: str) -> bytes:

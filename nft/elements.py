@@ -1,67 +1,67 @@
-"""An attachment's projection into the table: which elements it has, as values, and as text for a whole rebuild. Pure.
+"""Elements of sets and maps as values: packed as the kernel holds them, and as text for libnftables and for people.
 
-ADD adds these, CHECK compares them, DEL and GC delete them, repair and list print them. An attachment's element in
-`attachments` is added and deleted in one transaction with all its others, so where it is missing, none is the
-attachment's: that is what keeps a late DEL away from what another one holds now.
+Which elements there should be is not known here; the sets and their types are `schema`.
 """
 
 from __future__ import annotations
 
-from cni.model.attachment import Attachment
-from cni.model.ports import PROTOCOLS
-from nft.addresses import from_packed
-from nft.messages import Element, pack, unpack
-from nft.schema import IFNAME, PROTO, SETS, TABLE
+from .addresses import from_packed
+from .schema import ADDR4, ADDR6, FAMILY, IFNAME, MAC, PORT, PROTO, SETS, TABLE
+from .value import Value
 
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # IANA protocol numbers, with nft's names for them
 PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
+NFPROTO = {4: 2, 6: 10}  # include/uapi/linux/netfilter.h
+_FAMILY_NAMES = {2: "ipv4", 10: "ipv6"}
+_WIDTH = {PROTO: 4, PORT: 4, ADDR4: 4, ADDR6: 16, IFNAME: 16, FAMILY: 4, MAC: 8}
+_LENGTH = {PROTO: 1, PORT: 2, FAMILY: 1}
 
 
-def marker(key: bytes, ident: str = "") -> Element:
-    return Element("attachments", key, b"", ident)
+class Element(Value):
+    """One element of a set or map: `key` and `data` are the kernel's own bytes, `comment` says whose it is. `end` is
+    the last key of an interval."""
+
+    set: str
+    key: bytes
+    data: bytes = b""
+    comment: str = ""
+    end: bytes = b""
+
+    def covers(self, other: Element) -> bool:
+        """Whether nothing of the other one's keys is missing here."""
+        return self.key <= other.key and (self.end or self.key) >= (other.end or other.key)
 
 
-def attachment_elements(item: Attachment) -> list[Element]:
-    """The elements that are this attachment's alone; `attachments` comes first, so that a conflict is told apart."""
-    if not item.in_table:
-        return []
-    ident = item.ident
-    elements = [marker(item.key, ident)]
-    for lease in item.leases:
-        version, packed = lease.address.version, lease.address.address.packed
-        own = f"own{version}"
-        if item.bridge:
-            elements.append(Element(own, pack(SETS[own][0], (packed, item.bridge)), b"", ident))
-        if item.ip_masq:
-            elements.append(Element(f"masq{version}", packed, b"", ident))
-    for mapping in item.mappings:
-        assert mapping.host_ip is not None, "records hold concrete host addresses only"
-        version = mapping.host_ip.version
-        target = item.address_of(version)
-        assert target is not None, "ports.for_families lets no other family through"
-        name, fields = f"dnat{version}", (PROTOCOLS[mapping.protocol], mapping.host_port)
-        if mapping.host_ip.is_unspecified:
-            key = pack(SETS[name][0], fields)
+def pack(kinds: tuple[str, ...], values: tuple[int | bytes | str, ...]) -> bytes:
+    """Field values as the kernel holds them: network byte order, each field of a concatenation padded to four bytes."""
+    packed = b""
+    for kind, value in zip(kinds, values):
+        if isinstance(value, str):
+            raw = value.encode("utf-8", "surrogateescape")
         else:
-            name += "_ip"
-            key = pack(SETS[name][0], (mapping.host_ip.packed, *fields))
-        elements.append(Element(name, key, pack(SETS[name][1], (target.packed, mapping.container_port)), ident))
-    return elements
+            raw = value if isinstance(value, bytes) else value.to_bytes(_LENGTH[kind], "big")
+        packed += raw + b"\0" * (_WIDTH[kind] - len(raw))
+    return packed
 
 
-def bridge_elements(item: Attachment) -> list[Element]:
-    """The elements that every attachment of a bridge shares; they go with the bridge's last attachment. An uplink of
-    the host has none: what is forwarded by it is neither isolated nor spared the masquerade."""
-    if not item.bridge or item.uplink or not item.in_table:
-        return []
-    name = pack((IFNAME,), (item.bridge,))
-    elements = [Element("bridges", name), Element("same_net", name + name)]
-    return [*elements, Element("isolated", name)] if item.isolation else elements
-
-
-def projection(items: list[Attachment]) -> dict[tuple[str, bytes], Element]:
-    """All that the table should hold, by set and key."""
-    elements = (element for item in items for element in (*attachment_elements(item), *bridge_elements(item)))
-    return {(element.set, element.key): element for element in elements}
+def unpack(kinds: tuple[str, ...], packed: bytes) -> tuple[int | bytes | str, ...]:
+    """The inverse of `pack`: numbers, address bytes and names. Raises ValueError for a wrong length."""
+    if len(packed) != sum(_WIDTH[kind] for kind in kinds):
+        raise ValueError(f"{len(packed)} bytes are not {' . '.join(kinds)}")
+    values: list[int | bytes | str] = []
+    start = 0
+    for kind in kinds:
+        raw = packed[start : start + _WIDTH[kind]]
+        start += _WIDTH[kind]
+        if kind in _LENGTH:
+            values.append(int.from_bytes(raw[: _LENGTH[kind]], "big"))
+        elif kind == IFNAME:
+            values.append(raw.rstrip(b"\0").decode("utf-8", "surrogateescape"))
+        elif kind == MAC:
+            values.append(raw[:6])
+        else:
+            values.append(raw)
+    return tuple(values)
 
 
 def elements_text(elements: list[Element]) -> str:
@@ -76,6 +76,8 @@ def element_text(element: Element) -> str:
     """One element as nft prints it, with its comment."""
     key, data = SETS[element.set]
     text = _fields_text(key, element.key)
+    if element.end:
+        text += f"-{_fields_text(key[-1:], element.end[-_WIDTH[key[-1]] :])}"
     if element.comment:
         text += f' comment "{element.comment}"'
     return f"{text} : {_fields_text(data, element.data)}" if data else text
@@ -85,11 +87,13 @@ def _fields_text(kinds: tuple[str, ...], packed: bytes) -> str:
     texts = []
     for kind, value in zip(kinds, unpack(kinds, packed)):
         if isinstance(value, bytes):
-            texts.append(str(from_packed(value)))
+            texts.append(value.hex(":") if kind == MAC else str(from_packed(value)))
         elif kind == IFNAME:
             texts.append(f'"{value}"')
         elif kind == PROTO and isinstance(value, int):
             texts.append(PROTOCOL_NAMES.get(value, str(value)))
+        elif kind == FAMILY and isinstance(value, int):
+            texts.append(_FAMILY_NAMES.get(value, str(value)))
         else:
             texts.append(str(value))
     return " . ".join(texts)

@@ -2,16 +2,17 @@
 
 In a child, because released versions of the library crash on some rulesets (nft 1.0.6 on sets that a newer nft made, in
 any table of the host) and it may call exit(): the runtime gets its CNI answer all the same. Only the table as a whole
-passes through here; elements of containers go through `table`.
+passes through here; its elements go through `table`.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` costs 4 ms, it builds enums
+import errno
 import os
 import sys
 
-from cni.protocol.errors import IO_FAILURE, CniError, kernel_refused
+from .errors import LoadError
+from .stdlib import signals
 
 INSTALL = "install the distribution's packages nftables and python3-nftables (py3-nftables on Alpine)"
 
@@ -21,12 +22,12 @@ LOADED = "\nnftcni: loaded"  # the last word of a child that came to its end: th
 
 
 def run_text(command: str) -> None:
-    """One transaction from nft's own language. Raises CniError code 5 with what nft said, or how it died."""
+    """One transaction from nft's own language. Raises LoadError with what nft said, or how it died."""
     try:
         reader, writer = os.pipe()
         child = os.fork()
     except OSError as error:
-        raise kernel_refused("starting a process for libnftables", error) from None
+        raise LoadError(f"starting a process for libnftables: {_named(error)}") from None
     if child == 0:
         os.close(reader)
         _child(command, writer)
@@ -35,30 +36,29 @@ def run_text(command: str) -> None:
         with open(reader, encoding="utf-8", errors="replace", newline="") as pipe:
             said = pipe.read()
     except OSError as error:
-        os.kill(child, _signal.SIGKILL)  # what it loads after our teardown would stay
+        os.kill(child, signals.SIGKILL)  # what it loads after our teardown would stay
         os.waitpid(child, 0)
-        raise kernel_refused("waiting for libnftables", error) from None
+        raise LoadError(f"waiting for libnftables: {_named(error)}") from None
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if said.endswith(LOADED):
         return
-    if code == -_signal.SIGALRM:
-        raise CniError(IO_FAILURE, f"libnftables did not come to an end within {SECONDS} s, loading the table")
+    if code == -signals.SIGALRM:
+        raise LoadError(f"libnftables did not come to an end within {SECONDS} s, loading the table")
     if code < 0:
-        raise CniError(
-            IO_FAILURE,
+        raise LoadError(
             f"libnftables was killed by signal {-code} while it loaded the table",
             "nft before 1.0.7 crashes on sets that a newer nft made, in any table: look at `nft list ruleset`",
         )
-    raise CniError(IO_FAILURE, f"libnftables: {said.strip() or f'exit status {code}'}", "" if said else INSTALL)
+    raise LoadError(f"libnftables: {said.strip() or f'exit status {code}'}", "" if said else INSTALL)
 
 
 def _child(command: str, writer: int) -> None:
     """Exit status 0, or 1 with the reason in the pipe. The library's own output must not reach the runtime."""
     status = 1
     try:
-        _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
-        _signal.alarm(SECONDS)
+        signals.signal(signals.SIGALRM, signals.SIG_DFL)
+        signals.alarm(SECONDS)
         null = os.open("/dev/null", os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(null, 1)
@@ -74,6 +74,10 @@ def _child(command: str, writer: int) -> None:
         os.write(writer, f"{type(problem).__name__}: {problem}".encode())
     finally:
         os._exit(status)
+
+
+def _named(error: OSError) -> str:
+    return f"{errno.errorcode.get(error.errno or 0, error.errno)}: {error.strerror}"
 
 
 class _Refused(Exception):

@@ -8,9 +8,10 @@ host matter. Numbers are from include/uapi/linux/netfilter/{nfnetlink,nf_tables}
 from __future__ import annotations
 
 from struct import Struct
-from sys import byteorder
 
-from cni.kernel.rtnetlink import (
+from .elements import Element
+from .framing import NLA_F_NESTED as NESTED
+from .framing import (
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -18,22 +19,27 @@ from cni.kernel.rtnetlink import (
     attr,
     attr_name,
     attributes,
+    items,
     message,
+    text,
 )
-from nft.schema import ADDR4, ADDR6, IFNAME, PORT, PROTO, TABLE
-from nft.value import Value
+from .schema import TABLE
+from .value import Value
 
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
-NEWTABLE, GETTABLE, DELTABLE, GETCHAIN, GETRULE, GETSET = (SUBSYSTEM | number for number in (0, 1, 2, 4, 7, 10))
+NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN = (SUBSYSTEM | number for number in (0, 1, 2, 3, 4))
+NEWRULE, GETRULE, GETSET = (SUBSYSTEM | number for number in (6, 7, 10))
 NEWSETELEM, GETSETELEM, DELSETELEM, NEWGEN = (SUBSYSTEM | number for number in (12, 13, 14, 15))
 NFPROTO_INET = 1
 NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFTA_TABLE_USERDATA = 1, 2, 6
 NFT_TABLE_F_OWNER = 2
 NFTA_LIST_TABLE, NFTA_LIST_SET, NFTA_LIST_ELEMENTS = 1, 2, 3
 NFTA_LIST_ELEM = 1
-NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA = 1, 2, 6
-NFTA_DATA_VALUE = 1
+NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA, NFTA_ELEM_KEY_END = 1, 2, 6, 10
+NFTA_DATA_VALUE, NFTA_DATA_VERDICT = 1, 2
+NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
+NFTA_IMMEDIATE_DATA, NFTA_VERDICT_CODE, NFTA_TARGET_NAME = 2, 1, 1
 NFTA_GEN_PROC_PID = 2
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 1, 3, 4, 5
 NFTA_HOOK_HOOKNUM = 1
@@ -44,51 +50,9 @@ NFT_SET_INTERVAL = 4
 KIND_BITS, IFNAME_KIND = 6, 41  # of nft's own numbers for types, each field of a concatenation has six bits
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
 UDATA_COMMENT = 0  # the first kind in libnftnl's udata of tables and elements alike
-NESTED = 0x8000
 GROUP = 300  # elements in one message; an attribute's length has 16 bits and an IPv6 element takes about 200 bytes
 
 _NFGEN = Struct(">BBH")  # family, version, resource
-_WIDTH = {PROTO: 4, PORT: 4, ADDR4: 4, ADDR6: 16, IFNAME: 16}
-_LENGTH = {PROTO: 1, PORT: 2}
-
-
-class Element(Value):
-    """One element of a set or map: `key` and `data` are the kernel's own bytes, `comment` says whose it is."""
-
-    set: str
-    key: bytes
-    data: bytes = b""
-    comment: str = ""
-
-
-def pack(kinds: tuple[str, ...], values: tuple[int | bytes | str, ...]) -> bytes:
-    """Field values as the kernel holds them: network byte order, each field of a concatenation padded to four bytes."""
-    packed = b""
-    for kind, value in zip(kinds, values):
-        if isinstance(value, str):
-            raw = value.encode("utf-8", "surrogateescape")
-        else:
-            raw = value if isinstance(value, bytes) else value.to_bytes(_LENGTH[kind], "big")
-        packed += raw + b"\0" * (_WIDTH[kind] - len(raw))
-    return packed
-
-
-def unpack(kinds: tuple[str, ...], packed: bytes) -> tuple[int | bytes | str, ...]:
-    """The inverse of `pack`: numbers, address bytes and names. Raises ValueError for a wrong length."""
-    if len(packed) != sum(_WIDTH[kind] for kind in kinds):
-        raise ValueError(f"{len(packed)} bytes are not {' . '.join(kinds)}")
-    values: list[int | bytes | str] = []
-    start = 0
-    for kind in kinds:
-        raw = packed[start : start + _WIDTH[kind]]
-        start += _WIDTH[kind]
-        if kind in _LENGTH:
-            values.append(int.from_bytes(raw[: _LENGTH[kind]], "big"))
-        elif kind == IFNAME:
-            values.append(raw.rstrip(b"\0").decode("utf-8", "surrogateescape"))
-        else:
-            values.append(raw)
-    return tuple(values)
 
 
 def nfgen(family: int = NFPROTO_INET, resource: int = 0) -> bytes:
@@ -136,6 +100,8 @@ def _list_head(name: str, table: str = TABLE, family: int = NFPROTO_INET) -> byt
 
 def _element(element: Element, full: bool) -> bytes:
     body = attr(NESTED | NFTA_ELEM_KEY, attr(NFTA_DATA_VALUE, element.key))
+    if element.end:
+        body += attr(NESTED | NFTA_ELEM_KEY_END, attr(NFTA_DATA_VALUE, element.end))
     if full and element.data:
         body += attr(NESTED | NFTA_ELEM_DATA, attr(NFTA_DATA_VALUE, element.data))
     if full and element.comment:
@@ -157,8 +123,10 @@ def get_table() -> bytes:
     return nfgen() + attr_name(NFTA_TABLE_NAME, TABLE)
 
 
-def list_rules(table: str = TABLE, family: int = NFPROTO_INET) -> bytes:
-    return nfgen(family) + attr_name(NFTA_RULE_TABLE, table)
+def list_rules(table: str = TABLE, family: int = NFPROTO_INET, chain: str = "") -> bytes:
+    """Of one chain, or of all."""
+    place = attr_name(NFTA_RULE_TABLE, table)
+    return nfgen(family) + place + (attr_name(NFTA_RULE_CHAIN, chain) if chain else b"")
 
 
 def list_sets(table: str, family: int) -> bytes:
@@ -168,26 +136,14 @@ def list_sets(table: str, family: int) -> bytes:
 def read_elements(payload: bytes) -> list[Element]:
     """The elements of one NEWSETELEM payload."""
     outer = attributes(payload, _NFGEN.size)
-    name = _name(outer.get(NFTA_LIST_SET, b""))
+    name = text(outer.get(NFTA_LIST_SET, b""))
     found = []
-    for packed in _each(outer.get(NFTA_LIST_ELEMENTS, b"")):
+    for packed in items(outer.get(NFTA_LIST_ELEMENTS, b"")):
         parts = attributes(packed)
         key = attributes(parts.get(NFTA_ELEM_KEY, b"")).get(NFTA_DATA_VALUE, b"")
         data = attributes(parts.get(NFTA_ELEM_DATA, b"")).get(NFTA_DATA_VALUE, b"")
-        found.append(Element(name, key, data, read_comment(parts.get(NFTA_ELEM_USERDATA, b""))))
-    return found
-
-
-def _each(data: bytes) -> list[bytes]:
-    """All attributes of a list, which repeat one type."""
-    found = []
-    start = 0
-    while start + 4 <= len(data):
-        length = int.from_bytes(data[start : start + 2], byteorder)
-        if length < 4:
-            break
-        found.append(data[start + 4 : start + length])
-        start += (length + 3) & ~3
+        end = attributes(parts.get(NFTA_ELEM_KEY_END, b"")).get(NFTA_DATA_VALUE, b"")
+        found.append(Element(name, key, data, read_comment(parts.get(NFTA_ELEM_USERDATA, b"")), end))
     return found
 
 
@@ -206,7 +162,7 @@ def read_table(payload: bytes) -> tuple[tuple[int, str], bool]:
     """(family, name), and whether it has an owner: such a table is deleted by its owner alone, never by a flush."""
     parts = attributes(payload, _NFGEN.size)
     flags = int.from_bytes(parts.get(NFTA_TABLE_FLAGS, b""), "big")
-    return (payload[0], _name(parts.get(NFTA_TABLE_NAME, b""))), bool(flags & NFT_TABLE_F_OWNER)
+    return (payload[0], text(parts.get(NFTA_TABLE_NAME, b""))), bool(flags & NFT_TABLE_F_OWNER)
 
 
 def read_generation_process(payload: bytes) -> int:
@@ -231,18 +187,28 @@ def read_chain(payload: bytes) -> Chain:
     hook = attributes(parts.get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM, b"")
     on_forward = int.from_bytes(hook, "big") == NF_INET_FORWARD and bool(hook) and payload[0] in FAMILY_NAMES
     drops = int.from_bytes(parts.get(NFTA_CHAIN_POLICY, b"\1"), "big") == NF_DROP
-    table, name = (_name(parts.get(kind, b"")) for kind in (NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME))
+    table, name = (text(parts.get(kind, b"")) for kind in (NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME))
     return Chain(FAMILY_NAMES.get(payload[0], str(payload[0])), table, name, on_forward and drops)
-
-
-def _name(raw: bytes) -> str:
-    return raw.rstrip(b"\0").decode("utf-8", "replace")
 
 
 def read_rule(payload: bytes) -> tuple[str, bytes]:
     """(chain, expressions) of one rule; the expressions are compared as bytes, never interpreted."""
     parts = attributes(payload, _NFGEN.size)
-    return _name(parts.get(NFTA_RULE_CHAIN, b"")), parts.get(NFTA_RULE_EXPRESSIONS, b"")
+    return text(parts.get(NFTA_RULE_CHAIN, b"")), parts.get(NFTA_RULE_EXPRESSIONS, b"")
+
+
+def drops(code: bytes) -> bool:
+    """Whether a rule with these expressions, nft's or iptables-nft's, drops or rejects what it matches."""
+    for packed in items(code):
+        parts = attributes(packed)
+        name, data = text(parts.get(NFTA_EXPR_NAME, b"")), attributes(parts.get(NFTA_EXPR_DATA, b""))
+        if name == "immediate":
+            verdict = attributes(attributes(data.get(NFTA_IMMEDIATE_DATA, b"")).get(NFTA_DATA_VERDICT, b""))
+            if verdict and int.from_bytes(verdict.get(NFTA_VERDICT_CODE, b"\1"), "big") == NF_DROP:
+                return True
+        elif name == "reject" or (name == "target" and text(data.get(NFTA_TARGET_NAME, b"")) in ("REJECT", "DROP")):
+            return True
+    return False
 
 
 class Set(Value):
@@ -257,4 +223,4 @@ def read_set(payload: bytes) -> Set:
     parts = attributes(payload, _NFGEN.size)
     flags, kinds = (int.from_bytes(parts.get(kind, b""), "big") for kind in (NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE))
     fields = (kinds >> shift & (1 << KIND_BITS) - 1 for shift in range(0, 32, KIND_BITS))
-    return Set(_name(parts.get(NFTA_SET_NAME, b"")), IFNAME_KIND in fields, bool(flags & NFT_SET_INTERVAL))
+    return Set(text(parts.get(NFTA_SET_NAME, b"")), IFNAME_KIND in fields, bool(flags & NFT_SET_INTERVAL))

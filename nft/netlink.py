@@ -1,35 +1,48 @@
-"""The door to the kernel's netlink: opens sockets, sends one request and reads its answer, turns errnos into OSError.
+"""Netlink sockets: one request and its answer, listings, transactions, events. Errnos become KernelError.
 
-What the bytes mean is `rtnetlink` (links) and `nft.wire` (tables, conntrack).
+Framing is `framing`; what the payloads mean is said by who sends them.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from _socket import AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket  # `import socket` costs 6 ms
 from struct import Struct
 
-from cni.kernel import rtnetlink
+from .errors import KernelError
+from .framing import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_REQUEST,
+    NLMSG,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    attributes,
+    message,
+    messages,
+)
+from .stdlib import AF_NETLINK, SO_RCVBUF, SO_SNDBUF, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
-SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 1, 10, 11
-SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE = 7, 8, 32, 33, 71
+SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 1, 10, 11, 12
+# Python has no names for these, and some architectures numbers of their own (arch/*/include/uapi/asm/socket.h).
+SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE = {
+    "mips": (31, 33, 71),
+    "spar": (0x100A, 0x100B, 0x50),
+    "alph": (0x100A, 0x100B, 71),
+    "pari": (0x100A, 0x100B, 0x4045),
+}.get(os.uname().machine[:4], (32, 33, 71))
 NLMSGERR_ATTR_MSG = 1
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 RECEIVE = 1 << 17  # bytes; larger than any datagram of a dump (32 KiB) or of an answer to a batch
+DUMP_TRIES = 50
 _ERRNO = Struct("=i")
 _COOKIE = Struct("=Q")
-
-
-class KernelError(OSError):
-    """An errno from the kernel; `sequence` says which message of a batch it refused."""
-
-    sequence = 0
 
 
 class Netlink:
@@ -45,36 +58,76 @@ class Netlink:
     def close(self) -> None:
         self.socket.close()
 
+    def filter_dumps(self) -> None:
+        """From here on the kernel lists only what the header of a listing's request asks for, an interface's addresses
+        for example; before Linux 4.20 it lists all the same."""
+        try:
+            self.socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        except OSError:
+            return
+
     def fileno(self) -> int:
         return self.socket.fileno()
 
     def ask(self, kind: int, payload: bytes, flags: int = 0) -> bytes:
         """One request that changes or gets one thing; its reply's payload, b"" for a bare acknowledgement."""
         self.sequence += 1
-        self.socket.send(rtnetlink.message(kind, rtnetlink.NLM_F_REQUEST | rtnetlink.NLM_F_ACK | flags, self.sequence, payload))
+        self.socket.send(message(kind, NLM_F_REQUEST | NLM_F_ACK | flags, self.sequence, payload))
         reply = b""
         for answer, answer_flags, sequence, body in self._receive():
             if sequence != self.sequence:
                 continue
-            if answer == rtnetlink.NLMSG_ERROR:
+            if answer == NLMSG_ERROR:
                 raise_for(body, answer_flags)
                 return reply
             reply = body
         raise AssertionError("unreachable: _receive is endless")
 
-    def dump(self, kind: int, payload: bytes) -> Iterator[bytes]:
-        """The payloads of a listing. Only for CHECK, GC, repair and recovery, never for ADD or DEL."""
+    def ask_in_turn(self, kind: int, payloads: list[bytes]) -> None:
+        """Several changes by one send, which no kill comes between: the kernel goes through all of them before the
+        call returns (netlink_rcv_skb). Raises the first one's error that has one; the others are made all the same."""
+        first = self.sequence + 1
+        self.sequence += len(payloads)
+        flags = NLM_F_REQUEST | NLM_F_ACK
+        self.socket.send(
+            b"".join(message(kind, flags, number, payload) for number, payload in enumerate(payloads, first))
+        )
+        for answer, answer_flags, sequence, body in self._receive():
+            if answer == NLMSG_ERROR and sequence >= first:
+                raise_for(body, answer_flags)
+                if sequence == self.sequence:
+                    return
+
+    def dump(self, kind: int, payload: bytes) -> list[bytes]:
+        """The payloads of a listing, whole. Only for CHECK, GC, repair and recovery, never for ADD or DEL.
+
+        A listing that was changed meanwhile may lack what was there all along, and the kernel says so
+        (NLM_F_DUMP_INTR): it is asked again. Raises KernelError EAGAIN where that never ends.
+        """
+        for _ in range(DUMP_TRIES):
+            found = self._dump_once(kind, payload)
+            if found is not None:
+                return found
+        raise KernelError(errno.EAGAIN, f"the kernel's listing changed {DUMP_TRIES} times while it was read")
+
+    def _dump_once(self, kind: int, payload: bytes) -> list[bytes] | None:
+        """None for a listing that was interrupted. It is read to its end all the same: a socket has one at a time."""
         self.sequence += 1
-        self.socket.send(rtnetlink.message(kind, rtnetlink.NLM_F_REQUEST | rtnetlink.NLM_F_DUMP, self.sequence, payload))
+        self.socket.send(message(kind, NLM_F_REQUEST | NLM_F_DUMP, self.sequence, payload))
+        found: list[bytes] = []
+        interrupted = False
         for answer, flags, sequence, body in self._receive():
             if sequence != self.sequence:
                 continue
-            if answer == rtnetlink.NLMSG_DONE:
-                return
-            if answer == rtnetlink.NLMSG_ERROR:
-                raise_for(body, flags)
-                return
-            yield body
+            interrupted |= bool(flags & NLM_F_DUMP_INTR)
+            if answer in (NLMSG_DONE, NLMSG_ERROR):
+                if interrupted:
+                    return None
+                if body:  # the last message has the errno of a listing that broke off (netlink_dump_done)
+                    raise_for(body, flags)
+                return found
+            found.append(body)
+        raise AssertionError("unreachable: _receive is endless")
 
     def transact(self, batch: list[bytes], sequences: range) -> list[KernelError]:
         """Sends an nfnetlink batch in one piece; the errors, in message order. No error means all of it took effect.
@@ -88,7 +141,7 @@ class Netlink:
         self.socket.send(data)
         errors = []
         for answer, flags, sequence, body in self._receive():
-            if answer != rtnetlink.NLMSG_ERROR or sequence not in sequences:
+            if answer != NLMSG_ERROR or sequence not in sequences:
                 continue
             try:
                 raise_for(body, flags)
@@ -119,7 +172,7 @@ class Netlink:
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
         while True:
-            yield from rtnetlink.messages(self.socket.recv(RECEIVE))
+            yield from messages(self.socket.recv(RECEIVE))
 
     def netns_cookie(self) -> int:
         """A number that no other network namespace of this boot has or had; its inode on kernels before 5.14."""
@@ -134,14 +187,14 @@ def raise_for(body: bytes, flags: int) -> None:
     number = -_ERRNO.unpack_from(body)[0]
     if number == 0:
         return
-    text = os.strerror(number)
+    reason = os.strerror(number)
     if flags & NLM_F_ACK_TLVS:
         (length,) = Struct("=I").unpack_from(body, 4)
-        skip = 4 + (rtnetlink.NLMSG.size if flags & NLM_F_CAPPED else (length + 3) & ~3)
-        words = rtnetlink.attributes(body, skip).get(NLMSGERR_ATTR_MSG)
+        skip = 4 + (NLMSG.size if flags & NLM_F_CAPPED else (length + 3) & ~3)
+        words = attributes(body, skip).get(NLMSGERR_ATTR_MSG)
         if words:
-            text = words.rstrip(b"\0").decode("utf-8", "replace")
-    raise KernelError(number, text)
+            reason = words.rstrip(b"\0").decode("utf-8", "replace")
+    raise KernelError(number, reason)
 
 
 def is_missing(error: OSError) -> bool:

@@ -1,35 +1,63 @@
 """The table's text: sets, maps, chains and rules, written once per host and never changed by a container. Pure.
 
-What an attachment adds is `elements`; loading the text is `library`. The layout and why each rule stands as it does:
+What goes into the sets is its users' affair, what each means `schema`; loading the text is `libnftables`. Why each rule
+stands as it does:
 
 - `fib daddr type local` gates DNAT: without it a port of every passing packet is hijacked (GHSA-jv3w-x3r3-g6rm).
 - raw_prerouting keeps 127/8 on the loopback device: DNAT comes before the kernel's martian check, and route_localnet on
   the bridge would let containers reach the host's own loopback services (moby#45610, CVE-2020-8558).
+- A port of all addresses is one of 127.0.0.1 as well, never one of 127.0.0.53, where systemd-resolved listens.
 - `ip6 daddr ::1 return`: the kernel cannot forward replies to ::1, an immediate refusal beats a time-out.
-- Masquerade on `ct status dnat` only for sources on the same bridge (hairpin) and from 127/8: everybody else's address
-  reaches the container. It matches `ip saddr . oifname`: `iifname` is empty there when br_netfilter is active.
-- What stays on its own bridge is not masqueraded (br_netfilter brings it here); an uplink is no container's bridge, so
-  what others send out by it is.
+- `sender`: on a bridge of ours a known container comes with an address of its own, be it one of another network of its,
+  an unknown machine from where a route to it leads. With br_netfilter frames pass here that stay on the bridge: only
+  those to the bridge's own MAC are the host's.
+- `turned`: who asks from whom does not matter. What our DNAT sends back by the link it came from has to be masqueraded,
+  or the answer does not pass this host. With br_netfilter it does, as `iifname` is empty there; only a container that
+  asks itself would drop its own address.
+- `masquerade to :32768-65535`: a container that leaves by a published port's number would take it from its owner
+  (CVE-2021-3773). Ports from there on, which is where clients' ports are, stay what they were: UDP hole punching works.
+- filter_forward accepts what is established only for answers and for flows that were translated, which passed here when
+  they began. Everything else of the original direction is judged packet by packet: a flow that began while the table
+  was missing ends with its next packet.
+- INVALID packets are not translated and would show a container's address outside, or the peer's answer to it would
+  reset a living connection (kubernetes#74839). Those of others are none of our affair.
+- `unrouted`: the host forwards for containers, it does not become a router between its other links.
 - `priority -100` and not `dstnat` on output: nft 1.0.6 refuses the name there.
 - No chain may be called `fwd`, and maps with concatenated data must come from text, not JSON (nft 1.0.6 makes a set).
 """
 
 from __future__ import annotations
 
-from cni.model.names import digest
-from nft.schema import SETS, TABLE
+from .digest import digest
+from .schema import INTERVALS, SETS, TABLE
 
 CHAINS = """
 	chain portmap {
 		dnat ip to ip daddr . meta l4proto . th dport map @dnat4_ip
+		ip daddr 127.0.0.0/8 ip daddr != 127.0.0.1 return
 		dnat ip to meta l4proto . th dport map @dnat4
 		dnat ip6 to ip6 daddr . meta l4proto . th dport map @dnat6_ip
 		dnat ip6 to meta l4proto . th dport map @dnat6
 	}
 	chain raw_prerouting {
 		type filter hook prerouting priority raw; policy accept;
-		iifname != "lo" ip daddr 127.0.0.0/8 drop
-		iifname != "lo" ip saddr 127.0.0.0/8 drop
+		iifname "lo" return
+		ip daddr 127.0.0.0/8 drop
+		ip saddr 127.0.0.0/8 drop
+		iifname @bridges goto sender
+	}
+	chain sender {
+		iifname . ip saddr @containers4 return
+		iifname . ip6 saddr @containers6 return
+		iifname . ip saddr @cross4 return
+		iifname . ip6 saddr @cross6 return
+		meta pkttype host iifname . ether daddr != @gates return
+		meta nfproto . iifname != @routed goto inside
+		ip6 saddr :: return
+		fib saddr . iif oif missing drop
+	}
+	chain inside {
+		iifname . ether daddr @gates drop
 	}
 	chain nat_prerouting {
 		type nat hook prerouting priority dstnat; policy accept;
@@ -42,21 +70,86 @@ CHAINS = """
 	}
 	chain nat_postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
-		ct status dnat ip saddr . oifname @own4 masquerade
-		ct status dnat ip6 saddr . oifname @own6 masquerade
-		ct status dnat ip saddr 127.0.0.0/8 ip daddr . oifname @own4 masquerade
-		ip saddr . oifname @own4 return
-		ip6 saddr . oifname @own6 return
-		ip saddr @masq4 oifname != @bridges ip daddr != 224.0.0.0/4 masquerade
-		ip6 saddr @masq6 oifname != @bridges ip6 daddr != ff00::/8 masquerade
+		ct status dnat ip daddr @shown4 return
+		ct status dnat ip6 daddr @shown6 return
+		ct status dnat ip daddr @hidden4 masquerade
+		ct status dnat ip6 daddr @hidden6 masquerade
+		ct status dnat jump turned
+		oifname @bridges return
+		oifname . ip saddr @containers4 return
+		oifname . ip6 saddr @containers6 return
+		oifname . ip daddr @containers4 return
+		oifname . ip6 daddr @containers6 return
+		iifname . ip daddr @direct4 return
+		iifname . ip6 daddr @direct6 return
+		ip saddr @masq4 goto leave
+		ip6 saddr @masq6 goto leave
+		iifname . ip saddr @containers4 return
+		iifname . ip6 saddr @containers6 return
+		meta nfproto . iifname @masquerading goto leave
+	}
+	chain turned {
+		iifname . ip daddr @containers4 masquerade
+		iifname . ip6 daddr @containers6 masquerade
+		iifname . ip daddr @cross4 masquerade
+		iifname . ip6 daddr @cross6 masquerade
+		oifname . ip daddr @guests4 masquerade
+		oifname . ip6 daddr @guests6 masquerade
+		ip saddr . ip daddr @self4 masquerade
+		ip6 saddr . ip6 daddr @self6 masquerade
+		ip saddr 127.0.0.0/8 oifname . ip daddr @containers4 masquerade
+	}
+	chain leave {
+		ip daddr 224.0.0.0/4 return
+		ip6 daddr ff00::/8 return
+		meta l4proto { tcp, udp, sctp } masquerade to :32768-65535
+		masquerade
 	}
 	chain filter_forward {
 		type filter hook forward priority filter; policy accept;
-		ct state established,related accept
-		ct status dnat oifname @bridges accept
+		ct state established,related ct status snat,dnat accept
+		ct direction reply ct state established,related accept
+		ct state related accept
+		iifname . oifname @apart jump apart
 		iifname . oifname @same_net accept
-		iifname @bridges oifname @isolated drop
-		iifname @isolated oifname @bridges drop
+		iifname @bridges jump from_bridge
+		oifname @bridges goto to_bridge
+		oifname . ip daddr @containers4 goto to_container
+		oifname . ip6 daddr @containers6 goto to_container
+		iifname @bridges accept
+		iifname . ip saddr @containers4 goto from_container
+		iifname . ip6 saddr @containers6 goto from_container
+		meta nfproto . iifname @unrouted meta nfproto . oifname @unrouted drop
+	}
+	chain apart {
+		ct status dnat return
+		iifname @bridges drop
+		iifname . ip saddr @containers4 oifname . ip daddr @containers4 drop
+		iifname . ip6 saddr @containers6 oifname . ip6 daddr @containers6 drop
+	}
+	chain from_bridge {
+		meta nfproto . iifname != @routed drop
+		ct state invalid drop
+	}
+	chain from_container {
+		ct state invalid drop
+	}
+	chain to_bridge {
+		meta nfproto . oifname != @routed drop
+		goto to_container
+	}
+	chain to_container {
+		ct state invalid drop
+		ct status dnat accept
+		ip daddr . meta l4proto . th dport @opened4 accept
+		ip6 daddr . meta l4proto . th dport @opened6 accept
+		iifname @bridges goto sibling
+		iifname . ip saddr @containers4 goto sibling
+		iifname . ip6 saddr @containers6 goto sibling
+		meta nfproto . oifname @closed drop
+	}
+	chain sibling {
+		oifname @isolated drop
 	}
 """
 
@@ -65,7 +158,8 @@ def _declaration(name: str) -> str:
     key, data = SETS[name]
     kind = "map" if data else "set"
     types = " . ".join(key) + (" : " + " . ".join(data) if data else "")
-    return f"\t{kind} {name} {{ type {types}; }}\n"
+    flags = " flags interval;" if name in INTERVALS else ""
+    return f"\t{kind} {name} {{ type {types};{flags} }}\n"
 
 
 def table_text(comment: str) -> str:

@@ -1,4 +1,7 @@
-"""The table's proper names and the types of its sets: said once, used by the text, the elements and the wire format."""
+"""The table's proper names and the types of its sets: said once, used by the text, the elements and the wire format.
+
+What an element of each set means is said here; who has which elements is its users' affair.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +9,47 @@ TABLE = "nftcni"
 
 # Field kinds of keys and data, each padded to four bytes where it is part of a concatenation.
 PROTO, PORT, ADDR4, ADDR6, IFNAME = "inet_proto", "inet_service", "ipv4_addr", "ipv6_addr", "ifname"
+FAMILY, MAC = "nf_proto", "ether_addr"
 
 # name: (key fields, data fields); no data fields makes a set, some make a map.
 SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "attachments": ((ADDR6,), ()),  # no address: 16 bytes that stand for one attachment
-    "bridges": ((IFNAME,), ()),
-    "isolated": ((IFNAME,), ()),
-    "same_net": ((IFNAME, IFNAME), ()),
-    "own4": ((ADDR4, IFNAME), ()),
-    "own6": ((ADDR6, IFNAME), ()),
+    # Links of the host that lead to containers.
+    "bridges": ((IFNAME,), ()),  # ours: everybody behind it is a container, known or not
+    "same_net": ((IFNAME, IFNAME), ()),  # what stays on one link is let through
+    "apart": ((IFNAME, IFNAME), ()),  # but for containers whose ports are isolated from each other
+    "routed": ((FAMILY, IFNAME), ()),  # those of ours that the host forwards for; the others are internal
+    "closed": ((FAMILY, IFNAME), ()),  # only published ports are reached from outside
+    "isolated": ((IFNAME,), ()),  # ... and from other networks
+    "masquerading": ((FAMILY, IFNAME), ()),  # whoever is not known on a bridge of ours is masqueraded as well
+    "gates": ((IFNAME, MAC), ()),  # a bridge's own MAC address: what is sent there is for the host to route
+    "unrouted": ((FAMILY, IFNAME), ()),  # links of a host that was no router before us
+    # A container's addresses on its link.
+    "containers4": ((IFNAME, ADDR4), ()),  # its answers come back to this host
+    "containers6": ((IFNAME, ADDR6), ()),
+    "guests4": ((IFNAME, ADDR4), ()),  # its gateway is another machine
+    "guests6": ((IFNAME, ADDR6), ()),
+    "cross4": ((IFNAME, ADDR4), ()),  # the link of its other network, where it would answer by the wrong interface
+    "cross6": ((IFNAME, ADDR6), ()),
+    "self4": ((ADDR4, ADDR4), ()),  # itself, where br_netfilter leaves no name of the link it came by
+    "self6": ((ADDR6, ADDR6), ()),
     "masq4": ((ADDR4,), ()),
     "masq6": ((ADDR6,), ()),
+    "shown4": ((ADDR4,), ()),  # whoever asks its published ports, nobody's address is changed
+    "shown6": ((ADDR6,), ()),
+    "hidden4": ((ADDR4,), ()),  # ... everybody's is
+    "hidden6": ((ADDR6,), ()),
+    "direct4": ((IFNAME, ADDR4), ()),  # prefixes that are never masqueraded
+    "direct6": ((IFNAME, ADDR6), ()),
+    # Published ports.
+    "opened4": ((ADDR4, PROTO, PORT), ()),  # at the container's own address
+    "opened6": ((ADDR6, PROTO, PORT), ()),
     "dnat4": ((PROTO, PORT), (ADDR4, PORT)),
     "dnat4_ip": ((ADDR4, PROTO, PORT), (ADDR4, PORT)),
     "dnat6": ((PROTO, PORT), (ADDR6, PORT)),
     "dnat6_ip": ((ADDR6, PROTO, PORT), (ADDR6, PORT)),
 }
+INTERVALS = ("direct4", "direct6")  # the last field of their keys is a prefix
 
 
 COMMENT_LIMIT = 128  # characters; nft's own parser takes no more (NFTNL_UDATA_COMMENT_MAXLEN)
-_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-")
-
-
-def table_comment(rules: str, boot: str, folder: str) -> str:
-    """What the table says of itself. Which rules it has, for they change with a version of this plugin; the boot ID,
-    because a ruleset that was saved to a file (`nft list ruleset >/etc/nftables.conf`) brings the containers of an
-    earlier boot back with it; and the folder of its records, if a comment can hold it."""
-    text = f"nftcni rules {rules} boot {boot}"
-    full = f"{text} records {folder}"
-    return full if len(full) <= COMMENT_LIMIT and _PLAIN.issuperset(folder) else text
-
-
-def is_of_boot(comment: str, boot: str) -> bool:
-    return f" boot {boot}" in comment
-
-
-def records_folder(comment: str, boot: str) -> str:
-    """The folder that a table of this boot names, or ""."""
-    return comment.partition(f" boot {boot} records ")[2]

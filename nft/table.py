@@ -1,52 +1,44 @@
 """The table at work: adding, deleting, comparing and listing elements over one nfnetlink socket.
 
-What elements an attachment has is `elements`, the bytes are `messages`, loading the table's text is `library`.
+What the bytes are is `messages`, loading the table's text is `libnftables`.
 """
 
 from __future__ import annotations
 
 import errno
 
-from cni.model.names import digest
-from cni.protocol.errors import ADDRESS_TAKEN, IO_FAILURE, PORT_TAKEN, CniError, kernel_refused
-from nft import messages
-from nft.elements import element_text
-from nft.messages import Element
-from nft.netlink import NETLINK_NETFILTER, KernelError, Netlink
-from nft.schema import SETS, TABLE
-
-
-class TableMissing(Exception):
-    """The table, or one of its sets, is not in the kernel."""
+from . import messages
+from .digest import digest
+from .elements import Element
+from .errors import Conflict, KernelError, TableMissing
+from .netlink import NETLINK_NETFILTER, Netlink
+from .schema import SETS, TABLE
 
 
 class Table:
     """Opened before anything is deleted and closed at exit: closing after a delete waits 5-15 ms for the kernel."""
 
     def __init__(self) -> None:
-        try:
-            self.netlink = Netlink(NETLINK_NETFILTER)
-        except OSError as error:
-            raise kernel_refused("opening an nfnetlink socket", error, "is nf_tables in this kernel?") from None
+        self.netlink = Netlink(NETLINK_NETFILTER)
 
     def comment(self) -> str | None:
         """The table's comment, None if there is no table."""
         try:
             return messages.read_table_comment(self.netlink.ask(messages.GETTABLE, messages.get_table()))
-        except OSError as error:
+        except KernelError as error:
             if error.errno == errno.ENOENT:
                 return None
-            raise kernel_refused(f"looking at table inet {TABLE}", error) from None
+            raise _at(error, f"looking at table inet {TABLE}") from None
 
     def remove(self) -> None:
         """The whole table. It must be there."""
         errors = self._transact([(messages.DELTABLE, 0, messages.get_table())])
         if errors:
-            raise kernel_refused(f"deleting table inet {TABLE}", errors[0])
+            raise _at(errors[0], f"deleting table inet {TABLE}")
 
     def add(self, own: list[Element], shared: list[Element], again: bool = False) -> None:
         """All or nothing. `own` must be new keys, or with `again` may be there with the same data. Raises TableMissing,
-        and CniError codes 100 and 102 for a key that somebody else has."""
+        and Conflict for a key that somebody else has."""
         errors = self._transact(messages.adding(shared, exclusive=False) + messages.adding(own, exclusive=not again))
         if not errors:
             return
@@ -76,9 +68,9 @@ class Table:
         """The element with this key as the kernel has it, in 11 us at any size; None also without the table."""
         try:
             found = messages.read_elements(self.netlink.ask(messages.GETSETELEM, messages.get_element(element)))
-        except OSError as error:
+        except KernelError as error:
             if error.errno != errno.ENOENT:
-                raise kernel_refused(f"looking up an element of table inet {TABLE}", error) from None
+                raise _at(error, f"looking up an element of table inet {TABLE}") from None
             return None
         return found[0] if found else None
 
@@ -89,18 +81,20 @@ class Table:
             try:
                 for payload in self.netlink.dump(messages.GETSETELEM, messages.list_elements(name)):
                     found += messages.read_elements(payload)
-            except OSError as error:
+            except KernelError as error:
                 if error.errno != errno.ENOENT:
-                    raise kernel_refused(f"listing {name} of table inet {TABLE}", error) from None
+                    raise _at(error, f"listing {name} of table inet {TABLE}") from None
         return found
 
     def rules(self) -> list[tuple[str, bytes]]:
         """(chain, expressions) of all rules in order, [] without the table."""
         try:
-            return [messages.read_rule(payload) for payload in self.netlink.dump(messages.GETRULE, messages.list_rules())]
-        except OSError as error:
+            return [
+                messages.read_rule(payload) for payload in self.netlink.dump(messages.GETRULE, messages.list_rules())
+            ]
+        except KernelError as error:
             if error.errno != errno.ENOENT:
-                raise kernel_refused(f"listing the rules of table inet {TABLE}", error) from None
+                raise _at(error, f"listing the rules of table inet {TABLE}") from None
             return []
 
     def tables(self) -> dict[tuple[int, str], bool]:
@@ -108,30 +102,34 @@ class Table:
         return dict(messages.read_table(payload) for payload in self.netlink.dump(messages.GETTABLE, messages.nfgen(0)))
 
     def _transact(self, changes: list[tuple[int, int, bytes]]) -> list[KernelError]:
+        if not changes:
+            return []  # the kernel answers nothing to an empty batch
         batch, sequences = messages.batch(changes, self.netlink.sequence + 1)
         self.netlink.sequence = sequences[-1] + 1
         try:
             return self.netlink.transact(batch, sequences)
         except OSError as error:
-            raise kernel_refused(f"changing table inet {TABLE}", error) from None
+            raise _at(error, f"changing table inet {TABLE}") from None
 
     def _raise(self, errors: list[KernelError], what: str) -> None:
         if all(error.errno == errno.ENOENT for error in errors):
             raise TableMissing
         first = next(error for error in errors if error.errno != errno.ENOENT)
-        raise kernel_refused(what, first) from None
+        raise _at(first, what) from None
 
-    def _conflict(self, own: list[Element]) -> CniError:
+    def _conflict(self, own: list[Element]) -> Conflict:
         for element in own:
             held = self.get(element)
-            if held is None or held == element:
-                continue
-            text = element_text(held).split(" comment ")[0]
-            holder = f"{held.comment or 'an element without a comment'} holds it in table inet {TABLE}"
-            if element.set.startswith("dnat"):
-                return CniError(PORT_TAKEN, f"host port {text} is taken: {holder}")
-            return CniError(ADDRESS_TAKEN, f"{element.set} {text} is taken: {holder}")
-        return CniError(IO_FAILURE, f"table inet {TABLE} changed while elements were added", "try again")
+            if held is not None and held != element:
+                return Conflict(element, held)
+        return Conflict(own[0], None)
+
+
+def _at(error: OSError, step: str) -> KernelError:
+    """The error with the step that it stopped."""
+    refused = error if isinstance(error, KernelError) else KernelError(error.errno, error.strerror)
+    refused.step = step
+    return refused
 
 
 def rules_digest(rules: list[tuple[str, bytes]]) -> str:

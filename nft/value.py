@@ -25,19 +25,27 @@ class Value:
     """Compares, hashes and prints by its fields; assignment after construction raises AttributeError."""
 
     _fields: ClassVar[tuple[str, ...]] = ()
+    _known: ClassVar[frozenset[str]] = frozenset()
+    _required: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         own = [name for name in cls.__annotations__ if name not in cls._fields and not name.startswith("_")]
         cls._fields = (*cls._fields, *own)
+        cls._known = frozenset(cls._fields)
+        cls._required = tuple(name for name in cls._fields if not hasattr(cls, name))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if len(args) > len(self._fields):
             raise TypeError(f"{type(self).__name__} takes {len(self._fields)} fields, got {len(args)}")
-        kwargs.update(zip(self._fields, args))
-        self.__dict__.update(kwargs)
-        for name in self._fields:
-            if name not in kwargs and not hasattr(type(self), name):
+        given = dict(zip(self._fields, args), **kwargs)
+        if len(given) < len(args) + len(kwargs):
+            raise TypeError(f"{type(self).__name__} got a field twice")
+        self.__dict__.update(given)
+        for name in self._required:
+            if name not in given:
                 raise TypeError(f"{type(self).__name__} needs {name}")
+        if not self._known.issuperset(given):
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(given.keys() - self._known)}")
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable")

@@ -1,22 +1,21 @@
 """The drop-in name `host-local`: addresses leased for somebody else's main plugin, from the same pools as our own.
 
-The record holds the leases alone, and neither links nor table elements belong to it. What is chosen is `ipam`.
+The record holds the leases alone, and neither links nor table elements belong to it. The choice is `cni.model.choice`.
 """
 
 from __future__ import annotations
 
 from cni.host import Host
-from cni.model.attachment import Attachment, Lease
+from cni.model.attachment import LEASED, Attachment, Lease
 from cni.model.choice import choose
 from cni.model.config import Ipam, parse_ipam
 from cni.model.names import derived_mac, identity
-from cni.protocol.errors import INVALID_CONFIG, NOT_READY, CniError, kernel_refused
+from cni.protocol.errors import INVALID_CONFIG, NOT_READY, CniError
 from cni.protocol.request import Request
 from cni.protocol.results import parse_previous
 from cni.protocol.spec import Result, ResultAddress
-from cni.recovery import adopt_one
+from cni.recovery import rebuild_one
 from cni.state.leases import HeldLeases, remember
-from cni.verbs.add import tidy
 from cni.verbs.check import refuse_problems
 from cni.verbs.delete import detach
 from cni.verbs.status import refuse_exhausted
@@ -28,18 +27,14 @@ def add(request: Request) -> Result:
     if not ipam.range_sets:
         raise CniError(INVALID_CONFIG, "ipam.ranges: at least one range is needed")
     ident = identity(request.network, request.container, request.ifname)
-    with Host(request.data_dir) as host:
-        try:
-            leases = _lease(host, request, ident, ipam)
-        except OSError as error:
-            tidy(host)
-            raise kernel_refused(f"host-local: ADD for {ident}", error) from None
+    with Host(request.data_dir).transaction(f"host-local: ADD for {ident}") as host:
+        leases = _lease(host, request, ident, ipam)
     return Result((), tuple(ResultAddress(lease.address, lease.gateway) for lease in leases), ipam.routes, ipam.dns)
 
 
 def _lease(host: Host, request: Request, ident: str, ipam: Ipam) -> tuple[Lease, ...]:
     before = host.record(ident)
-    held = HeldLeases(host.state, request.network, ident, scope=request.network)
+    held = HeldLeases(host.store.claims, request.network, ident, scope=request.network)
     leases = choose(ipam, held, before.leases if before else ())
     item = Attachment(
         network=request.network,
@@ -54,42 +49,39 @@ def _lease(host: Host, request: Request, ident: str, ipam: Ipam) -> tuple[Lease,
         ip_masq=False,
         isolation=False,
         hairpin=False,
-        own_link=False,
+        kind=LEASED,
         done=True,
     )
     if before is not None and before != item:
         detach(host, before)
-    host.state.begin(item)
-    remember(host.state, request.network, ipam, leases)
+    host.store.begin(item)
+    remember(host.store.claims, request.network, ipam, leases)
     return leases
 
 
 def delete(request: Request) -> None:
     """Nothing there is success; a configuration that is not valid any more is not looked at."""
     ident = identity(request.network, request.container, request.ifname)
-    with Host(request.data_dir) as host:
-        try:
-            item = host.record(ident)
-            if item is None and host.state.claimed_by(ident)[0]:
-                item = adopt_one(host, ident, f"the record of {ident} is lost")  # nothing in the table tells of it
-            if item is not None and not item.own_link:
-                detach(host, item)
-        except OSError as error:
-            raise kernel_refused(f"host-local: DEL of {ident}", error) from None
+    with Host(request.data_dir).transaction(f"host-local: DEL of {ident}") as host:
+        item = host.record(ident)
+        if item is None and host.store.claims.claimed_by(ident)[0]:  # nothing in the table tells of it
+            item = rebuild_one(host.handles, ident, f"the record of {ident} is lost")
+        if item is not None and not item.kind.own_link:
+            detach(host, item)
 
 
 def check(request: Request) -> None:
     """Raises CniError 104 where the container's addresses are not leased to it."""
     previous = parse_previous(request)
     ident = identity(request.network, request.container, request.ifname)
-    with Host(request.data_dir) as host:
+    with Host(request.data_dir).transaction(f"host-local: CHECK of {ident}") as host:
         item = host.record(ident)
         problems = ["it has no leases"] if item is None or not item.leases else []
         for lease in item.leases if item else ():
             if lease.address not in previous.addresses:
                 problems.append(f"prevResult lacks the address {lease.address}")
         for name in item.leased if item else ():
-            if host.state.lease_holder(name) != ident:
+            if host.store.claims.lease_holder(name) != ident:
                 problems.append(f"the address {name} is not leased to it")
     refuse_problems(ident, problems)
 

@@ -3,7 +3,8 @@
 nerdctl execs `iptables` before `run -p` to learn which host ports are taken (ReadIPTables in its pkg/portutil) and
 gives up where there is none. conf/install --iptables-answers puts this in its place on hosts without iptables. It knows
 the listings of the built-in chains, all empty, and of the chain that the reference portmap keeps its ports in, without
-container IDs, for nerdctl tries to delete rules that hold one. Every change is refused.
+container IDs, for nerdctl tries to delete rules that hold one. Every change is refused, but for one that would change
+nothing because our table does it anyway (`is_guaranteed`).
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import sys
 
 from cni.protocol.errors import CniError
 from nft.addresses import BITS, from_packed
-from nft.elements import PROTOCOL_NAMES
-from nft.messages import Element, unpack
-from nft.schema import SETS
+from nft.elements import PROTOCOL_NAMES, Element, pack, unpack
+from nft.foreign import forward_drops
+from nft.schema import IFNAME, SETS
 from nft.table import Table
 
 PORT_CHAIN = "CNI-HOSTPORT-DNAT"
@@ -69,6 +70,8 @@ def answer(version: int, words: list[str]) -> list[str]:
     """The lines of a listing, or the version. Raises Refusal."""
     if words and words[0] in ("--version", "-V"):
         return [f"ip{'6' if version == 6 else ''}tables v1.8.9 (nf_tables) read-only answers of nftcni"]
+    if is_guaranteed(version, words):
+        return []
     table, chain, listing, number = parse(words)
     if not listing:
         raise Refusal(
@@ -107,6 +110,40 @@ def parse(words: list[str]) -> tuple[str, str, bool, int]:
     if table not in BUILT_IN:
         raise Refusal(PARAMETER, f"the table '{table[:40]}' is not known here")
     return table, chain, listing, number
+
+
+def is_guaranteed(version: int, words: list[str]) -> bool:
+    """What Nomad has its client ask before any plugin runs: a chain of its own in `filter`, and in it that what leaves
+    by its bridge is accepted (setupAdminChain of its networking_bridge_linux.go). A chain that nobody jumps to has no
+    effect, so it may as well be there; and nothing here drops what goes to a network that is not isolated. Of a rule
+    that says anything else, or of a host where somebody drops it, nothing is acknowledged."""
+    rest = [word for word in words if word not in ("-w", "--wait")]
+    if rest[:1] in (["-t"], ["--table"]):
+        if rest[1:2] != ["filter"]:
+            return False
+        rest = rest[2:]
+    if len(rest) < 2 or rest[1] in BUILT_IN["filter"] or not is_chain_name(rest[1]):
+        return False
+    if rest[0] in ("-N", "--new-chain"):
+        return len(rest) == 2
+    if rest[0] not in ("-C", "--check", "-A", "--append"):
+        return False
+    match = dict(zip(rest[2::2], rest[3::2]))
+    if len(rest) % 2 or not match.keys() <= {"-o", "-d", "-j"} or match.get("-j") != "ACCEPT" or "-o" not in match:
+        return False
+    return len(match) * 2 == len(rest) - 2 and lets_through(match["-o"])
+
+
+def is_chain_name(text: str) -> bool:
+    return text.replace("-", "").replace("_", "").isalnum() and not text.startswith("-") and len(text) < 29
+
+
+def lets_through(bridge: str) -> bool:
+    table = Table()
+    name = pack((IFNAME,), (bridge,))
+    closing = [kind for kind in ("isolated", "closed", "apart") if kind in SETS]
+    held = any(name in element.key for element in table.elements(tuple(closing)))
+    return not held and not forward_drops(table.netlink, [bridge])
 
 
 def port_rules(version: int) -> list[str]:

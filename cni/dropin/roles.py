@@ -1,4 +1,5 @@
-"""Which room answers under a drop-in name, verb by verb. `bridge` is not here: it is the plugin itself."""
+"""Which file answers under a drop-in name, verb by verb. `bridge` and `ptp` are not here: they are
+the plugin itself."""
 
 from __future__ import annotations
 
@@ -9,25 +10,31 @@ from cni.protocol.spec import Result, result_document
 
 def answer_as(request: Request) -> str:
     """The document for stdout, "" for none. Raises CniError."""
-    if request.role in ("portmap", "firewall"):
-        from cni.dropin import chained as room
+    if request.role == "portmap":
+        from cni.dropin import portmap as plugin
+    elif request.role == "firewall":
+        from cni.dropin import firewall as plugin  # type: ignore[no-redef]
     elif request.role == "tuning":
-        from cni.dropin import tuning as room  # type: ignore[no-redef]
+        from cni.dropin import tuning as plugin  # type: ignore[no-redef]
     elif request.role == "host-local":
-        from cni.dropin import host_local as room  # type: ignore[no-redef]
+        from cni.dropin import host_local as plugin  # type: ignore[no-redef]
+    elif request.role == "static":
+        from cni.dropin import static as plugin  # type: ignore[no-redef]
+    elif request.role == "bandwidth":
+        from cni.dropin import bandwidth as plugin  # type: ignore[no-redef]
     else:
-        from cni.dropin import loopback as room  # type: ignore[no-redef]
+        from cni.dropin import loopback as plugin  # type: ignore[no-redef]
     if request.verb == "ADD":
-        made = room.add(request)
+        made = plugin.add(request)
         return dumps(result_document(made, request.version) if isinstance(made, Result) else made)
     if request.verb == "DEL":
-        room.delete(request)
+        plugin.delete(request)
     elif request.verb == "CHECK":
-        room.check(request)
+        plugin.check(request)
     elif request.verb == "GC" and request.role in ("portmap", "firewall", "host-local"):
-        from cni.verbs.garbage import collect
+        from cni.verbs.garbage import collect_garbage
 
-        collect(request)
+        collect_garbage(request)
     elif request.verb == "STATUS" and request.role == "host-local":
         from cni.dropin.host_local import status
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 
 from cni.host import Host
-from cni.kernel import rtnetlink
-from cni.kernel import sysctl
+from cni.kernel import rtnetlink, sysctl
 from cni.kernel.links import Link, get_link
 from cni.kernel.netns import Inside, open_netns
 from cni.model.names import host_link, identity
@@ -78,8 +77,8 @@ def _parse_sysctls(fields: Fields, ifname: str) -> tuple[tuple[str, str], ...]:
         before, net, below = os.path.normpath("/" + path).partition("/net/")
         if before or not net or ".." in path.split("/"):
             raise section.fail(key, "only sysctls below net can be a container's")
-        if below in found:
-            raise section.fail(key, "is given twice")
+        if found.get(below, section.text(key)) != section.text(key):
+            raise section.fail(key, "is given twice, with another value")
         _refuse_unlisted(section, key)
         found[below] = section.text(key)
     return tuple(found.items())
@@ -123,15 +122,12 @@ def _tune_link(request: Request, tuning: Tuning, rtnl: Netlink) -> None:
     if link is None:
         raise CniError(IO_FAILURE, f"the interface {request.ifname} is missing in {request.netns}")
     ident = identity(request.network, request.container, request.ifname)
-    with Host(request.data_dir) as host:
-        try:
-            host.state.keep_settings(host_link(ident), dumps(_settings(link)))
-            _apply(rtnl, link, tuning)
-            item = host.record(ident)
-            if item is not None:
-                host.state.update(item.replace(mac=tuning.mac or item.mac, mtu=tuning.mtu or item.mtu))
-        except OSError as error:
-            raise kernel_refused(f"tuning {request.ifname} in {request.netns}", error) from None
+    with Host(request.data_dir).transaction(f"tuning {request.ifname} in {request.netns}") as host:
+        host.store.keep_settings(host_link(ident), dumps(_settings(link)))
+        _apply(rtnl, link, tuning)
+        item = host.record(ident)
+        if item is not None:
+            host.store.update(item.replace(mac=tuning.mac or item.mac, mtu=tuning.mtu or item.mtu))
 
 
 def _settings(link: Link) -> dict[str, Json]:
@@ -153,12 +149,19 @@ def _amend_result(document: dict[str, Json], ifname: str, tuning: Tuning) -> Non
 
 
 def delete(request: Request) -> None:
-    """Gives the interface back what it had, if it still lives. Nothing there is success."""
-    name = host_link(identity(request.network, request.container, request.ifname))
-    with Host(request.data_dir) as host:
-        kept = host.state.take_settings(name)
-    if not kept or not request.netns:
-        return
+    """Gives the interface back what it had, if it still lives. Nothing there is success.
+
+    What it had is dropped last: a DEL that is killed before is repeated whole.
+    """
+    ident = identity(request.network, request.container, request.ifname)
+    with Host(request.data_dir).transaction(f"tuning: DEL of {ident}") as host:
+        kept = host.store.kept_settings(host_link(ident))
+        if kept and request.netns:
+            _give_back(request, kept)
+        host.store.drop_settings(host_link(ident))
+
+
+def _give_back(request: Request, kept: str) -> None:
     try:
         fields = Fields(loads(kept))
         with Inside(open_netns(request.netns)):

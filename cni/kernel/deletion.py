@@ -2,7 +2,8 @@
 
 RTM_DELLINK sits 15-35 ms in rcu_barrier after the link is already gone for everybody (netdev_run_todo of the kernel);
 a forked child sits there, the parent watches the link disappear. The child has no descriptor of the runtime's, which
-waits for the end of stdout. Making links is `links`.
+waits for the end of stdout, nor the lock's: the kernel may keep it for long ("waiting for veth to become free"), and
+whoever kills the parent meanwhile must not find every container of the host locked. Making links is `links`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import time
 from cni.kernel import rtnetlink
 from cni.kernel.links import get_link, read_link
 from cni.protocol.errors import kernel_refused
-from nft.netlink import KernelError, Netlink, is_missing
+from nft.errors import KernelError
+from nft.netlink import Netlink, is_missing
 
 GROUP = 0x6E667463  # "nftc": links of one GC, deleted by one message
 DEADLINE = 5.0  # seconds; a rtnl lock held that long by somebody else is worth an error
@@ -31,8 +33,7 @@ def remove_links(rtnl: Netlink, names: list[str]) -> None:
 
 def remove_group(rtnl: Netlink, names: list[str]) -> None:
     """The same for many links: one wait of the kernel for all of them."""
-    listing = [*rtnl.dump(rtnetlink.RTM_GETLINK, rtnetlink.IFINFO.pack(0, 0, 0, 0, 0))]  # whole: the socket is asked again below
-    for link in map(read_link, listing):
+    for link in map(read_link, rtnl.dump(rtnetlink.RTM_GETLINK, rtnetlink.IFINFO.pack(0, 0, 0, 0, 0))):
         if link.group == GROUP and link.name not in names:  # of a GC that was killed; it may be wanted again by now
             rtnl.ask(rtnetlink.RTM_SETLINK, rtnetlink.set_group(link.name, 0))
     present = []
@@ -57,15 +58,19 @@ def _delete_in_child(payload: bytes) -> int:
         return child
     status = 255
     try:
-        null = os.open("/dev/null", os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(null, descriptor)
+        os.closerange(0, _highest_descriptor() + 1)
+        for _standard in (0, 1, 2):
+            os.open("/dev/null", os.O_RDWR)
         Netlink().ask(rtnetlink.RTM_DELLINK, payload)
         status = 0
     except OSError as error:
         status = 0 if is_missing(error) else min(error.errno or 255, 255)
     finally:
         os._exit(status)
+
+
+def _highest_descriptor() -> int:
+    return max(map(int, os.listdir("/proc/self/fd")))
 
 
 def _wait(rtnl: Netlink, names: list[str], children: list[int]) -> None:

@@ -1,6 +1,6 @@
 """An attachment's projection into links: the veth pair, and in the container addresses, routes and sysctls.
 
-Each function makes one thing and may be repeated. The bridge is `bridge`, taking links away is `removal`, the order
+Each function makes one thing and may be repeated. The bridge is `bridge`, taking links away is `deletion`, the order
 belongs to the verbs, the bytes to `rtnetlink`.
 """
 
@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import errno
 import time
+from sys import byteorder
 
-from cni.kernel import rtnetlink
-from cni.kernel import sysctl
+from cni.kernel import rtnetlink, sysctl
 from cni.kernel.netns import Inside
+from cni.kernel.routes import add_route, repeatable
 from cni.model.attachment import Attachment
 from cni.model.names import derived_mac
 from cni.protocol.errors import IFNAME_TAKEN, IO_FAILURE, CniError, kernel_refused
-from cni.protocol.spec import Route
-from nft.addresses import Address, Prefix
-from nft.netlink import KernelError, Netlink, is_missing
+from nft.errors import KernelError
+from nft.framing import attr_u32, attributes, text
+from nft.netlink import Netlink, is_missing
 from nft.value import Value
 
-IP6_RT_PRIO_USER = 1024  # include/uapi/linux/ipv6_route.h
-GLOBAL_UNICAST = 0x2000 << 112  # 2000::/3, RFC 4291
 FORWARDING_SECONDS = 1.0  # with the spanning tree protocol on, a port takes half a minute; nobody waits for that
 
 
@@ -55,13 +54,13 @@ def get_link(rtnl: Netlink, name: str) -> Link | None:
 
 def read_link(payload: bytes) -> Link:
     _family, _type, index, flags, _change = rtnetlink.IFINFO.unpack_from(payload)
-    found = rtnetlink.attributes(payload, rtnetlink.IFINFO.size)
-    info = rtnetlink.attributes(found.get(rtnetlink.IFLA_LINKINFO, b""))
-    port = rtnetlink.attributes(info.get(rtnetlink.IFLA_INFO_SLAVE_DATA, b""))
+    found = attributes(payload, rtnetlink.IFINFO.size)
+    info = attributes(found.get(rtnetlink.IFLA_LINKINFO, b""))
+    port = attributes(info.get(rtnetlink.IFLA_INFO_SLAVE_DATA, b""))
     return Link(
         index=index,
-        name=_text(found.get(rtnetlink.IFLA_IFNAME, b"")),
-        kind=_text(info.get(rtnetlink.IFLA_INFO_KIND, b"")),
+        name=text(found.get(rtnetlink.IFLA_IFNAME, b"")),
+        kind=text(info.get(rtnetlink.IFLA_INFO_KIND, b"")),
         mac=found.get(rtnetlink.IFLA_ADDRESS, b""),
         mtu=_number(found.get(rtnetlink.IFLA_MTU, b"")),
         up=bool(flags & rtnetlink.IFF_UP),
@@ -76,13 +75,7 @@ def read_link(payload: bytes) -> Link:
     )
 
 
-def _text(raw: bytes) -> str:
-    return raw.rstrip(b"\0").decode("utf-8", "surrogateescape")
-
-
 def _number(raw: bytes) -> int:
-    from sys import byteorder
-
     return int.from_bytes(raw, byteorder)
 
 
@@ -91,9 +84,21 @@ def port_names(rtnl: Netlink, bridge: str) -> list[str]:
     link = get_link(rtnl, bridge)
     if link is None:
         return []
-    query = rtnetlink.IFINFO.pack(0, 0, 0, 0, 0) + rtnetlink.attr_u32(rtnetlink.IFLA_MASTER, link.index)
+    query = rtnetlink.IFINFO.pack(0, 0, 0, 0, 0) + attr_u32(rtnetlink.IFLA_MASTER, link.index)
     found = [read_link(payload) for payload in rtnl.dump(rtnetlink.RTM_GETLINK, query)]
     return [port.name for port in found if port.master == link.index]
+
+
+def all_links(rtnl: Netlink) -> list[Link]:
+    """A listing: when the host begins or stops to forward."""
+    return [read_link(payload) for payload in rtnl.dump(rtnetlink.RTM_GETLINK, rtnetlink.IFINFO.pack(0, 0, 0, 0, 0))]
+
+
+def set_down(rtnl: Netlink, name: str) -> None:
+    """At once for whoever sits behind it; a link that is missing is down."""
+    link = get_link(rtnl, name)
+    if link is not None:
+        rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(link.index, {rtnetlink.IFF_UP: False}, b"", 0, None))
 
 
 def link_name(rtnl: Netlink, index: int) -> str:
@@ -167,50 +172,16 @@ def configure_container(item: Attachment, netns: int) -> Netlink:
                 rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(loopback.index))
             for lease in item.leases:
                 flags = rtnetlink.IFA_F_NODAD if lease.address.version == 6 and not item.dad else 0
-                repeatable(rtnl, rtnetlink.RTM_NEWADDR, rtnetlink.address(link.index, lease.address, flags), lease.address)
+                flags |= rtnetlink.IFA_F_NOPREFIXROUTE if item.is_ptp else 0
+                payload = rtnetlink.address(link.index, lease.address, flags)
+                repeatable(rtnl, rtnetlink.RTM_NEWADDR, payload, lease.address)
             if item.link_up:
                 rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(link.index))
-            for route in item.routes:
-                _add_route(rtnl, link, route)
+            for route in item.inner_routes:
+                add_route(rtnl, link.index, route)
             return rtnl
         except KernelError as error:
             raise kernel_refused(f"configuring {item.ifname} in {item.sandbox}", error) from None
-
-
-def _add_route(rtnl: Netlink, link: Link, route: Route) -> None:
-    """Behind one to the same place by another interface, which may go: a container on two networks.
-
-    IPv4 appends. IPv6 would make both one multipath route and send half of the flows each way (fib6_add_rt2node), so
-    it gets a metric behind theirs, unless one was asked for.
-    """
-    options = dict(route.options)
-    if route.dst.version == 4 or options.get("priority"):
-        repeatable(rtnl, rtnetlink.RTM_NEWROUTE, rtnetlink.route(link.index, route.dst, route.gw, options), route, rtnetlink.APPEND)
-        return
-    metric = IP6_RT_PRIO_USER
-    table = options.get("table") or rtnetlink.RT_TABLE_MAIN
-    if table != rtnetlink.RT_TABLE_MAIN or _leads_somewhere(rtnl, route.dst):
-        from cni.kernel.listing import ways_to
-
-        ways = ways_to(rtnl, route.dst, table)
-        if any((index, gateway) == (link.index, route.gw) for index, gateway, _metric in ways):
-            return
-        metric = max([metric, *(other + 1 for _index, _gateway, other in ways)])
-    payload = rtnetlink.route(link.index, route.dst, route.gw, {**options, "priority": metric})
-    try:
-        rtnl.ask(rtnetlink.RTM_NEWROUTE, payload, rtnetlink.CREATE)
-    except OSError as error:
-        raise kernel_refused(f"adding {route}", error) from None
-
-
-def _leads_somewhere(rtnl: Netlink, dst: Prefix) -> bool:
-    """One question instead of a listing, which the usual container needs not: it has one interface."""
-    inside = Address(6, (dst.first or GLOBAL_UNICAST) + (dst.length < 128))  # the very first one may be a router's
-    try:
-        rtnl.ask(rtnetlink.RTM_GETROUTE, rtnetlink.get_route(inside))
-    except OSError as error:
-        return error.errno != errno.ENETUNREACH
-    return True
 
 
 def announce(rtnl: Netlink, item: Attachment, inside: Netlink) -> None:
@@ -234,7 +205,12 @@ def announce(rtnl: Netlink, item: Attachment, inside: Netlink) -> None:
 def container_sysctls(item: Attachment) -> list[tuple[str, str]]:
     wanted = [(f"ipv4/conf/{item.ifname}/arp_notify", "1")]
     if item.address_of(6) is None:
-        return wanted
+        # Nobody would look after the IPv6 that a neighbour's router advertisement brings (CVE-2020-10749).
+        off = item.leases and not item.uplink
+        return [*wanted, (f"ipv6/conf/{item.ifname}/disable_ipv6", "1")] if off else wanted
+    if not item.uplink:
+        wanted.append((f"ipv6/conf/{item.ifname}/accept_ra", "0"))
+        wanted.append((f"ipv6/conf/{item.ifname}/accept_redirects", "0"))
     dad = "1" if item.dad else "0"
     return wanted + [
         (f"ipv6/conf/{item.ifname}/{key}", value)
@@ -246,12 +222,3 @@ def container_sysctls(item: Attachment) -> list[tuple[str, str]]:
             ("ndisc_notify", "1"),
         )
     ]
-
-
-def repeatable(rtnl: Netlink, kind: int, payload: bytes, what: object, flags: int = rtnetlink.CREATE) -> None:
-    """Adds what may be there already."""
-    try:
-        rtnl.ask(kind, payload, flags)
-    except OSError as error:
-        if error.errno != errno.EEXIST:
-            raise kernel_refused(f"adding {what}", error) from None

@@ -1,4 +1,4 @@
-"""Reading addresses and routes back from the kernel, for CHECK and for adopted bridges. Listings, so never for ADD."""
+"""Listings of the kernel's addresses and routes: for CHECK, and for adopted bridges. Never for the usual ADD or DEL."""
 
 from __future__ import annotations
 
@@ -7,16 +7,60 @@ from sys import byteorder
 from cni.kernel import rtnetlink
 from cni.protocol.spec import Route
 from nft.addresses import FAMILY, Address, Prefix, from_packed
+from nft.framing import attributes
 from nft.netlink import Netlink
+from nft.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 VERSION = {number: version for version, number in FAMILY.items()}
 
 
+class KernelRoute(Value):
+    """`hops` are (link, gateway), `protocol` is RTPROT_*, `kind` RTN_*."""
+
+    dst: Prefix
+    table: int
+    metric: int
+    protocol: int
+    kind: int
+    hops: tuple[tuple[int, Address | None], ...]
+
+
+def routes(rtnl: Netlink, version: int = 0) -> Iterator[KernelRoute]:
+    """Of one IP version, or of both."""
+    query = rtnetlink.RTMSG.pack(FAMILY.get(version, 0), 0, 0, 0, 0, 0, 0, 0, 0)
+    for payload in rtnl.dump(rtnetlink.RTM_GETROUTE, query):
+        family, length, _src, _tos, table, protocol, _scope, kind, _flags = rtnetlink.RTMSG.unpack_from(payload)
+        if family not in VERSION:
+            continue
+        parts = attributes(payload, rtnetlink.RTMSG.size)
+        packed = parts.get(rtnetlink.RTA_DST)
+        hops = [(_number(parts, rtnetlink.RTA_OIF), parts.get(rtnetlink.RTA_GATEWAY))]
+        hops += rtnetlink.next_hops(parts.get(rtnetlink.RTA_MULTIPATH, b""))
+        yield KernelRoute(
+            Prefix(from_packed(packed) if packed else Address(VERSION[family], 0), length),
+            _number(parts, rtnetlink.RTA_TABLE) or table,
+            _number(parts, rtnetlink.RTA_PRIORITY),
+            protocol,
+            kind,
+            tuple((link, from_packed(gateway) if gateway else None) for link, gateway in hops if link),
+        )
+
+
+def _number(parts: dict[int, bytes], kind: int) -> int:
+    return int.from_bytes(parts.get(kind, b""), byteorder)
+
+
 def read_addresses(rtnl: Netlink, index: int) -> list[Prefix]:
+    """Of one link."""
+    rtnl.filter_dumps()
     found = []
-    for payload in rtnl.dump(rtnetlink.RTM_GETADDR, rtnetlink.IFADDR.pack(0, 0, 0, 0, 0)):
+    for payload in rtnl.dump(rtnetlink.RTM_GETADDR, rtnetlink.IFADDR.pack(0, 0, 0, 0, index)):
         family, length, _flags, _scope, owner = rtnetlink.IFADDR.unpack_from(payload)
-        parts = rtnetlink.attributes(payload, rtnetlink.IFADDR.size)
+        parts = attributes(payload, rtnetlink.IFADDR.size)
         packed = parts.get(rtnetlink.IFA_LOCAL) or parts.get(rtnetlink.IFA_ADDRESS)
         if owner == index and family in VERSION and packed:
             found.append(Prefix(from_packed(packed), length))
@@ -26,38 +70,32 @@ def read_addresses(rtnl: Netlink, index: int) -> list[Prefix]:
 def read_routes(rtnl: Netlink, index: int) -> list[Route]:
     """Unicast routes out of the link, in any table, without those the kernel makes for its addresses."""
     found = []
-    for payload in rtnl.dump(rtnetlink.RTM_GETROUTE, rtnetlink.RTMSG.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
-        family, length, _src, _tos, table, _protocol, _scope, kind, _flags = rtnetlink.RTMSG.unpack_from(payload)
-        parts = rtnetlink.attributes(payload, rtnetlink.RTMSG.size)
-        if kind != rtnetlink.RTN_UNICAST or family not in VERSION:
-            continue
-        oif = int.from_bytes(parts.get(rtnetlink.RTA_OIF, b""), byteorder)
-        hops = [(oif, parts.get(rtnetlink.RTA_GATEWAY)), *rtnetlink.next_hops(parts.get(rtnetlink.RTA_MULTIPATH, b""))]
-        version = VERSION[family]
-        packed = parts.get(rtnetlink.RTA_DST)
-        dst = Prefix(from_packed(packed) if packed else Address(version, 0), length)
-        number = int.from_bytes(parts.get(rtnetlink.RTA_TABLE, bytes([table])), byteorder)
-        options = (("table", number),) if number != rtnetlink.RT_TABLE_MAIN else ()
-        for way, gateway in hops:
-            if way == index:
-                found.append(Route(dst, from_packed(gateway) if gateway else None, options))
+    for route in routes(rtnl):
+        options = (("table", route.table),) if route.table != rtnetlink.RT_TABLE_MAIN else ()
+        if route.kind == rtnetlink.RTN_UNICAST:
+            found += [Route(route.dst, gateway, options) for link, gateway in route.hops if link == index]
+    return found
+
+
+def neighbours(rtnl: Netlink, index: int) -> set[Address]:
+    """Who is known by a MAC address on the link."""
+    found = set()
+    for payload in rtnl.dump(rtnetlink.RTM_GETNEIGH, rtnetlink.NDMSG.pack(0, 0, 0, 0, 0)):
+        _family, link, state, _flags, _kind = rtnetlink.NDMSG.unpack_from(payload)
+        packed = attributes(payload, rtnetlink.NDMSG.size).get(rtnetlink.NDA_DST, b"")
+        if link == index and state & rtnetlink.NUD_VALID and len(packed) in (4, 16):
+            found.add(from_packed(packed))
     return found
 
 
 def ways_to(rtnl: Netlink, dst: Prefix, table: int) -> list[tuple[int, Address | None, int]]:
-    """(link, gateway, metric) of the IPv6 routes to exactly this destination. Multipath routes are not looked into."""
-    found = []
-    for payload in rtnl.dump(rtnetlink.RTM_GETROUTE, rtnetlink.RTMSG.pack(FAMILY[6], 0, 0, 0, 0, 0, 0, 0, 0)):
-        length, small = payload[1], payload[4]
-        parts = rtnetlink.attributes(payload, rtnetlink.RTMSG.size)
-        oif, number, metric = (
-            int.from_bytes(parts.get(kind, b""), byteorder)
-            for kind in (rtnetlink.RTA_OIF, rtnetlink.RTA_TABLE, rtnetlink.RTA_PRIORITY)
-        )
-        if (length, number or small, parts.get(rtnetlink.RTA_DST, bytes(16))) == (dst.length, table, dst.address.packed):
-            gateway = parts.get(rtnetlink.RTA_GATEWAY)
-            found.append((oif, from_packed(gateway) if gateway else None, metric))
-    return found
+    """(link, gateway, metric) of the IPv6 routes to exactly this destination."""
+    return [
+        (link, gateway, route.metric)
+        for route in routes(rtnl, 6)
+        if (route.dst, route.table) == (dst, table)
+        for link, gateway in route.hops
+    ]
 
 
 def links_of_temporary_addresses(rtnl: Netlink) -> set[int]:
@@ -72,10 +110,4 @@ def links_of_temporary_addresses(rtnl: Netlink) -> set[int]:
 
 def links_of_routes(rtnl: Netlink, protocol: int) -> set[int]:
     """Indexes of the links that IPv6 routes of this origin (RTPROT_*) lead out by."""
-    found = set()
-    for payload in rtnl.dump(rtnetlink.RTM_GETROUTE, rtnetlink.RTMSG.pack(FAMILY[6], 0, 0, 0, 0, 0, 0, 0, 0)):
-        parts = rtnetlink.attributes(payload, rtnetlink.RTMSG.size)
-        if rtnetlink.RTMSG.unpack_from(payload)[5] == protocol:
-            hops = rtnetlink.next_hops(parts.get(rtnetlink.RTA_MULTIPATH, b""))
-            found |= {int.from_bytes(parts.get(rtnetlink.RTA_OIF, b""), byteorder), *(index for index, _ in hops)}
-    return found - {0}
+    return {link for route in routes(rtnl, 6) if route.protocol == protocol for link, _gateway in route.hops}

@@ -1,4 +1,4 @@
-"""rtnetlink messages as bytes: what we send and the little we read back. Pure; sockets are `netlink`.
+"""rtnetlink messages as bytes: what we send and the little we read back. Pure; framing and sockets are nft's.
 
 Written out with `struct` because pyroute2's codecs cost 50-90 times as much to encode and 130 ms to import; the tests
 compare every message byte for byte with pyroute2's. Numbers are from the kernel's include/uapi/linux/{netlink,
@@ -8,24 +8,16 @@ rtnetlink,if_link,if_addr,veth}.h.
 from __future__ import annotations
 
 from struct import Struct
-from sys import byteorder as byteorder
 
 from nft.addresses import FAMILY, Address, Prefix
+from nft.framing import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, attr, attr_name, attr_u32, attributes, walk
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
-NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x200, 0x400, 0x800
 CREATE = NLM_F_CREATE | NLM_F_EXCL
 APPEND = NLM_F_CREATE | NLM_F_APPEND
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWROUTE, RTM_GETROUTE, RTM_GETNEIGH = 24, 26, 30
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_TXQLEN, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 13, 27, 28, 29
@@ -36,73 +28,25 @@ VETH_INFO_PEER = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_MULTIPATH, RTA_TABLE = 1, 4, 5, 6, 8, 9, 15
 RTAX_MTU, RTAX_ADVMSS = 2, 8
-IFA_F_NODAD, IFA_F_PERMANENT = 0x02, 0x80
+IFA_F_NODAD, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x02, 0x80, 0x200
 IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 RTM_F_FIB_MATCH = 0x2000
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 254, 4, 0, 253
 RTN_UNICAST, RTN_LOCAL = 1, 2
+NDA_DST = 1
+NUD_VALID = 0xDE  # permanent, noarp, reachable, stale, delay, probe; include/net/neighbour.h
 
-NLMSG = Struct("=IHHII")  # length, type, flags, sequence, port
-NLA = Struct("=HH")  # length, type
 IFINFO = Struct("=BxHiII")  # family, device type, index, flags, change mask
 IFADDR = Struct("=BBBBI")  # family, prefix length, flags, scope, index
 RTNEXTHOP = Struct("=HBBi")  # length, flags, hops, index
+NDMSG = Struct("=BxxxiHBB")  # family, index, state, flags, type
 RTMSG = Struct("=BBBBBBBBI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
-_U32 = Struct("=I")
-
-
-def message(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
-    return NLMSG.pack(NLMSG.size + len(payload), kind, flags, sequence, 0) + payload
-
-
-def attr(kind: int, data: bytes) -> bytes:
-    """One attribute, padded to four bytes; its length field does not count the padding."""
-    return NLA.pack(4 + len(data), kind) + data + b"\0" * (-len(data) % 4)
-
-
-def attr_u32(kind: int, value: int) -> bytes:
-    return attr(kind, _U32.pack(value))
-
-
-def attr_name(kind: int, name: str) -> bytes:
-    return attr(kind, name.encode("utf-8", "surrogateescape") + b"\0")
-
-
-def attributes(data: bytes, start: int = 0) -> dict[int, bytes]:
-    """The attributes from offset `start` on by type, the last one of a kind winning. A malformed rest is dropped."""
-    found = {}
-    while start + 4 <= len(data):
-        length, kind = NLA.unpack_from(data, start)
-        if length < 4 or start + length > len(data):
-            break
-        found[kind & NLA_TYPE_MASK] = data[start + 4 : start + length]
-        start += (length + 3) & ~3
-    return found
 
 
 def next_hops(data: bytes) -> list[tuple[int, bytes | None]]:
-    """(index, gateway) of each way of a route that has several (RTA_MULTIPATH). A malformed rest is dropped."""
-    found = []
-    start = 0
-    while start + RTNEXTHOP.size <= len(data):
-        length, _flags, _hops, index = RTNEXTHOP.unpack_from(data, start)
-        if length < RTNEXTHOP.size:
-            break
-        found.append((index, attributes(data[start : start + length], RTNEXTHOP.size).get(RTA_GATEWAY)))
-        start += (length + 3) & ~3
-    return found
-
-
-def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """(type, flags, sequence, payload) of each message in one datagram. A malformed rest is dropped."""
-    start = 0
-    while start + NLMSG.size <= len(data):
-        length, kind, flags, sequence, _port = NLMSG.unpack_from(data, start)
-        if length < NLMSG.size or start + length > len(data):
-            return
-        yield kind, flags, sequence, data[start + NLMSG.size : start + length]
-        start += (length + 3) & ~3
+    """(index, gateway) of each way of a route that has several (RTA_MULTIPATH)."""
+    return [(fields[3], attributes(hop).get(RTA_GATEWAY)) for fields, hop in walk(data, RTNEXTHOP)]
 
 
 # The requests: each returns the payload that `message` wraps.
@@ -127,7 +71,8 @@ def new_bridge(name: str, mac: bytes, mtu: int) -> bytes:
 
 
 def new_veth(name: str, mac: bytes, mtu: int, master: int, peer: str, peer_mac: bytes, netns_fd: int) -> bytes:
-    """Both ends of a pair in one message, the host end up and in the bridge, the peer born in its namespace.
+    """Both ends of a pair in one message, the host end up and in the bridge `master` (0: in none), the peer born in its
+    namespace.
 
     The peer cannot be created up: veth_open fails with ENOTCONN until the pair is tied.
     """
@@ -135,7 +80,8 @@ def new_veth(name: str, mac: bytes, mtu: int, master: int, peer: str, peer_mac: 
     other = IFINFO.pack(0, 0, 0, 0, 0) + attr_name(IFLA_IFNAME, peer) + attr(IFLA_ADDRESS, peer_mac) + size
     other += attr_u32(IFLA_NET_NS_FD, netns_fd)
     info = attr_name(IFLA_INFO_KIND, "veth") + attr(IFLA_INFO_DATA, attr(VETH_INFO_PEER, other))
-    host = attr_name(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, mac) + size + attr_u32(IFLA_MASTER, master)
+    bridge = attr_u32(IFLA_MASTER, master) if master else b""
+    host = attr_name(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, mac) + size + bridge
     return IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + host + attr(IFLA_LINKINFO, info)
 
 

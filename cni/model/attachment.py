@@ -1,24 +1,48 @@
-"""The record of one attachment: what was decided at ADD, as a value and as the JSON that the state folder keeps.
+"""One attachment: what was decided at ADD, as a value. The kernel is its projection.
 
-The kernel is this record's projection: `nft.elements` says which table elements it has, `links` which links. Nothing
-here touches the disk (`state`) or decides anything (`plan`).
+Which table elements it has is `projection`, which links `cni.kernel.links`; its form on disk is
+`cni.state.record`, how it is decided `plan`.
 """
 
 from __future__ import annotations
 
-from cni.model.names import digest, host_link, identity
-from cni.model.ports import PROTOCOLS, PortMapping
-from cni.protocol.spec import Dns, Route, is_name
-from nft.addresses import Address, Prefix, format_mac, parse_address, parse_mac, parse_prefix
+from cni.model.names import host_link, identity, shaper_link
+from cni.model.ports import PortMapping
+from cni.model.wire import Wire
+from cni.protocol.spec import Dns, Route
+from nft.addresses import BITS, Address, Prefix
+from nft.digest import digest
 from nft.value import Value
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
-    from cni.protocol.jsontext import Json
+class Kind(Value):
+    """Who made the interface, and who leases its addresses."""
 
-SCHEMA = 1
+    name: str
+    own_link: bool
+    own_leases: bool
+
+
+BRIDGED = Kind("bridged", True, True)  # our veth pair, our leases: the usual one
+DELEGATED = Kind("delegated", True, False)  # our veth pair, addresses from a foreign IPAM plugin
+CHAINED = Kind("chained", False, False)  # somebody else's interface; ours are its ports or its isolation
+LEASED = Kind("leased", False, True)  # the same with addresses of our host-local, or these alone
+RT_SCOPE_LINK = 253  # include/uapi/linux/rtnetlink.h
+KINDS = {kind.name: kind for kind in (BRIDGED, DELEGATED, CHAINED, LEASED)}
+
+
+# What a network is to the outside, a mode for each family, in Docker's words
+# (com.docker.network.bridge.gateway_mode_ipv4).
+NAT = "nat"  # masqueraded; published ports are reached, by the host's address
+UNPROTECTED = "nat-unprotected"  # the same, and by a route everything is
+ROUTED = "routed"  # containers show their own addresses; published ports are reached there
+ISOLATED = "isolated"  # the host has no address on the bridge; nothing leaves it, nothing comes in
+OPEN = "open"  # not Docker's: everything is reached, and ipMasq alone says whether they are masqueraded
+MODES = (NAT, UNPROTECTED, ROUTED, ISOLATED, OPEN)
+
+
+def kind_of(own_link: bool, own_leases: bool) -> Kind:
+    return next(kind for kind in KINDS.values() if (kind.own_link, kind.own_leases) == (own_link, own_leases))
 
 
 class Lease(Value):
@@ -30,12 +54,16 @@ class Lease(Value):
 
 class Attachment(Value):
     """One interface of one container on one network. `mappings` all have a host address of their own family; `standby`
-    are those that another interface of the same container publishes, to be taken over when that one goes.
+    are those that another interface of the same container publishes, to be taken over when that one goes. Of those who
+    ask its ports, `masq_all` hides everybody's address; without `snat` nobody's is, not the container's own either.
+    `zone` is firewalld's, with its addresses in it.
 
     `sandbox` is CNI_NETNS as it was given, `delegate` the foreign IPAM plugin that we called for the addresses, `done`
-    whether ADD came to its end. Without `own_link` somebody else's plugin made the interface, `bridge` is then the
-    host's link that leads to it, "" if there is none; without `own_leases` the addresses are not ours to lease.
-    An `uplink` is a bridge that somebody else made and that has its gateway elsewhere: the host's own way out, perhaps.
+    whether ADD came to its end. Where somebody else made the interface, `bridge` is the host's link that leads to it,
+    "" if there is none. It is `made` by us, or an `uplink`: somebody else's, with its gateway elsewhere, the host's
+    own way out perhaps; if neither, the host is the router of whatever else is there. `opened` are the published ports
+    of routed families, which lead nowhere but are let through, `direct` the prefixes that are never
+    masqueraded, as text.
     """
 
     network: str
@@ -50,6 +78,10 @@ class Attachment(Value):
     dns: Dns = Dns()
     mappings: tuple[PortMapping, ...] = ()
     standby: tuple[PortMapping, ...] = ()
+    opened: tuple[PortMapping, ...] = ()
+    direct: tuple[str, ...] = ()
+    mode4: str = NAT
+    mode6: str = NAT
     is_gateway: bool = True
     force_address: bool = False
     ip_masq: bool = True
@@ -59,8 +91,12 @@ class Attachment(Value):
     dad: bool = False
     link_up: bool = True
     delegate: str = ""
-    own_link: bool = True
-    own_leases: bool = True
+    kind: Kind = BRIDGED
+    wire: Wire = Wire()
+    snat: bool = True
+    masq_all: bool = False
+    zone: str = ""
+    made: bool = False
     uplink: bool = False
     done: bool = False
 
@@ -77,14 +113,48 @@ class Attachment(Value):
         return host_link(self.ident)
 
     @property
+    def is_ptp(self) -> bool:
+        """Point to point: no bridge, the host end itself is the host's link that leads to the container."""
+        return self.kind.own_link and self.bridge == self.link
+
+    @property
+    def links(self) -> list[str]:
+        """The host's links that are its alone."""
+        own = [self.link] if self.kind.own_link else []
+        return [*own, shaper_link(self.ident)] if self.wire.rate_out else own
+
+    @property
+    def inner_routes(self) -> tuple[Route, ...]:
+        """All routes of the container, each with its gateway. Point to point, that is the only neighbour: its
+        subnet lies behind it."""
+        routes = tuple(map(self._with_gateway, self.routes))
+        if not self.is_ptp:
+            return routes
+        own: dict[Route, None] = {}
+        for lease in self.leases:
+            if lease.gateway is not None:
+                own[Route(Prefix(lease.gateway, BITS[lease.gateway.version]))] = None
+        for lease in self.leases:
+            if lease.gateway is not None and lease.address.length < BITS[lease.gateway.version]:
+                own[Route(lease.address.network, lease.gateway)] = None
+        return tuple(dict.fromkeys((*own, *routes)))
+
+    def _with_gateway(self, route: Route) -> Route:
+        """That of its family, unless the user wants none."""
+        if route.gw or dict(route.options).get("scope") == RT_SCOPE_LINK:
+            return route
+        gateways = (lease.gateway for lease in self.leases if lease.address.version == route.dst.version)
+        return route.replace(gw=next(gateways, None))
+
+    @property
     def addresses(self) -> tuple[Address, ...]:
         return tuple(lease.address.address for lease in self.leases)
 
     @property
     def leased(self) -> tuple[str, ...]:
         """The names of its leases; the addresses of a foreign IPAM plugin are that one's affair."""
-        scope = "" if self.own_link else self.network
-        return tuple(lease_name(address, scope) for address in self.addresses) if self.own_leases else ()
+        scope = "" if self.kind.own_link else self.network
+        return tuple(lease_name(address, scope) for address in self.addresses) if self.kind.own_leases else ()
 
     @property
     def in_table(self) -> bool:
@@ -92,18 +162,40 @@ class Attachment(Value):
         not addresses leased for somebody else's plugin alone."""
         if self.delegate and not self.leases:
             return False
-        return self.own_link or bool(self.mappings) or self.isolation
+        return self.kind.own_link or bool(self.mappings) or self.isolation
 
     def address_of(self, version: int) -> Address | None:
         """The container's first address of a family, the one its published ports lead to."""
         return next((lease.address.address for lease in self.leases if lease.address.version == version), None)
 
+    def can_publish(self, mapping: PortMapping) -> bool:
+        """Whether it has an address that the port could lead to."""
+        return mapping.host_ip is not None and self.address_of(mapping.host_ip.version) is not None
+
+    def mode(self, version: int) -> str:
+        return self.mode4 if version == 4 else self.mode6
+
+    def is_routed(self, version: int) -> bool:
+        """Whether the host forwards for it."""
+        return self.is_gateway and not self.uplink and self.mode(version) != ISOLATED
+
+    def is_masqueraded(self, version: int) -> bool:
+        return self.ip_masq and not self.uplink and self.mode(version) in (NAT, UNPROTECTED, OPEN)
+
+    def is_closed(self, version: int) -> bool:
+        """Whether the outside reaches published ports only."""
+        return self.mode(version) in (NAT, ROUTED)
+
     @property
     def gateways(self) -> tuple[Prefix, ...]:
         """The addresses that the bridge has because of this attachment."""
-        if not self.is_gateway or not self.own_link:
+        if not self.is_gateway or self.uplink or not self.kind.own_link:
             return ()
-        found = {Prefix(lease.gateway, lease.address.length): None for lease in self.leases if lease.gateway}
+        found = {
+            Prefix(lease.gateway, BITS[lease.gateway.version] if self.is_ptp else lease.address.length): None
+            for lease in self.leases
+            if lease.gateway
+        }
         return tuple(found)
 
 
@@ -116,89 +208,3 @@ def lease_name(address: Address, scope: str = "") -> str:
 def attachment_key(ident: str) -> bytes:
     """16 bytes that stand for an attachment in the table's set `attachments`."""
     return digest("attachment", ident)
-
-
-TEXTS = ("network", "container", "ifname", "sandbox", "bridge", "delegate")
-FLAGS = (
-    *("is_gateway", "force_address", "ip_masq", "isolation", "port_isolation", "hairpin", "dad", "link_up"),
-    *("own_link", "own_leases", "uplink", "done"),
-)
-
-
-def to_document(item: Attachment) -> dict[str, Any]:
-    """Only strings, numbers, booleans, lists and objects, for people to read and `from_document` to take back."""
-    document: dict[str, Any] = {"schema": SCHEMA}
-    document.update((name, getattr(item, name)) for name in (*TEXTS, *FLAGS))
-    document["mac"] = format_mac(item.mac)
-    document["mtu"] = item.mtu
-    document["leases"] = [
-        {"address": str(lease.address), "gateway": str(lease.gateway) if lease.gateway else None}
-        for lease in item.leases
-    ]
-    document["routes"] = [
-        {"dst": str(route.dst), "gw": str(route.gw) if route.gw else None, "options": dict(route.options)}
-        for route in item.routes
-    ]
-    document["dns"] = item.dns.document()
-    for name, mappings in (("mappings", item.mappings), ("standby", item.standby)):
-        document[name] = [
-            [mapping.protocol, str(mapping.host_ip), mapping.host_port, mapping.container_port] for mapping in mappings
-        ]
-    return document
-
-
-def from_document(document: Json) -> Attachment:
-    """Raises ValueError for anything that `to_document` did not write, of this schema or another."""
-    try:
-        if not isinstance(document, dict) or document["schema"] != SCHEMA:
-            raise ValueError("it is not of schema 1")
-        values: dict[str, Any] = {name: _typed(document[name], str) for name in TEXTS}
-        values.update((name, _typed(document[name], bool)) for name in FLAGS)
-        if not is_name(values["network"]) or not is_name(values["container"].lstrip("~")):
-            raise ValueError("its names are not names")
-        return Attachment(
-            mac=parse_mac(_typed(document["mac"], str)),
-            mtu=_typed(document["mtu"], int),
-            leases=tuple(_lease(entry) for entry in _typed(document["leases"], list)),
-            routes=tuple(_route(entry) for entry in _typed(document["routes"], list)),
-            dns=_dns(_typed(document["dns"], dict)),
-            mappings=tuple(_mapping(entry) for entry in _typed(document["mappings"], list)),
-            standby=tuple(_mapping(entry) for entry in _typed(document["standby"], list)),
-            **values,
-        )
-    except (KeyError, TypeError, AttributeError) as problem:
-        raise ValueError(f"a field is missing or of the wrong type: {problem}") from None
-
-
-def _typed(value: Json, kind: type) -> Any:
-    if type(value) is not kind:
-        raise TypeError(f"{value!r} is not {kind.__name__}")
-    return value
-
-
-def _optional(value: Json) -> Address | None:
-    return None if value is None else parse_address(_typed(value, str))
-
-
-def _lease(entry: Any) -> Lease:
-    return Lease(parse_prefix(_typed(entry["address"], str)), _optional(entry["gateway"]))
-
-
-def _route(entry: Any) -> Route:
-    options = tuple((_typed(key, str), _typed(value, int)) for key, value in entry["options"].items())
-    return Route(parse_prefix(_typed(entry["dst"], str)), _optional(entry["gw"]), options)
-
-
-def _dns(entry: dict[str, Any]) -> Dns:
-    servers, search, options = (
-        tuple(_typed(text, str) for text in entry.get(key, [])) for key in ("nameservers", "search", "options")
-    )
-    return Dns(servers, _typed(entry.get("domain", ""), str), search, options)
-
-
-def _mapping(entry: Any) -> PortMapping:
-    protocol, host_ip, host_port, container_port = _typed(entry, list)
-    ports_fit = all(type(port) is int and 0 < port < 65536 for port in (host_port, container_port))
-    if protocol not in PROTOCOLS or not ports_fit:
-        raise ValueError(f"{entry!r} is not a port mapping")
-    return PortMapping(protocol, parse_address(_typed(host_ip, str)), host_port, container_port)

@@ -1,55 +1,53 @@
 """The network configuration as one immutable value: every key that means something to us, parsed and checked.
 
 The keys are those of the reference plugins bridge, host-local, portmap and firewall on one object, so that a user may
-change `type` and keep the rest. A key of theirs that we do not do is refused (code 2), unknown keys pass. Ranges and
-ports have rooms of their own; nothing here looks at the host.
+change `type` and keep the rest. A key of theirs that we do not do is refused (code 2), unknown keys pass. Ranges are
+`ranges`, ports `ports`; nothing here looks at the host.
 """
 
 from __future__ import annotations
 
+from cni.model import attachment
 from cni.model.ports import PortMapping, parse_port_mappings
 from cni.model.ranges import Range, check_overlaps, parse_range, parse_range_sets
-from cni.protocol.errors import INVALID_CONFIG, CniError
+from cni.model.wire import Wire, parse_rates, parse_vlans
+from cni.protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni.protocol.fields import Fields
-from cni.protocol.request import Request, check_ifname
+from cni.protocol.names import check_ifname
+from cni.protocol.request import BUILT_IN_IPAM, Request
+from cni.protocol.shapes import parse_dns, parse_route
 from cni.protocol.spec import Dns, Route
-from nft.addresses import Address, parse_address, parse_mac, parse_prefix
+from nft.addresses import Address, parse_address, parse_mac, parse_prefix, span_of
 from nft.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.protocol.jsontext import Json
 
-BUILT_IN_IPAM = ("", "host-local", "nftcni")
-ROUTE_NUMBERS = {"mtu": 0xFFFF, "advmss": 0xFFFF, "priority": 0xFFFFFFFF, "table": 0xFFFFFFFF, "scope": 255}
 NOT_DONE = "nftcni does not do this; remove the key, or use the reference plugin for this network"
 # How the reference plugins would do it; here it is nftables in any case. Nomad writes ip6tables for the second family.
 BACKENDS = ("", "nftables", "iptables", "ip6tables")
+FIREWALLD = "firewalld"
 REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
     "ipMasqBackend": BACKENDS,
-    "backend": BACKENDS,
-    "promiscMode": (False,),
-    "vlan": (0,),
-    "vlanTrunk": ([],),
-    "preserveDefaultVlan": (False, True),  # speaks of `vlan` only
+    "backend": (*BACKENDS, FIREWALLD),
     "macspoofchk": (False,),
-    "snat": (True,),
-    "masqAll": (False,),
-    "markMasqBit": (13,),  # the reference's own default
-    "externalSetMarkChain": ("",),
-    "conditionsV4": ([],),
-    "conditionsV6": ([],),
-    "firewalldZone": ("",),
     "sysctl": ({},),
     "promisc": (False,),
     "allmulti": (False,),
     "txQLen": (0,),
 }
 KEYS_OF = {  # of the reference plugins whose names the executable may have
-    "bridge": ("ipMasqBackend", "promiscMode", "vlan", "vlanTrunk", "preserveDefaultVlan", "macspoofchk"),
-    "portmap": ("backend", "snat", "masqAll", "markMasqBit", "externalSetMarkChain", "conditionsV4", "conditionsV6"),
-    "firewall": ("backend", "firewalldZone"),
+    "ptp": ("ipMasqBackend",),
+    "bridge": ("ipMasqBackend", "macspoofchk"),
+    "portmap": ("backend",),
+    "firewall": ("backend",),
 }
+LINK_MODES = ("bridge", "ptp")
+# What most configurations have; `typos` knows all of it and is asked about the rest.
+USUAL = """ cniversion name type ipam dns args runtimeconfig prevresult bridge isgateway isdefaultgateway ipmasq mtu
+ hairpinmode capabilities ingresspolicy isolation portisolation forceaddress mode """
+USUAL_IPAM = " type ranges subnet routes rangestart rangeend gateway datadir "
 POLICIES = ("", "open", "same-bridge", "isolated")
 
 
@@ -65,7 +63,8 @@ class Ipam(Value):
 
 
 class Network(Value):
-    """What one configuration asks of one attachment. `mtu` 0 leaves the kernel's default."""
+    """What one configuration asks of one attachment. `mtu` 0 leaves the kernel's default, `bridge` "" is point to
+    point."""
 
     name: str
     bridge: str
@@ -76,26 +75,49 @@ class Network(Value):
     hairpin: bool
     isolation: bool
     port_isolation: bool
+    mode4: str
+    mode6: str
+    direct: tuple[str, ...]
     mtu: int
     mac: bytes
     dad: bool
     link_up: bool
     ipam: Ipam
     mappings: tuple[PortMapping, ...]
+    wire: Wire = Wire()
+    default_implied: bool = False
+    as_reference: bool = False
+    snat: bool = True
+    masq_all: bool = False
+    asks_firewall: bool = False
+    zone: str = ""
 
 
 def parse_network(request: Request) -> Network:
-    """Raises CniError codes 2 and 7. Under the name `bridge` the defaults are those of the reference plugin."""
+    """Raises CniError codes 2 and 7. Under the names `bridge` and `ptp` the defaults are the reference plugin's."""
     fields = Fields(request.document)
-    refuse_unsupported(fields, request.role)
-    ours = request.role != "bridge"
     runtime = fields.section("runtimeConfig")
-    for key in ("bandwidth", "infinibandGUID", "deviceID"):
-        runtime.refuse_unless(key, ({}, ""), NOT_DONE)
+    refuse_unsupported(fields, request.role, runtime)
+    ours = not request.role
     arguments = fields.section("args").section("cni")
-    is_gateway = fields.flag("isGateway", ours) or fields.flag("isDefaultGateway")
+    ptp = request.role == "ptp" or (ours and _mode(fields) == "ptp")
+    is_gateway = ptp or fields.flag("isGateway", ours) or fields.flag("isDefaultGateway")
     ipam = parse_ipam(request)
-    isolation, port_isolation = isolation_asked(fields, ours) if ours else (False, False)
+    if ptp and not ipam.delegate and not ipam.range_sets:
+        raise fields.fail("ipam", "point to point needs addresses")
+    mode4, mode6 = _modes(fields, ours)
+    closed = attachment.OPEN not in (mode4, mode6) and attachment.UNPROTECTED not in (mode4, mode6)
+    isolation, port_isolation = isolation_asked(fields, closed and not ptp) if ours else (False, False)
+    promisc = not ptp and fields.flag("promiscMode")
+    if promisc and fields.flag("hairpinMode"):
+        raise fields.fail("promiscMode", "cannot be combined with hairpinMode: every frame would come twice")
+    vlans = {} if ptp else parse_vlans(fields)
+    wire = Wire(promisc=promisc, **vlans, **(parse_rates(fields, runtime) if ours else {}))
+    if wire.is_tagged and is_gateway and (ipam.delegate or ipam.range_sets):
+        # The gateway would have to be a member of the VLAN, and the bridge's own address is in none.
+        text = fields.asked("vlan", ()) or fields.asked("vlanTrunk", ())
+        raise CniError(UNSUPPORTED_FIELD, f"{text} is not supported with isGateway", "set isGateway to false")
+    snat, masq_all = parse_masquerade(fields) if ours else (True, False)
     mtu = fields.number("mtu", 0, 0, 65535)
     lowest = 1280 if any(item.subnet.version == 6 for ranges in ipam.range_sets for item in ranges) else 68
     if mtu and mtu < lowest:
@@ -105,27 +127,86 @@ def parse_network(request: Request) -> Network:
         raise fields.fail("disableContainerInterface", "cannot be combined with ipam")
     return Network(
         name=request.network,
-        bridge=fields.parsed("bridge", check_ifname) or ("nftcni0" if ours else "cni0"),
+        bridge="" if ptp else fields.parsed("bridge", check_ifname) or ("nftcni0" if ours else "cni0"),
         is_gateway=is_gateway,
         is_default_gateway=fields.flag("isDefaultGateway", ours and is_gateway and not ipam.routes_given),
         force_address=fields.flag("forceAddress"),
         ip_masq=fields.flag("ipMasq", ours),
-        hairpin=fields.flag("hairpinMode", ours),
+        hairpin=fields.flag("hairpinMode", ours and not promisc),
         isolation=fields.flag("isolation", isolation),
         port_isolation=fields.flag("portIsolation", port_isolation),
+        mode4=mode4,
+        mode6=mode6,
+        direct=_prefixes(fields, "nonMasqueradeCIDRs"),
         mtu=mtu,
         mac=_requested_mac(request, fields, runtime, arguments),
         dad=fields.flag("enabledad"),
         link_up=link_up,
         ipam=ipam,
         mappings=parse_port_mappings(runtime),
+        wire=wire,
+        as_reference=not ours,
+        default_implied=ours and not fields.has("isDefaultGateway"),
+        snat=snat,
+        masq_all=masq_all,
+        asks_firewall=ours and _asks_firewall(fields),
     )
 
 
-def refuse_unsupported(fields: Fields, role: str) -> None:
-    """Raises CniError code 2 for what the reference plugin of that name does and we do not. Without a role: of all."""
-    for key in KEYS_OF[role] if role else REFUSED:
-        fields.refuse_unless(key, REFUSED[key], NOT_DONE)
+def has_unknown(document: dict[str, Json]) -> bool:
+    """Whether a key is none of the usual ones."""
+    ipam = document.get("ipam")
+    more = isinstance(ipam, dict) and any(key.lower() not in USUAL_IPAM.split() for key in ipam)
+    return more or any(key.lower() not in USUAL.split() for key in document)
+
+
+def refuse_unsupported(fields: Fields, role: str, runtime: Fields | None = None) -> None:
+    """Raises CniError code 2 for what the reference plugin of that name does and we do not, all of it at once. Without
+    a role: of all."""
+    lacking = [fields.asked(key, REFUSED[key]) for key in (KEYS_OF[role] if role else REFUSED)]
+    if runtime is not None:
+        lacking += [runtime.asked(key, ({}, "")) for key in ("infinibandGUID", "deviceID")]
+    texts = [text for text in lacking if text]
+    if texts:
+        verb = "is" if len(texts) == 1 else "are"
+        raise CniError(UNSUPPORTED_FIELD, f"{', '.join(texts)} {verb} not supported", NOT_DONE)
+
+
+def _asks_firewall(fields: Fields) -> bool:
+    return any(map(fields.text, ("iptablesAdminChainName", "firewalldZone"))) or fields.text("backend") == FIREWALLD
+
+
+def parse_masquerade(fields: Fields) -> tuple[bool, bool]:
+    """(`snat`, `masqAll`) of the reference portmap. Its keys for how packets are marked on their way to a masquerade
+    are looked at and needed for nothing: ours depends on no mark, and so on nobody's chain. Raises CniError 2 and 7."""
+    fields.number("markMasqBit", 13, 0, 31)
+    fields.text("externalSetMarkChain")
+    if fields.has("markMasqBit") and fields.text("externalSetMarkChain"):
+        raise fields.fail("markMasqBit", "cannot be combined with externalSetMarkChain")
+    if fields.section("runtimeConfig").has("portMappings"):
+        for key in ("conditionsV4", "conditionsV6"):
+            _refuse_conditions(fields, key)
+    return fields.flag("snat", True), fields.flag("masqAll")
+
+
+def _refuse_conditions(fields: Fields, key: str) -> None:
+    conditions = fields.texts(key)
+    if conditions:
+        syntax = "iptables syntax" if conditions[0].startswith(("-", "!")) else "not supported"
+        raise CniError(
+            UNSUPPORTED_FIELD,
+            f"{fields.asked(key, ())}: {syntax}",
+            "this host's ports are published by nftables alone; drop in a chain of your own what is not wanted",
+        )
+
+
+def _mode(fields: Fields) -> str:
+    mode = fields.text("mode", "bridge")
+    if mode not in LINK_MODES:
+        raise fields.fail("mode", f"must be one of {', '.join(LINK_MODES)}")
+    if mode == "ptp" and fields.has("bridge"):
+        raise fields.fail("bridge", 'cannot be combined with "mode": "ptp", which has no bridge')
+    return mode
 
 
 def isolation_asked(fields: Fields, default: bool = False) -> tuple[bool, bool]:
@@ -134,6 +215,31 @@ def isolation_asked(fields: Fields, default: bool = False) -> tuple[bool, bool]:
     if policy not in POLICIES:
         raise fields.fail("ingressPolicy", f"must be one of {', '.join(filter(None, POLICIES))}")
     return (policy != "open" if policy else default), policy == "isolated"
+
+
+def _modes(fields: Fields, ours: bool) -> tuple[str, str]:
+    """Of IPv4 and IPv6. What asks for the reference plugins' meaning is open."""
+    default = attachment.NAT if ours and fields.text("ingressPolicy") != "open" else attachment.OPEN
+    found = []
+    for key in ("gatewayModeIPv4", "gatewayModeIPv6"):
+        mode = fields.text(key) or fields.text("gatewayMode") or default
+        if mode not in attachment.MODES:
+            raise fields.fail(
+                key if fields.text(key) else "gatewayMode", f"must be one of {', '.join(attachment.MODES)}"
+            )
+        found.append(mode)
+    return found[0], found[1]
+
+
+def _prefixes(fields: Fields, key: str) -> tuple[str, ...]:
+    """As they are written: most calls only pass them on."""
+    texts = fields.texts(key)
+    for index, text in enumerate(texts):
+        try:
+            span_of(text)
+        except ValueError as problem:
+            raise CniError(INVALID_CONFIG, f'{fields.name(key)}[{index}]: "{text[:80]}": {problem}') from None
+    return texts
 
 
 def _requested_mac(request: Request, fields: Fields, runtime: Fields, arguments: Fields) -> bytes:
@@ -157,12 +263,12 @@ def parse_ipam(request: Request) -> Ipam:
     if "/" in kind or kind in (".", ".."):
         raise ipam.fail("type", "is the name of an executable, without a folder")
     if kind not in BUILT_IN_IPAM:
-        return Ipam(kind, (), (), True, (), _parse_dns(fields.section("dns")))
+        return Ipam(kind, (), (), True, (), parse_dns(fields.section("dns")))
     sets = parse_range_sets(runtime, "ipRanges")
     if ipam.has("subnet"):
         sets.append((parse_range(ipam),))
     sets += parse_range_sets(ipam, "ranges")
-    if kind and not sets:
+    if kind and kind != "flannel" and not sets:  # of flannel they are in its lease, which a CHECK does without
         raise ipam.fail("ranges", "at least one range is needed")
     check_overlaps(sets)
     if request.version in ("0.1.0", "0.2.0"):
@@ -200,21 +306,10 @@ def _paths(fields: Fields, key: str) -> list[str]:
     return [path for path, _ in fields.items(key)]
 
 
-def parse_route(fields: Fields) -> Route:
-    dst = fields.parsed("dst", parse_prefix)
-    if dst is None:
-        raise fields.fail("dst", "a route needs a destination such as 0.0.0.0/0")
-    gateway = fields.parsed("gw", parse_address)
-    if gateway is not None and gateway.version != dst.version:
-        raise fields.fail("gw", f"is not of the family of {dst}")
-    numbers = {key: fields.number(key, 0, 0, highest) for key, highest in ROUTE_NUMBERS.items() if fields.has(key)}
-    return Route(dst.network, gateway, tuple(numbers.items()))
-
-
 def _choose_dns(fields: Fields, runtime: Fields, ipam: Fields) -> Dns:
     section = runtime.section("dns")  # the capability says `servers` and `searches` (CONVENTIONS.md)
     asked = Dns(section.texts("servers"), "", section.texts("searches"), section.texts("options"))
-    own, path = _parse_dns(fields.section("dns")), ipam.text("resolvConf")
+    own, path = parse_dns(fields.section("dns")), ipam.text("resolvConf")
     if runtime.has("dns"):
         return asked
     if fields.has("dns"):
@@ -227,7 +322,3 @@ def _choose_dns(fields: Fields, runtime: Fields, ipam: Fields) -> Dns:
         return read_resolv_conf(path)
     except (OSError, ValueError) as problem:
         raise ipam.fail("resolvConf", f"cannot be read: {problem}") from None
-
-
-def _parse_dns(fields: Fields) -> Dns:
-    return Dns(fields.texts("nameservers"), fields.text("domain"), fields.texts("search"), fields.texts("options"))

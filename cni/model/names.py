@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import os
 
+from nft.digest import digest
 from nft.schema import COMMENT_LIMIT
-
-try:
-    from _blake2 import blake2b  # hashlib costs 3 ms, it loads OpenSSL
-except ImportError:
-    from hashlib import blake2b
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-~")
 
@@ -30,14 +26,14 @@ def identity(network: str, container: str, ifname: str) -> str:
     return text
 
 
-def digest(*parts: str, size: int = 16) -> bytes:
-    """A hash of the parts as a whole; NUL keeps ("ab", "c") apart from ("a", "bc")."""
-    return blake2b("\0".join(parts).encode("utf-8", "surrogateescape"), digest_size=size).digest()
-
-
 def host_link(ident: str) -> str:
     """The host end's name: 15 bytes, and `veth` first, which network managers leave alone by default."""
     return "veth" + digest("link", ident, size=6).hex()[:11]
+
+
+def shaper_link(ident: str) -> str:
+    """The device that limits what the container sends, named as by the reference bandwidth plugin."""
+    return "bwp" + digest("shaper", ident, size=6).hex()
 
 
 def derived_mac(*parts: str) -> bytes:
@@ -47,10 +43,17 @@ def derived_mac(*parts: str) -> bytes:
 
 
 def bridge_mac(name: str) -> bytes:
-    """The same at every start of one host, different on two hosts whose bridges may share a wire (machine-id(5))."""
+    """The same at every start of one host, different on two hosts whose bridges may share a wire (machine-id(5)).
+
+    Images have an empty machine-id until their first boot is over, systemd writes "uninitialized" meanwhile, and hosts
+    without systemd have none: they get another address at each boot, as all of them may have one name.
+    """
     try:
         with open("/etc/machine-id", encoding="utf-8") as file:
             host = file.read().strip()
     except (FileNotFoundError, ValueError):  # any other error would change the address for this one time
-        host = os.uname().nodename
+        host = ""
+    if host in ("", "uninitialized"):
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
+            host = f"{os.uname().nodename} {file.read().strip()}"
     return derived_mac("bridge", host, name)

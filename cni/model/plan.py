@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from cni.model.attachment import Attachment, Lease
+from cni.model.attachment import BRIDGED, DELEGATED, ISOLATED, ROUTED, Attachment, Lease
 from cni.model.config import Network
-from cni.model.names import derived_mac, identity
-from cni.model.ports import for_families
+from cni.model.names import derived_mac, host_link, identity
+from cni.model.ports import for_families, versions_of
+from cni.protocol.errors import INVALID_CONFIG, CniError
 from cni.protocol.request import Request
 from cni.protocol.spec import Dns, Interface, Result, ResultAddress, Route
 from nft.addresses import Address, Prefix, format_mac
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from cni.kernel.links import Link
 
 ANYWHERE = {4: Prefix(Address(4, 0), 0), 6: Prefix(Address(6, 0), 0)}
 
@@ -20,20 +17,19 @@ ANYWHERE = {4: Prefix(Address(4, 0), 0), 6: Prefix(Address(6, 0), 0)}
 def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...]) -> Attachment:
     """The record of an attachment with built-in addresses. Raises CniError code 7 for ports of a family it lacks."""
     ident = identity(request.network, request.container, request.ifname)
-    versions = tuple(sorted({lease.address.version for lease in leases}))
     delegated = bool(network.ipam.delegate)
-    return Attachment(
+    item = Attachment(
         network=request.network,
         container=request.container,
         ifname=request.ifname,
         sandbox=request.netns,
-        bridge=network.bridge,
+        bridge=network.bridge or host_link(ident),
         mac=network.mac or derived_mac("container", ident),
         mtu=network.mtu,
-        leases=leases,
-        routes=complete_routes(network.ipam.routes, leases, network.is_default_gateway and not delegated),
         dns=network.ipam.dns,
-        mappings=() if delegated else for_families(network.mappings, versions, request.ifname),
+        direct=network.direct,
+        mode4=network.mode4,
+        mode6=network.mode6,
         is_gateway=network.is_gateway,
         force_address=network.force_address,
         ip_masq=network.ip_masq,
@@ -43,20 +39,64 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         dad=network.dad,
         link_up=network.link_up,
         delegate=network.ipam.delegate,
-        own_leases=not delegated,
+        wire=network.wire,
+        snat=network.snat,
+        masq_all=network.masq_all,
+        zone=network.zone,
+        kind=DELEGATED if delegated else BRIDGED,
     )
+    return item if delegated else _with_leases(item, network, leases, network.ipam.routes)
 
 
 def with_delegated(item: Attachment, network: Network, result: Result) -> Attachment:
     """The record once a foreign IPAM plugin has answered."""
-    leases = tuple(Lease(entry.address, entry.gateway) for entry in result.ips)
-    versions = tuple(sorted({lease.address.version for lease in leases}))
+    leases = tuple(
+        Lease(entry.address, entry.gateway or (_usual_gateway(entry.address) if network.is_gateway else None))
+        for entry in result.ips
+    )
+    if item.is_ptp and not all(lease.gateway for lease in leases):
+        lacking = next(lease.address for lease in leases if not lease.gateway)
+        raise CniError(INVALID_CONFIG, f"ipam.type {item.delegate}: {lacking} has no gateway, and none can be told")
+    item = _with_leases(item, network, leases, result.routes)
+    return item.replace(dns=item.dns if item.dns != Dns() else result.dns)
+
+
+def _with_leases(
+    item: Attachment, network: Network, leases: tuple[Lease, ...], routes: tuple[Route, ...]
+) -> Attachment:
+    """With what follows from the addresses: routes and ports. An isolated family has neither, nor a gateway."""
+    apart = {version for version in (4, 6) if item.mode(version) == ISOLATED}
+    leases = tuple(lease.replace(gateway=None) if lease.address.version in apart else lease for lease in leases)
+    routes = tuple(route for route in routes if route.dst.version not in apart)
+    versions = tuple(version for version in _versions(leases) if version not in apart)
+    ports = for_families(network.mappings, versions, item.ifname)
+    opened = tuple(mapping for mapping in ports if mapping.host_ip and item.mode(mapping.host_ip.version) == ROUTED)
     return item.replace(
         leases=leases,
-        routes=complete_routes(result.routes, leases, network.is_default_gateway),
-        dns=item.dns if item.dns != Dns() else result.dns,
-        mappings=for_families(network.mappings, versions, item.ifname),
+        routes=_routes(network, routes, leases, network.is_default_gateway),
+        mappings=tuple(mapping for mapping in ports if mapping not in opened),
+        opened=opened,
     )
+
+
+def _usual_gateway(address: Prefix) -> Address | None:
+    """The subnet's first address, as the reference bridge has it where the IPAM plugin names none."""
+    first = Address(address.version, address.first + 1)
+    return first if first in address and first != address.address else None
+
+
+def _versions(leases: tuple[Lease, ...]) -> tuple[int, ...]:
+    return versions_of(lease.address for lease in leases)
+
+
+def _routes(network: Network, routes: tuple[Route, ...], leases: tuple[Lease, ...], default: bool) -> tuple[Route, ...]:
+    """Under the reference plugins' names as they were asked for, which is what those answer: the record's
+    `inner_routes` have the gateways."""
+    complete = complete_routes(routes, leases, default)
+    if not network.as_reference:
+        return complete
+    kept = [route for route in routes if not route.gw and any(route.dst == other.dst for other in complete)]
+    return tuple(next((own for own in kept if own.dst == route.dst), route) for route in complete)
 
 
 def complete_routes(routes: tuple[Route, ...], leases: tuple[Lease, ...], default: bool) -> tuple[Route, ...]:
@@ -80,10 +120,10 @@ def complete_routes(routes: tuple[Route, ...], leases: tuple[Lease, ...], defaul
     return tuple(dict.fromkeys(found))
 
 
-def result_of(item: Attachment, bridge: Link, port_mac: bytes) -> Result:
+def result_of(item: Attachment, bridge_mac: bytes, bridge_mtu: int, port_mac: bytes) -> Result:
     """What the runtime is told: the bridge, the host end, the container's end, and all addresses on the latter."""
     interfaces = (
-        Interface(item.bridge, format_mac(bridge.mac), bridge.mtu),
+        Interface(item.bridge, format_mac(bridge_mac), bridge_mtu),
         Interface(item.link, format_mac(port_mac), item.mtu or 1500),
         Interface(item.ifname, format_mac(item.mac), item.mtu or 1500, item.sandbox),
     )

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from cni.protocol.errors import INVALID_CONFIG, CniError
 from nft.addresses import Address, parse_address
+from nft.elements import PROTOCOLS
 from nft.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni.protocol.fields import Fields
+    from collections.abc import Iterable
 
-PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # IANA protocol numbers
+    from cni.protocol.fields import Fields
+    from nft.addresses import Prefix
+
 ANY = {4: Address(4, 0), 6: Address(6, 0)}
 
 
@@ -63,6 +66,11 @@ def _parse_one(fields: Fields) -> PortMapping:
     if host_ip is not None and host_ip.is_multicast:
         raise fields.fail("hostIP", "a multicast address cannot be published")
     return PortMapping(protocol, host_ip, ports[0], ports[1])
+
+
+def versions_of(prefixes: Iterable[Prefix]) -> tuple[int, ...]:
+    """Their IP versions, each once."""
+    return tuple(sorted({prefix.version for prefix in prefixes}))
 
 
 def for_families(

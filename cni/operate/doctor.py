@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from cni.host import Host
 from cni.kernel import sysctl
-from cni.operate.commands import problems_of
-from cni.protocol.errors import CniError
+from cni.operate.repair import problems_of
 from nft.foreign import forward_drops
 
 REMEDIES = {
@@ -31,12 +30,15 @@ def examine(host: Host) -> int:
 
 
 def _libraries() -> list[str]:
-    from nft.libnftables import INSTALL, run_text
+    from nft.errors import LoadError
+    from nft.libnftables import run_text
+    from nft.version import refuse_old
 
     try:
+        refuse_old()
         run_text("")
-    except CniError as error:
-        return [f"{error.msg}; {INSTALL}"]
+    except LoadError as problem:
+        return [f"{problem}; {problem.hint}"]
     return []
 
 

@@ -43,7 +43,7 @@ def follow() -> int:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a journal must not wait for a full block
     events = _listen()
     with contextlib.suppress(OSError):
-        os.nice(-10)  # to look at the process behind a transaction before it has ended
+        os.setpriority(os.PRIO_PROCESS, 0, -10)  # to look at the process behind a transaction before it has ended
     watcher = Watcher()
     watcher.look("the table was missing at the start")
     say("watching")
@@ -117,15 +117,15 @@ class Watcher:
 
     def _put_right(self, why: str) -> None:
         """Nothing, where the table is what the records say: after a rebuild of our own, or if nobody is attached."""
-        from cni.operate.commands import mend, table_differences, this_host
+        from cni.operate.repair import mend, table_differences, this_host
 
         for pause in PAUSES:
             time.sleep(pause)
             try:
                 host = this_host()
                 try:
-                    with host:
-                        if not table_differences(host):
+                    with host.transaction("restoring the table"):
+                        if not table_differences(host, host.records()):
                             return
                         if len([when for when in self.restores if when > time.monotonic() - WHILE]) >= OFTEN:
                             self._leave_alone(f"{why} {OFTEN} times within {WHILE:.0f} s: on purpose")

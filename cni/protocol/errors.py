@@ -6,6 +6,8 @@ are ours. Turning an error into JSON is `spec.error_document`; deciding what to 
 
 from __future__ import annotations
 
+from nft.errors import KernelError
+
 INCOMPATIBLE_VERSION = 1
 UNSUPPORTED_FIELD = 2
 INVALID_ENVIRONMENT = 4
@@ -46,6 +48,8 @@ def kernel_refused(what: str, error: OSError, hint: str = "") -> CniError:
     import errno
     import os
 
+    if isinstance(error, KernelError):
+        what, hint = f"{what}: {error.step}" if error.step else what, hint or error.hint
     number = error.errno or 0
     name = errno.errorcode.get(number, str(number))
     if not hint and number in (errno.EPERM, errno.EACCES):

@@ -7,7 +7,7 @@ no json tags) where podman sends `hostPort`. `null` counts as absent (kubernetes
 
 from __future__ import annotations
 
-from cni.protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
+from cni.protocol.errors import INVALID_CONFIG, CniError
 from cni.protocol.jsontext import dumps
 
 TYPE_CHECKING = False
@@ -110,8 +110,9 @@ class Fields:
         except ValueError as problem:
             raise self.fail(key, str(problem)) from None
 
-    def refuse_unless(self, key: str, neutral: tuple[Json, ...], why: str) -> None:
-        """A key of the reference plugins that is not supported: only values that ask for nothing may pass."""
+    def asked(self, key: str, neutral: tuple[Json, ...]) -> str:
+        """`key: value` of a key that asks for something, "" where it has one of the values that ask for nothing."""
         value = self.raw(key)
-        if value is not None and not any(value == item and type(value) is type(item) for item in neutral):
-            raise CniError(UNSUPPORTED_FIELD, f"{self.name(key)}: {quote(value)} is not supported", why)
+        if value is None or any(value == item and type(value) is type(item) for item in neutral):
+            return ""
+        return f"{self.name(key)}: {quote(value)}"

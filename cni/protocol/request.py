@@ -1,4 +1,4 @@
-"""The door to the caller: environment and stdin in, as one checked value ("Parameters" of SPEC.md, pkg/skel of libcni).
+"""What the caller passes: environment and stdin in, as one checked value ("Parameters" of SPEC.md, pkg/skel of libcni).
 
 What the configuration says beyond version, name and data folder is `config`.
 """
@@ -11,7 +11,11 @@ import sys
 from cni.protocol.errors import DECODING_FAILURE, INVALID_ENVIRONMENT, CniError
 from cni.protocol.fields import Fields
 from cni.protocol.jsontext import loads
-from cni.protocol.spec import IMPLIED, check_version, is_name
+from cni.protocol.names import check_ifname, is_name
+from cni.protocol.roles import role_of
+from cni.protocol.spec import check_version
+from cni.protocol.stdio import read_stdin
+from cni.protocol.versions import IMPLIED
 from nft.value import Value
 
 TYPE_CHECKING = False
@@ -19,10 +23,9 @@ if TYPE_CHECKING:
     from cni.protocol.jsontext import Json
 
 DATA_DIR = "/run/nftcni"
-STDIN_LIMIT = 8 << 20  # bytes; 1000 port mappings are 0.1 MiB
 NAME_LIMIT = 80  # network: with the interface it must leave room for a container ID in a 128 character comment
-ID_LIMIT = 200  # container ID: it is part of a file name, whose limit is 255 bytes
-ROLES = ("bridge", "portmap", "firewall", "tuning", "host-local", "loopback")
+NO_ARGS = ("portmap", "firewall", "bandwidth", "loopback")  # whose reference plugins never look at CNI_ARGS
+BUILT_IN_IPAM = ("", "host-local", "nftcni", "flannel")  # values of ipam.type that are ours
 REQUIRED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
     "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
@@ -49,30 +52,9 @@ class Request(Value):
     document: dict[str, Json]
 
 
-def role_of(program: str) -> str:
-    """Which reference plugin's place the executable takes: conf/install --drop-in links it under their names."""
-    name = os.path.basename(program)
-    return name if name in ROLES else ""
-
-
-def check_ifname(text: str) -> str:
-    """Raises ValueError with the rule that an interface name breaks (dev_valid_name of the kernel, and our own).
-
-    `%` would make the kernel choose a number, nft takes `*` for any interface, quotes and control characters
-    would end its strings.
-    """
-    if not text or len(text) > 15:
-        raise ValueError("an interface name has 1 to 15 characters")
-    if text in (".", ".."):
-        raise ValueError("is not an interface name")
-    if not all("!" <= char <= "~" and char not in "/:%*\"'\\`" for char in text):
-        raise ValueError("holds a character that interface names may not have")
-    return text
-
-
-def read_request(verb: str) -> Request:
+def read_request(verb: str, data: bytes | None = None) -> Request:
     """Raises CniError codes 1, 4, 6 and 7. stdin is read whole first, so that the writer never sees a broken pipe."""
-    data = _read_stdin()
+    data = read_stdin() if data is None else data
     if verb not in REQUIRED:
         raise CniError(INVALID_ENVIRONMENT, f'CNI_COMMAND: "{verb[:40]}" is not a CNI verb')
     missing = [name for name in REQUIRED[verb] if not os.environ.get(name)]
@@ -104,7 +86,7 @@ def read_request(verb: str) -> Request:
         container=container,
         netns=os.environ.get("CNI_NETNS", ""),
         ifname=ifname,
-        args=_parse_args(os.environ.get("CNI_ARGS", "")) if verb in ("ADD", "CHECK") else {},
+        args=_parse_args(os.environ.get("CNI_ARGS", "")) if verb in ("ADD", "CHECK") and role not in NO_ARGS else {},
         path=tuple(os.environ.get("CNI_PATH", "").split(":")),
         version=version,
         network=network,
@@ -113,38 +95,25 @@ def read_request(verb: str) -> Request:
     )
 
 
+def foreign_ipam(request: Request) -> str:
+    """The foreign IPAM plugin of a configuration that need not be valid any more, "" for none."""
+    try:
+        kind = Fields(request.document).section("ipam").text("type")
+    except CniError:
+        return ""
+    return "" if kind in BUILT_IN_IPAM or "/" in kind else kind
+
+
 def _check_attachment(container: str, ifname: str) -> None:
     if not is_name(container):
         raise CniError(
             INVALID_ENVIRONMENT,
             f"CNI_CONTAINERID: {container[:80]!r} is not letters, digits, _ . - starting with a letter or digit",
         )
-    if len(container) > ID_LIMIT:
-        raise CniError(
-            INVALID_ENVIRONMENT, f"CNI_CONTAINERID: {container[:40]!r}... has more than {ID_LIMIT} characters"
-        )
     try:
         check_ifname(ifname)
     except ValueError as problem:
         raise CniError(INVALID_ENVIRONMENT, f"CNI_IFNAME: {ifname[:40]!r}: {problem}") from None
-
-
-def _read_stdin() -> bytes:
-    try:
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            chunk = os.read(0, 1 << 16)
-            if not chunk:
-                return b"".join(chunks)
-            size += len(chunk)
-            if size > STDIN_LIMIT:
-                raise CniError(DECODING_FAILURE, f"stdin holds more than {STDIN_LIMIT >> 20} MiB")
-            chunks.append(chunk)
-    except OSError as error:
-        from cni.protocol.errors import kernel_refused
-
-        raise kernel_refused("reading the configuration from stdin", error) from None
 
 
 def _decode(data: bytes) -> dict[str, Json]:
@@ -158,27 +127,16 @@ def _decode(data: bytes) -> dict[str, Json]:
 
 
 def _parse_args(text: str) -> dict[str, str]:
-    """`K=V;K2=V2`. Unknown keys need IgnoreUnknown=1, as in libcni's types.LoadArgs; keys are case-sensitive there."""
+    """`K=V;K2=V2`. Unknown keys need IgnoreUnknown=1, as in libcni's types.LoadArgs; keys are case-sensitive there.
+    Where they are ignored, a label of Kubernetes may have `=` in its value."""
     pairs = {}
     for part in filter(None, text.split(";")):
         key, equals, value = part.partition("=")
-        if not equals or "=" in value:
+        if not equals or ("=" in value and key in ("IP", "MAC", "GATEWAY", "IgnoreUnknown")):
             raise CniError(INVALID_ENVIRONMENT, f"CNI_ARGS: {part[:80]!r} is not KEY=VALUE")
         pairs[key] = value
-    known = {key: pairs[key] for key in ("IP", "MAC") if pairs.get(key)}
-    unknown = sorted(pairs.keys() - {"IP", "MAC", "IgnoreUnknown"})
+    known = {key: pairs[key] for key in ("IP", "MAC", "GATEWAY") if pairs.get(key)}
+    unknown = sorted(pairs.keys() - {"IP", "MAC", "GATEWAY", "IgnoreUnknown"})
     if unknown and pairs.get("IgnoreUnknown", "").lower() not in ("1", "true"):
         raise CniError(INVALID_ENVIRONMENT, f"CNI_ARGS: unknown key {unknown[0][:80]!r}, and no IgnoreUnknown=1")
     return known
-
-
-def write_document(text: str) -> int:
-    """The one write to stdout. 1 if nobody could read it: the runtime must not take silence for success."""
-    data = (text + "\n").encode()
-    try:
-        while data:
-            data = data[os.write(1, data) :]
-    except OSError as error:
-        sys.stderr.write(f"nftcni: the answer could not be written to stdout: {error}\n")
-        return 1
-    return 0

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 from cni.protocol.spec import Dns
+
+LIMIT = 1 << 20
 
 
 def read_resolv_conf(path: str) -> Dns:
-    """Raises OSError, and ValueError for a file that is not text."""
-    with open(path, encoding="utf-8") as file:
-        return parse_resolv_conf(file.read())
+    """Raises OSError, and ValueError for what is not a file of text: a FIFO would be waited for, a device be read."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), encoding="utf-8") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("not a regular file")
+        text = file.read(LIMIT + 1)
+    if len(text) > LIMIT:
+        raise ValueError(f"more than {LIMIT} characters")
+    return parse_resolv_conf(text)
 
 
 def parse_resolv_conf(text: str) -> Dns:

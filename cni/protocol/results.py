@@ -1,20 +1,22 @@
-"""prevResult: what the plugins before this one in a chain have made ("prevResult", SPEC.md). Pure.
+"""Results of other plugins: prevResult in a chain, and a delegate's answer.
 
-Chained plugins hand it on as it came; only what they need of it is read here.
+Pure ("prevResult" and "Plugin Delegation" of SPEC.md). Chained plugins hand prevResult
+on as it came; only what they need of it is read here.
 """
 
 from __future__ import annotations
 
 from cni.protocol.errors import INVALID_CONFIG, CniError
 from cni.protocol.fields import Fields
-from cni.protocol.request import Request, check_ifname
-from nft.addresses import Address, Prefix, parse_address, parse_prefix, read_mac
+from cni.protocol.names import check_ifname
+from cni.protocol.request import Request
+from cni.protocol.shapes import parse_dns, parse_ips, parse_route
+from cni.protocol.spec import Result
+from nft.addresses import Address, Prefix, read_mac
 from nft.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cni.protocol.jsontext import Json
 
 
@@ -32,6 +34,14 @@ class Previous(Value):
     document: dict[str, Json]
 
 
+def parse_result(fields: Fields) -> Result:
+    """The result of an IPAM plugin: addresses, routes and dns. Raises CniError code 7 for what is not one."""
+    routes = [parse_route(entry) for entry in fields.sections("routes")]
+    for key in ("ip4", "ip6"):
+        routes += [parse_route(entry) for entry in fields.section(key).sections("routes")]
+    return Result((), parse_ips(fields), tuple(routes), parse_dns(fields.section("dns")))
+
+
 def parse_previous(request: Request) -> Previous:
     """Raises CniError code 7 without a prevResult, or for one that is no result."""
     fields = Fields(request.document)
@@ -40,14 +50,21 @@ def parse_previous(request: Request) -> Previous:
     document = fields.raw("prevResult")
     previous = fields.section("prevResult")
     assert isinstance(document, dict), "section has checked it"
-    own = next((entry for entry in previous.sections("interfaces") if _is_own(entry, request.ifname)), Fields({}))
+    interfaces = list(previous.sections("interfaces"))
+    own = next((entry for entry in interfaces if _is_own(entry, request.ifname)), Fields({}))
+    ips = parse_ips(previous, len(interfaces))
     return Previous(
-        addresses=addresses_of(previous, request.ifname),
-        gateways=tuple(_gateways(previous)),
+        # An address without an interface index belongs to every interface.
+        addresses=tuple(
+            item.address
+            for item in ips
+            if item.interface is None or _is_own(interfaces[item.interface], request.ifname)
+        ),
+        gateways=tuple(item.gateway for item in ips if item.gateway is not None),
         mac=own.parsed("mac", read_mac) or b"",
         mtu=own.number("mtu", 0, 0, 0x7FFFFFFF),
         sandbox=own.text("sandbox"),
-        host_link=_host_link(previous),
+        host_link=_host_link(interfaces),
         document={**document, "cniVersion": request.version},
     )
 
@@ -56,44 +73,17 @@ def _is_own(entry: Fields, ifname: str) -> bool:
     return entry.text("name") == ifname and bool(entry.text("sandbox"))
 
 
-def addresses_of(previous: Fields, ifname: str) -> tuple[Prefix, ...]:
-    """In any version's shape. An address without an interface index belongs to every interface."""
-    interfaces = list(previous.sections("interfaces"))
-    found = []
-    for entry in previous.sections("ips"):
-        prefix = entry.parsed("address", parse_prefix)
-        if prefix is None:
-            raise entry.fail("address", "is required")
-        if entry.has("interface"):
-            # -1, as libcni writes for results of old versions, is as good as none.
-            index = entry.number("interface", -1, -1, max(len(interfaces) - 1, 0))
-            owner = interfaces[index] if interfaces and index >= 0 else None
-            if owner is not None and not _is_own(owner, ifname):
-                continue
-        found.append(prefix)
-    for key in ("ip4", "ip6"):
-        prefix = previous.section(key).parsed("ip", parse_prefix)
-        if prefix is not None:
-            found.append(prefix)
-    return tuple(found)
-
-
-def _gateways(previous: Fields) -> Iterator[Address]:
-    for entry in (*previous.sections("ips"), previous.section("ip4"), previous.section("ip6")):
-        gateway = entry.parsed("gateway", parse_address)
-        if gateway is not None:
-            yield gateway
-
-
-def _host_link(previous: Fields) -> str:
-    for entry in previous.sections("interfaces"):
+def _host_link(interfaces: list[Fields]) -> str:
+    for entry in interfaces:
         if not entry.text("sandbox"):
             return entry.parsed("name", check_ifname) or ""
     return ""
 
 
 def merged(before: dict[str, Json], own: dict[str, Json]) -> dict[str, Json]:
-    """Our result behind an earlier plugin's, which must stay in it ("ADD", SPEC.md): lists joined, the rest is its."""
+    """Our result behind an earlier plugin's, which must stay in it ("ADD", SPEC.md): lists joined, the rest is its. But
+    for the loopback interface, which every container has: runtimes take the first address for the container's."""
+    before = _without_loopback(before)
     earlier = _items(before, "interfaces")
     for entry in _items(own, "ips"):
         if isinstance(entry, dict) and isinstance(entry.get("interface"), int):
@@ -104,6 +94,12 @@ def merged(before: dict[str, Json], own: dict[str, Json]) -> dict[str, Json]:
         if key in before or key in own
     }
     return {**own, **before, **joined}
+
+
+def _without_loopback(document: dict[str, Json]) -> dict[str, Json]:
+    """Of a result whose only interface that is."""
+    names = [entry.get("name") for entry in _items(document, "interfaces") if isinstance(entry, dict)]
+    return {**document, "interfaces": [], "ips": []} if names == ["lo"] else document
 
 
 def _items(document: dict[str, Json], key: str) -> list[Json]:

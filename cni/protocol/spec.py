@@ -1,4 +1,4 @@
-"""The CNI specification's own words: versions, the shapes of results and errors, the rules for names.
+"""The CNI specification's own shapes: of results, of errors, and which version has what.
 
 Pure: documents in, documents out. Reading the environment is `request`, our configuration keys are `config`.
 References are to SPEC.md of containernetworking/cni 1.1.0.
@@ -7,25 +7,13 @@ References are to SPEC.md of containernetworking/cni 1.1.0.
 from __future__ import annotations
 
 from cni.protocol.errors import INCOMPATIBLE_VERSION, INVALID_CONFIG, CniError
+from cni.protocol.versions import SINCE, VERSIONS
 from nft.addresses import Address, Prefix
 from nft.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-NEWEST = VERSIONS[-1]
-IMPLIED = "0.1.0"  # what libcni assumes when a configuration says none (pkg/version/conf.go)
-SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
-
-_NAME_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
-_NAME_REST = _NAME_FIRST | frozenset("_.-")
-
-
-def is_name(text: str) -> bool:
-    """The rule for network names and container IDs ("Network configuration", "Parameters"), any length."""
-    return text[:1] in _NAME_FIRST and _NAME_REST.issuperset(text) and bool(text)
 
 
 class Interface(Value):
@@ -85,10 +73,6 @@ def error_document(error: CniError, version: str) -> dict[str, Any]:
     return document | {"details": error.details} if error.details else document
 
 
-def version_document(version: str) -> dict[str, Any]:
-    return {"cniVersion": version, "supportedVersions": list(VERSIONS)}
-
-
 def result_document(result: Result, version: str) -> dict[str, Any]:
     """The result in the shape of `version` ("ADD success"; older shapes as libcni's pkg/types/020, 040 and 100)."""
     if version in ("0.1.0", "0.2.0"):
@@ -98,7 +82,8 @@ def result_document(result: Result, version: str) -> dict[str, Any]:
     document: dict[str, Any] = {"cniVersion": version}
     if result.interfaces:
         document["interfaces"] = [_interface(item, with_mtu) for item in result.interfaces]
-    document["ips"] = [_address(item, numbered) for item in result.ips]
+    if result.ips:
+        document["ips"] = [_address(item, numbered) for item in result.ips]
     if result.routes:
         document["routes"] = [_route(item, with_mtu) for item in result.routes]
     dns = result.dns.document()

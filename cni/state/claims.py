@@ -1,161 +1,136 @@
-"""What the state folder knows by name alone: leases, ports, the memory of the last address, the loaded rules' digest.
+"""Who holds which address and which host port, and where the last search for an address ended.
 
-Symbolic links and small files, each read and written in one step. Records, their journal, the lock and the layout of
-the folder are `state`, which is the door; who may have what is decided in `ipam` and `attach`.
+    leases/<address>          -> identity   <address>@<network> of what other plugins attach
+    ports/<protocol>-<port>   -> <host address>=<identity>, or a file of such lines for several host addresses
+    last/<network>.<range set> -> address   where the next search begins
+
+A symbolic link appears whole or not at all, fails if it exists and can be read with `ls -l`. Who may have what is
+decided in `choice` and by the verbs.
 """
 
 from __future__ import annotations
 
 import os
 
+from cni.model.ports import PortMapping
 from cni.state import files
+from cni.state.folder import Folder
 from nft.addresses import Address, parse_address
+
+WAITING = "?"  # before the line of an attachment that waits for the port
+
+
+def claim_line(mapping: PortMapping, ident: str) -> str:
+    return f"{mapping.host_ip}={ident}"
 
 
 class Claims:
-    """`folder` is the state folder of one boot and one network namespace; `state` holds its lock."""
+    """Everything that changes something needs the store's lock."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
 
-    def path(self, *parts: str) -> str:
-        return "/".join((self.folder, *parts))
-
-    def names(self, *parts: str) -> list[str]:
-        try:
-            return sorted(os.listdir(self.path(*parts)))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-
-    def touch(self, *parts: str) -> None:
-        os.close(os.open(self.path(*parts), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-
-    def read(self, *parts: str) -> str:
-        """What a link points to or a small file holds, "" if there is none; a folder in its place is set aside."""
-        path = self.path(*parts)
-        try:
-            return files.read(path)
-        except IsADirectoryError:
-            self.set_aside(path)
-            return ""
-
-    def set_aside(self, path: str) -> str:
-        """Where to."""
-        os.makedirs(self.path("damaged"), 0o700, exist_ok=True)
-        target = self.path("damaged", os.path.relpath(path, self.folder).replace("/", "%"))
-        os.rename(path, target)
-        return target
-
-    def note_rules(self, digest: str) -> None:
-        """ "" to take the note back, before rules are loaded."""
-        if digest:
-            self._point(digest, self.path("rules"))
-        else:
-            files.unlink(self.path("rules"))
-
-    def noted_rules(self) -> str:
-        return self.read("rules")
+    # Leases
 
     def lease_holder(self, name: str) -> str:
-        """The identity that has the lease (`record.lease_name`), or ""."""
-        return self.read("leases", name)
+        """The identity that has the lease (`attachment.lease_name`), or ""."""
+        return self._folder.read("leases", name)
+
+    def lease(self, name: str, ident: str) -> None:
+        """Whoever calls has made sure that it is free."""
+        files.point(ident, self._folder.path("leases", name))
+
+    def free_lease(self, name: str, ident: str) -> None:
+        """Only in its holder's name: a late caller must not free what somebody else has now."""
+        if self.lease_holder(name) == ident:
+            self._folder.unlink("leases", name)
 
     def leased(self) -> set[str]:
         """The names of all leases. Costs time by their number: for exhaustion, STATUS and listings only."""
-        return set(self.names("leases"))
-
-    def claimed_by(self, ident: str) -> tuple[list[str], list[tuple[str, str]]]:
-        """Lease names, and (port, line) of all that is held or waited for in the name. A listing: for damage only."""
-        leases = [name for name in self.names("leases") if self.lease_holder(name) == ident]
-        ports = [
-            (claim, line)
-            for claim in self.names("ports")
-            for line in self.read("ports", claim).split()
-            if line.partition("=")[2] == ident
-        ]
-        return leases, ports
-
-    def claimants(self) -> set[str]:
-        """Every identity that has a lease or a port. A listing: for GC only."""
-        lines = [line for claim in self.names("ports") for line in self.read("ports", claim).split()]
-        found = {self.lease_holder(name) for name in self.names("leases")}
-        found |= {line.partition("=")[2] for line in lines}
-        return {ident for ident in found if ident.count("/") == 2}
-
-    def bridge_of(self, link: str) -> str:
-        """The bridge that a host link was noted for, or ""."""
-        return next((name for name in self.names("bridges") if os.path.lexists(self.path("bridges", name, link))), "")
+        return set(self._folder.names("leases"))
 
     def last(self, network: str, index: int) -> Address | None:
         try:
-            return parse_address(self.read("last", f"{network}.{index}"))
+            return parse_address(self._folder.read("last", f"{network}.{index}"))
         except ValueError:
             return None
 
     def remember_last(self, network: str, index: int, address: Address) -> None:
-        self._point(str(address), self.path("last", f"{network}.{index}"))
+        self._folder.point(str(address), "last", f"{network}.{index}")
 
-    def port_holders(self, claim: str) -> list[tuple[Address, str]]:
+    # Ports
+
+    def port_holders(self, port: str) -> list[tuple[Address, str]]:
         """(host address, identity) of everybody who holds the port on some address."""
         found = []
-        for line in self.read("ports", claim).split():
+        for line in self._lines(port):
             host_ip, _, ident = line.partition("=")
             try:
                 address = parse_address(host_ip)
             except ValueError:
-                continue  # damaged; what the kernel holds is still refused there
+                continue  # a waiting one, or damaged; what the kernel holds is still refused there
             if ident.count("/") == 2:
                 found.append((address, ident))
         return found
 
-    def claim(self, claim: str, line: str) -> None:
-        """`line` is `host address=identity`, with a `?` before it for whoever only waits for it."""
-        path = self.path("ports", claim)
-        try:
-            os.symlink(line, path)
-        except FileExistsError:
-            lines = self.read("ports", claim).split()
-            if line not in lines:
-                self._write_lines(path, [*lines, line])
+    def claim(self, mapping: PortMapping, ident: str) -> None:
+        self._add_line(mapping.claim, claim_line(mapping, ident))
 
-    def promote(self, claim: str, line: str) -> None:
+    def wait_for(self, mapping: PortMapping, ident: str) -> None:
+        self._add_line(mapping.claim, WAITING + claim_line(mapping, ident))
+
+    def promote(self, mapping: PortMapping, ident: str) -> None:
         """Whoever waited for it has it now."""
-        lines = self.read("ports", claim).split()
-        if f"?{line}" in lines:
-            self._write_lines(self.path("ports", claim), [line if other == f"?{line}" else other for other in lines])
+        lines, line = self._lines(mapping.claim), claim_line(mapping, ident)
+        if WAITING + line in lines:
+            self._write(mapping.claim, [line if other == WAITING + line else other for other in lines])
 
-    def unclaim(self, claim: str, line: str) -> str:
-        """Takes back a line and the wait for it. Returns the identity that has waited longest for it, or ""."""
-        path = self.path("ports", claim)
-        lines = self.read("ports", claim).split()
-        left = [other for other in lines if other.lstrip("?") != line]
+    def unclaim(self, mapping: PortMapping, ident: str) -> str:
+        """Takes back the claim and the wait for it. Returns the identity that has waited longest for it, or ""."""
+        left = self.drop_line(mapping.claim, claim_line(mapping, ident))
+        waiting = f"{WAITING}{mapping.host_ip}="
+        return next((other.partition("=")[2] for other in left if other.startswith(waiting)), "")
+
+    def drop_line(self, port: str, line: str) -> list[str]:
+        """Returns the lines that are left."""
+        lines = self._lines(port)
+        left = [other for other in lines if other.lstrip(WAITING) != line.lstrip(WAITING)]
         if left != lines:
-            if left:
-                self._write_lines(path, left)
-            else:
-                files.unlink(path)
-        host_ip = line.partition("=")[0]
-        return next((other.partition("=")[2] for other in left if other.startswith(f"?{host_ip}=")), "")
+            self._write(port, left)
+        return left
 
-    def _write_lines(self, path: str, lines: list[str]) -> None:
-        if len(lines) == 1:
-            self._point(lines[0], path)
+    # Of everybody, by listings: for damage and GC only
+
+    def claimed_by(self, ident: str) -> tuple[list[str], list[tuple[str, str]]]:
+        """Lease names, and (port, line) of all that is held or waited for in the name."""
+        leases = [name for name in self._folder.names("leases") if self.lease_holder(name) == ident]
+        ports = [(port, line) for port, line in self._all_lines() if line.partition("=")[2] == ident]
+        return leases, ports
+
+    def claimants(self) -> set[str]:
+        """Every identity that has a lease or a port."""
+        found = {self.lease_holder(name) for name in self._folder.names("leases")}
+        found |= {line.partition("=")[2] for _port, line in self._all_lines()}
+        return {ident for ident in found if ident.count("/") == 2}
+
+    def _all_lines(self) -> list[tuple[str, str]]:
+        return [(port, line) for port in self._folder.names("ports") for line in self._lines(port)]
+
+    def _lines(self, port: str) -> list[str]:
+        return self._folder.read("ports", port).split()
+
+    def _add_line(self, port: str, line: str) -> None:
+        try:
+            os.symlink(line, self._folder.path("ports", port))
+        except FileExistsError:
+            lines = self._lines(port)
+            if line not in lines:
+                self._write(port, [*lines, line])
+
+    def _write(self, port: str, lines: list[str]) -> None:
+        if not lines:
+            self._folder.unlink("ports", port)
+        elif len(lines) == 1:
+            self._folder.point(lines[0], "ports", port)
         else:
-            files.write(self.path("new"), "\n".join(lines))
-            os.rename(self.path("new"), path)
-
-    def _point(self, target: str, path: str) -> None:
-        """A symbolic link in place of what is there, in one step."""
-        os.symlink(target, self.path("new"))
-        os.rename(self.path("new"), path)
-
-    def keep_settings(self, name: str, text: str) -> None:
-        """The first to be kept stays: a repeated ADD finds its own settings."""
-        os.makedirs(self.path("tuning"), 0o700, exist_ok=True)
-        if not os.path.lexists(self.path("tuning", name)):
-            files.write(self.path("tuning", name), text)
-
-    def take_settings(self, name: str) -> str:
-        text = files.read(self.path("tuning", name))
-        files.unlink(self.path("tuning", name))
-        return text
+            self._folder.write("\n".join(lines), "ports", port)

@@ -1,20 +1,21 @@
-"""File operations that are atomic or may be repeated, and the lock with a bounded wait. What is kept is `state`."""
+"""File operations that are atomic or may be repeated, and the lock with a bounded wait. What is kept is `store`."""
 
 from __future__ import annotations
 
 import errno
 import os
-import sys
 
 from cni.protocol.errors import TRY_AGAIN_LATER, CniError
+from cni.protocol.log import say
 
 LOCK_SECONDS = 15.0
 
 
 def flock(file: int, path: str) -> None:
     """A blocking flock, which the kernel grants in order, cut short by a timer (Python retries EINTR otherwise)."""
-    import _signal  # type: ignore[import-not-found]  # `signal` costs 4 ms, it builds enums
     import fcntl
+
+    from nft.stdlib import signals
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -29,25 +30,26 @@ def flock(file: int, path: str) -> None:
             "see who holds it with: fuser -v " + path,
         )
 
-    before = _signal.signal(_signal.SIGALRM, too_long)
-    _signal.setitimer(_signal.ITIMER_REAL, LOCK_SECONDS)
+    before = signals.signal(signals.SIGALRM, too_long)
+    signals.setitimer(signals.ITIMER_REAL, LOCK_SECONDS)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     finally:
-        _signal.setitimer(_signal.ITIMER_REAL, 0)
-        _signal.signal(_signal.SIGALRM, before)
+        signals.setitimer(signals.ITIMER_REAL, 0)
+        signals.signal(signals.SIGALRM, before)
 
 
 def lock(folder: str, name: str) -> int:
     """The locked file's descriptor; it and its folder are made if need be. Who has waited may find that the file was
-    deleted meanwhile, with the whole folder, and that its lock keeps nobody out."""
+    deleted meanwhile, with the whole folder, and that its lock keeps nobody out. -1 where the folder is a link that
+    leads nowhere any more."""
     path = f"{folder}/{name}"
     while True:
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             if os.path.islink(folder):
-                unlink(folder)  # `state` had it lead to a folder that somebody has removed
+                return -1
             os.makedirs(folder, 0o700, exist_ok=True)
             continue
         try:
@@ -60,6 +62,25 @@ def lock(folder: str, name: str) -> int:
         os.close(file)
 
 
+def decide(usual: str, folder: str) -> str:
+    """Which folder is meant by the name `usual`: what is there, or leads somewhere from there, else `folder`, which is
+    made so. One process at a time, all of them agree."""
+    parent = os.path.dirname(usual)
+    os.makedirs(parent, 0o700, exist_ok=True)
+    gate = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flock(gate, parent)
+        if os.path.isdir(usual):
+            return os.readlink(usual) if os.path.islink(usual) else usual
+        unlink(usual)  # it led to a folder that somebody has removed
+        os.makedirs(folder, 0o700, exist_ok=True)
+        if folder != usual:
+            os.symlink(folder, usual)
+        return folder
+    finally:
+        os.close(gate)
+
+
 def _is_same(file: int, path: str) -> bool:
     try:
         there = os.stat(path)
@@ -69,13 +90,13 @@ def _is_same(file: int, path: str) -> bool:
 
 
 def unlock(file: int) -> None:
-    """Not only closes it: a child that was forked meanwhile has the same lock (`removal`)."""
+    """Not only closes it: a child that was forked meanwhile has the same lock (`cni.kernel.deletion`)."""
     import fcntl
 
     try:
         fcntl.flock(file, fcntl.LOCK_UN)
     except OSError as error:  # closing it does the same once the child has ended
-        sys.stderr.write(f"nftcni: giving up the lock: {error.strerror}\n")
+        say(f"giving up the lock: {error.strerror}")
     os.close(file)
 
 
@@ -104,7 +125,7 @@ def read(path: str) -> str:
 def write(path: str, text: str) -> None:
     """A whole file. Not atomic: a reader must bear a half of it, or it gets its name by a rename later."""
     data = text.encode("utf-8", "surrogateescape")
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         while data:
             data = data[os.write(file, data) :]

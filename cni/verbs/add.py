@@ -1,142 +1,56 @@
-"""ADD: record, table elements, links, in this order; a failure at any step runs the teardown of DEL."""
+"""ADD: what is asked for becomes a record, the record becomes an attachment."""
 
 from __future__ import annotations
 
-import sys
-
-from cni.bridge import ensure_bridge, with_uplink
+from cni.bridge import with_place
 from cni.host import Host
-from cni.kernel.deletion import remove_links
-from cni.kernel.links import announce, configure_container, create_veth, finish_port, get_link, is_pair
 from cni.kernel.netns import open_netns
-from cni.model.attachment import Attachment
 from cni.model.choice import choose
 from cni.model.config import Network, parse_network
-from cni.model.names import derived_mac, identity
-from cni.model.plan import plan_attachment, result_of
-from cni.model.ports import PortMapping, collide
-from cni.protocol.errors import PORT_TAKEN, CniError, kernel_refused
+from cni.model.names import identity
+from cni.model.plan import plan_attachment
+from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
 from cni.state.leases import HeldLeases, remember
-from cni.state.store import State
+from cni.verbs.attach import attach, refuse_held_ports, without_shared_ports
+from cni.verbs.delegate import with_lease
 from cni.verbs.delete import detach
+from cni.verbs.implied import with_implied
 
 
 def add(request: Request) -> Result:
     """Raises CniError. Whatever it raises, nothing of the attachment is left, or a record that DEL works from."""
-    network = parse_network(request)
+    network = parse_network(with_lease(request))
     netns = open_netns(request.netns)
-    with Host(request.data_dir) as host:
-        try:
-            return _add(host, request, network, netns)
-        except OSError as error:
-            tidy(host)
-            what = f"ADD of {identity(request.network, request.container, request.ifname)}"
-            raise kernel_refused(what, error) from None
-
-
-def _add(host: Host, request: Request, network: Network, netns: int) -> Result:
     ident = identity(request.network, request.container, request.ifname)
+    with Host(request.data_dir).transaction(f"ADD of {ident}") as host:
+        return _add(host, request, network, netns, ident)
+
+
+def _add(host: Host, request: Request, network: Network, netns: int, ident: str) -> Result:
     before = host.record(ident)
+    network = with_implied(host, request, network, netns)
+    if network.asks_firewall:
+        from cni.verbs.firewall import refuse_admin_chain, zone_asked
+
+        fields = Fields(request.document)
+        refuse_admin_chain(host.table.netlink, fields)
+        network = network.replace(zone=zone_asked(fields))
     if network.ipam.delegate:
-        from cni.verbs.delegate import add_delegated
+        from cni.verbs.delegated import add_delegated
 
         return add_delegated(host, request, network, netns, before)
-    leases = choose(network.ipam, HeldLeases(host.state, request.network, ident), before.leases if before else ())
-    item = without_shared_ports(host.state, with_uplink(host, plan_attachment(request, network, leases)))
+    held = HeldLeases(host.store.claims, request.network, ident)
+    leases = choose(network.ipam, held, before.leases if before else ())
+    item = without_shared_ports(host.store.claims, with_place(host, plan_attachment(request, network, leases)))
     if before is not None:
         if before.replace(done=False) == item:
-            refuse_held_ports(host.state, item)
-            host.state.begin(item)  # a DEL that was killed may have freed some of it
+            refuse_held_ports(host.store.claims, item)
+            host.store.begin(item)  # a DEL that was killed may have freed some of it
             return attach(host, item, netns, again=True)
         detach(host, before)
-    refuse_held_ports(host.state, item)
-    remember(host.state, request.network, network.ipam, leases)
-    host.state.begin(item)
+    refuse_held_ports(host.store.claims, item)
+    remember(host.store.claims, request.network, network.ipam, leases)
+    host.store.begin(item)
     return attach(host, item, netns)
-
-
-def attach(host: Host, item: Attachment, netns: int, again: bool = False) -> Result:
-    """Makes the kernel what the record says. The record exists; it is marked done at the end, or torn down.
-
-    `again`: the same ADD once more, after a crash or by mistake. It mends what is missing and answers the same.
-    """
-    try:
-        result = apply(host, item, netns, again)
-        host.state.update(item.replace(done=True))
-    except Exception:
-        tidy(host)
-        try:
-            detach(host, item)
-        except (CniError, OSError) as error:  # the first error is the one to tell; DEL goes on from here
-            sys.stderr.write(f"nftcni: taking back {item.ident}: {error}\n")
-        raise
-    return result
-
-
-def tidy(host: Host) -> None:
-    """After an error; a second one is for the next call's lock to deal with."""
-    try:
-        host.tidy()
-    except (CniError, OSError):
-        return
-
-
-def apply(host: Host, item: Attachment, netns: int, again: bool) -> Result:
-    if again and not (host.table_is_current() and host.rules_are_ours()):
-        host.rebuild_table()
-    host.add_elements(item, again)
-    bridge = ensure_bridge(host, item, new=not again)
-    port = get_link(host.rtnl, item.link)
-    if port is not None and not (again and port.master == bridge.index and is_pair(port, item, netns)):
-        remove_links(host.rtnl, [item.link])  # of an ADD that was killed, or of a namespace that is no more
-        port = None
-    if port is None:
-        create_veth(host.rtnl, item, bridge, netns)
-    else:
-        finish_port(host.rtnl, item, bridge)
-    try:
-        inside = configure_container(item, netns)
-    except CniError:
-        if port is None:
-            raise
-        remove_links(host.rtnl, [item.link])  # more is missing than can be put back one by one
-        create_veth(host.rtnl, item, bridge, netns)
-        inside = configure_container(item, netns)
-    host.forget_flows_to(item.mappings, item.addresses)
-    if item.leases and item.link_up:
-        announce(host.rtnl, item, inside)
-    return result_of(item, bridge, derived_mac("host", item.ident))
-
-
-def without_shared_ports(state: State, item: Attachment) -> Attachment:
-    """Runtimes ask every network of a container for all of its ports, in parallel (go-cni, podman): whichever
-    attachment is first publishes them, the others wait for them."""
-    container = item.ident.split("/")[1]
-
-    def shared(mapping: PortMapping) -> bool:
-        return any(
-            holder != item.ident and holder.split("/")[1:2] == [container] and host_ip == mapping.host_ip
-            for host_ip, holder in state.port_holders(mapping.claim)
-        )
-
-    waiting = tuple(filter(shared, item.mappings))
-    if not waiting:
-        return item
-    return item.replace(mappings=tuple(mapping for mapping in item.mappings if mapping not in waiting), standby=waiting)
-
-
-def refuse_held_ports(state: State, item: Attachment) -> None:
-    """Also a wildcard against a specific address of the same port, which no map key can refuse."""
-    for mapping in item.mappings:
-        for host_ip, holder in state.port_holders(mapping.claim):
-            assert mapping.host_ip is not None, "records hold concrete host addresses only"
-            if holder != item.ident and collide(host_ip, mapping.host_ip):
-                network, container, ifname = holder.split("/")
-                raise CniError(
-                    PORT_TAKEN,
-                    f"host port {mapping} is taken by network {network}, container {container}, interface {ifname} "
-                    f"(on {host_ip})",
-                    "publish another port, or remove that container",
-                )

@@ -8,9 +8,10 @@ from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment, Lease
 from cni.model.config import parse_network
 from cni.model.names import identity
-from cni.protocol.errors import CHECK_FAILED, CniError, kernel_refused
+from cni.protocol.errors import CHECK_FAILED, CniError
 from cni.protocol.request import Request
 from cni.protocol.results import Previous, parse_previous
+from cni.verbs.delegate import pass_on
 from cni.verbs.drift import container_problems, element_problems, host_problems, table_problems
 
 
@@ -20,19 +21,13 @@ def check(request: Request) -> None:
     previous = parse_previous(request)
     ident = identity(request.network, request.container, request.ifname)
     netns = open_netns(request.netns)
-    with Host(request.data_dir) as host:
-        try:
-            item = host.record(ident)
-            if item is None or not item.done:
-                raise CniError(CHECK_FAILED, f"{ident} is not attached", "ADD it")
-            problems = _against_previous(item, previous, request)
-            problems += all_problems(host, item, as_of(item, previous), netns)
-        except OSError as error:
-            raise kernel_refused(f"CHECK of {ident}", error) from None
-    if network.ipam.delegate:
-        from cni.verbs.delegate import run_delegate
-
-        run_delegate(request, network.ipam.delegate, "CHECK")
+    with Host(request.data_dir).transaction(f"CHECK of {ident}") as host:
+        item = host.record(ident)
+        if item is None or not item.done:
+            raise CniError(CHECK_FAILED, f"{ident} is not attached", "ADD it")
+        problems = _against_previous(item, previous, request)
+        problems += all_problems(host, item, as_of(item, previous), netns)
+    pass_on(request, "CHECK", network.ipam.delegate)
     refuse_problems(ident, problems)
 
 
@@ -46,7 +41,7 @@ def all_problems(host: Host, item: Attachment, expected: Attachment, netns: int)
     """`item` is what is ours on the host, `expected` how the container's interface should look."""
     problems = table_problems(host)
     if host.table.comment() is not None:
-        problems += element_problems(host, item)
+        problems += element_problems(item, host.store.of_container(item), host.table.get)
     problems += host_problems(host, item)
     port = get_link(host.rtnl, item.link)
     return problems + container_problems(expected, netns, port.index if port else 0)

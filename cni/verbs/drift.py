@@ -1,24 +1,33 @@
 """The kernel against the record: every difference as one sentence. CHECK reports them, `repair --check` prints them.
 
-Reads only. What should be there is said by `nft.elements` and `links`; what later plugins of a chain may change without
+Reads only. What should be there is said by `projection` and `links`; what later plugins of a chain may change without
 harm (other routes, other addresses) is not looked at.
 """
 
 from __future__ import annotations
 
-from cni.bridge import host_sysctls
-from cni.handover import waiting_in_vain
+from cni import hostside
+from cni.forwarding import host_sysctls
 from cni.host import Host
 from cni.kernel import sysctl
 from cni.kernel.links import Link, container_sysctls, get_link
 from cni.kernel.listing import read_addresses, read_routes
 from cni.kernel.netns import Inside
 from cni.model.attachment import Attachment
+from cni.model.ports import PortMapping, collide
+from cni.model.projection import attachment_elements, bridge_elements, cross_elements, direct_elements
 from cni.protocol.spec import Route
+from cni.state.claims import Claims
 from nft.addresses import format_mac
-from nft.elements import attachment_elements, bridge_elements, element_text
+from nft.elements import Element, element_text
 from nft.netlink import Netlink
 from nft.schema import TABLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nft.addresses import Prefix
 
 
 def table_problems(host: Host) -> list[str]:
@@ -35,42 +44,62 @@ def table_problems(host: Host) -> list[str]:
     return []
 
 
-def element_problems(host: Host, item: Attachment) -> list[str]:
-    """Missing or altered elements of one attachment and its bridge, content compared."""
+def element_problems(item: Attachment, others: list[Attachment], get: Callable[[Element], Element | None]) -> list[str]:
+    """Missing or altered elements of one attachment and its bridge, content compared. `others` are the container's
+    other attachments. `get` looks up the element with the same key: in the kernel, or in a listing where many
+    attachments are compared."""
     found = []
-    for wanted in attachment_elements(item) + bridge_elements(item):
-        held = host.table.get(wanted)
-        if held is None:
+    crossing = cross_elements(item, others)
+    for wanted in attachment_elements(item) + bridge_elements(item) + direct_elements(item) + crossing:
+        held = get(wanted)
+        if held is None or not held.covers(wanted):
             found.append(f"{wanted.set} lacks {element_text(wanted)}")
         elif held.data != wanted.data or (wanted.comment and held.comment != wanted.comment):
             found.append(f"{wanted.set} has {element_text(held)} where {element_text(wanted)} was expected")
     return found
 
 
-def host_problems(host: Host, item: Attachment) -> list[str]:
-    """The bridge, the host end, the leases and the sysctls of one attachment."""
-    return (_port_problems(host, item) if item.own_link else []) + _claim_problems(host, item)
+def host_problems(
+    host: Host, item: Attachment, bridges: dict[str, tuple[Link | None, list[Prefix]]] | None = None
+) -> list[str]:
+    """The bridge, the host end, the leases and the sysctls of one attachment. `bridges` keeps what was read of them for
+    the next attachment of the same ones."""
+    port = _port_problems(host, item, {} if bridges is None else bridges) if item.kind.own_link else []
+    return port + _claim_problems(host, item)
 
 
 def _claim_problems(host: Host, item: Attachment) -> list[str]:
     found = [f"net/{key} is not {value}" for key, value in host_sysctls(item) if sysctl.read(key) not in ("", value)]
     for name in item.leased:
-        holder = host.state.lease_holder(name)
+        holder = host.store.claims.lease_holder(name)
         if holder != item.ident:
             found.append(f"the address {name} is leased to {holder or 'nobody'}")
-    found += [f"the port {mapping} waits, and nobody publishes it" for mapping in waiting_in_vain(host, item)]
+    waiting = waiting_in_vain(host.store.claims, item)
+    found += [f"the port {mapping} waits, and nobody publishes it" for mapping in waiting]
     return found
 
 
-def _port_problems(host: Host, item: Attachment) -> list[str]:
-    found = []
-    bridge, port = get_link(host.rtnl, item.bridge), get_link(host.rtnl, item.link)
+def read_bridge(host: Host, name: str) -> tuple[Link | None, list[Prefix]]:
+    """The bridge with its addresses; None for a link that is missing or of another kind."""
+    bridge = get_link(host.rtnl, name)
     if bridge is None or bridge.kind != "bridge":
+        return None, []
+    return bridge, read_addresses(host.rtnl, bridge.index)
+
+
+def _port_problems(host: Host, item: Attachment, bridges: dict[str, tuple[Link | None, list[Prefix]]]) -> list[str]:
+    port = get_link(host.rtnl, item.link)
+    found = hostside.problems(host, item, port)
+    if item.is_ptp:
+        return found
+    if item.bridge not in bridges:
+        bridges[item.bridge] = read_bridge(host, item.bridge)
+    bridge, have = bridges[item.bridge]
+    if bridge is None:
         found.append(f"the bridge {item.bridge} is missing")
     else:
         if not bridge.up:
             found.append(f"the bridge {item.bridge} is down")
-        have = read_addresses(host.rtnl, bridge.index)
         lacking = [prefix for prefix in item.gateways if prefix not in have]
         found += [f"the bridge {item.bridge} lacks the gateway address {prefix}" for prefix in lacking]
     if port is None:
@@ -84,6 +113,9 @@ def _port_problems(host: Host, item: Attachment) -> list[str]:
             found.append(f"hairpin of the port {item.link} is {'on' if port.hairpin else 'off'}")
         if port.isolated != item.port_isolation:
             found.append(f"isolation of the port {item.link} is {'on' if port.isolated else 'off'}")
+        key = f"ipv6/conf/{item.link}/accept_ra"
+        if sysctl.read(key) not in ("", "0"):
+            found.append(f"net/{key} is not 0")
     return found
 
 
@@ -105,7 +137,7 @@ def container_problems(item: Attachment, netns: int, host_index: int) -> list[st
         if lease.address not in addresses:
             found.append(f"{item.ifname} lacks the address {lease.address}")
     routes = read_routes(rtnl, link.index)
-    found += [f"the route {route} is missing" for route in item.routes if not _has_route(routes, route)]
+    found += [f"the route {route} is missing" for route in item.inner_routes if not _has_route(routes, route)]
     rtnl.close()
     return found
 
@@ -127,3 +159,15 @@ def _has_route(routes: list[Route], wanted: Route) -> bool:
     table = dict(wanted.options).get("table")
     key = (wanted.dst, wanted.gw, table if table and table != 254 else None)
     return any((route.dst, route.gw, dict(route.options).get("table")) == key for route in routes)
+
+
+def waiting_in_vain(claims: Claims, item: Attachment) -> list[PortMapping]:
+    """Ports that it waits for although nobody publishes them."""
+    return [
+        mapping
+        for mapping in item.standby
+        if item.can_publish(mapping)
+        and not any(
+            collide(ip, mapping.host_ip) for ip, _holder in claims.port_holders(mapping.claim) if mapping.host_ip
+        )
+    ]

@@ -6,40 +6,42 @@ Never another network's: the records and the elements' comments begin with the n
 from __future__ import annotations
 
 from cni.bridge import leave_bridge
+from cni.forwarding import release_localnet, stop_forwarding
 from cni.host import Host
 from cni.kernel.deletion import remove_group, remove_links
+from cni.kernel.links import set_down
 from cni.model.attachment import Attachment
 from cni.model.names import identity
-from cni.orphans import adopt_network
-from cni.protocol.errors import INVALID_CONFIG, CniError, kernel_refused
+from cni.model.projection import attachment_elements, cross_elements
+from cni.protocol.errors import INVALID_CONFIG, CniError
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request
-from cni.verbs.delete import delegate_type
-from nft.elements import attachment_elements
+from cni.recovery import rebuild_network
+from cni.verbs.delegate import pass_on
 
 KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # SPEC.md 1.1.0 renamed it; libcni sends both
 
 
-def collect(request: Request) -> None:
-    """Raises CniError 7 without a list of valid attachments: absent is not empty (cnitool sends none)."""
+def collect_garbage(request: Request) -> None:
+    """Raises CniError 7 without a list of valid attachments: absent is not empty (cnitool sends none). Under the names
+    of the reference plugins, which collect nothing, nothing is done then."""
+    if request.role and not _list_key(request):
+        return
     valid = _valid_identities(request)
-    with Host(request.data_dir) as host:
-        try:
-            adopt_network(host, request.network)
-            stale = [item for item in host.records(request.network) if item.ident not in valid]
-            detach_many(host, request.network, stale)
-        except OSError as error:
-            raise kernel_refused(f"GC of {request.network}", error) from None
-    kind = delegate_type(request)
-    if kind:
-        from cni.verbs.delegate import run_delegate
+    with Host(request.data_dir).transaction(f"GC of {request.network}") as host:
+        rebuild_network(host.handles, request.network)
+        stale = [item for item in host.records(request.network) if item.ident not in valid]
+        detach_many(host, request.network, stale)
+    pass_on(request, "GC")
 
-        run_delegate(request, kind, "GC")
+
+def _list_key(request: Request) -> str:
+    given = {key.lower() for key in request.document}
+    return next((key for key in KEYS if key in given), "")
 
 
 def _valid_identities(request: Request) -> set[str]:
-    given = {key.lower() for key in request.document}
-    key = next((key for key in KEYS if key in given), "")
+    key = _list_key(request)
     if not key:
         raise CniError(
             INVALID_CONFIG,
@@ -57,6 +59,9 @@ def _valid_identities(request: Request) -> set[str]:
 
 def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
     """What `detach` does, with one transaction, one group of links and one pass over the connections for all."""
+    for item in items:
+        if item.kind.own_link:
+            set_down(host.rtnl, item.link)
     marked: list[Attachment] = []
     others: list[Attachment] = []
     for item in items:
@@ -64,21 +69,30 @@ def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
         (marked if is_marked else others).append(item)
     if marked:
         host.table.delete([element for item in marked for element in attachment_elements(item)])
+        crossing = [element for item in marked for element in cross_elements(item, host.store.of_container(item))]
+        if crossing:
+            host.table.delete(list(dict.fromkeys(crossing)))
     for item in others:
         host.delete_elements(item, last=False)
-    remove_group(host.rtnl, [item.link for item in items if item.own_link])
-    mappings = tuple(mapping for item in items for mapping in item.mappings)
-    host.forget_flows_of(mappings, tuple(address for item in items for address in item.addresses))
+    remove_group(host.rtnl, [link for item in items for link in item.links])
+    host.forget_flows_of(tuple(address for item in items for address in item.addresses))
     for item in items:
+        if item.zone:
+            from cni.firewalld import leave
+
+            leave(item)
         for mapping in item.standby:  # so that none of these inherits a port of another one of them
-            host.state.unclaim(mapping.claim, f"{mapping.host_ip}={item.ident}")
+            host.store.claims.unclaim(mapping, item.ident)
     for item in items:
         if host.is_last(item):
             host.delete_elements(item, last=True)
             remove_links(host.rtnl, leave_bridge(host, item))
-            host.state.forget_bridge(item.bridge)
-        host.forget(item)
+            host.store.bridges.drop(item.bridge)
+        release_localnet(host.handles, item)
+        host.remove_record(item)
     for item in {item.bridge: item for item in items if item.bridge}.values():
         if not host.is_last(item):
             host.delete_elements(item, last=False)
-    host.state.drop_empty(network)
+    host.store.drop_empty(network)
+    if items and not host.store.has_records():
+        stop_forwarding(host.handles)

@@ -7,29 +7,52 @@ from __future__ import annotations
 
 from cni.host import Host
 from cni.kernel import sysctl
+from cni.kernel.links import get_link
 from cni.model.choice import next_free
 from cni.model.config import Ipam, parse_network
-from cni.protocol.errors import NOT_READY, NOT_READY_DEGRADED, CniError, kernel_refused
+from cni.protocol.errors import NOT_READY, NOT_READY_DEGRADED, TRY_AGAIN_LATER, CniError, kernel_refused
 from cni.protocol.request import Request
 from cni.state.leases import HeldLeases
-from cni.verbs.delete import delegate_type
+from cni.verbs.delegate import pass_on, with_lease
 from nft.foreign import forward_drops
+from nft.lacking import lacking
 
 FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names
 
 
 def status(request: Request) -> None:
     """Raises CniError 50 when no container could be attached, 51 when attached ones are cut off as well."""
-    network = parse_network(request)
+    try:
+        network = parse_network(with_lease(request))
+    except CniError as error:
+        raise (CniError(NOT_READY, error.msg, error.details) if error.code == TRY_AGAIN_LATER else error) from None
     host = Host(request.data_dir)
     versions = {ranges[0].subnet.version for ranges in network.ipam.range_sets}
+    refuse_unable(host, request, versions)
     _refuse_unserved(host, request, versions if network.is_gateway else set(), network.bridge)
     refuse_exhausted(host, request, network.ipam)
-    kind = delegate_type(request)
-    if kind:
-        from cni.verbs.delegate import run_delegate
+    pass_on(request, "STATUS")
 
-        run_delegate(request, kind, "STATUS")
+
+def refuse_unable(host: Host, request: Request, versions: set[int]) -> None:
+    """Raises CniError 50 for what the first ADD would meet: IPv6 that is off for good, and kernel modules that the
+    table needs. Where there is a table, they are there."""
+    if 6 in versions and not sysctl.exists("ipv6/conf"):
+        raise CniError(
+            NOT_READY,
+            "ipam.ranges: the network has IPv6 addresses, and this kernel runs without IPv6",
+            "boot without ipv6.disable=1, or take the IPv6 range out",
+        )
+    try:
+        missing = [] if host.table.comment() is not None else lacking(host.table.netlink)
+    except OSError as error:
+        raise kernel_refused(f"STATUS of {request.network}", error) from None
+    if missing:
+        raise CniError(
+            NOT_READY,
+            f"this kernel lacks what the table is made of: {', '.join(missing)}",
+            "install the kernel's package of extra modules, or build them",
+        )
 
 
 def chained_status(request: Request) -> None:
@@ -39,10 +62,12 @@ def chained_status(request: Request) -> None:
 
 def _refuse_unserved(host: Host, request: Request, versions: set[int], bridge: str) -> None:
     """`versions` are the IP versions that the network needs forwarded; `bridge` will carry its first container."""
+    if not host.table_serves():
+        _refuse_old_nft()
     families = {FAMILIES[version] for version in versions} | ({"inet"} if versions else set())
     try:
         degraded = _degraded(host, versions)
-        bridges = host.state.names("bridges") or [bridge]
+        bridges = host.store.bridges.names() or [bridge]
         dropping = [chain for chain in forward_drops(host.table.netlink, bridges) if chain.split()[0] in families]
     except OSError as error:
         raise kernel_refused(f"STATUS of {request.network}", error) from None
@@ -56,9 +81,38 @@ def _refuse_unserved(host: Host, request: Request, versions: set[int], bridge: s
         )
 
 
+def _refuse_old_nft() -> None:
+    """Asked only while there is no table: what could load it, can."""
+    from nft.errors import LoadError
+    from nft.version import refuse_old
+
+    try:
+        refuse_old()
+    except LoadError as problem:
+        raise CniError(NOT_READY, str(problem), problem.hint) from None
+
+
 def _degraded(host: Host, versions: set[int]) -> list[str]:
-    if not host.state.exists() or not host.state.has_records():
+    """What is amiss for containers that are attached. The lock is taken only where something is: an ADD at work, the
+    first one of a boot for example, has a record before there is a table, and looks the same."""
+    if not host.store.exists() or not host.store.has_records() or not _differences(host, versions):
         return []
+    with host.transaction("STATUS"):
+        return _differences(host, versions) if _is_anybody_attached(host) else []
+
+
+def _is_anybody_attached(host: Host) -> bool:
+    """Not who waits for a foreign IPAM plugin, nor what was left of an ADD that was killed."""
+    for ident in host.store.identities():
+        item = host.store.peek(ident)
+        if item is None or item.done:
+            return True
+        if item.in_table and (not item.kind.own_link or get_link(host.rtnl, item.link) is not None):
+            return True
+    return False
+
+
+def _differences(host: Host, versions: set[int]) -> list[str]:
     found = []
     if not host.table_serves():
         what = "table inet nftcni is missing, or of an earlier boot,"
@@ -73,7 +127,7 @@ def _degraded(host: Host, versions: set[int]) -> list[str]:
 
 def refuse_exhausted(host: Host, request: Request, ipam: Ipam, scope: str = "") -> None:
     """Looks for the address that the next ADD would get."""
-    leases = HeldLeases(host.state, request.network, scope=scope)
+    leases = HeldLeases(host.store.claims, request.network, scope=scope)
     for index in range(len(ipam.range_sets)):
         try:
             next_free(ipam, index, leases)

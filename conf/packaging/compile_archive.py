@@ -60,24 +60,25 @@ def modules(folder: str) -> dict[str, str]:
     return found
 
 
-def imported(tree: ast.Module, known: dict[str, str]) -> list[str]:
+def imported(tree: ast.Module, package: str, known: dict[str, str]) -> list[str]:
     """Those of our modules that are loaded with this one, in the order of its import statements: what functions import
     comes when they are called, and what stands under `if TYPE_CHECKING` never."""
     found: list[str] = []
     for node in tree.body:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            inside = [f"{node.module}.{alias.name}" for alias in node.names]
-            found += [name for name in inside if name in known] or [node.module]
+        elif isinstance(node, ast.ImportFrom):
+            source = ".".join(filter(None, (package if node.level else "", node.module)))
+            inside = [f"{source}.{alias.name}" for alias in node.names]
+            found += [name for name in inside if name in known] or [source]
     return [name for name in dict.fromkeys(found) if name in known]
 
 
-def compiled(path: str, shown_as: str, known: dict[str, str]) -> tuple[bytes, list[str]]:
+def compiled(path: str, shown_as: str, package: str, known: dict[str, str]) -> tuple[bytes, list[str]]:
     with open(path, encoding="utf-8") as file:
         text = file.read()
     tree = ast.parse(text, shown_as)
-    needs = imported(tree, known)
+    needs = imported(tree, package, known)
     if "__doc__" not in text:
         tree = Stripped().visit(tree)
     return marshal.dumps(compile(tree, shown_as, "exec", annotations.compiler_flag, True)), needs
@@ -88,12 +89,14 @@ def build(folder: str, name: str) -> bytes:
     index: dict[str, tuple[int, int, str, bool, tuple[str, ...]]] = {}
     codes = b""
     for module, path in known.items():
-        code, needs = compiled(os.path.join(folder, path), os.path.join(name, path), known)
+        is_package = path.endswith("__init__.py")
         parent = module.rpartition(".")[0]
+        package = module if is_package else parent
+        code, needs = compiled(os.path.join(folder, path), os.path.join(name, path), package, known)
         first = tuple(dict.fromkeys([*([parent] if parent else []), *needs]))
-        index[module] = len(codes), len(code), path, path.endswith("__init__.py"), first
+        index[module] = len(codes), len(code), path, is_package, first
         codes += code
-    loader, _ = compiled(os.path.join(HERE, "loader.py"), os.path.join(name, "loader.py"), {})
+    loader, _ = compiled(os.path.join(HERE, "loader.py"), os.path.join(name, "loader.py"), "", {})
     listed = marshal.dumps(index)
     size = HEAD + len(loader) + len(listed) + len(codes)
     lengths = b"".join(length.to_bytes(4, "little") for length in (size, len(loader), len(listed)))

@@ -43,9 +43,9 @@ def main() -> None:
     for network in range(networks):
         for index in range(each):
             item = attachment(network, index)
-            host.state.begin(item)
-        host.state.remember_last(f"fill{network}", 0, item.leases[0].address.address)
-        host.state.note_bridge(f"br-fill{network}", "created")
+            host.store.begin(item)
+        host.store.claims.remember_last(f"fill{network}", 0, item.leases[0].address.address)
+        host.store.bridges.note(f"br-fill{network}", "created")
     host.rebuild_table()
 
 

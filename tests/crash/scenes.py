@@ -18,6 +18,12 @@ PORTS = [port(8080, 80), port(53, 53, "udp")]
 CONFIG = network("net0", *DUAL, ports=PORTS)
 KEEPER = network("net0", *DUAL, ports=[port(9090, 80)])
 SECOND = network("net1", "10.89.0.0/24", "fd00:89::/64", ports=PORTS)  # of the same container, for the same ports
+POINT_TO_POINT = network("net0", "10.90.0.0/24", "fd00:90::/64", ports=PORTS, mode="ptp")
+del POINT_TO_POINT["bridge"]
+POINT_TO_POINT["runtimeConfig"]["bandwidth"] = {
+    **{"ingressRate": 8_000_000, "ingressBurst": 800_000},
+    **{"egressRate": 8_000_000, "egressBurst": 800_000},
+}
 FOREIGN = network("net0", ipam={"type": "foreign"}, ports=PORTS)
 VALID = {"cni.dev/valid-attachments": [{"containerID": "keeper", "ifname": "eth0"}]}
 # An IPAM plugin of somebody else's: it keeps what it gave in a file, so that a lost DEL is seen.
@@ -213,5 +219,9 @@ SITUATIONS = {
         every_way=False,
     ),
     "DEL of portmap": Situation(Run("DEL", PORTMAP, plugin="/run/bin/portmap"), attached=True, every_way=False),
+    "ADD point to point with rates": Situation(Run("ADD", POINT_TO_POINT), POINT_TO_POINT, every_way=False),
+    "DEL point to point with rates": Situation(
+        Run("DEL", POINT_TO_POINT), POINT_TO_POINT, attached=True, every_way=False
+    ),
     "DEL with the state lost": Situation(Run("DEL", CONFIG), attached=True, lost=True, every_way=False),
 }

@@ -10,6 +10,7 @@ import image
 import programs
 import pytest
 import readme
+import test_forms
 from kubelet import Kubelet, network_is_ready
 from machine import PATH, Machine, start_containerd, wait_for
 
@@ -79,6 +80,10 @@ def kubelet(containerd: Machine) -> Kubelet:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for kind, (forms, places) in sorted(test_forms.TALLY.items()):
+        terminalreporter.write_line(f"e2e: forms of configurations: {kind}: {forms}, in {places} public places")
+    for reason, kind in sorted(test_forms.REASONS.items()):
+        terminalreporter.write_line(f"e2e: forms of configurations: {kind} is {reason}")
     versions = {**programs.surroundings(), **programs.VERSIONS}
     for name, version in sorted(versions.items()):
         terminalreporter.write_line(f"e2e: {name}: {version}")

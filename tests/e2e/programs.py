@@ -1,8 +1,8 @@
 """The programs under test: where they come from, which version, and what happens where one is missing.
 
-containerd, runc and podman are the distribution's. nerdctl, crictl and cnitool are built once by the go client, at the
-versions pinned here, into .cache/e2e of the checkout. What cannot be had is not run on a user's machine, which the
-last lines of the summary say, and a failure in CI.
+containerd, runc, podman and etcd are the distribution's. Everything else is built once by the go client, at the
+versions pinned here, into .cache/e2e of the checkout; flannel and Kubernetes are for tests/cluster. What
+cannot be had is not run on a user's machine, which the last lines of the summary say, and a failure in CI.
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ PACKAGES = {
         *("github.com/containerd/nerdctl/v2", "v2.3.5", "extras/rootless/containerd-rootless.sh"),
     ),
     "crictl": ("sigs.k8s.io/cri-tools", "v1.34.0", "./cmd/crictl"),
+    **{
+        f"reference/{path.rsplit('/')[-1]}": ("github.com/containernetworking/plugins", "v1.10.0", f"./plugins/{path}")
+        for path in (
+            *("main/bridge", "main/ptp", "main/loopback", "ipam/host-local", "ipam/static"),
+            *("meta/portmap", "meta/firewall", "meta/tuning", "meta/bandwidth"),
+        )
+    },
     "cnitool": ("github.com/containernetworking/cni", "v1.3.0", "./cnitool"),
     # The first line of containerd that asks plugins for their STATUS is newer than any distribution's here.
     "newest/containerd": ("github.com/containerd/containerd/v2", "v2.4.2", "./cmd/containerd"),
@@ -32,7 +39,17 @@ PACKAGES = {
     "newest/containerd-shim-runc-v2": (
         *("github.com/containerd/containerd/v2", "v2.4.2", "./cmd/containerd-shim-runc-v2"),
     ),
+    # The meta plugin's home before flannel-io/cni-plugin, which the module proxy does not have.
+    "flannel": ("github.com/containernetworking/plugins", "v0.9.1", "./plugins/meta/flannel"),
+    "flanneld": ("github.com/flannel-io/flannel", "v0.28.10", "."),
+    "kube-proxy": ("k8s.io/kubernetes", "v1.37.2", "./cmd/kube-proxy"),
+    "kubelet": ("k8s.io/kubernetes", "v1.37.2", "./cmd/kubelet"),
+    "kube-apiserver": ("k8s.io/kubernetes", "v1.37.2", "./cmd/kube-apiserver"),
+    "kube-controller-manager": ("k8s.io/kubernetes", "v1.37.2", "./cmd/kube-controller-manager"),
+    "kube-scheduler": ("k8s.io/kubernetes", "v1.37.2", "./cmd/kube-scheduler"),
 }
+# Of the distribution, unpacked instead of installed: their packages would start a service.
+UNPACKED = {"etcd": "etcd-server"}
 SEARCHED = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 NOT_RUN: dict[str, str] = {}
 VERSIONS: dict[str, str] = {}
@@ -53,7 +70,12 @@ def require(*names: str) -> None:
 @functools.cache
 def _find(name: str) -> str:
     """Empty when the program is there, else what is wrong."""
-    path = _built(name) if name in PACKAGES else shutil.which(name, path=SEARCHED)
+    if name in PACKAGES:
+        path: str | None = _built(name)
+    elif name in UNPACKED:
+        path = _unpacked(name)
+    else:
+        path = shutil.which(name, path=SEARCHED)
     if not path or path.startswith("cannot"):
         return path or "not installed"
     version = _version(path)
@@ -104,4 +126,20 @@ def _built(name: str) -> str:
     if done.returncode:
         return f"cannot be built: {(done.stderr.strip().splitlines() or ['?'])[-1]}"
     stamp.write_text(wanted)
+    return str(path)
+
+
+def _unpacked(name: str) -> str:
+    """The program's path, out of its package; or `cannot ...`."""
+    path = BIN / name
+    if path.exists():
+        return str(path)
+    folder = CACHE / "src" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    BIN.mkdir(parents=True, exist_ok=True)
+    for words in (["apt-get", "download", "-q", UNPACKED[name]], ["sh", "-c", "dpkg -x *.deb ."]):
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"cannot be unpacked: {(done.stderr.strip().splitlines() or ['?'])[-1]}"
+    shutil.copy(folder / "usr" / "bin" / name, path)
     return str(path)

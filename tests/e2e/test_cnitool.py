@@ -45,6 +45,26 @@ def cnitool(machine: Machine, verb: str, network: str, pod: Namespace, **env: st
     return json.loads(done.stdout) if done.stdout.strip() else None
 
 
+def test_check_can_be_switched_off_where_an_ipam_plugin_does_not_do_it(tool: Machine, pod: Namespace) -> None:
+    """libcni itself leaves it out; as with whereabouts, whose CHECK is an error."""
+    script = """#!/bin/sh
+[ $CNI_COMMAND = CHECK ] && echo '{"code": 4, "msg": "CNI CHECK method is not implemented"}' && exit 1
+[ $CNI_COMMAND = ADD ] && echo '{"cniVersion": "1.0.0", "ips": [{"address": "10.7.0.9/24", "gateway": "10.7.0.1"}]}'
+exit 0
+"""
+    tool.write("/opt/cni/bin/nowhere", script, 0o755)
+    plugin = {"type": "nftcni", "bridge": "nowhere", "ipam": {"type": "nowhere"}}
+    config: dict[str, Any] = {"cniVersion": "1.0.0", "name": "nowhere", "plugins": [plugin]}
+    tool.write("/etc/cni/net.d/nowhere.conflist", json.dumps(config))
+    cnitool(tool, "add", "nowhere", pod)
+    with pytest.raises(AssertionError, match="not implemented"):
+        cnitool(tool, "check", "nowhere", pod)
+    tool.write("/etc/cni/net.d/nowhere.conflist", json.dumps({**config, "disableCheck": True}))
+    cnitool(tool, "check", "nowhere", pod)
+    cnitool(tool, "del", "nowhere", pod)
+    tool.run("rm", "/etc/cni/net.d/nowhere.conflist", "/opt/cni/bin/nowhere")
+
+
 @pytest.mark.parametrize("network", ["bridge", "newest"])
 def test_add_check_and_delete(tool: Machine, pod: Namespace, network: str) -> None:
     before = tool.state()

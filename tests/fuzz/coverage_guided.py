@@ -18,21 +18,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 with atheris.instrument_imports():
     from cni.dropin.tuning import parse_tuning
-    from cni.kernel import links
-    from cni.kernel import rtnetlink as wire
-    from cni.model.attachment import from_document
+    from cni.kernel import links, rtnetlink
     from cni.model.config import parse_network
+    from cni.model.flannel import parse_subnet_env
     from cni.protocol import jsontext
     from cni.protocol.errors import CniError
     from cni.protocol.fields import Fields
     from cni.protocol.request import Request, _parse_args
     from cni.protocol.resolvconf import parse_resolv_conf
-    from cni.protocol.results import parse_previous
+    from cni.protocol.results import parse_previous, parse_result
     from cni.recovery import read_attachment
     from cni.state.claims import Claims
-    from cni.verbs.delegate import read_result
-    from nft import conntrack
+    from cni.state.folder import Folder
+    from cni.state.record import from_document
+    from nft import conntrack, framing
     from nft import messages as nft
+    from nft.elements import Element
     from nft.netlink import raise_for
 
 
@@ -45,7 +46,7 @@ def configuration(data: bytes) -> None:
         return
     for role in ("", "bridge"):
         request = Request("ADD", role, "c1", "/run/netns/c1", "eth0", {}, (), "1.1.0", "net0", "/run/nftcni", document)
-        for parse in (parse_network, parse_tuning, parse_previous, lambda item: read_result(Fields(item.document))):
+        for parse in (parse_network, parse_tuning, parse_previous, lambda item: parse_result(Fields(item.document))):
             try:
                 parse(request)
             except CniError:
@@ -67,14 +68,14 @@ def arguments(data: bytes) -> None:
 
 
 def netlink(data: bytes) -> None:
-    for _kind, _flags, _sequence, body in wire.messages(data):
-        wire.attributes(body)
-    if len(data) >= wire.IFINFO.size:
+    for _kind, _flags, _sequence, body in framing.messages(data):
+        framing.attributes(body)
+    if len(data) >= rtnetlink.IFINFO.size:
         links.read_link(data)
     nft.read_elements(data)
     nft.read_rule(data)
     nft.read_generation_process(data)
-    wire.next_hops(data)
+    rtnetlink.next_hops(data)
     # The kernel's header is there in any case, and its errors are below 4096 (MAX_ERRNO).
     with contextlib.suppress(OSError, struct.error, OverflowError):
         raise_for(data, 0x300)
@@ -91,13 +92,13 @@ def table(data: bytes) -> None:
     provider = atheris.FuzzedDataProvider(data)
     names = list(nft_sets())
     elements = [
-        nft.Element(provider.PickValueInList(names), provider.ConsumeBytes(24), provider.ConsumeBytes(20), "x")
+        Element(provider.PickValueInList(names), provider.ConsumeBytes(24), provider.ConsumeBytes(20), "x")
         for _ in range(provider.ConsumeIntInRange(0, 4))
     ]
     read_attachment(provider.ConsumeUnicodeNoSurrogates(60), elements)
 
 
-class Folder(Claims):
+class Repeating(Folder):
     """A state folder in which everything says the same."""
 
     text = ""
@@ -110,14 +111,17 @@ class Folder(Claims):
 
 
 def claims(data: bytes) -> None:
-    """What stands in the places of leases, ports and the last address; and resolv.conf."""
-    folder = Folder("/nonexistent")
+    """What stands in the places of leases, ports and the last address; resolv.conf, and flannel's lease."""
+    folder = Repeating("/nonexistent")
     folder.text = data.decode("utf-8", "replace")
-    folder.last("net0", 0)
-    folder.port_holders("tcp-80")
-    folder.claimed_by("net0/c1/eth0")
-    folder.claimants()
+    held = Claims(folder)
+    held.last("net0", 0)
+    held.port_holders("tcp-80")
+    held.claimed_by("net0/c1/eth0")
+    held.claimants()
     parse_resolv_conf(folder.text)
+    with contextlib.suppress(ValueError):
+        parse_subnet_env(folder.text)
 
 
 def nft_sets() -> list[str]:

@@ -54,6 +54,7 @@ SEEDS = {
     "claims": [
         b"0.0.0.0=net0/c1/eth0",
         b"?::=net0/c1/eth0\n127.0.0.1=net0/c2/eth0",
+        b"FLANNEL_NETWORK=10.1.0.0/16,10.2.0.0/16\nFLANNEL_SUBNET=10.1.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true",
         b"nameserver 192.0.2.1\nsearch a b",
     ],
 }

@@ -80,3 +80,44 @@ def test_changes_are_refused_with_what_to_do_instead(host: Host, words: tuple[st
     assert "nftcni" in done.stderr
     assert "nft" in done.stderr
     assert host.run("nft", "-j", "list", "ruleset") == before
+
+
+NOMAD = ("NOMAD-ADMIN", "-o", "nomad", "-d", "172.26.64.0/20", "-j", "ACCEPT")
+
+
+def test_what_nomad_asks_before_any_plugin(host: Host) -> None:
+    """A chain and a rule that accept what nothing here drops (setupAdminChain of its networking_bridge_linux.go)."""
+    for words in (
+        ("-t", "filter", "-S", "--wait"),
+        ("-t", "filter", "-N", "NOMAD-ADMIN", "--wait"),
+        ("-t", "filter", "-C", *NOMAD, "--wait"),
+        ("-t", "filter", "-A", *NOMAD, "--wait"),
+    ):
+        assert iptables(host, *words).returncode == 0, words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-t", "nat", "-A", *NOMAD),
+        ("-t", "filter", "-A", *NOMAD[:-1], "DROP"),
+        ("-t", "filter", "-A", "FORWARD", *NOMAD[1:]),
+        ("-t", "filter", "-A", "NOMAD-ADMIN", "-s", "192.0.2.1", "-j", "ACCEPT"),
+        ("-t", "filter", "-A", *NOMAD, "-p", "tcp"),
+        ("-t", "filter", "-N", "FORWARD"),
+        ("-t", "nat", "-N", "NOMAD-ADMIN"),
+        ("-t", "filter", "-D", *NOMAD),
+        ("-t", "filter", "-A", "NOMAD-ADMIN", "!", "-o", "nomad", "-j", "ACCEPT"),
+    ],
+)
+def test_nothing_more_is_acknowledged(host: Host, words: tuple[str, ...]) -> None:
+    assert iptables(host, *words).returncode != 0
+
+
+def test_what_is_dropped_is_not_acknowledged(host: Host) -> None:
+    host.add(network("nomad", "172.26.64.0/20", bridge="nomad"))
+    assert iptables(host, "-t", "filter", "-C", *NOMAD).returncode != 0
+    other = ("NOMAD-ADMIN", "-o", "other", "-d", "10.0.0.0/24", "-j", "ACCEPT")
+    assert iptables(host, "-t", "filter", "-C", *other).returncode == 0
+    host.nft("table inet own { chain f { type filter hook forward priority 0; policy drop; }\n}")
+    assert iptables(host, "-t", "filter", "-C", *other).returncode != 0

@@ -6,6 +6,8 @@ leave the other's out.
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,50 @@ def test_a_folder_that_was_removed_with_the_table_is_forgotten(both: Host) -> No
     assert records(both) == ["c3@eth0"]
     both.delete(default, "c3")
     assert records(both) == []
+
+
+@pytest.mark.parametrize("folders", [("/run/data-a", "/run/data-b"), ("", "/run/data-b"), ("/run/zwölf", "")])
+def test_two_first_ones_at_once_agree(host: Host, folders: tuple[str, str]) -> None:
+    """Which folder it is was decided before the lock: each had its own, and the second table lacked the first."""
+    configs = [
+        {key: value for key, value in {**of, "dataDir": folder}.items() if value} for of, folder in zip((A, B), folders)
+    ]
+    for name in ("c1", "c2"):
+        host.container(name)
+    for _ in range(6):
+        host.run("sh", "-c", "rm -rf /run/nftcni /run/data-* /run/zw*; nft delete table inet nftcni; true")
+        started = [start(host, config, name) for config, name in zip(configs, ("c1", "c2"))]
+        answers = [process.communicate(timeout=60) for process in started]
+        assert [process.returncode for process in started] == [0, 0], answers
+        listed = host.command("list").stdout.split()
+        assert {"a/c1/eth0", "b/c2/eth0"} <= set(listed)
+        serve(host)
+        for config, name in zip(configs, ("c1", "c2")):
+            host.delete(config, name)
+        assert host.elements() == {} and records(host) == [] and host.command("list").stdout == ""
+
+
+def start(host: Host, config: Json, name: str) -> subprocess.Popen[str]:
+    variables = {
+        **{"CNI_COMMAND": "ADD", "CNI_CONTAINERID": name, "CNI_IFNAME": "eth0"},
+        **{"CNI_NETNS": f"/run/netns/{name}", "CNI_PATH": "/x"},
+    }
+    process = host.popen(PLUGIN, env=variables, **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE))
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(config))
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def test_a_folder_whose_name_no_comment_can_hold(host: Host) -> None:
+    """The table does not name it then; the link in the usual place leads there."""
+    config = config_of("/run/zwölf & so")
+    result = host.add(config)
+    assert host.cni("CHECK", {**config, "prevResult": result}).words == ""
+    assert host.command("repair", "--check").stdout == "nothing to repair\n"
+    host.delete(config)
+
+
+def config_of(folder: str) -> Json:
+    return network("net0", "10.88.0.0/24", dataDir=folder)

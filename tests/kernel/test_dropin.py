@@ -446,6 +446,34 @@ def test_nomads_chain(host: Host, tmp_path: Path) -> None:
     assert host.snapshot() == before
 
 
+CONSUL = """#!/usr/bin/python3
+# What consul-cni does to an allocation: whatever comes in goes to the proxy first. It passes the result on.
+import json, os, subprocess, sys
+document = json.load(sys.stdin)
+if os.environ["CNI_COMMAND"] == "ADD":
+    chain = "type nat hook prerouting priority dstnat; tcp dport 80 redirect to :20000;"
+    words = ["nsenter", "--net=" + os.environ["CNI_NETNS"], "nft", "table ip consul { chain in { %s }; }" % chain]
+    subprocess.run(words, check=True)
+    print(json.dumps({"cniVersion": document["cniVersion"], **document["prevResult"]}))
+"""
+
+
+def test_nomads_chain_with_consuls_plugin_at_its_end(host: Host, tmp_path: Path) -> None:
+    lan = host.neighbour()
+    host.set_sysctl("ipv6/conf/all/forwarding", "1")
+    container = host.container("alloc1")
+    before = host.snapshot()
+    (tmp_path / "consul-cni").write_text(CONSUL)
+    (tmp_path / "consul-cni").chmod(0o755)
+    chain = Chain(host, tmp_path, [*NOMAD, {"type": "consul-cni", "log_level": "debug"}], "0.4.0")
+    result = chain.add("alloc1")
+    with Server(container, 20000, name="proxy"):
+        assert ask(lan, "198.51.100.1", 23456) == "proxy 198.51.100.2"
+    chain.check("alloc1", result)
+    chain.delete("alloc1")
+    assert host.snapshot() == before
+
+
 def test_gc_under_a_drop_in_name_takes_what_is_not_valid(host: Host, tmp_path: Path) -> None:
     chain = Chain(host, tmp_path, NERDCTL, "1.1.0")
     for name in ("c1", "c2"):

@@ -168,7 +168,7 @@ def test_a_network_that_was_deleted_is_installed_again_if_it_is_named(fresh: Hos
 def test_newer_code_replaces_the_stub_and_keeps_the_code_that_may_run(fresh: Host, tmp_path: Path) -> None:
     for folder in ("cni", "nft", "conf"):
         shutil.copytree(CHECKOUT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    main = tmp_path / "cni" / "main.py"
+    main = tmp_path / "cni" / "version.py"
     original = main.read_text()
     stub = fresh.file(f"{BIN}/nftcni")
     folders: list[str] = []

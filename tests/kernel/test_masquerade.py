@@ -138,7 +138,8 @@ def test_the_host_itself_is_never_masqueraded_into(host: Host) -> None:
 
 
 def test_nothing_is_masqueraded_once_the_container_is_gone(host: Host) -> None:
-    """Somebody else behind the host who has the address next keeps it."""
+    """Somebody else behind the host, a router, who has the address next keeps it."""
+    host.set_sysctl("ipv4/ip_forward", "1")
     lan, far = host.neighbour("lan", 1), host.neighbour("far", 2)
     lan.run("ip", "route", "add", "10.88.0.0/24", "via", "198.51.100.1")
     attach(host, "a", "net0")

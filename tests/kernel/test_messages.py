@@ -223,7 +223,11 @@ def test_a_defect_in_a_command_for_people_tells_where_it_is(host: Host, tmp_path
 
 
 def test_a_defect_in_a_verb_is_an_answer_all_the_same(ready: Host, tmp_path: Path) -> None:
-    defect = ("cni/model/plan.py", "    ident = identity(", "    raise RuntimeError('THE CAUSE')\n    ident = identity(")
+    defect = (
+        "cni/model/plan.py",
+        "    ident = identity(",
+        "    raise RuntimeError('THE CAUSE')\n    ident = identity(",
+    )
     answer = ready.cni("ADD", network(), plugin=patched(tmp_path, defect))
     assert answer.code == 999 and "THE CAUSE" in answer.words and "RuntimeError" in answer.words
 

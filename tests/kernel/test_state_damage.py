@@ -34,7 +34,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "truncated": lambda path: path.write_text(path.read_text()[:100]),
     "garbage": lambda path: path.write_bytes(bytes(range(256))),
     "not-an-object": lambda path: path.write_text("[]"),
-    "newer-schema": lambda path: path.write_text(path.read_text().replace('"schema":1', '"schema":2')),
+    "newer-schema": lambda path: path.write_text(path.read_text().replace('"schema":2', '"schema":99')),
     "a-field-missing": lambda path: path.write_text(path.read_text().replace('"bridge"', '"brigde"')),
     "somebody-elses": lambda path: path.write_text(path.read_text().replace('"c1"', '"c9"')),
     "a-folder": lambda path: (path.unlink(), path.mkdir()),

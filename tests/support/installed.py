@@ -67,5 +67,5 @@ def copied(folder: Path, version: str) -> Path:
 
 
 def set_version(checkout: Path, version: str) -> None:
-    main = checkout / "cni" / "main.py"
+    main = checkout / "cni" / "version.py"
     main.write_text(re.sub('^VERSION = ".*"', f'VERSION = "{version}"', main.read_text(), flags=re.MULTILINE))

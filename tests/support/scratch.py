@@ -312,9 +312,10 @@ class Host(Namespace):
         }
 
     def routes(self) -> list[str]:
-        """Link-local and multicast ones come and go with the kernel's duplicate address detection."""
+        """Link-local, multicast and anycast ones come and go with the kernel's duplicate address detection."""
         lines = self.run("sh", "-c", "ip route show table all; ip -6 route show table all")
-        kept = [line for line in lines.splitlines() if "fe80:" not in line and "multicast" not in line]
+        kernel_made = ("fe80:", "multicast", "anycast")
+        kept = [line for line in lines.splitlines() if not any(word in line for word in kernel_made)]
         return sorted(line.replace("linkdown", "").strip() for line in kept)
 
     def sysctls(self) -> dict[str, str]:

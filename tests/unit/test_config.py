@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni.model.config import REFUSED, parse_network
+from cni.model.typos import KNOWN, slips
 from cni.protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 
 MACS = ["02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"]
@@ -216,12 +217,9 @@ def test_wrong_values_of_the_environment(name: str, value: str) -> None:
 
 
 ASKING: list[tuple[str, Any]] = [
-    *[("vlan", 5), ("vlanTrunk", [{"id": 5}]), ("macspoofchk", True), ("promiscMode", True)],
-    *[("masqAll", True), ("snat", False), ("markMasqBit", 14), ("externalSetMarkChain", "X")],
-    *[("conditionsV4", ["!", "-d", "192.0.2.0/24"]), ("conditionsV6", ["x"]), ("backend", "firewalld")],
-    *[("firewalldZone", "trusted"), ("ipMasqBackend", "ebtables")],
+    *[("macspoofchk", True), ("ipMasqBackend", "ebtables"), ("backend", "ipset")],
     *[("sysctl", {"net.core.somaxconn": "1"}), ("promisc", True), ("allmulti", True), ("txQLen", 1000)],
-    *[("vlan", "0"), ("vlan", False), ("macspoofchk", 0), ("snat", 1)],
+    *[("macspoofchk", 0)],
 ]
 
 
@@ -236,7 +234,7 @@ def test_what_the_reference_plugins_do_and_we_do_not(key: str, value: Any) -> No
 @pytest.mark.parametrize(
     "keys",
     [
-        {"vlan": 0, "vlanTrunk": [], "macspoofchk": False, "promiscMode": False, "preserveDefaultVlan": True},
+        {"vlan": 0, "vlanTrunk": [], "preserveDefaultVlan": False, "macspoofchk": False, "promiscMode": False},
         {"snat": True, "masqAll": False, "backend": "nftables", "conditionsV4": [], "conditionsV6": []},
         {"ipMasqBackend": "nftables", "sysctl": {}, "promisc": False, "txQLen": 0},
     ],
@@ -245,9 +243,75 @@ def test_keys_that_ask_for_nothing_pass(keys: dict[str, Any]) -> None:
     assert parsed(keys) == parsed({})
 
 
-def test_bandwidth_is_not_ignored() -> None:
-    error = refusal({"runtimeConfig": {"bandwidth": {"ingressRate": 1000}}})
-    assert error.code == UNSUPPORTED_FIELD and "runtimeConfig.bandwidth" in error.msg and "1000" in error.msg
+def test_one_refusal_names_all_of_them() -> None:
+    error = refusal({"macspoofchk": True, "promisc": True, "runtimeConfig": {"deviceID": "0000:00:1f.6"}})
+    assert error.code == UNSUPPORTED_FIELD
+    for word in ("macspoofchk: true", "promisc: true", 'runtimeConfig.deviceID: "0000:00:1f.6"'):
+        assert word in error.msg, error.msg
+
+
+@pytest.mark.parametrize("key", ["conditionsV4", "conditionsV6"])
+@pytest.mark.parametrize("conditions", [["!", "-d", "192.0.2.0/24"], ["-m", "set", "--match-set", "x", "src"]])
+def test_conditions_of_iptables(key: str, conditions: list[str]) -> None:
+    """Refused where there are ports for them to be conditions of."""
+    mapping = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
+    error = refusal({key: conditions, "runtimeConfig": {"portMappings": [mapping]}})
+    assert error.code == UNSUPPORTED_FIELD and key in error.msg and "iptables syntax" in error.msg
+    assert parsed({key: conditions}) == parsed({})
+
+
+def test_keys_of_marks_are_needed_for_nothing() -> None:
+    assert parsed({"markMasqBit": 17}) == parsed({"externalSetMarkChain": "KUBE-MARK-MASQ"}) == parsed({})
+    assert refusal({"markMasqBit": 32}).code == INVALID_CONFIG
+    both = refusal({"markMasqBit": 5, "externalSetMarkChain": "X"})
+    assert both.code == INVALID_CONFIG and "externalSetMarkChain" in both.msg
+
+
+def test_promiscuous_bridges() -> None:
+    assert parsed({"promiscMode": True}).wire.promisc
+    assert not parsed({"promiscMode": True}).hairpin
+    assert "hairpinMode" in refusal({"promiscMode": True, "hairpinMode": True}).msg
+
+
+@pytest.mark.parametrize(
+    ("keys", "word"),
+    [
+        ({"vlan": 4095}, "vlan"),
+        ({"vlan": "0"}, "vlan"),
+        ({"vlanTrunk": [{"minID": 5}]}, "minID"),
+        ({"vlanTrunk": [{"minID": 9, "maxID": 5}]}, "minID"),
+        ({"vlanTrunk": [{"id": 0}]}, "id"),
+        ({"vlanTrunk": [{}]}, "id"),
+    ],
+)
+def test_wrong_vlans(keys: dict[str, Any], word: str) -> None:
+    error = refusal({"isGateway": False, **keys})
+    assert error.code == INVALID_CONFIG and word in error.msg
+
+
+def test_vlans() -> None:
+    wire = parsed({"isGateway": False, "vlan": 5, "vlanTrunk": [{"minID": 10, "maxID": 20, "id": 30}]}).wire
+    assert (wire.vlan, wire.trunk, wire.default_vlan) == (5, ((10, 20), (30, 30)), False)
+    assert refusal({"vlan": 5}).code == UNSUPPORTED_FIELD  # the gateway would be in no VLAN
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("isGatway", "isGateway"),
+        ("ipmasqq", "ipMasq"),
+        ("hairpinmdoe", "hairpinMode"),
+        ("mtv", "mtu"),
+        ("bridg", "bridge"),
+    ],
+)
+def test_a_slip_of_the_pen_is_told(key: str, meant: str) -> None:
+    assert slips([key], KNOWN) == [(key, meant)]
+
+
+@given(st.sampled_from(KNOWN.split()))
+def test_known_keys_are_no_slips(key: str) -> None:
+    assert slips([key, key.lower(), "x-" + key, "nerdctlLabels"], KNOWN) == []
 
 
 JSON = st.recursive(

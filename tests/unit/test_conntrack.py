@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
 
-from cni.kernel.rtnetlink import NLMSG, message
+from cni.kernel import flows
 from cni.model.ports import PortMapping
 from nft import conntrack
 from nft.addresses import parse_address
-from nft.netlink import KernelError
+from nft.errors import KernelError
+from nft.framing import NLMSG, message
 
 HOST4, CLIENT4, OWN4, OLD4 = "198.51.100.1", "198.51.100.2", "10.88.0.2", "10.88.0.9"
 HOST6, CLIENT6, OWN6 = "2001:db8::1", "2001:db8::2", "fd00:88::2"
@@ -94,7 +95,7 @@ def udp(host_ip: str = "0.0.0.0", port: int = 8053) -> PortMapping:
 
 def new_port(*mappings: PortMapping, local: bool = True) -> int:
     own = tuple(parse_address(text) for text in (OWN4, OWN6))
-    return conntrack.forget_new_ports(mappings, own, lambda _address: local)
+    return flows.forget_new_ports(mappings, own, lambda _address: local)
 
 
 def numbers(kernel: type[Kernel]) -> list[int]:
@@ -170,7 +171,7 @@ def test_flows_that_outlive_a_container(kernel: type[Kernel]) -> None:
         flow(HOST4, HOST4, number=3),
         flow(HOST4, OWN4, 9999, number=4),
     ]
-    assert conntrack.forget_container((udp(),), (parse_address(OWN4),)) == 2
+    assert flows.forget_addresses((parse_address(OWN4),)) == 2
     assert numbers(kernel) == [1, 4]
 
 
@@ -221,7 +222,7 @@ def test_without_a_connection_tracker_nothing_is_forgotten_and_that_is_said(
     if way == "ADD":
         assert new_port(udp(), udp("::")) == 0
     else:
-        assert conntrack.forget_container((udp(),), (parse_address(OWN4),)) == 0
+        assert flows.forget_addresses((parse_address(OWN4),)) == 0
     out, err = capsys.readouterr()
     assert kernel.closed and out == "" and "connections" in err and errno.errorcode[number] in err
 
@@ -238,4 +239,4 @@ def test_another_refusal_is_an_error(
         new_port(udp())
     assert caught.value.errno == number and kernel.closed
     with pytest.raises(OSError):
-        conntrack.forget_container((udp(),), (parse_address(OLD4),))
+        flows.forget_addresses((parse_address(OLD4),))

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.scratch import Host
 
-from cni.model.attachment import Attachment, Lease
+from cni.model.attachment import CHAINED, Attachment, Lease
 from cni.model.ports import PortMapping
-from cni.protocol.request import check_ifname
+from cni.model.projection import attachment_elements, bridge_elements, cross_elements, projection
+from cni.protocol.names import check_ifname
 from nft.addresses import Prefix, parse_address, parse_prefix
-from nft.elements import attachment_elements, bridge_elements, elements_text
-from nft.messages import Element
+from nft.elements import Element, element_text, elements_text
 from nft.ruleset import replacing_text, table_text
 from nft.schema import SETS
 from nft.table import Table
@@ -56,7 +56,7 @@ def expected(item: Attachment) -> set[tuple[Any, ...]]:
     targets = {lease.address.version: str(lease.address.address) for lease in reversed(item.leases)}
     for lease in item.leases:
         text, version = str(lease.address.address), lease.address.version
-        found.add((f"own{version}", (text, item.bridge), (), comment))
+        found.add((f"containers{version}", (item.bridge, text), (), comment))
         if item.ip_masq:
             found.add((f"masq{version}", (text,), (), comment))
     for mapping in item.mappings:
@@ -64,6 +64,7 @@ def expected(item: Attachment) -> set[tuple[Any, ...]]:
         text, version = str(mapping.host_ip), mapping.host_ip.version
         host: tuple[str, ...] = () if text in ("0.0.0.0", "::") else (text,)
         data = (targets[version], mapping.container_port)
+        found.add((f"self{version}", (targets[version], targets[version]), (), comment))
         name = f"dnat{version}" + ("_ip" if host else "")
         found.add((name, (*host, mapping.protocol, mapping.host_port), data, comment))
     return found
@@ -87,8 +88,10 @@ def _fields(value: Any) -> tuple[Any, ...]:
     return tuple(value["concat"]) if isinstance(value, dict) else (value,)
 
 
-def shared(bridge: str, isolation: bool) -> set[tuple[Any, ...]]:
-    found: set[tuple[Any, ...]] = {("bridges", (bridge,), (), ""), ("same_net", (bridge, bridge), (), "")}
+def shared(bridge: str, isolation: bool = True) -> set[tuple[Any, ...]]:
+    """Of an adopted bridge, network mode nat."""
+    found: set[tuple[Any, ...]] = {("same_net", (bridge, bridge), (), "")}
+    found |= {("closed", (family, bridge), (), "") for family in ("ipv4", "ipv6")}
     return found | ({("isolated", (bridge,), (), "")} if isolation else set())
 
 
@@ -195,9 +198,56 @@ def _types(value: Any) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, list) else (value,)
 
 
+OURS = {"bridges", "gates", "routed", "masquerading"}
+MODES: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "nat": ({}, {"closed", "isolated", *OURS}),
+    "nat-unprotected": ({"mode4": "nat-unprotected", "isolation": False}, OURS),
+    "routed": ({"mode4": "routed"}, {"closed", "isolated", *OURS} - {"masquerading"}),
+    "isolated": ({"mode4": "isolated"}, {"isolated", "bridges", "gates"}),
+    "open": ({"mode4": "open", "isolation": False}, OURS),
+    "open-without-masquerade": ({"mode4": "open", "isolation": False, "ip_masq": False}, OURS - {"masquerading"}),
+    "no-gateway": (
+        {"is_gateway": False},
+        {"closed", "isolated", "bridges", "gates"},
+    ),
+    "ports-apart": ({"port_isolation": True}, {"apart", "closed", "isolated", *OURS}),
+}
+
+
+@pytest.mark.parametrize(("keys", "names"), MODES.values(), ids=MODES)
+def test_what_a_bridge_of_ours_gets_of_a_mode(keys: dict[str, Any], names: set[str]) -> None:
+    leases = (Lease(parse_prefix("10.88.0.2/24")),)
+    found = bridge_elements(attachment(made=True, mode6="open", leases=leases, mappings=(), **keys))
+    six = {"routed", "masquerading"}
+    of_four = {element.set for element in found if element.set not in ("closed", *six) or element.key[0] == 2}
+    assert of_four == names | {"same_net"}
+
+
+def test_prefixes_of_two_networks_on_one_bridge_are_merged(host: Host) -> None:
+    """The kernel refuses intervals that overlap."""
+    items = [attachment(2, direct=("10.0.0.0/8",)), attachment(3, "c2", direct=("10.1.0.0/16", "fd00::/8"))]
+    elements = [*projection(items).values()]
+    host.nft(replacing_text("boot", elements_text(elements)))
+    with host.entered():
+        held = [element for element in Table().elements() if element.set.startswith("direct")]
+        assert [Table().get(element) for element in held] == held
+    assert sorted(element_text(element) for element in held) == [
+        '"br-net0" . 10.0.0.0-10.255.255.255',
+        '"br-net0" . fd00::-fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff',
+    ]
+
+
+def test_a_container_on_two_networks_is_known_on_both(host: Host) -> None:
+    one, other = attachment(2, mappings=()), attachment(3, bridge="br-net1", network="net1", mappings=())
+    stranger = attachment(4, "c2", bridge="br-net1", network="net1", mappings=())
+    found = {key for key in projection([one, other, stranger]) if key[0].startswith("cross")}
+    assert found == {(element.set, element.key) for element in cross_elements(one, [other])} and len(found) == 4
+    assert cross_elements(other, [one]) and cross_elements(one, [attachment(5, ifname="eth1")]) == []
+
+
 def test_an_attachment_without_anything_in_the_table() -> None:
     """Addresses leased for somebody else's plugin alone."""
-    item = attachment(own_link=False, mappings=(), isolation=False)
+    item = attachment(kind=CHAINED, mappings=(), isolation=False)
     assert attachment_elements(item) == []
 
 

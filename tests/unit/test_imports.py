@@ -23,12 +23,12 @@ OS = {"os", "stat", "_stat", "posixpath", "genericpath", "abc", "_abc", "_collec
 # setns(2) has no binding in Python's os module before 3.12.
 ONLY_BEFORE_312 = {"_ctypes"} if sys.version_info < (3, 12) else set()
 # Each verb's own modules: what ADD needs is not loaded by VERSION, and so on.
-SLOW = {"cni.operate.commands", "cni.operate.watch", "cni.operate.doctor", "cni.dropin.chained", "cni.dropin.tuning"}
-RARE = {"cni.recovery", "cni.orphans", "cni.verbs.delegate", "cni.verbs.garbage", *SLOW}
+SLOW = {"cni.operate.commands", "cni.operate.watch", "cni.operate.doctor", "cni.dropin.amendment", "cni.dropin.tuning"}
+RARE = {"cni.protocol.delegation", "cni.verbs.delegated", "cni.verbs.garbage", "cni.model.flannel", *SLOW}
 ALLOWED_FOR_VERSION = {
-    *("cni", "cni.main", "cni.protocol", "nft", "nft.addresses", "nft.stdlib", "nft.value"),
-    *("cni.stdlib", "cni.protocol.errors", "cni.protocol.jsontext", "cni.protocol.request", "cni.protocol.spec"),
-    "cni.protocol.fields",
+    *("cni", "cni.main", "cni.protocol", "nft", "nft.stdlib"),
+    *("cni.stdlib", "cni.protocol.jsontext", "cni.protocol.stdio", "cni.protocol.versions"),
+    "cni.protocol.roles",
 }
 FORBIDDEN_OURS = {
     "CHECK": {"cni.verbs.add", "cni.verbs.status", *RARE},

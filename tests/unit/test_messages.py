@@ -12,14 +12,13 @@ from pyroute2.netlink.nfnetlink import nfgen_msg
 from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
 from pyroute2.netlink.nfnetlink.nftsocket import nft_set_elem_list_msg, nft_table_msg
 
-from cni.kernel.rtnetlink import NLMSG, message
-from nft import conntrack
-from nft import messages
-from nft.messages import Element
+from nft import conntrack, messages
+from nft.elements import Element, pack, unpack
+from nft.framing import NLMSG, message
 from nft.schema import ADDR4, ADDR6, IFNAME, PORT, PROTO
 
-KEY = messages.pack((PROTO, PORT), (6, 8080))
-DATA = messages.pack((ADDR4, PORT), (bytes([10, 88, 0, 2]), 80))
+KEY = pack((PROTO, PORT), (6, 8080))
+DATA = pack((ADDR4, PORT), (bytes([10, 88, 0, 2]), 80))
 ELEMENT = Element("dnat4", KEY, DATA, "net0/c1/eth0")
 
 
@@ -64,7 +63,7 @@ def test_deletions_carry_the_key_alone() -> None:
 
 
 def test_many_elements_are_split_for_the_16_bits_of_a_length() -> None:
-    many = [Element("dnat4", messages.pack((PROTO, PORT), (6, number)), DATA, "x" * 100) for number in range(1, 1001)]
+    many = [Element("dnat4", pack((PROTO, PORT), (6, number)), DATA, "x" * 100) for number in range(1, 1001)]
     changes = messages.adding(many, exclusive=True)
     assert len(changes) == 4
     assert [element for _, _, payload in changes for element in messages.read_elements(payload)] == many
@@ -88,7 +87,7 @@ def test_the_conntrack_query_as_pyroute2_reads_it() -> None:
             return []
 
     catcher = Catcher()
-    assert list(conntrack._udp_flows(catcher, 4)) == []  # type: ignore[arg-type]
+    assert list(conntrack._flows(catcher, 4, conntrack.IPPROTO_UDP)) == []  # type: ignore[arg-type]
     found = decoded(nfct_msg, catcher.query)
     assert found["nfgen_family"] == 2
     assert found.get_attr("CTA_TUPLE_ORIG").get_attr("CTA_TUPLE_PROTO").get_attr("CTA_PROTO_NUM") == 17
@@ -105,8 +104,8 @@ VALUES = st.one_of(
 @given(VALUES)
 def test_packed_fields_come_back(case: tuple[tuple[str, ...], tuple[int | bytes | str, ...]]) -> None:
     kinds, values = case
-    packed = messages.pack(kinds, values)
-    assert len(packed) % 4 == 0 and messages.unpack(kinds, packed) == values
+    packed = pack(kinds, values)
+    assert len(packed) % 4 == 0 and unpack(kinds, packed) == values
 
 
 def test_the_port_is_in_network_order() -> None:
@@ -117,7 +116,7 @@ def test_the_port_is_in_network_order() -> None:
 def test_unpack_refuses_other_lengths(packed: bytes) -> None:
     if len(packed) != 8:
         with pytest.raises(ValueError, match="bytes are not"):
-            messages.unpack((PROTO, PORT), packed)
+            unpack((PROTO, PORT), packed)
 
 
 @given(st.binary(max_size=300))

@@ -8,8 +8,8 @@ from struct import pack
 
 import pytest
 
-from cni.kernel import rtnetlink
 from nft import netlink
+from nft.framing import NLMSG_ERROR, message
 from nft.netlink import SO_RCVBUF, SO_RCVBUFFORCE, SO_SNDBUF, SO_SNDBUFFORCE, Netlink
 
 LIMIT = 1 << 16
@@ -35,7 +35,7 @@ class Socket:
         return len(data)
 
     def recv(self, _size: int) -> bytes:
-        return rtnetlink.message(rtnetlink.NLMSG_ERROR, 0, 2, pack("=i", 0) + bytes(16))
+        return message(NLMSG_ERROR, 0, 2, pack("=i", 0) + bytes(16))
 
 
 def transact(monkeypatch: pytest.MonkeyPatch, size: int, refusal: int = 0) -> Socket:

@@ -11,6 +11,7 @@ import pytest
 from cni.kernel import deletion as removal
 from cni.protocol.errors import IO_FAILURE, CniError
 from nft import libnftables as library
+from nft.errors import LoadError
 from nft.netlink import Netlink
 
 
@@ -71,10 +72,8 @@ def test_a_process_that_cannot_be_started_is_named(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(os, "fork", refuse)
     monkeypatch.setattr(removal, "get_link", lambda _rtnl, name: name)
-    for step, words in (
-        (lambda: removal.remove_links(cast(Netlink, None), ["veth1"]), "removes links"),
-        (lambda: library.run_text("list ruleset"), "libnftables"),
-    ):
-        with pytest.raises(CniError) as caught:
-            step()
-        assert caught.value.code == IO_FAILURE and words in caught.value.msg and "EAGAIN" in caught.value.msg
+    with pytest.raises(CniError) as caught:
+        removal.remove_links(cast(Netlink, None), ["veth1"])
+    assert caught.value.code == IO_FAILURE and "removes links" in caught.value.msg and "EAGAIN" in caught.value.msg
+    with pytest.raises(LoadError, match="libnftables.*EAGAIN"):
+        library.run_text("list ruleset")

@@ -14,7 +14,8 @@ from typing import Any, Callable
 import pytest
 
 from cni.protocol.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
-from cni.protocol.request import Request, read_request, role_of
+from cni.protocol.request import Request, read_request
+from cni.protocol.roles import role_of
 
 FULL = {
     "CNI_CONTAINERID": "c1",
@@ -90,12 +91,12 @@ def test_other_verbs(ask: Ask, verb: str) -> None:
     assert error.code == INVALID_ENVIRONMENT and verb[:40] in error.msg and len(error.msg) < 120
 
 
-@pytest.mark.parametrize("name", ["c" * 200, "default-" + "0" * 64, "0", "A_b.c-d"])
+@pytest.mark.parametrize("name", ["c" * 200, "c" * 5000, "default-" + "0" * 64, "0", "A_b.c-d"])
 def test_names_that_runtimes_use(ask: Ask, name: str) -> None:
     assert ask(CNI_CONTAINERID=name).container == name
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "-x", ".x", "_x", "a b", 'a"', "a\n", "ü", "x" * 201])
+@pytest.mark.parametrize("name", ["../x", "a/b", "-x", ".x", "_x", "a b", 'a"', "a\n", "ü"])
 @pytest.mark.parametrize("verb", ["ADD", "DEL", "CHECK"])
 def test_container_ids_that_are_none(ask: Ask, verb: str, name: str) -> None:
     error = refusal(ask, verb, CNI_CONTAINERID=name)

@@ -13,7 +13,9 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cni.kernel import rtnetlink
 from cni.kernel.links import read_link
+from nft import framing
 from nft.addresses import parse_address, parse_mac, parse_prefix
+from nft.framing import NLMSG
 
 MAC, OTHER = "02:11:22:33:44:55", "02:66:77:88:99:aa"
 NAME = "veth0123456789a"
@@ -26,7 +28,7 @@ def theirs(kind: Any, attrs: list[Any], **fields: int) -> bytes:
         message[key] = value
     message["attrs"] = attrs
     message.encode()
-    return bytes(message.data)[rtnetlink.NLMSG.size :]
+    return bytes(message.data)[NLMSG.size :]
 
 
 def link(attrs: list[Any], **fields: int) -> bytes:
@@ -185,7 +187,7 @@ def test_the_header_of_a_message() -> None:
     message["header"].update({"type": 16, "flags": 0x605, "sequence_number": 9, "pid": 0})
     message["attrs"] = [("IFLA_IFNAME", "eth0")]
     message.encode()
-    assert rtnetlink.message(16, 0x605, 9, rtnetlink.link_named("eth0")) == bytes(message.data)
+    assert framing.message(16, 0x605, 9, rtnetlink.link_named("eth0")) == bytes(message.data)
 
 
 def test_reading_a_link_that_pyroute2_wrote() -> None:
@@ -219,11 +221,11 @@ def test_reading_a_link_that_pyroute2_wrote() -> None:
 
 @given(st.binary(max_size=200))
 def test_readers_bear_any_bytes(data: bytes) -> None:
-    assert isinstance(rtnetlink.attributes(data), dict)
-    for _kind, _flags, _sequence, body in rtnetlink.messages(data):
+    assert isinstance(framing.attributes(data), dict)
+    for _kind, _flags, _sequence, body in framing.messages(data):
         assert len(body) <= len(data)
 
 
 @given(st.dictionaries(st.integers(1, 0x3FFF), st.binary(max_size=50)))
 def test_attributes_come_back(parts: dict[int, bytes]) -> None:
-    assert rtnetlink.attributes(b"".join(rtnetlink.attr(kind, data) for kind, data in parts.items())) == parts
+    assert framing.attributes(b"".join(framing.attr(kind, data) for kind, data in parts.items())) == parts

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from cni.main import VERSION
 from support.scratch import CHECKOUT
+
+from cni.version import VERSION
 
 
 def test_pyproject_has_the_programs_version() -> None:

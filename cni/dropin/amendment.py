@@ -1,0 +1,112 @@
+"""A record amended by a chained plugin: `portmap` and `firewall` for an attachment that already stands.
+
+After the drop-in `bridge` they amend its record; after somebody else's main plugin they keep a record of their own,
+without links. Both are projected into the same table as everything else. What each of the two asks for is its own file.
+"""
+
+from __future__ import annotations
+
+from cni import hostside
+from cni.forwarding import release_localnet, set_host_sysctls
+from cni.host import Host
+from cni.kernel.routes import is_local
+from cni.model.attachment import CHAINED, OPEN, Attachment, Lease
+from cni.model.names import derived_mac, identity
+from cni.model.ports import PortMapping
+from cni.model.projection import attachment_elements
+from cni.protocol.errors import CHECK_FAILED, CniError
+from cni.protocol.request import Request
+from cni.protocol.results import Previous
+from cni.verbs.attach import refuse_held_ports, without_shared_ports
+from cni.verbs.delete import detach
+
+
+def record_of(request: Request) -> str:
+    return identity(request.network, request.container, request.ifname)
+
+
+def base_record(host: Host, request: Request, previous: Previous, before: Attachment | None) -> Attachment:
+    """The record to amend: `before`, or a new one for an interface that another plugin made."""
+    base = before or _foreign(host, request, previous)
+    return base if base.bridge else base.replace(bridge=previous.host_link)  # host-local's record knows of none
+
+
+def _foreign(host: Host, request: Request, previous: Previous) -> Attachment:
+    away = previous.gateways and not any(is_local(host.rtnl, gateway) for gateway in previous.gateways)
+    return Attachment(
+        network=request.network,
+        container=request.container,
+        ifname=request.ifname,
+        sandbox=request.netns,
+        bridge=previous.host_link,
+        mac=derived_mac("container", record_of(request)),
+        leases=tuple(Lease(prefix) for prefix in previous.addresses),
+        ip_masq=False,
+        isolation=False,
+        hairpin=False,
+        mode4=OPEN,
+        mode6=OPEN,
+        kind=CHAINED,
+        uplink=bool(away),
+    )
+
+
+def amend(host: Host, before: Attachment | None, item: Attachment) -> None:
+    """From one record to another that differs in ports and isolation. What it may have added is taken back if it
+    fails."""
+    if before is not None:
+        give_up(host, before, before.replace(mappings=_both(before, item), standby=()))
+    item = without_shared_ports(host.store.claims, item)
+    refuse_held_ports(host.store.claims, item)
+    host.store.begin(item.replace(done=False))
+    try:
+        host.add_elements(item, again=True)
+        set_host_sysctls(host.handles, item)
+        if item.kind.own_link and item.port_isolation:
+            hostside.finish(host, item, hostside.ready(host, item))
+        host.forget_flows_to(item.mappings, item.addresses)
+        if item.zone:
+            from cni.firewalld import join
+
+            join(item)
+        host.store.update(item.replace(done=True))
+    except Exception:
+        host.try_roll_back()
+        if before is None:
+            detach(host, item)
+        else:
+            give_up(host, item, before.replace(mappings=_both(before, item), standby=()))
+        raise
+
+
+def _both(before: Attachment, item: Attachment) -> tuple[PortMapping, ...]:
+    return tuple(mapping for mapping in before.mappings if mapping in item.mappings)
+
+
+def give_up(host: Host, before: Attachment, item: Attachment) -> None:
+    """The elements, then the claims, of what `before` has and `item` has not; ports pass to who waits for them."""
+    if before == item:
+        return
+    kept = attachment_elements(item)
+    gone = [element for element in attachment_elements(before) if element not in kept]
+    if gone:
+        host.table.delete(gone)
+    # Before the record forgets them: after a kill nobody would know of the flows.
+    given_up = tuple(mapping for mapping in before.mappings if mapping not in item.mappings)
+    if given_up:
+        host.forget_flows_of(before.addresses)
+        release_localnet(host.handles, before)
+    host.shrink_record(before, item)
+
+
+def holds_nothing(item: Attachment) -> bool:
+    """A record of ours for somebody else's interface that nothing needs any more."""
+    return item.kind == CHAINED and not (item.mappings or item.isolation or item.zone or item.wire.is_shaped)
+
+
+def attached(host: Host, ident: str) -> Attachment:
+    """Raises CniError 104 where there is no whole attachment."""
+    item = host.record(ident)
+    if item is None or not item.done:
+        raise CniError(CHECK_FAILED, f"{ident} is not attached", "ADD it")
+    return item

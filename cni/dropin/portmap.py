@@ -1,0 +1,69 @@
+"""The drop-in name `portmap`: published ports of an attachment that another plugin of the chain has made."""
+
+from __future__ import annotations
+
+from cni.dropin.amendment import amend, attached, base_record, give_up, holds_nothing, record_of
+from cni.host import Host
+from cni.model.config import parse_masquerade, refuse_unsupported
+from cni.model.ports import PortMapping, for_families, parse_port_mappings, versions_of
+from cni.protocol.fields import Fields
+from cni.protocol.request import Request
+from cni.protocol.results import Previous, parse_previous
+from cni.verbs.check import refuse_problems
+from cni.verbs.delete import detach
+from cni.verbs.drift import element_problems, table_problems
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.protocol.jsontext import Json
+
+
+def add(request: Request) -> dict[str, Json]:
+    """prevResult as it came. Raises CniError; the attachment is then as it was before."""
+    previous = parse_previous(request)
+    fields = Fields(request.document)
+    refuse_unsupported(fields, request.role)
+    snat, masq_all = parse_masquerade(fields)
+    mappings = _asked(request, previous)
+    if not mappings:
+        return previous.document
+    ident = record_of(request)
+    with Host(request.data_dir).transaction(f"portmap: ADD for {ident}") as host:
+        before = host.record(ident)
+        base = base_record(host, request, previous, before)
+        amend(host, before, base.replace(mappings=mappings, snat=snat, masq_all=masq_all))
+    return previous.document
+
+
+def delete(request: Request) -> None:
+    """Takes back the ports, from the record alone. Nothing there is success."""
+    ident = record_of(request)
+    with Host(request.data_dir).transaction(f"portmap: DEL of {ident}") as host:
+        before = host.record(ident)
+        if before is None:
+            return
+        item = before.replace(mappings=(), standby=())
+        if holds_nothing(item):
+            detach(host, before)
+        else:
+            give_up(host, before, item)
+
+
+def check(request: Request) -> None:
+    """Raises CniError 104 with every difference, 7 without prevResult."""
+    mappings = _asked(request, parse_previous(request))
+    if not mappings:
+        return
+    ident = record_of(request)
+    with Host(request.data_dir).transaction(f"portmap: CHECK of {ident}") as host:
+        item = attached(host, ident)
+        known = item.mappings + item.standby  # a waiting port is published by the container's other interface
+        problems = [f"the port {mapping} is not published" for mapping in mappings if mapping not in known]
+        problems += table_problems(host) or element_problems(item, host.store.of_container(item), host.table.get)
+    refuse_problems(ident, problems)
+
+
+def _asked(request: Request, previous: Previous) -> tuple[PortMapping, ...]:
+    """For the addresses in prevResult: a plugin in between may have added one."""
+    mappings = parse_port_mappings(Fields(request.document).section("runtimeConfig"))
+    return for_families(mappings, versions_of(previous.addresses))

@@ -1,0 +1,25 @@
+"""The drop-in name `static`: addresses that the configuration names, for others' main plugins. Nothing is kept."""
+
+from __future__ import annotations
+
+from cni.model.static import static_result
+from cni.protocol.errors import CHECK_FAILED, CniError
+from cni.protocol.request import Request
+from cni.protocol.results import parse_previous
+from cni.protocol.spec import Result
+
+
+def add(request: Request) -> Result:
+    return static_result(request)
+
+
+def delete(request: Request) -> None:
+    """Nothing was taken."""
+
+
+def check(request: Request) -> None:
+    """Raises CniError 104 where the container's result lacks an address."""
+    previous = parse_previous(request)
+    for item in static_result(request).ips:
+        if item.address not in previous.addresses:
+            raise CniError(CHECK_FAILED, f"prevResult lacks the address {item.address} of {request.ifname}")

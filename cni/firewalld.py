@@ -1,0 +1,90 @@
+"""firewalld, asked by its D-Bus interface: which addresses are sources of a zone.
+
+What firewalld has decided for containers counts where it runs: its chains drop what is forwarded and in no zone. The
+bus is spoken by systemd's `busctl`. Which address joins which zone is said by the record.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cni.model.attachment import Attachment
+from cni.protocol.errors import IO_FAILURE, UNSUPPORTED_FIELD, CniError
+from nft.addresses import BITS, Address, Prefix
+
+BUS = "/run/dbus/system_bus_socket"
+SERVICE = "org.fedoraproject.FirewallD1"
+PLACE = (SERVICE, "/org/fedoraproject/FirewallD1", f"{SERVICE}.zone")
+ALREADY = "ZONE_ALREADY_SET"
+SECONDS = 30  # a reload of firewalld makes callers wait
+DEFAULT_ZONE = "trusted"  # of the reference firewall plugin
+
+
+def is_running() -> bool:
+    """False too where nobody could be asked: without a bus or without busctl."""
+    if not os.path.exists(BUS) and "DBUS_SYSTEM_BUS_ADDRESS" not in os.environ:
+        return False
+    names = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "NameHasOwner", "s", SERVICE)
+    status, answer = _call(*names)
+    return status == 0 and answer.split() == ["b", "true"]
+
+
+def require(key: str, value: str) -> None:
+    """Raises CniError 2 where firewalld does not run."""
+    if not is_running():
+        raise CniError(
+            UNSUPPORTED_FIELD,
+            f'{key}: "{value}": firewalld does not run on this host, or there is no busctl to ask it by',
+            "start firewalld, or remove the key: nftcni needs no firewalld",
+        )
+
+
+def join(item: Attachment) -> None:
+    """All of its addresses into its zone. May be repeated. Raises CniError 5."""
+    for source in _sources(item):
+        status, answer = _call(*PLACE, "addSource", "ss", item.zone, source)
+        if status and ALREADY not in answer:
+            raise CniError(IO_FAILURE, f"firewalld: adding {source} to the zone {item.zone}: {answer}")
+
+
+def leave(item: Attachment) -> None:
+    """A zone or a source that is not there any more is as good."""
+    for source in _sources(item):
+        _call(*PLACE, "removeSource", "ss", item.zone, source)
+
+
+def problems(item: Attachment) -> list[str]:
+    found = []
+    for source in _sources(item):
+        status, answer = _call(*PLACE, "querySource", "ss", item.zone, source)
+        if status or answer.split() != ["b", "true"]:
+            found.append(f"{source} is not in firewalld's zone {item.zone}")
+    return found
+
+
+def _sources(item: Attachment) -> list[str]:
+    return [str(_alone(address)) for address in item.addresses]
+
+
+def _alone(address: Address) -> Prefix:
+    return Prefix(address, BITS[address.version])
+
+
+def _call(*words: str) -> tuple[int, str]:
+    """(exit status, what it says)."""
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            ["busctl", "--system", "call", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=SECONDS,
+            check=False,
+        )
+    except OSError as error:
+        return 1, f"busctl: {error.strerror}"
+    except subprocess.TimeoutExpired:
+        return 1, f"no answer within {SECONDS} s"
+    return done.returncode, done.stdout.decode("utf-8", "replace").strip()

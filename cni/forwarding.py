@@ -1,0 +1,157 @@
+"""What the host forwards because of us, and which of its sysctls follow from that: set when a container needs them,
+given back when the last one that did has gone.
+
+Noted in the state folder before it is done: of a bridge `port-LINK` for each attachment whose ports need route_localnet
+and `sysctl-KEY=VALUE BEFORE` where the bridge is somebody else's; of the host the links between which it did not
+forward before (`Store.note_unrouted`). The bridge itself is `bridge`, what the table does with them `nft.ruleset`.
+"""
+
+from __future__ import annotations
+
+from cni.handles import Handles
+from cni.kernel import sysctl
+from cni.kernel.links import all_links, link_name
+from cni.model.attachment import Attachment
+from cni.model.projection import unrouted_elements
+from nft.elements import NFPROTO, Element
+from nft.framing import text
+
+RTPROT_RA = 9  # include/uapi/linux/rtnetlink.h
+FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
+
+
+def host_sysctls(item: Attachment) -> list[tuple[str, str]]:
+    """Forwarding, of the host and of the link: a host may list which of its links forward. And on the bridge
+    route_localnet, without which 127.0.0.1 cannot reach a published port."""
+    wanted = []
+    for version in (4, 6):
+        if item.address_of(version) is None or not _needs_forwarding(item, version):
+            continue
+        if version == 6 and item.kind.own_link:
+            wanted.append((f"ipv6/conf/{item.bridge}/disable_ipv6", "0"))
+        wanted.append((FORWARDING[version], "1"))
+        if item.bridge:
+            wanted.append((f"ipv{version}/conf/{item.bridge}/forwarding", "1"))
+    if item.bridge and _needs_localnet(item):
+        wanted.append((_localnet(item.bridge), "1"))
+    return wanted
+
+
+def _needs_forwarding(item: Attachment, version: int) -> bool:
+    return item.is_routed(version) or any(port.host_ip and port.host_ip.version == version for port in item.mappings)
+
+
+def _needs_localnet(item: Attachment) -> bool:
+    return any(
+        port.host_ip and port.host_ip.version == 4 and (port.host_ip.is_unspecified or port.host_ip.is_loopback)
+        for port in item.mappings
+    )
+
+
+def _localnet(bridge: str) -> str:
+    return f"ipv4/conf/{bridge}/route_localnet"
+
+
+def set_host_sysctls(handles: Handles, item: Attachment) -> None:
+    note_localnet(handles, item)
+    for key, value in host_sysctls(item):
+        before = sysctl.read(key)
+        if before in (value, ""):
+            continue
+        version = next((version for version, name in FORWARDING.items() if name == key), 0)
+        if version:
+            if version == 6:
+                _keep_router_advertisements(handles)
+            _close_others(handles, version)
+        else:
+            note_before(handles, item.bridge, key, before)
+        sysctl.write(key, value)
+
+
+def note_localnet(handles: Handles, item: Attachment) -> None:
+    if item.bridge and _needs_localnet(item):
+        handles.store.bridges.note(item.bridge, f"port-{item.link}")
+
+
+def note_before(handles: Handles, bridge: str, key: str, before: str) -> None:
+    """For `leave_bridge`: nothing where the bridge, with all that is set on it, is ours."""
+    facts = handles.store.bridges.facts(bridge)
+    if "created" not in facts and not any(fact.startswith(f"sysctl-{key}=") for fact in facts):
+        handles.store.bridges.note(bridge, f"sysctl-{key}={before}")
+
+
+def release_localnet(handles: Handles, item: Attachment) -> None:
+    """Once no port of the bridge needs it any more."""
+    if not item.bridge or not handles.store.bridges.knows(item.bridge, f"port-{item.link}"):
+        return
+    facts = handles.store.bridges.facts(item.bridge)
+    if not any(fact.startswith("port-") and fact != f"port-{item.link}" for fact in facts):
+        before = [fact.rpartition("=")[2] for fact in facts if fact.startswith(f"sysctl-{_localnet(item.bridge)}=")]
+        if before or "created" in facts:
+            sysctl.write(_localnet(item.bridge), before[0] if before else "0")
+    handles.store.bridges.forget(item.bridge, f"port-{item.link}")
+
+
+def _close_others(handles: Handles, version: int) -> None:
+    """Before the host begins to forward: not between the links that it has now. Those that come later are somebody's
+    who knows that it does; a link that was told to forward on its own does so."""
+    noted = []  # lo among them: the note is never empty
+    for link in all_links(handles.rtnl):
+        is_ours = link.master or handles.store.bridges.knows(link.name, "created")
+        if link.name == "lo" or not (is_ours or _forwards(version, link.name)):
+            noted.append(f"{link.name} {link.kind or 'device'}")
+    handles.store.note_unrouted(version, noted)
+    handles.table.add([], unrouted_elements(version, noted))
+
+
+def _forwards(version: int, link: str) -> bool:
+    """On its own. For IPv6 the kernel asks the host's setting alone."""
+    return version == 4 and sysctl.read(f"ipv4/conf/{link}/forwarding") == "1"
+
+
+def note_from_table(handles: Handles) -> None:
+    """The links once more, for a state folder that was lost."""
+    held = handles.table.elements(("unrouted", "same_net"))
+    staying = {element.key[: len(element.key) // 2] for element in held if element.set == "same_net"}
+    for version in (4, 6):
+        names = [
+            element.key[4:] for element in held if element.set == "unrouted" and element.key[0] == NFPROTO[version]
+        ]
+        lines = [f"{text(name)} {'bridge' if name in staying else 'device'}" for name in names]
+        handles.store.note_unrouted(version, lines)
+
+
+def unrouted(handles: Handles) -> list[Element]:
+    """The elements of those links."""
+    return [element for version in (4, 6) for element in unrouted_elements(version, handles.store.unrouted(version))]
+
+
+def stop_forwarding(handles: Handles) -> None:
+    """After the last attachment: as it was before the first. Unless links have come since, whose owner may count on
+    it; what was not forwarded before is not forwarded then either."""
+    for version, key in FORWARDING.items():
+        noted = handles.store.unrouted(version)
+        if not noted:
+            continue
+        known = {line.split()[0] for line in noted}
+        if all(link.name in known or link.master for link in all_links(handles.rtnl)):
+            sysctl.write(key, "0")
+            handles.table.delete(unrouted_elements(version, noted))
+            handles.store.note_unrouted(version, [])
+
+
+def _keep_router_advertisements(handles: Handles) -> None:
+    """A router takes none (accept_ra 1), and the kernel removes the routes that came by them: a host that got its
+    default route so would lose it with its first IPv6 container, its addresses when their time is over. accept_ra 2
+    takes them even so (ip-sysctl.rst)."""
+    for index in announced_links(handles):
+        key = f"ipv6/conf/{link_name(handles.rtnl, index)}/accept_ra"
+        if sysctl.read(key) == "1":
+            sysctl.write(key, "2")
+
+
+def announced_links(handles: Handles) -> set[int]:
+    """Indexes of the links by which a router announces itself to this host."""
+    from cni.kernel.listing import links_of_routes, links_of_temporary_addresses
+
+    return links_of_routes(handles.rtnl, RTPROT_RA) | links_of_temporary_addresses(handles.rtnl)

@@ -1,0 +1,107 @@
+"""The host's side of an attachment's link, whichever kind it is: readied, made, finished, compared, given up.
+
+On a bridge it is a port (`cni.bridge`, `cni.kernel.links`), else point to point (`cni.kernel.ptp`); both may have rates
+and VLANs (`cni.kernel.shaping`, `cni.kernel.vlans`), which most have not and which are loaded only then.
+"""
+
+from __future__ import annotations
+
+from cni.bridge import ensure_bridge, set_promiscuous
+from cni.forwarding import set_host_sysctls
+from cni.host import Host
+from cni.kernel.links import Link, create_veth, finish_port, get_link
+from cni.kernel.rtnetlink import IFF_PROMISC
+from cni.model.attachment import Attachment
+from cni.model.names import shaper_link
+from cni.model.wire import Wire
+from cni.protocol.spec import Interface, Result
+from nft.addresses import format_mac
+
+
+def ready(host: Host, item: Attachment, new: bool = False) -> Link | None:
+    """The bridge, there and up; None point to point."""
+    if not item.is_ptp:
+        bridge = ensure_bridge(host, item, new)
+        if item.wire.promisc and not bridge.flags & IFF_PROMISC:
+            host.store.bridges.note(item.bridge, "promisc")
+            set_promiscuous(host, bridge, True)
+        if item.wire.is_tagged:
+            from cni.kernel.vlans import require_filtering
+
+            require_filtering(host.rtnl, item.bridge, host.store.bridges.knows(item.bridge, "created"))
+        return bridge
+    if not host.store.bridges.knows(item.bridge, "created"):
+        host.store.bridges.note(item.bridge, "created")
+    return None
+
+
+def make(host: Host, item: Attachment, bridge: Link | None, netns: int) -> None:
+    """The pair, its host end finished."""
+    if bridge is not None:
+        create_veth(host.rtnl, item, bridge, netns)
+        _dress(host, item)
+        return
+    from cni.kernel.ptp import create_pair
+
+    create_pair(host.rtnl, item, netns)
+    finish(host, item, None)
+
+
+def finish(host: Host, item: Attachment, bridge: Link | None) -> None:
+    """Everything about a host end that is there. May be repeated."""
+    if bridge is not None:
+        finish_port(host.rtnl, item, bridge)
+    else:
+        from cni.kernel.ptp import configure_host_end, host_end
+
+        configure_host_end(host.rtnl, item, host_end(host.rtnl, item))
+        set_host_sysctls(host.handles, item)
+    _dress(host, item)
+
+
+def _dress(host: Host, item: Attachment) -> None:
+    if item.wire == Wire():
+        return
+    port = get_link(host.rtnl, item.link)
+    if port is not None and item.wire.is_tagged:
+        from cni.kernel.vlans import tag
+
+        tag(host.rtnl, item, port)
+    if port is not None and item.wire.is_shaped:
+        from cni.kernel.shaping import shape
+
+        shape(host.rtnl, item, port)
+
+
+def with_devices(host: Host, item: Attachment, result: Result) -> Result:
+    """The result with the device that limits what the container sends, as the reference bandwidth plugin says it."""
+    device = get_link(host.rtnl, shaper_link(item.ident)) if item.wire.rate_out else None
+    if device is None:
+        return result
+    return result.replace(interfaces=(*result.interfaces, Interface(device.name, format_mac(device.mac), device.mtu)))
+
+
+def problems(host: Host, item: Attachment, port: Link | None) -> list[str]:
+    """Beyond what every bridge port has."""
+    found: list[str] = []
+    if item.is_ptp:
+        from cni.kernel.ptp import host_end_problems
+
+        found += host_end_problems(host.rtnl, item)
+    if item.wire.promisc:
+        bridge = get_link(host.rtnl, item.bridge)
+        if bridge is not None and not bridge.flags & IFF_PROMISC:
+            found.append(f"the bridge {item.bridge} is not promiscuous")
+    if item.zone:
+        from cni.firewalld import problems as zone_problems
+
+        found += zone_problems(item)
+    if port is not None and item.wire.is_tagged:
+        from cni.kernel.vlans import vlan_problems
+
+        found += vlan_problems(host.rtnl, item, port)
+    if port is not None and item.wire.is_shaped:
+        from cni.kernel.shaping import shaping_problems
+
+        found += shaping_problems(host.rtnl, item, port)
+    return found

@@ -1,0 +1,102 @@
+"""Which connections to forget when ports are published, a container goes or the table was missing; the tracker itself
+is `nft.conntrack`.
+
+A UDP flow that existed before a port was published keeps going to the host, one that outlives its container to whoever
+has its address next, as long as packets come (kubernetes#102559). One pass for all ports together; the reference
+portmap makes one for each port, 10 ms a time.
+"""
+
+from __future__ import annotations
+
+from cni.model.attachment import Attachment
+from cni.model.ports import PortMapping
+from cni.protocol.log import say
+from nft.addresses import Address, from_packed, merged
+from nft.conntrack import IPPROTO_UDP, Flow, Unsupported, forget_flows
+from nft.elements import PROTOCOLS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+def forget_new_ports(
+    mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...], is_local: Callable[[Address], bool]
+) -> int:
+    """After ADD: UDP flows to the mappings' host ports that do not lead to the container. Returns how many.
+
+    `is_local` says whether an address is the host's: a flow to that port of another machine, the host's own or one that
+    passes through, is none of ours.
+    """
+    wanted: dict[tuple[bytes, int], list[Address]] = {}
+    for mapping in mappings:
+        if mapping.protocol == "udp" and mapping.host_ip is not None:
+            key = mapping.host_port.to_bytes(2, "big"), mapping.host_ip.version
+            wanted.setdefault(key, []).append(mapping.host_ip)
+    own = {address.packed for address in addresses}
+
+    def stale(flow: Flow) -> bool:
+        original = flow.original
+        published = wanted.get((original.port, flow.version), [])
+        if not any(host_ip.is_unspecified or host_ip.packed == original.target for host_ip in published):
+            return False
+        if flow.reply.source in own:
+            return False
+        return is_local(from_packed(original.target))
+
+    return _forget({version for _port, version in wanted}, stale, IPPROTO_UDP)
+
+
+def forget_addresses(addresses: tuple[Address, ...]) -> int:
+    """After DEL: every flow from or to a container, of any protocol. Returns how many."""
+    own = {address.packed for address in addresses}
+
+    def of_them(flow: Flow) -> bool:
+        return flow.original.source in own or flow.reply.source in own
+
+    return _forget({address.version for address in addresses}, of_them)
+
+
+def forget_contradictions(items: list[Attachment], is_local: Callable[[Address], bool]) -> int:
+    """After the table was missing: flows that began meanwhile and lack the translation that they would get now. They
+    would go on without it for as long as they live. Returns how many."""
+    masqueraded: set[bytes] = set()
+    inside: set[bytes] = set()
+    published: dict[tuple[int, int, bytes], list[Address]] = {}
+    for item in items:
+        for address in item.addresses:
+            inside.add(address.packed)
+            if item.is_masqueraded(address.version):
+                masqueraded.add(address.packed)
+        for mapping in item.mappings:
+            if mapping.host_ip is not None:
+                key = mapping.host_ip.version, PROTOCOLS[mapping.protocol], mapping.host_port.to_bytes(2, "big")
+                published.setdefault(key, []).append(mapping.host_ip)
+    direct = {source.packed: merged(item.direct) for item in items if item.direct for source in item.addresses}
+
+    def contradicts(flow: Flow) -> bool:
+        original = flow.original
+        target = from_packed(original.target)
+        if original.source in masqueraded and not flow.is_source_translated and not flow.is_target_translated:
+            spared = original.target in inside or target.is_multicast
+            spans = direct.get(original.source, ())
+            spared = spared or any(
+                first <= target.number <= last for version, first, last in spans if version == flow.version
+            )
+            if not spared and not is_local(target):
+                return True
+        hosts = published.get((flow.version, flow.protocol, original.port), ())
+        if flow.is_target_translated or not any(ip.is_unspecified or ip == target for ip in hosts):
+            return False
+        return is_local(target)
+
+    return _forget((4, 6), contradicts)
+
+
+def _forget(versions: Iterable[int], doomed: Callable[[Flow], bool], protocol: int = 0) -> int:
+    """A kernel that lists no connections is no reason to keep a container from starting or stopping."""
+    try:
+        return forget_flows(versions, doomed, protocol)
+    except Unsupported as lacking:
+        say(f"this kernel does not list connections ({lacking}): old flows go on")
+        return 0

@@ -1,0 +1,91 @@
+"""Routes: asking the kernel which way an address leads, and adding a container's routes beside those of its others.
+
+Whole listings are `listing`, which routes a container has is said by its record.
+"""
+
+from __future__ import annotations
+
+import errno
+from sys import byteorder
+
+from cni.kernel import rtnetlink
+from cni.protocol.errors import kernel_refused
+from cni.protocol.spec import Route
+from nft.addresses import Address, Prefix
+from nft.framing import attributes
+from nft.netlink import Netlink
+from nft.value import Value
+
+IP6_RT_PRIO_USER = 1024  # include/uapi/linux/ipv6_route.h
+GLOBAL_UNICAST = 0x2000 << 112  # 2000::/3, RFC 4291
+
+
+class Way(Value):
+    """What a look-up found: the route's type (RTN_*), its prefix length if that was asked for, the link it leads to."""
+
+    kind: int
+    length: int
+    link: int
+
+
+def look_up(rtnl: Netlink, address: Address, flags: int = 0) -> Way | None:
+    """Which way a packet to the address would go; with RTM_F_FIB_MATCH, by which route. None where there is none."""
+    try:
+        reply = rtnl.ask(rtnetlink.RTM_GETROUTE, rtnetlink.get_route(address, flags))
+    except OSError:
+        return None
+    fields = rtnetlink.RTMSG.unpack_from(reply)
+    out = attributes(reply, rtnetlink.RTMSG.size).get(rtnetlink.RTA_OIF, b"")
+    return Way(fields[7], fields[1], int.from_bytes(out, byteorder))
+
+
+def is_local(rtnl: Netlink, address: Address) -> bool:
+    """Whether packets to the address end on this host, as `fib daddr type local` of the table asks."""
+    way = look_up(rtnl, address)
+    return way is not None and way.kind == rtnetlink.RTN_LOCAL
+
+
+def add_route(rtnl: Netlink, link: int, route: Route) -> None:
+    """Behind one to the same place by another interface, which may go: a container on two networks.
+
+    IPv4 appends. IPv6 would make both one multipath route and send half of the flows each way (fib6_add_rt2node), so
+    it gets a metric behind theirs, unless one was asked for.
+    """
+    options = dict(route.options)
+    if route.dst.version == 4 or options.get("priority"):
+        payload = rtnetlink.route(link, route.dst, route.gw, options)
+        repeatable(rtnl, rtnetlink.RTM_NEWROUTE, payload, route, rtnetlink.APPEND)
+        return
+    metric = IP6_RT_PRIO_USER
+    table = options.get("table") or rtnetlink.RT_TABLE_MAIN
+    if table != rtnetlink.RT_TABLE_MAIN or _leads_somewhere(rtnl, route.dst):
+        from cni.kernel.listing import ways_to
+
+        ways = ways_to(rtnl, route.dst, table)
+        if any((index, gateway) == (link, route.gw) for index, gateway, _metric in ways):
+            return
+        metric = max([metric, *(other + 1 for _index, _gateway, other in ways)])
+    payload = rtnetlink.route(link, route.dst, route.gw, {**options, "priority": metric})
+    try:
+        rtnl.ask(rtnetlink.RTM_NEWROUTE, payload, rtnetlink.CREATE)
+    except OSError as error:
+        raise kernel_refused(f"adding {route}", error) from None
+
+
+def _leads_somewhere(rtnl: Netlink, dst: Prefix) -> bool:
+    """One question instead of a listing, which most containers, having one interface, never need."""
+    inside = Address(6, (dst.first or GLOBAL_UNICAST) + (dst.length < 128))  # the very first one may be a router's
+    try:
+        rtnl.ask(rtnetlink.RTM_GETROUTE, rtnetlink.get_route(inside))
+    except OSError as error:
+        return error.errno != errno.ENETUNREACH
+    return True
+
+
+def repeatable(rtnl: Netlink, kind: int, payload: bytes, what: object, flags: int = rtnetlink.CREATE) -> None:
+    """Adds what may be there already."""
+    try:
+        rtnl.ask(kind, payload, flags)
+    except OSError as error:
+        if error.errno != errno.EEXIST:
+            raise kernel_refused(f"adding {what}", error) from None

@@ -1,0 +1,138 @@
+"""VLANs of a bridge port: the native one, the trunk, and what it had by default. Bytes, and what is done with them.
+
+Only bridges that filter VLANs know them: ours do from the start if a network asks for one, one that somebody else made
+is left as it is (its owner's other ports would be cut off or joined). A port's VLANs go with the port. The numbers are
+from the kernel's include/uapi/linux/if_bridge.h and if_link.h.
+"""
+
+from __future__ import annotations
+
+import errno
+from struct import Struct
+from sys import byteorder
+
+from cni.kernel import rtnetlink
+from cni.kernel.links import Link
+from cni.kernel.rtnetlink import IFINFO, IFLA_EXT_MASK, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO
+from cni.model.attachment import Attachment
+from cni.model.wire import Wire
+from cni.protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError, kernel_refused
+from nft.framing import NLA, NLA_TYPE_MASK, attr, attr_name, attr_u32, attributes, walk
+from nft.netlink import Netlink, is_missing
+
+AF_BRIDGE = 7
+IFLA_AF_SPEC, IFLA_BRIDGE_VLAN_INFO = 26, 2
+IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_DEFAULT_PVID = 7, 39
+PVID, UNTAGGED, RANGE_BEGIN, RANGE_END = 0x2, 0x4, 0x8, 0x10
+RTEXT_FILTER_BRVLAN = 1 << 1
+NATIVE = 1  # of a trunk without a `vlan`, as the reference bridge has it
+_VLAN = Struct("=HH")  # flags, number
+
+
+def filter_vlans(index: int) -> bytes:
+    data = attr(IFLA_BR_VLAN_FILTERING, b"\x01")
+    info = attr_name(IFLA_INFO_KIND, "bridge") + attr(IFLA_INFO_DATA, data)
+    return IFINFO.pack(0, 0, index, 0, 0) + attr(IFLA_LINKINFO, info)
+
+
+def vlans(index: int, spans: list[tuple[int, int, int]]) -> bytes:
+    """(flags, first, last) each, for RTM_SETLINK to add and RTM_DELLINK to take from a port."""
+    packed = b""
+    for flags, first, last in spans:
+        if first == last:
+            packed += attr(IFLA_BRIDGE_VLAN_INFO, _VLAN.pack(flags, first))
+        else:
+            packed += attr(IFLA_BRIDGE_VLAN_INFO, _VLAN.pack(flags | RANGE_BEGIN, first))
+            packed += attr(IFLA_BRIDGE_VLAN_INFO, _VLAN.pack(flags | RANGE_END, last))
+    return IFINFO.pack(AF_BRIDGE, 0, index, 0, 0) + attr(IFLA_AF_SPEC, packed)
+
+
+def list_vlans() -> bytes:
+    return IFINFO.pack(AF_BRIDGE, 0, 0, 0, 0) + attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN)
+
+
+def read_vlans(payload: bytes) -> tuple[int, dict[int, int]]:
+    """(index, flags by number) of one port."""
+    index = IFINFO.unpack_from(payload)[2]
+    found = {}
+    for (_length, kind), body in walk(attributes(payload, IFINFO.size).get(IFLA_AF_SPEC, b""), NLA):
+        if kind & NLA_TYPE_MASK == IFLA_BRIDGE_VLAN_INFO:
+            flags, number = _VLAN.unpack_from(body)
+            found[number] = flags & (PVID | UNTAGGED)
+    return index, found
+
+
+def wanted(wire: Wire) -> list[tuple[int, int, int]]:
+    """(flags, first, last) of what the port shall have, the native VLAN last: the trunk may hold it as well."""
+    native = wire.vlan or NATIVE
+    return [(0, first, last) for first, last in wire.trunk] + [(PVID | UNTAGGED, native, native)]
+
+
+def _numbers(wire: Wire) -> dict[int, int]:
+    return {number: flags for flags, first, last in wanted(wire) for number in range(first, last + 1)}
+
+
+def require_filtering(rtnl: Netlink, name: str, ours: bool) -> None:
+    """Raises CniError 2 where the kernel cannot, 7 for a bridge of somebody else's that does not."""
+    payload = rtnl.ask(rtnetlink.RTM_GETLINK, rtnetlink.get_link(name))
+    info = attributes(attributes(payload, IFINFO.size).get(IFLA_LINKINFO, b""))
+    data = attributes(info.get(IFLA_INFO_DATA, b""))
+    if data.get(IFLA_BR_VLAN_FILTERING, b"\0") == b"\x01":
+        return
+    if not ours:
+        raise CniError(
+            INVALID_CONFIG,
+            f"vlan: the bridge {name}, which others made, does not filter VLANs",
+            f"have its owner see to it: ip link set {name} type bridge vlan_filtering 1",
+        )
+    try:
+        rtnl.ask(rtnetlink.RTM_NEWLINK, filter_vlans(IFINFO.unpack_from(payload)[2]))
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            what = "vlan: bridges of this kernel have no VLANs (BRIDGE_VLAN_FILTERING)"
+            raise CniError(UNSUPPORTED_FIELD, what) from None
+        raise kernel_refused(f"having the bridge {name} filter VLANs", error) from None
+
+
+def tag(rtnl: Netlink, item: Attachment, port: Link) -> None:
+    """The port's VLANs as the record says. May be repeated."""
+    try:
+        rtnl.ask(rtnetlink.RTM_SETLINK, vlans(port.index, wanted(item.wire)))
+        default = _default_vlan(rtnl, item.bridge)
+        if default and not item.wire.default_vlan and default not in _numbers(item.wire):
+            _take(rtnl, port, default)
+    except OSError as error:
+        raise kernel_refused(f"setting the VLANs of {item.link} on {item.bridge}", error) from None
+
+
+def _take(rtnl: Netlink, port: Link, number: int) -> None:
+    try:
+        rtnl.ask(rtnetlink.RTM_DELLINK, vlans(port.index, [(0, number, number)]))
+    except OSError as error:
+        if not is_missing(error):
+            raise
+
+
+def _default_vlan(rtnl: Netlink, bridge: str) -> int:
+    """What the bridge gives each new port, 0 for none."""
+    payload = rtnl.ask(rtnetlink.RTM_GETLINK, rtnetlink.get_link(bridge))
+    info = attributes(attributes(payload, IFINFO.size).get(IFLA_LINKINFO, b""))
+    return int.from_bytes(attributes(info.get(IFLA_INFO_DATA, b"")).get(IFLA_BR_VLAN_DEFAULT_PVID, b""), byteorder)
+
+
+def vlan_problems(rtnl: Netlink, item: Attachment, port: Link) -> list[str]:
+    """What differs from the record, as sentences."""
+    held: dict[int, int] = {}
+    for payload in rtnl.dump(rtnetlink.RTM_GETLINK, list_vlans()):
+        index, numbers = read_vlans(payload)
+        if index == port.index:
+            held = numbers
+    found = []
+    for number, flags in _numbers(item.wire).items():
+        if held.get(number) != flags:
+            state = "lacks" if number not in held else "has otherwise"
+            found.append(f"the port {item.link} {state} the VLAN {number}")
+    more = sorted(held.keys() - _numbers(item.wire).keys())
+    if more and not item.wire.default_vlan:
+        found.append(f"the port {item.link} has the VLAN {more[0]} as well")
+    return found

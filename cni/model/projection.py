@@ -1,0 +1,163 @@
+"""An attachment's projection into the table: which elements it has, as values. Pure.
+
+ADD adds these, CHECK compares them, DEL and GC delete them, repair and list print them. An attachment's element in
+`attachments` is added and deleted in one transaction with all its others, so where it is missing, none is the
+attachment's: that is what keeps a late DEL away from what another one holds now.
+
+What an element means is said in `nft.schema`, in which order they are asked for in `nft.ruleset`.
+"""
+
+from __future__ import annotations
+
+from cni.model.attachment import Attachment
+from cni.model.names import bridge_mac
+from cni.model.ports import PortMapping
+from nft.addresses import BITS, Address, merged
+from nft.elements import NFPROTO, PROTOCOLS, Element, pack
+from nft.schema import FAMILY, IFNAME, MAC, SETS
+
+
+def marker(key: bytes, ident: str = "") -> Element:
+    return Element("attachments", key, b"", ident)
+
+
+def attachment_elements(item: Attachment) -> list[Element]:
+    """The elements that are this attachment's alone; `attachments` comes first, so that a conflict is told apart."""
+    if not item.in_table:
+        return []
+    ident = item.ident
+    elements = [marker(item.key, ident)]
+    for lease in item.leases:
+        version, packed = lease.address.version, lease.address.address.packed
+        if item.bridge and item.uplink:
+            elements.append(Element(f"guests{version}", pack((IFNAME,), (item.bridge,)) + packed, b"", ident))
+        elif item.bridge and _is_served(item, version):
+            elements.append(Element(f"containers{version}", pack((IFNAME,), (item.bridge,)) + packed, b"", ident))
+        if item.is_masqueraded(version):
+            elements.append(Element(f"masq{version}", packed, b"", ident))
+    if item.mappings and (item.masq_all or not item.snat):
+        name = "shown" if not item.snat else "hidden"
+        elements += [Element(f"{name}{address.version}", address.packed, b"", ident) for address in item.addresses]
+    for version in {mapping.host_ip.version for mapping in item.mappings if mapping.host_ip}:
+        target = _target(item, version)
+        elements.append(Element(f"self{version}", target.packed + target.packed, b"", ident))
+    elements += [_published(item, mapping) for mapping in item.mappings]
+    return elements + list(dict.fromkeys(_opened(item, mapping) for mapping in item.opened))
+
+
+def _is_served(item: Attachment, version: int) -> bool:
+    """Of an internal network of ours the table knows no addresses: whatever the host gets from it is dropped."""
+    return item.is_routed(version) or not item.made
+
+
+def _target(item: Attachment, version: int) -> Address:
+    target = item.address_of(version)
+    assert target is not None, "ports.for_families lets no other family through"
+    return target
+
+
+def _published(item: Attachment, mapping: PortMapping) -> Element:
+    assert mapping.host_ip is not None, "records hold concrete host addresses only"
+    version = mapping.host_ip.version
+    name, fields = f"dnat{version}", (PROTOCOLS[mapping.protocol], mapping.host_port)
+    if mapping.host_ip.is_unspecified:
+        key = pack(SETS[name][0], fields)
+    else:
+        name += "_ip"
+        key = pack(SETS[name][0], (mapping.host_ip.packed, *fields))
+    return Element(name, key, pack(SETS[name][1], (_target(item, version).packed, mapping.container_port)), item.ident)
+
+
+def _opened(item: Attachment, mapping: PortMapping) -> Element:
+    assert mapping.host_ip is not None, "records hold concrete host addresses only"
+    name = f"opened{mapping.host_ip.version}"
+    target = _target(item, mapping.host_ip.version)
+    fields = (target.packed, PROTOCOLS[mapping.protocol], mapping.container_port)
+    return Element(name, pack(SETS[name][0], fields), b"", item.ident)
+
+
+def bridge_elements(item: Attachment) -> list[Element]:
+    """The elements that every attachment of a bridge shares; they go with the bridge's last attachment. Of two that ask
+    for different things the stricter one is heard. An uplink of the host has none: it is no network of containers."""
+    if not item.bridge or item.uplink or not item.in_table:
+        return []
+    name = pack((IFNAME,), (item.bridge,))
+    elements = [Element("same_net", name + name)]
+    if item.isolation:
+        elements.append(Element("isolated", name))
+    if item.port_isolation and item.kind.own_link:
+        elements.append(Element("apart", name + name))
+    if item.made:
+        elements += [Element("bridges", name), Element("gates", name + pack((MAC,), (bridge_mac(item.bridge),)))]
+    for version in (4, 6):
+        family = pack((FAMILY,), (NFPROTO[version],)) + name
+        if item.is_closed(version):
+            elements.append(Element("closed", family))
+        if item.made and item.is_routed(version):
+            elements.append(Element("routed", family))
+            if item.is_masqueraded(version):
+                elements.append(Element("masquerading", family))
+    return elements
+
+
+def widest_elements(bridge: str, made: bool) -> list[Element]:
+    """All that any attachment may have given a bridge: for the end of the last one, whose record may say otherwise."""
+    return bridge_elements(Attachment("", "", "", "", bridge, b"", made=made, port_isolation=True))
+
+
+def direct_elements(item: Attachment) -> list[Element]:
+    """The exceptions from the masquerade, which a bridge's attachments share as well: there may be thousands. None lies
+    inside another, which the kernel would refuse."""
+    if not item.bridge or item.uplink or not item.in_table:
+        return []
+    name = pack((IFNAME,), (item.bridge,))
+    found = []
+    for version, first, last in merged(item.direct):
+        width = BITS[version] // 8
+        ends = first.to_bytes(width, "big"), last.to_bytes(width, "big")
+        found.append(Element(f"direct{version}", name + ends[0], b"", "", name + ends[1]))
+    return found
+
+
+def cross_elements(item: Attachment, others: list[Attachment]) -> list[Element]:
+    """Of a container on several networks, `others` being its other attachments: on the link of each network the
+    addresses that it has on the other ones. They are there as long as both attachments are."""
+    elements: dict[Element, None] = {}
+    for other in others:
+        for one, far in ((item, other), (other, item)):
+            if one.bridge and far.bridge and one.bridge != far.bridge and one.in_table and far.in_table:
+                name = pack((IFNAME,), (far.bridge,))
+                for address in one.addresses:
+                    elements[Element(f"cross{address.version}", name + address.packed)] = None
+    return list(elements)
+
+
+def unrouted_elements(version: int, links: list[str]) -> list[Element]:
+    """`links` are "name kind". What stays on a bridge of somebody else's does not pass from one link to another, though
+    br_netfilter brings it by."""
+    elements = []
+    for link in links:
+        name = pack((IFNAME,), (link.split()[0],))
+        elements.append(Element("unrouted", pack((FAMILY,), (NFPROTO[version],)) + name))
+        if link.split()[1] == "bridge":
+            elements.append(Element("same_net", name + name))
+    return elements
+
+
+def projection(items: list[Attachment]) -> dict[tuple[str, bytes], Element]:
+    """All that the table should hold, by set and key."""
+    elements = [element for item in items for element in (*attachment_elements(item), *bridge_elements(item))]
+    by_container: dict[str, list[Attachment]] = {}
+    for item in items:
+        by_container.setdefault(item.container, []).append(item)
+    for several in by_container.values():
+        for number, item in enumerate(several[1:], 1):
+            elements += cross_elements(item, several[:number])
+    by_bridge: dict[str, list[Attachment]] = {}
+    for item in items:
+        if item.direct and item.in_table and not item.uplink:
+            by_bridge.setdefault(item.bridge, []).append(item)
+    for several in by_bridge.values():
+        prefixes = {prefix for item in several for prefix in item.direct}
+        elements += direct_elements(several[0].replace(direct=tuple(prefixes)))
+    return {(element.set, element.key): element for element in elements}

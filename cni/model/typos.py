@@ -1,0 +1,61 @@
+"""Keys that nobody knows and that are one slip away from one of ours: told on stderr, for the ADD works all the same.
+
+Unknown keys pass, as the specification says; but `isGatway` should not pass unseen.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from cni.protocol.request import Request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Everything that is read of a plugin object and of its `ipam`, with what runtimes and the reference plugins have there.
+KNOWN = (
+    "cniVersion cniVersions name type ipam dns args capabilities runtimeConfig prevResult bridge mode isGateway "
+    "isDefaultGateway forceAddress ipMasq ipMasqBackend mtu mac hairpinMode promiscMode vlan vlanTrunk "
+    "preserveDefaultVlan macspoofchk enabledad disableContainerInterface portIsolation isolation ingressPolicy dataDir "
+    "nonMasqueradeCIDRs gatewayMode gatewayModeIPv4 gatewayModeIPv6 backend snat masqAll markMasqBit "
+    "externalSetMarkChain conditionsV4 conditionsV6 iptablesAdminChainName firewalldZone ingressRate ingressBurst "
+    "egressRate egressBurst sysctl promisc allmulti txQLen"
+)
+KNOWN_IPAM = (
+    "type name ranges subnet rangeStart rangeEnd gateway routes dataDir resolvConf addresses dns daemonSocketPath "
+    "request provide priority"
+)
+
+
+def tell(request: Request) -> None:
+    ipam = next((value for key, value in request.document.items() if key.lower() == "ipam"), None)
+    found = slips(request.document.keys(), KNOWN)
+    if isinstance(ipam, dict):
+        found += [(f"ipam.{key}", f"ipam.{meant}") for key, meant in slips(ipam.keys(), KNOWN_IPAM)]
+    for key, meant in found:
+        sys.stderr.write(f'nftcni: network {request.network}: unknown key "{key}"; did you mean "{meant}"?\n')
+
+
+def slips(keys: Iterable[str], known: str) -> list[tuple[str, str]]:
+    """(key, the one that was meant), in order."""
+    folded = {key.lower(): key for key in known.split()}
+    found = []
+    for key in keys:
+        if key.lower() not in folded and len(key) > 2:
+            meant = next((name for low, name in folded.items() if is_slip(key.lower(), low)), "")
+            found += [(key, meant)] if meant else []
+    return found
+
+
+def is_slip(one: str, other: str) -> bool:
+    """One character too many, too few or another one, or two neighbours exchanged. Both long enough to be sure."""
+    if one == other or min(len(one), len(other)) < 3 or abs(len(one) - len(other)) > 1:
+        return False
+    start = 0
+    while start < min(len(one), len(other)) and one[start] == other[start]:
+        start += 1
+    rest, wanted = one[start:], other[start:]
+    if len(rest) == len(wanted):
+        return rest[1:] == wanted[1:] or (rest[:2] == wanted[1::-1] and rest[2:] == wanted[2:])
+    return rest[1:] == wanted if len(rest) > len(wanted) else rest == wanted[1:]

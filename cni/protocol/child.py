@@ -1,0 +1,94 @@
+"""One program run to its end: what it reads on stdin, what it says on stdout, and never left running.
+
+Not `subprocess`: an error in its own constructor, after the program has been started, leaves that running unseen, and
+what it does then comes after the DEL that was to undo it. Nothing here knows what the program is.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from nft.stdlib import signals
+
+CHUNK = 1 << 16
+
+
+class TooLong(Exception):
+    """The program was killed at the end of its time."""
+
+
+def run(program: str, data: bytes, environment: dict[str, str], seconds: float) -> tuple[int, bytes]:
+    """(exit status, stdout); the status is negative for the signal that killed it. Whatever is raised, the program has
+    ended. Raises OSError and TooLong."""
+    ends = Ends()
+    try:
+        stdin, feed = ends.pipe()
+        answer, stdout = ends.pipe()
+        actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
+        # Python ignores these two, and programs inherit that.
+        defaults = [signals.SIGPIPE, signals.SIGXFSZ]
+        process = os.posix_spawn(program, [program], environment, file_actions=actions, setsigdef=defaults)
+        try:
+            ends.close(stdin)
+            ends.close(stdout)
+            output = _converse(ends, feed, answer, data, time.monotonic() + seconds)
+            return _wait(process), output
+        except BaseException:
+            os.kill(process, signals.SIGKILL)
+            _wait(process)
+            raise
+    finally:
+        ends.close_all()
+
+
+class Ends:
+    """The ends of pipes that are still open."""
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+
+    def pipe(self) -> tuple[int, int]:
+        made = os.pipe()
+        self._open.update(made)
+        return made
+
+    def close(self, end: int) -> None:
+        self._open.discard(end)
+        os.close(end)
+
+    def close_all(self) -> None:
+        while self._open:
+            os.close(self._open.pop())
+
+
+def _converse(ends: Ends, feed: int, answer: int, data: bytes, end: float) -> bytes:
+    """Writes and reads at once: either may fill its pipe while the other side waits."""
+    os.set_blocking(feed, False)
+    output = b""
+    poll = select.poll()
+    poll.register(answer, select.POLLIN)
+    poll.register(feed, select.POLLOUT)
+    while True:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TooLong
+        for ready, _event in poll.poll(left * 1000):
+            if ready == answer:
+                part = os.read(answer, CHUNK)
+                if not part:
+                    return output
+                output += part
+                continue
+            try:
+                data = data[os.write(feed, data[:CHUNK]) :]
+            except BrokenPipeError:  # it does not read all of its configuration
+                data = b""
+            if not data:
+                poll.unregister(feed)
+                ends.close(feed)
+
+
+def _wait(process: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])

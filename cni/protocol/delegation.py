@@ -1,0 +1,96 @@
+"""Another plugin, exec'd from CNI_PATH with our environment and configuration ("Plugin Delegation", SPEC.md).
+
+Which plugin, and what becomes of its answer, is `cni.verbs.delegate`. The process itself is `child`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cni.protocol import child
+from cni.protocol.errors import INTERNAL, INVALID_CONFIG, INVALID_ENVIRONMENT, IO_FAILURE, CniError, kernel_refused
+from cni.protocol.fields import Fields, quote
+from cni.protocol.jsontext import dumps, loads
+from cni.protocol.request import Request
+from cni.protocol.results import parse_result
+from cni.protocol.spec import Result
+
+SECONDS = 120  # after that the plugin is killed; dhcp itself gives up earlier
+DEPTH = "NFTCNI_DEPTH"  # how many of us are above, by way of other plugins
+DEEPEST = 2
+STUB = b"from cni.main import main"  # a line of conf/nftcni, and of what conf/install writes
+
+
+def run_plugin(request: Request, kind: str, verb: str) -> Result | None:
+    """The plugin's result on ADD. Its own error passes through unchanged; its stderr goes to ours."""
+    program = find_plugin(kind, request.path)
+    if is_ourselves(program):
+        if verb in ("DEL", "GC"):
+            return None  # it was never started, so there is nothing to undo
+        raise CniError(
+            INVALID_CONFIG,
+            f'ipam.type: "{kind}": {program} is nftcni itself, which would call itself without end',
+            "put the plugin of that name there, or leave ipam.type out for the built-in addresses",
+        )
+    depth = _depth()
+    if depth >= DEEPEST:
+        raise CniError(
+            INVALID_CONFIG,
+            f'ipam.type: "{kind}": the plugins call each other in a circle: nftcni was called {depth} levels deep',
+            f"look at what {program} calls",
+        )
+    environment = dict(os.environ, CNI_COMMAND=verb, **{DEPTH: str(depth + 1)})
+    try:
+        code, output = child.run(program, dumps(request.document).encode(), environment, SECONDS)
+    except child.TooLong:
+        raise CniError(IO_FAILURE, f"ipam.type {kind}: {verb} by {program} took more than {SECONDS} s") from None
+    except OSError as error:
+        raise kernel_refused(f"ipam.type {kind}: {verb} by {program}", error) from None
+    text = output.decode("utf-8", "replace")
+    if code:
+        raise _refusal(kind, verb, text, code)
+    if verb != "ADD":
+        return None
+    try:
+        return parse_result(Fields(loads(text), f"result of {kind}"))
+    except ValueError as problem:
+        said = f"it said {quote(text.strip()[:200])}" if text.strip() else "it said nothing"
+        raise CniError(INTERNAL, f"ipam.type {kind}: its answer to ADD is not JSON: {problem}", said) from None
+
+
+def find_plugin(kind: str, path: tuple[str, ...]) -> str:
+    for folder in path:
+        program = os.path.join(folder, kind)
+        if folder and os.path.isfile(program):
+            return program
+    raise CniError(INVALID_ENVIRONMENT, f'ipam.type: "{kind}" is in no folder of CNI_PATH', ":".join(path))
+
+
+def is_ourselves(program: str) -> bool:
+    """By a link of either kind to the executable that runs now, or as a copy of any version's stub."""
+    try:
+        if os.path.exists(sys.argv[0]) and os.path.samefile(program, sys.argv[0]):
+            return True
+        with open(program, "rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return False  # starting it will say what is wrong
+    return head.startswith(b"#!") and STUB in map(bytes.strip, head.splitlines())
+
+
+def _depth() -> int:
+    text = os.environ.get(DEPTH, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
+
+
+def _refusal(kind: str, verb: str, text: str, code: int) -> CniError:
+    try:
+        fields = Fields(loads(text))
+        return CniError(
+            fields.number("code", INTERNAL, 0, 1 << 31), f"{kind}: {fields.text('msg')}", fields.text("details")
+        )
+    except (ValueError, CniError):
+        how = f"was killed by signal {-code}" if code < 0 else f"failed with exit status {code}"
+        said = f"it said {quote(text.strip()[:200])}" if text.strip() else ""
+        return CniError(INTERNAL, f"ipam.type {kind}: {verb} {how}", said)

@@ -1,0 +1,71 @@
+"""Which attachments are on which bridge, and what we did to a bridge that its last attachment undoes.
+
+    bridges/<bridge>/<host link>    one for each attachment there
+    bridges/<bridge>/.<fact>        `created`, or of an adopted bridge `address-...`, `up`, `sysctl-...`: ours to undo
+
+What the facts mean is `cni.bridge`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cni.state.folder import Folder
+
+
+class Bridges:
+    """Everything that changes something needs the store's lock."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    def names(self) -> list[str]:
+        return self._folder.names("bridges")
+
+    def enter(self, bridge: str, link: str) -> None:
+        self._folder.make("bridges", bridge)
+        self._folder.touch("bridges", bridge, link)
+
+    def leave(self, bridge: str, link: str) -> None:
+        self._folder.unlink("bridges", bridge, link)
+        self._folder.rmdir("bridges", bridge)
+
+    def has(self, bridge: str, link: str) -> bool:
+        return self._folder.has("bridges", bridge, link)
+
+    def only(self, bridge: str, link: str) -> bool:
+        """No other attachment, of any network, is on the bridge. Stops at the first: it may have a thousand."""
+        try:
+            with os.scandir(self._folder.path("bridges", bridge)) as entries:
+                return all(entry.name[0] == "." or entry.name == link for entry in entries)
+        except FileNotFoundError:
+            return True
+
+    def of_link(self, link: str) -> str:
+        """The bridge that a host link was noted for, or ""."""
+        return next((name for name in self.names() if self.has(name, link)), "")
+
+    def note(self, bridge: str, fact: str) -> None:
+        """Before it is done, so that a kill leaves something to undo."""
+        self._folder.make("bridges", bridge)
+        self._folder.touch("bridges", bridge, _file(fact))
+
+    def knows(self, bridge: str, fact: str) -> bool:
+        return self._folder.has("bridges", bridge, _file(fact))
+
+    def forget(self, bridge: str, fact: str) -> None:
+        self._folder.unlink("bridges", bridge, _file(fact))
+
+    def facts(self, bridge: str) -> list[str]:
+        """All of them, by a listing: only for a bridge's last attachment."""
+        return [name[1:].replace("%", "/") for name in self._folder.names("bridges", bridge) if name.startswith(".")]
+
+    def drop(self, bridge: str) -> None:
+        """All that is known of it."""
+        for name in self._folder.names("bridges", bridge):
+            self._folder.unlink("bridges", bridge, name)
+        self._folder.rmdir("bridges", bridge)
+
+
+def _file(fact: str) -> str:
+    return "." + fact.replace("/", "%")

@@ -1,0 +1,69 @@
+"""The state folder's entries by path: symbolic links and small files, each read and written in one step.
+
+What they mean is said by `claims`, `bridges` and `store`, which share one of these.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cni.state import files
+
+
+class Folder:
+    """`root` is the folder of one boot and one network namespace; `store` holds its lock."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def path(self, *parts: str) -> str:
+        return "/".join((self.root, *parts))
+
+    def names(self, *parts: str) -> list[str]:
+        """Sorted; [] for a folder that is not there."""
+        try:
+            return sorted(os.listdir(self.path(*parts)))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def has(self, *parts: str) -> bool:
+        return os.path.lexists(self.path(*parts))
+
+    def make(self, *parts: str) -> None:
+        os.makedirs(self.path(*parts), 0o700, exist_ok=True)
+
+    def touch(self, *parts: str) -> None:
+        os.close(os.open(self.path(*parts), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def read(self, *parts: str) -> str:
+        """What a link points to or a small file holds, "" if there is none; a folder in its place is set aside."""
+        path = self.path(*parts)
+        try:
+            return files.read(path)
+        except IsADirectoryError:
+            self.set_aside(path)
+            return ""
+
+    def point(self, target: str, *parts: str) -> None:
+        """A symbolic link in place of what is there, in one step."""
+        os.symlink(target, self.path("new"))
+        os.rename(self.path("new"), self.path(*parts))
+
+    def write(self, text: str, *parts: str) -> None:
+        """A file in place of what is there, in one step."""
+        files.write(self.path("new"), text)
+        os.rename(self.path("new"), self.path(*parts))
+
+    def unlink(self, *parts: str) -> None:
+        files.unlink(self.path(*parts))
+
+    def rmdir(self, *parts: str) -> None:
+        """Unless something is in it."""
+        files.rmdir(self.path(*parts))
+
+    def set_aside(self, path: str) -> str:
+        """Moves what cannot be read to `damaged`. Returns where it is now."""
+        self.make("damaged")
+        target = self.path("damaged", os.path.relpath(path, self.root).replace("/", "%"))
+        os.rename(path, target)
+        return target

@@ -1,0 +1,143 @@
+"""An attachment as the JSON that the state folder keeps. Pure.
+
+The schema's number changes with its fields; earlier ones are read, so that an upgrade loses no container.
+"""
+
+from __future__ import annotations
+
+from cni.model.attachment import KINDS, MODES, OPEN, Attachment, Kind, Lease, kind_of
+from cni.model.ports import PortMapping
+from cni.model.wire import wire_from
+from cni.protocol.names import is_name
+from cni.protocol.spec import Dns, Route
+from nft.addresses import Address, format_mac, parse_address, parse_mac, parse_prefix, span_of
+from nft.elements import PROTOCOLS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cni.protocol.jsontext import Json
+
+SCHEMA = 3
+TEXTS = ("network", "container", "ifname", "sandbox", "bridge", "delegate")
+LATER_TEXTS = ("mode4", "mode6")  # since schema 3
+FLAGS = (
+    *("is_gateway", "force_address", "ip_masq", "isolation", "port_isolation", "hairpin", "dad", "link_up"),
+    *("uplink", "done"),
+)
+LATER_FLAGS = ("made",)
+
+LATER = ("snat", "masq_all")  # absent in records of before them
+
+
+def to_document(item: Attachment) -> dict[str, Any]:
+    """Only strings, numbers, booleans, lists and objects, for people to read and `from_document` to take back."""
+    document: dict[str, Any] = {"schema": SCHEMA}
+    document.update((name, getattr(item, name)) for name in (*TEXTS, *LATER_TEXTS, *FLAGS, *LATER_FLAGS))
+    document["kind"] = item.kind.name
+    document["mac"] = format_mac(item.mac)
+    document["mtu"] = item.mtu
+    document["leases"] = [
+        {"address": str(lease.address), "gateway": str(lease.gateway) if lease.gateway else None}
+        for lease in item.leases
+    ]
+    document["routes"] = [
+        {"dst": str(route.dst), "gw": str(route.gw) if route.gw else None, "options": dict(route.options)}
+        for route in item.routes
+    ]
+    document["dns"] = item.dns.document()
+    document["wire"] = item.wire.document()
+    document.update((name, getattr(item, name)) for name in (*LATER, "zone"))
+    document["direct"] = list(item.direct)
+    for name, mappings in (("mappings", item.mappings), ("standby", item.standby), ("opened", item.opened)):
+        document[name] = [
+            [mapping.protocol, str(mapping.host_ip), mapping.host_port, mapping.container_port] for mapping in mappings
+        ]
+    return document
+
+
+def from_document(document: Json) -> Attachment:
+    """Raises ValueError for anything that `to_document`, of this version or an earlier one, did not write."""
+    try:
+        if not isinstance(document, dict) or document["schema"] not in (1, 2, SCHEMA):
+            raise ValueError(f"it is not of schema 1 to {SCHEMA}")
+        if document["schema"] != SCHEMA:
+            document = {**document, **_BEFORE_MODES}
+        values: dict[str, Any] = {name: _typed(document[name], str) for name in (*TEXTS, *LATER_TEXTS)}
+        values.update((name, _typed(document[name], bool)) for name in (*FLAGS, *LATER_FLAGS))
+        if values["mode4"] not in MODES or values["mode6"] not in MODES:
+            raise ValueError("its modes are not modes")
+        if not is_name(values["network"]) or not is_name(values["container"].lstrip("~")):
+            raise ValueError("its names are not names")
+        return Attachment(
+            kind=_kind(document),
+            mac=parse_mac(_typed(document["mac"], str)),
+            mtu=_typed(document["mtu"], int),
+            leases=tuple(_lease(entry) for entry in _typed(document["leases"], list)),
+            routes=tuple(_route(entry) for entry in _typed(document["routes"], list)),
+            dns=_dns(_typed(document["dns"], dict)),
+            mappings=tuple(_mapping(entry) for entry in _typed(document["mappings"], list)),
+            standby=tuple(_mapping(entry) for entry in _typed(document["standby"], list)),
+            **{name: _typed(document.get(name, getattr(Attachment, name)), bool) for name in LATER},
+            zone=_typed(document.get("zone", ""), str),
+            wire=wire_from(_typed(document.get("wire", {}), dict)),
+            opened=tuple(_mapping(entry) for entry in _typed(document["opened"], list)),
+            direct=tuple(_prefix(entry) for entry in _typed(document["direct"], list)),
+            **values,
+        )
+    except (KeyError, TypeError, AttributeError) as problem:
+        raise ValueError(f"a field is missing or of the wrong type: {problem}") from None
+
+
+# A container from before modes keeps what it had, reached by whoever has a route to it, until it is attached anew.
+# Whether its bridge is ours only the folder of the bridges knows.
+_BEFORE_MODES: dict[str, Any] = {"mode4": OPEN, "mode6": OPEN, "opened": [], "direct": [], "made": False}
+
+
+def _kind(document: dict[str, Json]) -> Kind:
+    """Schema 1, of versions before 0.2.0, said it by two flags."""
+    if document["schema"] != 1:
+        return KINDS[_typed(document["kind"], str)]
+    own_link, own_leases = (_typed(document[name], bool) for name in ("own_link", "own_leases"))
+    return kind_of(own_link, own_leases)
+
+
+def _typed(value: Json, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is not {kind.__name__}")
+    return value
+
+
+def _prefix(value: Json) -> str:
+    text: str = _typed(value, str)
+    span_of(text)
+    return text
+
+
+def _optional(value: Json) -> Address | None:
+    return None if value is None else parse_address(_typed(value, str))
+
+
+def _lease(entry: Any) -> Lease:
+    return Lease(parse_prefix(_typed(entry["address"], str)), _optional(entry["gateway"]))
+
+
+def _route(entry: Any) -> Route:
+    options = tuple((_typed(key, str), _typed(value, int)) for key, value in entry["options"].items())
+    return Route(parse_prefix(_typed(entry["dst"], str)), _optional(entry["gw"]), options)
+
+
+def _dns(entry: dict[str, Any]) -> Dns:
+    servers, search, options = (
+        tuple(_typed(text, str) for text in entry.get(key, [])) for key in ("nameservers", "search", "options")
+    )
+    return Dns(servers, _typed(entry.get("domain", ""), str), search, options)
+
+
+def _mapping(entry: Any) -> PortMapping:
+    protocol, host_ip, host_port, container_port = _typed(entry, list)
+    ports_fit = all(type(port) is int and 0 < port < 65536 for port in (host_port, container_port))
+    if protocol not in PROTOCOLS or not ports_fit:
+        raise ValueError(f"{entry!r} is not a port mapping")
+    return PortMapping(protocol, parse_address(_typed(host_ip, str)), host_port, container_port)

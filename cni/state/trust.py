@@ -1,0 +1,66 @@
+"""Whether a state folder may be used: what is written and read there decides over the host's ports.
+
+A folder in /tmp, or below somebody's home, could be made beforehand by a user of the host, or be a link of theirs to
+another place. Nothing is changed here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from cni.protocol.errors import INVALID_CONFIG, CniError
+
+LINKS = 40  # as many as the kernel follows (MAXSYMLINKS)
+
+
+def refuse_foreign(path: str) -> None:
+    """Raises CniError code 7 unless all that exists on the way, links and folders, is root's or ours, and nobody else
+    can put something in its place."""
+    left = [part for part in path.split("/") if part][::-1]
+    place, links = "", 0
+    while left:
+        part = left.pop()
+        if part == "..":
+            place = place.rpartition("/")[0]
+            continue
+        if part == ".":
+            continue
+        below = f"{place}/{part}"
+        try:
+            found = os.lstat(below)
+        except FileNotFoundError:
+            return  # it will be made, in a folder that is ours
+        if found.st_uid not in (0, os.geteuid()) and not (left and _is_unmapped(found.st_uid)):
+            raise _refusal(path, below, f"it belongs to the user {found.st_uid}")
+        if stat.S_ISLNK(found.st_mode):
+            links += 1
+            if links > LINKS:
+                raise _refusal(path, below, "the links lead in a circle")
+            target = os.readlink(below)
+            place = "" if target.startswith("/") else place
+            left += [word for word in target.split("/") if word][::-1]
+            continue
+        if not stat.S_ISDIR(found.st_mode):
+            raise _refusal(path, below, "it is not a folder")
+        # In a folder with the sticky bit (/tmp) nobody can move what is ours.
+        if found.st_mode & stat.S_IWOTH and not (left and found.st_mode & stat.S_ISVTX):
+            raise _refusal(path, below, "every user of this host may write there")
+        place = below
+
+
+def _is_unmapped(user: int) -> bool:
+    """The folders above ours belong to users of the host that a user namespace does not know: the kernel shows them as
+    the overflow user there (user_namespaces(7))."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            whole = file.read().split() == ["0", "0", "4294967295"]
+        with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+            return not whole and user == int(file.read())
+    except (OSError, ValueError):
+        return False
+
+
+def _refusal(path: str, place: str, why: str) -> CniError:
+    what = f"dataDir: {path} is not used" if place == path else f"dataDir: {path} is not used for {place}"
+    return CniError(INVALID_CONFIG, f"{what}: {why}", "name a folder that only root can write, such as /run/nftcni")

@@ -1,0 +1,120 @@
+"""From an attachment's record to the kernel: table elements, bridge, links. A failure at any step runs DEL's teardown.
+Also which of its ports it may have.
+
+The record exists before and is marked done at the end. Where it comes from is `add` and `delegated`.
+"""
+
+from __future__ import annotations
+
+from cni import hostside
+from cni.host import Host
+from cni.kernel.deletion import remove_links
+from cni.kernel.links import Link, announce, configure_container, get_link, is_pair
+from cni.model.attachment import Attachment
+from cni.model.names import derived_mac
+from cni.model.plan import result_of
+from cni.model.ports import PortMapping, collide
+from cni.protocol.errors import PORT_TAKEN, CniError
+from cni.protocol.log import say
+from cni.protocol.spec import Result
+from cni.state.claims import Claims
+from cni.verbs.delete import detach
+
+
+def attach(host: Host, item: Attachment, netns: int, again: bool = False, linked: bool = False) -> Result:
+    """Makes the kernel what the record says. The record exists; it is marked done at the end, or torn down.
+
+    `again`: the same ADD once more, after a crash or by mistake. It mends what is missing and answers the same.
+    `linked`: the pair is there, as `link` has made it.
+    """
+    try:
+        result = _apply(host, item, netns, again, linked)
+        host.store.update(item.replace(done=True))
+    except Exception:
+        host.try_roll_back()
+        try:
+            detach(host, item)
+        except (CniError, OSError) as error:  # the first error is the one to tell; DEL goes on from here
+            say(f"taking back {item.ident}: {error}")
+        raise
+    return result
+
+
+def link(host: Host, item: Attachment, netns: int) -> None:
+    """The pair alone, before there are addresses: what a foreign IPAM plugin may look for. The record exists."""
+    remove_links(host.rtnl, [item.link])  # of an ADD that was killed
+    hostside.make(host, item, hostside.ready(host, item), netns)
+
+
+def _apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool) -> Result:
+    if again and not (host.table_is_current() and host.rules_are_ours()):
+        host.rebuild_table()
+    host.add_elements(item, again)
+    bridge = hostside.ready(host, item, new=not again)
+    master = bridge.index if bridge else 0
+    port = get_link(host.rtnl, item.link)
+    if port is not None and not ((again or linked) and port.master == master and is_pair(port, item, netns)):
+        remove_links(host.rtnl, [item.link])  # of an ADD that was killed, or of a namespace that is no more
+        port = None
+    if port is None:
+        hostside.make(host, item, bridge, netns)
+    else:
+        hostside.finish(host, item, bridge)
+    try:
+        inside = configure_container(item, netns)
+    except CniError:
+        if port is None:
+            raise
+        remove_links(host.rtnl, [item.link])  # more is missing than can be put back one by one
+        hostside.make(host, item, bridge, netns)
+        inside = configure_container(item, netns)
+    host.forget_flows_to(item.mappings, item.addresses)
+    if item.zone:
+        from cni.firewalld import join
+
+        join(item)
+    if bridge is not None and item.leases and item.link_up:
+        announce(host.rtnl, item, inside)
+    return _result(host, item, bridge)
+
+
+def _result(host: Host, item: Attachment, bridge: Link | None) -> Result:
+    if bridge is not None:
+        result = result_of(item, bridge.mac, bridge.mtu, derived_mac("host", item.ident))
+    else:
+        from cni.kernel import ptp
+
+        result = ptp.result_of(item, ptp.host_end(host.rtnl, item))
+    return hostside.with_devices(host, item, result)
+
+
+def without_shared_ports(claims: Claims, item: Attachment) -> Attachment:
+    """Runtimes ask every network of a container for all of its ports, in parallel (go-cni, podman): whichever
+    attachment is first publishes them, the others wait for them."""
+    container = item.ident.split("/")[1]
+
+    def shared(mapping: PortMapping) -> bool:
+        return any(
+            holder != item.ident and holder.split("/")[1:2] == [container] and host_ip == mapping.host_ip
+            for host_ip, holder in claims.port_holders(mapping.claim)
+        )
+
+    waiting = tuple(filter(shared, item.mappings))
+    if not waiting:
+        return item
+    return item.replace(mappings=tuple(mapping for mapping in item.mappings if mapping not in waiting), standby=waiting)
+
+
+def refuse_held_ports(claims: Claims, item: Attachment) -> None:
+    """Also a wildcard against a specific address of the same port, which no map key can refuse."""
+    for mapping in item.mappings:
+        for host_ip, holder in claims.port_holders(mapping.claim):
+            assert mapping.host_ip is not None, "records hold concrete host addresses only"
+            if holder != item.ident and collide(host_ip, mapping.host_ip):
+                network, container, ifname = holder.split("/")
+                raise CniError(
+                    PORT_TAKEN,
+                    f"host port {mapping} is taken by network {network}, container {container}, interface {ifname} "
+                    f"(on {host_ip})",
+                    "publish another port, or remove that container",
+                )

@@ -1,0 +1,4 @@
+"""This release, and the reference plugins' release whose keys the drop-in names know."""
+
+VERSION = "0.2.0"
+REFERENCE = "1.9.0"

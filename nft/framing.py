@@ -1,0 +1,73 @@
+"""Netlink's framing: messages, and the attributes inside them, as bytes. Pure; sockets are `netlink`.
+
+Numbers and layouts are from include/uapi/linux/netlink.h.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_ECHO, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x1, 0x4, 0x8, 0x10, 0x300
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
+
+NLMSG = Struct("=IHHII")  # length, type, flags, sequence, port
+NLA = Struct("=HH")  # length, type
+_U32 = Struct("=I")
+
+
+def message(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
+    return NLMSG.pack(NLMSG.size + len(payload), kind, flags, sequence, 0) + payload
+
+
+def attr(kind: int, data: bytes) -> bytes:
+    """One attribute, padded to four bytes; its length field does not count the padding."""
+    return NLA.pack(4 + len(data), kind) + data + b"\0" * (-len(data) % 4)
+
+
+def attr_u32(kind: int, value: int) -> bytes:
+    return attr(kind, _U32.pack(value))
+
+
+def attr_name(kind: int, name: str) -> bytes:
+    return attr(kind, name.encode("utf-8", "surrogateescape") + b"\0")
+
+
+def walk(data: bytes, header: Struct, start: int = 0) -> Iterator[tuple[Any, bytes]]:
+    """(header's fields, payload) of each record from offset `start` on. Every header's first field is the record's
+    length, and records are padded to four bytes. A malformed rest is dropped."""
+    size = header.size
+    while start + size <= len(data):
+        fields = header.unpack_from(data, start)
+        length = fields[0]
+        if length < size or start + length > len(data):
+            return
+        yield fields, data[start + size : start + length]
+        start += (length + 3) & ~3
+
+
+def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """(type, flags, sequence, payload) of each message in one datagram."""
+    for (_length, kind, flags, sequence, _port), payload in walk(data, NLMSG):
+        yield kind, flags, sequence, payload
+
+
+def attributes(data: bytes, start: int = 0) -> dict[int, bytes]:
+    """The attributes from offset `start` on by type, the last one of a kind winning."""
+    return {kind & NLA_TYPE_MASK: payload for (_length, kind), payload in walk(data, NLA, start)}
+
+
+def items(data: bytes) -> list[bytes]:
+    """All attributes of a list, whose types are one and the same, or numbers."""
+    return [payload for _fields, payload in walk(data, NLA)]
+
+
+def text(raw: bytes) -> str:
+    """A name that ends with a NUL; bytes that are no UTF-8 survive on their way back to the kernel."""
+    return raw.rstrip(b"\0").decode("utf-8", "surrogateescape")

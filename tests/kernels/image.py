@@ -1,0 +1,120 @@
+"""What a virtual machine is booted from, made of Debian packages once and kept in a cache folder.
+
+A kernel is `vmlinux` (qemu starts it by PVH, so nothing is decompressed by an emulated processor) and `modules.cpio`; a
+userland is one archive more. No disk and no driver of one is needed: all of it is the initramfs. `machine` boots it.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Callable
+
+from kernels import newc
+from kernels.newc import DEVICE, Archive
+from kernels.suites import DRIVERS, MODULES, USERLAND
+from support import debian
+from support.debian import Apt, Unavailable, run, settle, unpack
+from support.kept import kept
+
+NOT_NEEDED = (
+    *("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/zoneinfo", "usr/share/perl"),
+    *("usr/share/bash-completion", "usr/share/lintian", "usr/share/i18n", "usr/lib/systemd", "usr/lib/udev"),
+    "var/lib/dpkg",
+    *("usr/lib/x86_64-linux-gnu/gconv", "usr/lib/x86_64-linux-gnu/perl", "usr/lib/x86_64-linux-gnu/perl-base"),
+)
+EMPTY = ("dev", "proc", "root", "run", "sys", "tmp")
+
+
+def kernel(suite: str) -> Path:
+    return kept(f"kernel-{suite}", repr((MODULES, DRIVERS)), [__file__, newc.__file__], partial(make_kernel, suite))
+
+
+def userland(suite: str) -> Path:
+    code = [__file__, newc.__file__, debian.__file__]
+    return kept(f"userland-{suite}", repr(USERLAND), code, partial(make_userland, suite))
+
+
+# The kernel
+
+
+def make_kernel(suite: str, work: Path, made: Path) -> None:
+    apt = Apt(suite, work / "apt")
+    root = work / "root"
+    unpack([apt.fetch_alone(name) for name in kernel_packages(apt)], root)
+    images = [*root.glob("boot/vmlinuz-*"), *root.glob("usr/lib/modules/*/vmlinuz")]
+    if len(images) != 1:
+        raise Unavailable(f"{suite}: linux-image-amd64 brings {len(images)} kernels")
+    release = os.listdir(root / "usr/lib/modules")[0]
+    (made / "vmlinux").write_bytes(vmlinux(images[0].read_bytes()))
+    modules = root / "usr/lib/modules" / release
+    for path in [path for path in modules.rglob("*.ko*") if not is_wanted(path.relative_to(modules))]:
+        path.unlink()
+    for path in modules.rglob("*.ko.xz"):  # by this processor instead of an emulated one
+        path.with_suffix("").write_bytes(lzma.decompress(path.read_bytes()))
+        path.unlink()
+    run("depmod", "-b", str(root), release)
+    with Archive(made / "modules.cpio") as archive:
+        for name in ("usr", "usr/lib", "usr/lib/modules", f"usr/lib/modules/{release}"):
+            archive.folder(name)
+        archive.tree(
+            modules, f"usr/lib/modules/{release}", lambda name: not name.endswith(("/build", "/source", "/vmlinuz"))
+        )
+
+
+def kernel_packages(apt: Apt) -> Iterator[str]:
+    """The image that the metapackage means, and what has its parts where a suite splits it (sid)."""
+    image = next(name for name in apt.dependencies("linux-image-amd64") if name.startswith("linux-image-"))
+    yield image
+    yield from (name for name in apt.dependencies(image) if name.startswith(("linux-binary-", "linux-modules-")))
+
+
+def is_wanted(module: Path) -> bool:
+    name = str(module)
+    return name.startswith(MODULES) or (name.startswith("kernel/drivers/net/") and module.name.split(".")[0] in DRIVERS)
+
+
+def vmlinux(image: bytes) -> bytes:
+    """The ELF file in a bzImage (Documentation/arch/x86/boot.rst: setup_sects, payload_offset, payload_length)."""
+    offset, length = struct.unpack_from("<II", image, 0x248)
+    start = (image[0x1F1] + 1) * 512 + offset
+    packed = image[start : start + length]
+    unpackers: dict[bytes, Callable[[bytes], bytes]] = {
+        b"\xfd7zXZ": lambda data: lzma.LZMADecompressor().decompress(data),
+        b"\x28\xb5\x2f\xfd": _unzstd,
+    }
+    for magic, unpacker in unpackers.items():
+        if packed.startswith(magic):
+            found = unpacker(packed)
+            if found.startswith(b"\x7fELF"):
+                return found
+    raise Unavailable(f"a kernel packed in a way that is not known here: {packed[:6]!r}")
+
+
+def _unzstd(data: bytes) -> bytes:
+    """Without asking for its status: the payload is followed by its size, which is no part of it."""
+    words = ("zstd", "-dcq")
+    return subprocess.run(words, input=data, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout
+
+
+# The userland
+
+
+def make_userland(suite: str, work: Path, made: Path) -> None:
+    root = work / "root"
+    unpack(Apt(suite, work / "apt").fetch(USERLAND), root)
+    settle(root)
+    with Archive(made / "userland.cpio") as archive:
+        for name in EMPTY:
+            archive.folder(name)
+        archive.entry("dev/console", DEVICE, device=(5, 1))
+        archive.tree(root, wanted=_is_needed)
+
+
+def _is_needed(name: str) -> bool:
+    return not name.startswith(NOT_NEEDED) and name.partition("/")[0] not in EMPTY

@@ -1,0 +1,84 @@
+"""One virtual machine from start to end: qemu without KVM, so that it runs wherever the tests do.
+
+A command runs in it as root, in a copy of the checkout at /nftcni; what it writes to /dev/ttyS1 comes back. Kernels and
+userlands are `image`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernels import image
+from kernels.newc import Archive
+from kernels.suites import PRELOADED, Machine
+from support.kept import cache
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+MEMORY = 3072  # MiB; an initramfs is there twice while it is unpacked
+KERNEL_ARGUMENTS = (
+    "console=ttyS0 rdinit=/init panic=-1 loglevel=3 mitigations=off nokaslr no_timer_check random.trust_cpu=on "
+    "net.ifnames=0"
+)
+QEMU = (
+    *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "Nehalem,+rdrand", "-smp", "2", "-m", str(MEMORY)),
+    *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-monitor", "none"),
+)
+
+
+@dataclass
+class Outcome:
+    """`status` is the command's, None if it did not come to its end; `reports` are the lines it wrote to /dev/ttyS1."""
+
+    status: int | None
+    reports: list[str]
+    console: str
+
+
+def boot(machine: Machine, command: str, seconds: int) -> Outcome:
+    kernel, userland = image.kernel(machine.kernel), image.userland(machine.userland)
+    with tempfile.TemporaryDirectory(prefix="booted.", dir=cache()) as folder:
+        work = Path(folder)
+        with Archive(work / "payload.cpio") as archive:
+            payload(archive, command)
+        with (work / "initramfs").open("wb") as whole:
+            for part in (userland / "userland.cpio", kernel / "modules.cpio", work / "payload.cpio"):
+                with part.open("rb") as source:
+                    shutil.copyfileobj(source, whole)
+        words = [
+            *QEMU,
+            *("-serial", f"file:{work}/console", "-serial", f"file:{work}/reports"),
+            *("-kernel", str(kernel / "vmlinux"), "-initrd", str(work / "initramfs"), "-append", KERNEL_ARGUMENTS),
+        ]
+        with subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as qemu:
+            try:
+                said = qemu.communicate(timeout=seconds)[0].decode(errors="replace")
+            except subprocess.TimeoutExpired:
+                said = f"ended after {seconds} s without an end"
+            finally:
+                qemu.kill()
+        console, reports = (_text(work / name) for name in ("console", "reports"))
+    lines = reports.splitlines()
+    told = [line for line in lines if line.startswith("status ")]
+    return Outcome(
+        int(told[0].split()[1]) if told else None,
+        [line for line in lines if not line.startswith("status ")],
+        console + said,
+    )
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace").replace("\r", "") if path.exists() else ""
+
+
+def payload(archive: Archive, command: str) -> None:
+    """The checkout as it is, without what git and tools keep in it."""
+    archive.file("init", (CHECKOUT / "tests/kernels/init").read_bytes(), 0o755)
+    archive.file("command", f"modprobe -a {' '.join(PRELOADED)}\n{command}\n".encode())
+    archive.folder("nftcni")
+    archive.tree(CHECKOUT, "nftcni", lambda name: "/." not in name and not name.endswith("__pycache__"))

@@ -1,0 +1,65 @@
+"""A published port from everywhere, by TCP and UDP, IPv4 and IPv6, with bridged frames in the IP tables and without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from kernels.scenarios import scene
+from kernels.scenarios.scene import GATE4, GATE6, HOST4, HOST6, LAN4, LAN6, WEB4, WEB6
+from support.scratch import Host
+from support.traffic import ask
+
+PUBLISHED = [
+    ("lan", HOST4, LAN4),
+    ("lan", HOST6, LAN6),
+    ("host", HOST4, HOST4),
+    ("host", HOST6, HOST6),
+    ("host", "127.0.0.1", GATE4),
+    ("web", HOST4, GATE4),
+    ("web", HOST6, GATE6),
+    ("sibling", HOST4, GATE4),
+    ("sibling", HOST6, GATE6),
+    ("other", HOST4, "10.89.0.2"),
+    ("other", HOST6, "fd00:89::2"),
+]
+
+
+@pytest.fixture(scope="module", params=["0", "1"], ids=["br_netfilter=0", "br_netfilter=1"])
+def built(request: pytest.FixtureRequest) -> Iterator[Host]:
+    host = Host()
+    try:
+        host.bridge_netfilter(request.param)
+        scene.build(host)
+        with scene.serving_web(host, "tcp", "udp"):
+            yield host
+    finally:
+        host.close()
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize(("asker", "address", "seen"), PUBLISHED)
+def test_published(built: Host, asker: str, address: str, seen: str, protocol: str) -> None:
+    assert scene.heard(built.place(asker), address, 8080, protocol) == f"web {seen}"
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize(("address", "seen"), [(WEB4, "10.88.0.3"), (WEB6, "fd00:88::3")])
+def test_sibling_by_its_own_address(built: Host, address: str, seen: str, protocol: str) -> None:
+    assert scene.heard(built.place("sibling"), address, 80, protocol) == f"web {seen}"
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize(("address", "seen"), [(LAN4, HOST4), (LAN6, HOST6)])
+def test_out_behind_the_host(built: Host, address: str, seen: str, protocol: str) -> None:
+    assert scene.heard(built.place("web"), address, 80, protocol) == f"lan {seen}"
+
+
+@pytest.mark.parametrize("address", [WEB4, WEB6])
+def test_networks_are_isolated(built: Host, address: str) -> None:
+    assert ask(built.place("other"), address, 80) == "silence"
+
+
+@pytest.mark.parametrize("asker", ["lan", "sibling"])
+def test_not_published_is_refused(built: Host, asker: str) -> None:
+    assert scene.heard(built.place(asker), HOST4, 8081) == "refused"

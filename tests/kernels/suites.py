@@ -1,0 +1,62 @@
+"""Which kernels are booted, and whose userland runs on each. Data alone: `image` makes it.
+
+Debian's own kernels and packages, as their users have them. Linux 5.10 is booted twice: its own userland's nft is too
+old, which has to be said there (`too_old`), and everything else is tried with the next one's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# What the scenarios run in. python3-pytest brings the rest of Python.
+USERLAND = (
+    *(
+        "busybox-static",
+        "conntrack",
+        "dash",
+        "iproute2",
+        "kmod",
+        "libc-bin",
+        "mawk",
+        "mount",
+        "netbase",
+        "nftables",
+        "procps",
+    ),
+    *("python3", "python3-nftables", "python3-pyroute2", "python3-pytest", "strace", "util-linux"),
+    *("bash", "coreutils", "diffutils", "findutils", "grep", "sed", "tar"),
+)
+# Of a kernel's modules: all of the network, and what those need. Drivers of hardware stay out.
+MODULES = ("kernel/net", "kernel/lib", "kernel/crypto", "kernel/arch", "kernel/fs/overlayfs")
+DRIVERS = ("bonding", "dummy", "ifb", "macvlan", "tap", "tun", "veth", "vrf", "vxlan")
+# Loaded before the scenarios, as hosts of containers have them: the first check must not wait for the last module.
+PRELOADED = (
+    *("br_netfilter", "bridge", "veth", "dummy", "8021q", "sctp", "nf_tables", "nf_conntrack", "nf_conntrack_netlink"),
+    *("nft_ct", "nft_nat", "nft_chain_nat", "nft_masq", "nft_fib_inet", "nft_reject_inet", "nft_flow_offload"),
+)
+
+
+# Files of scenarios/, in the order of the table.
+SCENARIOS = ("demo", "traffic", "sctp", "repair", "kills", "adopted", "too_old")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A kernel and a userland by the names of their suites, and the scenarios that run there."""
+
+    kernel: str
+    userland: str
+    scenarios: tuple[str, ...] = tuple(name for name in SCENARIOS if name != "too_old")
+
+    @property
+    def name(self) -> str:
+        return f"{self.kernel}-kernel-{self.userland}-userland"
+
+
+MACHINES = (
+    Machine("bookworm", "bookworm"),
+    Machine("trixie", "trixie"),
+    Machine("sid", "sid"),
+    Machine("bullseye", "bookworm"),
+    Machine("bullseye", "bullseye", ("too_old",)),
+)
