@@ -27,7 +27,7 @@ BIN, NETWORKS, LIB = "/opt/cni/bin", "/etc/cni/net.d", "/usr/local/lib/nftcni"
 TAG = subprocess.check_output(
     ["/usr/bin/python3", "-c", "import sys; print(sys.implementation.cache_tag)"], text=True
 ).strip()
-DROP_IN = ["bridge", "firewall", "host-local", "loopback", "portmap", "tuning"]
+DROP_IN = ["bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "ptp", "static", "tuning"]
 
 
 def install(
