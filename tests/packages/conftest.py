@@ -29,10 +29,9 @@ def nfpm() -> str:
 
 
 @pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(version: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A commit of what is in this checkout now."""
-    folder = copied(tmp_path_factory.mktemp("checkout"), "")
-    shutil.copy(CHECKOUT / "cni" / "main.py", folder / "cni" / "main.py")
+    folder = copied(tmp_path_factory.mktemp("checkout"), version)
     for name in ("README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml"):
         shutil.copy(CHECKOUT / name, folder)
     commit(folder)

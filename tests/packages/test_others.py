@@ -60,7 +60,7 @@ def test_its_conflists_are_configuration_files(release: Path, version: str) -> N
     flags = run(
         "rpm", "-qp", "--qf", "[%{FILENAMES} %{FILEFLAGS:fflags}\n]", str(release / NAMES["rpm"].format(version))
     )
-    assert {line.split()[1] for line in flags.splitlines() if "/etc/" in line} == {"cn"}, "%config(noreplace)"
+    assert {line.split()[1] for line in flags.splitlines() if ".conflist" in line} == {"cn"}, "%config(noreplace)"
 
 
 def test_they_need_what_the_plugin_needs(release: Path, version: str) -> None:
