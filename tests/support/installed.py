@@ -27,11 +27,7 @@ BIN, NETWORKS, LIB = "/opt/cni/bin", "/etc/cni/net.d", "/usr/local/lib/nftcni"
 TAG = subprocess.check_output(
     ["/usr/bin/python3", "-c", "import sys; print(sys.implementation.cache_tag)"], text=True
 ).strip()
-<<<<<<< HEAD
 DROP_IN = sorted(("bridge", "ptp", "portmap", "firewall", "tuning", "bandwidth", "host-local", "static", "loopback"))
-=======
-DROP_IN = ["bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "ptp", "static", "tuning"]
->>>>>>> refs/heads/conf
 
 
 def install(
