@@ -64,11 +64,14 @@ main()
 # What serves every value alike: records, JSON and bytes.
 CARRIERS = {"nft/value.py", "nft/framing.py", "cni/model/attachment.py", "cni/protocol/fields.py"}
 CARRIERS |= {"cni/protocol/jsontext.py", "cni/state/files.py", "cni/state/folder.py"}
-# Where claim and record are kept is a branch of the way into the table, and so is the question who listens there;
-# DEL begins with the record.
+# Branches of the way into the table: where claim and record are kept, who listens there, the sysctl that 127.0.0.1
+# needs. DEL begins with the record.
 BRANCHES = {
-    "ADD": {"cni/state/store.py", "cni/state/record.py", "cni/state/claims.py", "cni/kernel/listeners.py"},
-    "DEL": {"cni/state/claims.py"},
+    "ADD": {
+        *("cni/state/store.py", "cni/state/record.py", "cni/state/claims.py"),
+        *("cni/kernel/listeners.py", "cni/forwarding.py"),
+    },
+    "DEL": {"cni/state/claims.py", "cni/forwarding.py"},
 }
 
 
