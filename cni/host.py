@@ -24,7 +24,6 @@ from cni.model.projection import (
 )
 from cni.model.stamp import is_of_boot, table_comment
 from cni.protocol.errors import ADDRESS_TAKEN, IO_FAILURE, PORT_TAKEN, TRY_AGAIN_LATER, CniError, kernel_refused
-from nft.addresses import apart_from
 from nft.elements import Element, element_text, pack
 from nft.errors import Conflict, LoadError, TableMissing
 from nft.ruleset import RULES, is_whole, replacing_text
@@ -283,12 +282,11 @@ class Host:
     def _add_prefixes(self, item: Attachment) -> None:
         """Those of the others on its bridge, which may have been inside one of the attachment's that goes."""
         for other in self.store.sharing(item):
-            prefixes = [element for element in bridge_elements(other) if element.end] if other else []
-            try:
-                if prefixes:
-                    self.table.add([], prefixes)
-            except Conflict:
-                continue  # inside another one's that is there
+            for prefix in direct_elements(other) if other else []:
+                try:
+                    self.table.add([], [prefix])
+                except Conflict:
+                    continue  # inside another one's that is there
 
     def _all_of_the_bridge(self, item: Attachment) -> list[Element]:
         """Also what another one gave it, whose record was lost or said otherwise."""
@@ -312,7 +310,8 @@ class Host:
             if prefixes == other.direct:
                 prefixes = ()
             elif prefixes:
-                prefixes = apart_from(prefixes, other.direct)
+                theirs = set(other.direct)
+                prefixes = tuple(prefix for prefix in prefixes if prefix not in theirs)
             known = True
             if not left and not prefixes:
                 break

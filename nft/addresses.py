@@ -140,16 +140,6 @@ def merged(prefixes: Iterable[str]) -> list[tuple[int, int, int]]:
     return kept
 
 
-def apart_from(prefixes: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
-    """Those that share no address with any of the others."""
-    spans = [span_of(other) for other in others]
-
-    def meets(version: int, first: int, last: int) -> bool:
-        return any(version == other[0] and first <= other[2] and other[1] <= last for other in spans)
-
-    return tuple(prefix for prefix in prefixes if not meets(*span_of(prefix)))
-
-
 def read_mac(text: str) -> bytes:
     """Six bytes from `xx:xx:xx:xx:xx:xx` or with `-`, as somebody else's interface has it. Raises ValueError."""
     parts = text.replace("-", ":").split(":")

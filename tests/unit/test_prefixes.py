@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nft.addresses import apart_from, merged, span_of
+from nft.addresses import merged, span_of
 
 V4 = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 32)).map(
     lambda item: ipaddress.IPv4Network(item, strict=False)
@@ -47,11 +47,3 @@ def test_none_lies_inside_another(networks: list[ipaddress.IPv4Network]) -> None
         family = [item for item in networks if item.version == version]
         outer = {item for item in family if not any(item != other and item.subnet_of(other) for other in family)}
         assert {span[1:] for span in found if span[0] == version} == {(int(item[0]), int(item[-1])) for item in outer}
-
-
-@given(SEVERAL, SEVERAL)
-def test_apart(some: list[ipaddress.IPv4Network], others: list[ipaddress.IPv4Network]) -> None:
-    expected = [
-        item for item in some if not any(item.version == other.version and item.overlaps(other) for other in others)
-    ]
-    assert apart_from(map(str, some), map(str, others)) == tuple(map(str, expected))
