@@ -7,6 +7,7 @@ stands as it does:
 - raw_prerouting keeps 127/8 on the loopback device: DNAT comes before the kernel's martian check, and route_localnet on
   the bridge would let containers reach the host's own loopback services (moby#45610, CVE-2020-8558).
 - A port of all addresses is one of 127.0.0.1 as well, never one of 127.0.0.53 and .54, where systemd-resolved listens.
+- A link-local sender is refused at once: no router forwards for it (RFC 4291, 2.5.6).
 - `ip6 daddr ::1 return`: the kernel cannot forward replies to ::1, an immediate refusal beats a time-out.
 - `sender`: on a bridge of ours a known container comes with an address of its own, be it one of another network of its,
   an unknown machine from where a route to it leads. With br_netfilter frames pass here that stay on the bridge: only
@@ -44,6 +45,7 @@ CHAINS = """
 		dnat ip to ip daddr . meta l4proto . th dport map @dnat4_ip
 		ip daddr 127.0.0.53-127.0.0.54 return
 		dnat ip to meta l4proto . th dport map @dnat4
+		ip6 saddr fe80::/10 return
 		dnat ip6 to ip6 daddr . meta l4proto . th dport map @dnat6_ip
 		dnat ip6 to meta l4proto . th dport map @dnat6
 	}

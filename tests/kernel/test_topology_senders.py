@@ -101,6 +101,20 @@ def test_a_port_of_all_addresses_is_not_one_of_127_0_0_53(host: Host, protocol: 
         assert ask(host, "127.0.0.54", 54, protocol) == "dns2 10.88.0.1", "asked for by its address"
 
 
+def test_a_link_local_client_is_refused_at_once(host: Host) -> None:
+    lan = host.neighbour()
+    host.add(network("net0", *NET, ports=PORTS), "web")
+    (address,) = [
+        entry["local"]
+        for entry in host.json("ip", "-j", "-6", "addr", "show", "dev", "to-lan")[0]["addr_info"]
+        if entry["scope"] == "link"
+    ]
+    with Server(host.place("web"), 80), open_socket(lan, 10, "tcp") as sock:
+        sock.settimeout(3)
+        with pytest.raises(ConnectionRefusedError):
+            sock.connect((address, 8080, 0, lan.link("eth0")["ifindex"]))
+
+
 @pytest.mark.parametrize("masq", [True, False])
 def test_prefixes_that_are_never_masqueraded(host: Host, masq: bool) -> None:
     """Pods of other nodes, a VPN. The next container is asked for others, around the first one's."""
