@@ -57,7 +57,7 @@ def kernel_refused(what: str, error: OSError, hint: str = "") -> CniError:
     elif not hint and number in (errno.ENOSPC, errno.EDQUOT):
         hint = "make room there (df -h, df -i); what is attached goes on working meanwhile"
     elif not hint and number == errno.EROFS:
-        hint = "make it writable (mount -o remount,rw), or name another folder with dataDir"
+        hint = "it is mounted read-only: mount -o remount,rw, or see who did that"
     text = "the object is gone" if number == errno.ENOENT else error.strerror or os.strerror(number)
     path = error.filename2 or error.filename  # of symlink(2) the first one is only what it points to
     place = f": {path}" if isinstance(path, str) else ""

@@ -1,4 +1,4 @@
-# bash completion for nftcni; made by conf/man/generate
+# bash completion for nftcni; made by conf/packaging/manual
 _nftcni() {
     local current=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} words=""
     COMPREPLY=()

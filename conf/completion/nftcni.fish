@@ -1,4 +1,4 @@
-# fish completion for nftcni; made by conf/man/generate
+# fish completion for nftcni; made by conf/packaging/manual
 complete -c nftcni -f
 complete -c nftcni -n __fish_use_subcommand -a list -d 'who is attached, with addresses and ports'
 complete -c nftcni -n __fish_use_subcommand -a ports -d 'published ports, and where each leads'

@@ -202,6 +202,7 @@ def stepped(fresh: Host) -> Host:
 
 def clear(host: Host) -> None:
     host.run("sh", "-c", f"rm -rf /opt/* {LIB} /usr/local/sbin/nftcni /etc/cni")
+    host.run("find", "/usr/local/share", "-name", "*nftcni*", "-delete")
 
 
 def restore(host: Host) -> None:

@@ -209,9 +209,9 @@ def test_the_first_error_is_told_when_the_teardown_fails_too(ready: Host, tmp_pa
 # Defects of our own
 
 DEFECT = (
-    "cni/operate/commands.py",
-    "        items = host.records()\n    if as_json",
-    "        items = host.no_such_thing()\n    if as_json",
+    "cni/operate/listing.py",
+    "        items = host.records()\n        ages",
+    "        items = host.no_such_thing()\n        ages",
 )
 
 
@@ -219,7 +219,7 @@ def test_a_defect_in_a_command_for_people_tells_where_it_is(host: Host, tmp_path
     """It used to end in silence, with the status of success or not."""
     done = host.call(patched(tmp_path, DEFECT), "list")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "Traceback" in done.stderr and "no_such_thing" in done.stderr and "commands.py" in done.stderr
+    assert "Traceback" in done.stderr and "no_such_thing" in done.stderr and "listing.py" in done.stderr
 
 
 def test_a_defect_in_a_verb_is_an_answer_all_the_same(ready: Host, tmp_path: Path) -> None:

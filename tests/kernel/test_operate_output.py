@@ -31,7 +31,7 @@ def valid(scene: Scene, schema: str, *words: str) -> Json:
 
 
 def test_json_is_what_its_schema_says(scene: Scene) -> None:
-    config = json.dumps({"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "nftcni", "vlan": 4}]})
+    config = json.dumps({"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "nftcni", "mtu": "x"}]})
     scene.host.file("/run/net.d/x.conflist").write_text(config)
     for broken in (False, True):
         assert valid(scene, "doctor", "doctor", "--json")["attachments"] == 2

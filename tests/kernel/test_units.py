@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support.scratch import CHECKOUT, PLUGIN, Host, network, port
 
-UNITS = sorted((CHECKOUT / "conf" / "systemd").glob("*.service"))
+UNITS = sorted(path for path in (CHECKOUT / "conf" / "systemd").iterdir() if path.suffix in (".service", ".socket"))
 REPAIRS = ["nftcni-repair@nftables.service", "nftcni-repair@firewalld.service"]  # as conf/install enables them
 FOLDER = "/run/units"
 FIREWALL = """[Service]
@@ -60,7 +60,7 @@ def verify(host: Host, *units: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_systemd_finds_no_fault(host: Host) -> None:
-    assert len(UNITS) == 2
+    assert len(UNITS) == 4
     done = verify(host, *map(str, UNITS))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_manual_and_completion_are_up_to_date() -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "conf/man/generate"), "--check"], capture_output=True, text=True, check=False
+        [sys.executable, str(ROOT / "conf/packaging/manual"), "--check"], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, f"{done.stdout}run conf/man/generate"
+    assert done.returncode == 0, f"{done.stdout}run conf/packaging/manual"
 
 
 @pytest.mark.parametrize("name", MODULES)
