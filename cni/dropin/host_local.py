@@ -72,7 +72,7 @@ def delete(request: Request) -> None:
             item = rebuild_one(host.handles, ident, f"the record of {ident} is lost")
         if item is not None and not item.kind.own_link:
             detach(host, item)
-        elif item is None:
+        if item is None or not item.lease_folder:  # of the reference plugin, or of a record that was lost
             from cni.predecessor import clean_leases
 
             clean_leases(request)

@@ -16,6 +16,7 @@ from cni.kernel.routes import add_route, repeatable
 from cni.model.attachment import Attachment
 from cni.model.names import derived_mac
 from cni.protocol.errors import IFNAME_TAKEN, IO_FAILURE, CniError, kernel_refused
+from cni.protocol.log import say
 from nft.errors import KernelError
 from nft.framing import attr_u32, attributes, text
 from nft.netlink import Netlink, is_missing
@@ -166,7 +167,7 @@ def configure_container(item: Attachment, netns: int) -> Netlink:
             if link is None:
                 raise CniError(IO_FAILURE, f"the interface {item.ifname} in {item.sandbox} is gone")
             for key, value in container_sysctls(item):
-                sysctl.write(key, value)
+                _write_inside(key, value)
             loopback = get_link(rtnl, "lo")
             if loopback is not None and not loopback.up:
                 rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(loopback.index))
@@ -182,6 +183,17 @@ def configure_container(item: Attachment, netns: int) -> Netlink:
             return rtnl
         except KernelError as error:
             raise kernel_refused(f"configuring {item.ifname} in {item.sandbox}", error) from None
+
+
+def _write_inside(key: str, value: str) -> None:
+    """A read-only /proc/sys, as in an unprivileged container that is a host itself, must not keep a container from its
+    network for the sake of a precaution."""
+    try:
+        sysctl.write(key, value)
+    except OSError as error:
+        if error.errno != errno.EROFS or (key.rpartition("/")[2], value) not in PRECAUTIONS:
+            raise
+        say(f"/proc/sys is read-only: net/{key} is not {value} in the container")
 
 
 def announce(rtnl: Netlink, item: Attachment, inside: Netlink) -> None:
@@ -200,6 +212,10 @@ def announce(rtnl: Netlink, item: Attachment, inside: Netlink) -> None:
     link = get_link(inside, item.ifname)
     if link is not None:
         inside.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(link.index, {}, item.mac, 0, None))
+
+
+# Against router advertisements of neighbours, where nobody looks after IPv6.
+PRECAUTIONS = (("disable_ipv6", "1"), ("accept_ra", "0"), ("accept_redirects", "0"))
 
 
 def container_sysctls(item: Attachment) -> list[tuple[str, str]]:

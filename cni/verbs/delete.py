@@ -32,6 +32,10 @@ def delete(request: Request) -> None:
         item = host.record(ident) or host.lost_record(ident)
         if item is not None:
             detach(host, item)
+            if not item.sandbox:  # rebuilt: it does not tell where its addresses have files
+                from cni.predecessor import clean_leases
+
+                clean_leases(request)
         else:
             remove_links(host.rtnl, [host_link(ident), shaper_link(ident)])
             if not host.store.has_records():

@@ -127,7 +127,7 @@ def container_problems(item: Attachment, netns: int, host_index: int) -> list[st
         wrong = [
             f"net/{key} in the container is not {value}"
             for key, value in container_sysctls(item)
-            if key.endswith("disable_ipv6") and sysctl.read(key) not in ("", value)
+            if key.endswith("disable_ipv6") and value == "0" and sysctl.read(key) not in ("", value)
         ]
     link = get_link(rtnl, item.ifname)
     if link is None:

@@ -88,7 +88,7 @@ def test_the_module_is_not_needed_once_the_table_stands(ready: Host) -> None:
 def test_a_state_folder_that_is_a_file(ready: Host) -> None:
     ready.file("/run/nftcni").write_text("")
     answer = ready.cni("ADD", network())
-    assert answer.code == 5 and "/run/nftcni" in answer.words
+    assert answer.code == 7 and "/run/nftcni" in answer.words and "not a folder" in answer.words
     assert ready.namespaces[0].link("eth0") is None
 
 

@@ -45,7 +45,7 @@ def test_network_names(ready: Host, verb: str, name: Any) -> None:
     assert answer.code == INVALID and "name" in answer.words
 
 
-@pytest.mark.parametrize("container", ["../x", "a/b", "-x", "a b", 'a"', "a\nb", "x" * 300, "ü"])
+@pytest.mark.parametrize("container", ["../x", "a/b", "-x", "a b", 'a"', "a\nb", "ü"])
 @pytest.mark.parametrize("verb", ["ADD", "DEL", "CHECK"])
 def test_container_ids(ready: Host, verb: str, container: str) -> None:
     answer = ready.refused(verb, network(), container, netns="/run/netns/c1")
@@ -226,16 +226,7 @@ def test_requested_addresses(ready: Host, address: str, code: int, way: str) -> 
     [
         ("vlan", 5),
         ("vlanTrunk", [{"id": 5}]),
-        ("macspoofchk", True),
-        ("promiscMode", True),
-        ("masqAll", True),
-        ("snat", False),
-        ("markMasqBit", 14),
-        ("externalSetMarkChain", "X"),
-        ("conditionsV4", ["-d", "192.0.2.0/24"]),
-        ("conditionsV6", ["!", "-d", "fd00::/8"]),
         ("backend", "firewalld"),
-        ("firewalldZone", "internal"),
         ("sysctl", {"net.ipv4.ip_forward": "1"}),
     ],
 )
@@ -244,11 +235,6 @@ def test_keys_of_the_reference_plugins_that_are_not_done(ready: Host, key: str, 
     assert (
         answer.code == UNSUPPORTED and key in answer.words and json.dumps(value, separators=(",", ":")) in answer.words
     )
-
-
-def test_bandwidth_is_refused_rather_than_ignored(ready: Host) -> None:
-    answer = ready.refused("ADD", network(runtimeConfig={"bandwidth": {"ingressRate": 1000, "ingressBurst": 1000}}))
-    assert answer.code == UNSUPPORTED and "bandwidth" in answer.words
 
 
 @pytest.mark.parametrize("netns", ["/run/netns/missing", "/etc/passwd", "/run", "/proc/self/ns/mnt", "relative"])

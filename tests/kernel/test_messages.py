@@ -55,8 +55,8 @@ def make_read_only(host: Host) -> None:
 IN_THE_WAY: list[tuple[str, str, list[str]]] = [
     ("ipv6/conf/br-net0/accept_ra", "0", []),
     ("ipv4/ip_forward", "1", ["bridge"]),
-    ("ipv4/conf/br-net0/route_localnet", "1", ["bridge", "ipv4/ip_forward"]),
-    ("ipv6/conf/all/forwarding", "1", ["bridge", "ipv4/ip_forward", "ipv4/conf/br-net0/route_localnet"]),
+    ("ipv6/conf/all/forwarding", "1", ["bridge", "ipv4/ip_forward"]),
+    ("ipv4/conf/br-net0/route_localnet", "1", ["bridge", "ipv4/ip_forward", "ipv6/conf/all/forwarding"]),
 ]
 
 
@@ -64,6 +64,7 @@ IN_THE_WAY: list[tuple[str, str, list[str]]] = [
 def test_a_sysctl_that_cannot_be_written_is_named(ready: Host, key: str, value: str, before: list[str]) -> None:
     if "bridge" in before:
         ready.run("ip", "link", "add", "br-net0", "up", "type", "bridge")
+        ready.set_sysctl("ipv6/conf/br-net0/accept_ra", "0")
     for other in before[1:]:
         ready.set_sysctl(other, "1")
     make_read_only(ready)
@@ -75,6 +76,7 @@ def test_a_sysctl_that_cannot_be_written_is_named(ready: Host, key: str, value: 
 def test_a_read_only_proc_sys_that_is_as_it_should_be_is_no_error(ready: Host) -> None:
     ready.run("ip", "link", "add", "br-net0", "up", "type", "bridge")
     for key, value in (
+        ("ipv6/conf/br-net0/accept_ra", "0"),
         ("ipv4/ip_forward", "1"),
         ("ipv4/conf/br-net0/route_localnet", "1"),
         ("ipv6/conf/default/accept_ra", "0"),

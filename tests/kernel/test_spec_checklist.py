@@ -29,11 +29,14 @@ def config_for(verb: str, version: str = "1.1.0") -> dict[str, object]:
 # 1.1 Invocation and environment
 
 
-def test_one_executable_serves_through_a_symlink_of_any_name(host: Host) -> None:
-    link = host.file("/run/some-type")
-    link.symlink_to(CHECKOUT / "conf" / "nftcni")
+def test_one_executable_serves_through_a_symlink_of_its_name(host: Host) -> None:
+    """Any other name that leads to it might be a delegate's, and it would call itself."""
+    for name in ("nftcni-web", "some-type"):
+        host.file(f"/run/{name}").symlink_to(CHECKOUT / "conf" / "nftcni")
     host.container("c1")
-    assert host.cni("ADD", network(), plugin="/run/some-type").status == 0
+    assert host.cni("ADD", network(), plugin="/run/nftcni-web").status == 0
+    refused = host.cni("ADD", network(), "c2", netns="/run/netns/c1", ifname="eth1", plugin="/run/some-type")
+    assert refused.code == 7 and "some-type" in refused.words
     assert stat.S_IMODE(os.stat(CHECKOUT / "conf" / "nftcni").st_mode) & 0o111
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Callable
 
@@ -34,7 +35,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "truncated": lambda path: path.write_text(path.read_text()[:100]),
     "garbage": lambda path: path.write_bytes(bytes(range(256))),
     "not-an-object": lambda path: path.write_text("[]"),
-    "newer-schema": lambda path: path.write_text(path.read_text().replace('"schema":2', '"schema":99')),
+    "newer-schema": lambda path: path.write_text(re.sub('"schema":[0-9]+', '"schema":99', path.read_text())),
     "a-field-missing": lambda path: path.write_text(path.read_text().replace('"bridge"', '"brigde"')),
     "somebody-elses": lambda path: path.write_text(path.read_text().replace('"c1"', '"c9"')),
     "a-folder": lambda path: (path.unlink(), path.mkdir()),
@@ -83,12 +84,10 @@ def test_what_was_damaged_is_kept_aside_for_people(damaged: Host) -> None:
     assert kept.read_text() == "garbage"
 
 
-@pytest.mark.parametrize("config", ["same", "other-network"])
-def test_lost_state_gives_nothing_away(damaged: Host, config: str) -> None:
+def test_lost_state_gives_nothing_away(damaged: Host) -> None:
     damaged.run("rm", "-rf", "/run/nftcni")
     damaged.container("c3")
-    taken = network("net0", *DUAL) if config == "same" else network("net1", *DUAL, bridge="br-net0")
-    result = damaged.add(taken, "c3")
+    result = damaged.add(network("net0", *DUAL), "c3")
     held = {"10.88.0.2/24", "10.88.0.3/24", "fd00:88::2/64", "fd00:88::3/64"}
     assert not held & {item["address"] for item in result["ips"]}
     damaged.container("c4")
@@ -305,7 +304,8 @@ def test_nothing_is_listed_when_there_is_nothing_to_free(host: Host) -> None:
     assert done.returncode == 0, done.stdout
     log = host.file("/run/log").read_text()
     assert "getdents64" in log, "Python's own start lists its folders"
-    assert "/run/nftcni" not in log
+    listed = [line for line in log.splitlines() if "/run/nftcni" in line]
+    assert all("/containers/c1" in line for line in listed), "its own other attachments, at most"
 
 
 def test_another_host_namespace_is_another_host(host: Host, tmp_path: Path) -> None:
