@@ -146,6 +146,8 @@ def finish_port(rtnl: Netlink, item: Attachment, bridge: Link) -> None:
     if port.master != bridge.index:
         rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_master(port.index, bridge.index))
     rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_port(port.index, item.hairpin, item.port_isolation))
+    if not port.up:  # of a DEL or GC that was killed, or by hand
+        rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(port.index))
     sysctl.write(f"ipv6/conf/{item.link}/accept_ra", "0")
 
 

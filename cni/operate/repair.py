@@ -11,7 +11,6 @@ import os
 from cni import hostside
 from cni.forwarding import set_host_sysctls
 from cni.host import Host
-from cni.kernel import rtnetlink
 from cni.kernel.links import get_link
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
@@ -142,12 +141,9 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
     if not item.kind.own_link:
         set_host_sysctls(host.handles, item)
     else:
-        port = get_link(host.rtnl, item.link)
-        if port is None:
+        if get_link(host.rtnl, item.link) is None:
             return False
         hostside.finish(host, item, hostside.ready(host, item))
-        if not port.up:
-            host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(port.index))
     waiting = waiting_in_vain(host.store.claims, item)
     if waiting:
         host.hand_over(item.ident, waiting)
