@@ -98,5 +98,5 @@ def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
         if not host.is_last(item):
             host.delete_elements(item, last=False)
     host.store.drop_empty(network)
-    if items and not host.store.has_records():
+    if not host.store.has_records():
         stop_forwarding(host.handles)
