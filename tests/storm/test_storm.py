@@ -79,7 +79,10 @@ class Storm:
 
     def has_traces(self, net: str, container: str) -> bool:
         """Whether a killed call had begun, or not yet ended: there is a record, or its journal."""
-        (folder,) = [path for path in self.host.file("/run/nftcni").iterdir() if "." in path.name]
+        folders = [*self.host.file("/run").glob("nftcni/*.*")]
+        if not folders:  # killed before any of them came so far
+            return False
+        (folder,) = folders
         return (folder / "attachments" / net / f"{container}@{container}").exists() or (folder / "pending").exists()
 
     def take(self, container: str, result: Json) -> None:
