@@ -106,6 +106,8 @@ def test_gc(tool: Machine, pod: Namespace) -> None:
     """cnitool names nothing as valid: libcni detaches what it remembers of the network, and nothing of another one."""
     before = tool.state()
     cnitool(tool, "add", "newest", pod, CNI_IFNAME="eth1")
+    cnitool(tool, "add", "bridge", pod)  # IPv6 is forwarded from here on, until the host's last container goes
+    cnitool(tool, "del", "bridge", pod)
     kept = tool.state()
     cnitool(tool, "add", "bridge", pod)
     cnitool(tool, "gc", "bridge", pod)
