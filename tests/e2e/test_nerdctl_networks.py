@@ -36,7 +36,7 @@ def unchanged(nerdctl: Nerdctl) -> Iterator[None]:
 def test_there_is_no_iptables_and_no_reference_plugin(nerdctl: Nerdctl) -> None:
     assert nerdctl.machine.foreign() == []
     links = nerdctl.machine.run("find", "/opt/nftcni/bin", "-type", "l", "-printf", "%f %l\n")
-    names = ("bridge", "firewall", "host-local", "loopback", "portmap", "tuning")
+    names = ("bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "ptp", "static", "tuning")
     assert sorted(links.splitlines()) == [f"{name} nftcni" for name in names]
 
 
