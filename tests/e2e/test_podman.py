@@ -24,6 +24,7 @@ def podman(machine: Machine, archive: Path) -> Podman:
         config = json.loads(machine.file("/etc/cni/net.d/podman-nftcni.conflist").read_text())
         config["name"] = config["plugins"][0]["bridge"] = f"net{number}"
         config["plugins"][0]["ipam"]["ranges"] = [[{"subnet": f"10.9{number}.0.0/24"}]]
+        config["plugins"][0]["isDefaultGateway"] = True  # of a container on both, either may go
         machine.write(f"/etc/cni/net.d/net{number}.conflist", json.dumps(config))
     return prepare(machine, archive, readme.settings("podman"))
 

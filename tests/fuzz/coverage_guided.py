@@ -83,8 +83,9 @@ def netlink(data: bytes) -> None:
     if data:
         nft.read_chain(data)
         nft.read_table(data)
-    conntrack._direction(4, data)
-    conntrack._direction(6, data)
+    for version in (4, 6):
+        flow = conntrack.Flow(version, framing.attributes(data))
+        repr((flow.original, flow.reply, flow.protocol, flow.is_source_translated, flow.is_target_translated))
 
 
 def table(data: bytes) -> None:

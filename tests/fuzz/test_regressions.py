@@ -29,6 +29,6 @@ def test_element_of_an_unknown_protocol_under_an_attachments_comment(host: Host)
 
 
 def test_published_port_whose_address_element_is_gone(host: Host) -> None:
-    """Only own4 and own6 were asked for addresses, so one that masq4 still holds was tried again (102)."""
-    lose_state_with(host, "flush set inet nftcni own4")
+    """Only one set was asked for addresses, so one that masq4 still holds was tried again (102)."""
+    lose_state_with(host, "flush set inet nftcni containers4")
     recovers(host)
