@@ -74,6 +74,8 @@ class Node(Host):
 
 def plug(switch: Host, host: Host, name: str, address: str, address6: str) -> None:
     """A cable from the switch to the host's eth0."""
+    # Of a node that was closed: the kernel takes its links away when it comes to it.
+    switch.run("ip", "link", "del", f"p-{name}", check=False)
     switch.run("ip", "link", "add", f"p-{name}", "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
     switch.run("ip", "link", "set", f"p-{name}", "master", "br0", "up")
     host.set_sysctl("ipv6/conf/eth0/accept_dad", "0")
