@@ -24,6 +24,8 @@ GOOD = """{
   ]
 }
 """
+# Python 3.13 points at the comma itself.
+SINCE_313 = {"a comma at the end": (10, 82)}
 MISTAKES: dict[str, tuple[str, str, int, int, str, str]] = {  # replace, by, line, column, level, words
     "a comma too many": ('"1.0.0",\n', '"1.0.0",,\n', 2, 25, "error", "no JSON"),
     "a comma at the end": ('"10.4.0.9"}]]}\n', '"10.4.0.9"}]]},\n', 11, 5, "error", "a comma too many"),
@@ -61,9 +63,8 @@ def test_mistakes_have_a_place(name: str) -> None:
     assert old in GOOD
     findings = lint("/etc/cni/net.d/web.conflist", GOOD.replace(old, new, 1)).findings
     said = [(one.level, one.line, one.column, f"{one.text} {one.hint}") for one in findings]
-    assert any(
-        words in text and (level, line, column) == place for *place_, text in said for place in [tuple(place_)]
-    ), said
+    places = {(line, column), SINCE_313.get(name)}
+    assert any(words in text and level == kind and (row, place) in places for kind, row, place, text in said), said
 
 
 def test_keys_of_others_pass() -> None:
