@@ -26,6 +26,8 @@ stands as it does:
 - The bridge table: a container's port sends with no address, MAC address or neighbour advertisement that belongs to a
   sibling or the gateway, and is no router; a port that is `checked` with no MAC address but its own. What belongs to
   nobody passes: keepalived's addresses, macvlan, bridges inside.
+- `advertisement` is a chain of its own: in a rule that asks for the ICMPv6 type, nft 1.1 lists `@th,64,128` as
+  `icmpv6 taddr`, whose type is not the sets', and does not load its own listing.
 - `unrouted`: the host forwards for containers, it does not become a router between its other links.
 - `priority -100` and not `dstnat` on output: nft 1.0.6 refuses the name there.
 - No chain may be called `fwd`, and maps with concatenated data must come from text, not JSON (nft 1.0.6 makes a set).
@@ -186,12 +188,15 @@ PORTS = """
 		iifname . ip saddr @holds4 accept
 		iifname . arp saddr ip @holds4 accept
 		icmpv6 type { nd-router-advert, nd-redirect } drop
-		icmpv6 type nd-neighbor-advert iifname . @th,64,128 @advertised accept
-		icmpv6 type nd-neighbor-advert @th,64,128 @taken_targets drop
+		icmpv6 type nd-neighbor-advert jump advertisement
 		iifname . ip6 saddr @holds6 accept
 		ip saddr @taken4 drop
 		arp saddr ip @taken4 drop
 		ip6 saddr @taken6 drop
+	}
+	chain advertisement {
+		iifname . @th,64,128 @advertised accept
+		@th,64,128 @taken_targets drop
 	}
 """
 

@@ -81,15 +81,6 @@ def test_a_reload_of_the_firewall_is_mended(watched: Watch) -> None:
     assert not missing(watched.host)
 
 
-def nft_version() -> tuple[int, ...]:
-    said = subprocess.run(["nft", "-v"], capture_output=True, text=True, check=False).stdout.split()
-    return tuple(int(part) for part in said[1].lstrip("v").split(".")[:2]) if len(said) > 1 else ()
-
-
-@pytest.mark.xfail(
-    nft_version() >= (1, 1),
-    reason="nft 1.1.3 does not take back what it lists of sets that are keyed by raw payload (table bridge nftcni)",
-)
 def test_a_saved_ruleset_with_a_table_of_before_is_mended(host: Host) -> None:
     """`nft list ruleset >/etc/nftables.conf` and a restart of the firewall once other containers run."""
     host.add(CONFIG, "old")
