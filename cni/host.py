@@ -186,8 +186,11 @@ class Host:
         old, new = attachment_elements(before), attachment_elements(item)
         self.store.update(item)
         gone, come = [one for one in old if one not in new], [one for one in new if one not in old]
-        if gone or come:
-            self.table.exchange(gone, come)
+        try:
+            if gone or come:
+                self.table.exchange(gone, come)
+        except TableMissing:
+            self.rebuild_table()
 
     # The table
 

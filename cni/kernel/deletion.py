@@ -17,21 +17,30 @@ from cni.protocol.errors import kernel_refused
 from nft.errors import KernelError
 from nft.netlink import Netlink, is_missing
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 GROUP = 0x6E667463  # "nftc": links of one GC, deleted by one message
 DEADLINE = 5.0  # seconds; a rtnl lock held that long by somebody else is worth an error
 POLL = 0.0002
 
 
-def remove_links(rtnl: Netlink, names: list[str]) -> None:
-    """Returns when none of the links exists any more. Missing ones are fine. Raises CniError code 5."""
+def _nothing() -> None:
+    pass
+
+
+def remove_links(rtnl: Netlink, names: list[str], meanwhile: Callable[[], None] = _nothing) -> None:
+    """Returns when none of the links exists any more. Missing ones are fine. `meanwhile` is called while the kernel
+    works on them, in any case. Raises CniError code 5."""
     present = [name for name in names if get_link(rtnl, name) is not None]
-    if not present:
-        return
     children = [_delete_in_child(rtnetlink.link_named(name)) for name in present]
-    _wait(rtnl, present, children)
+    meanwhile()
+    if present:
+        _wait(rtnl, present, children)
 
 
-def remove_group(rtnl: Netlink, names: list[str]) -> None:
+def remove_group(rtnl: Netlink, names: list[str], meanwhile: Callable[[], None] = _nothing) -> None:
     """The same for many links: one wait of the kernel for all of them."""
     for link in map(read_link, rtnl.dump(rtnetlink.RTM_GETLINK, rtnetlink.IFINFO.pack(0, 0, 0, 0, 0))):
         if link.group == GROUP and link.name not in names:  # of a GC that was killed; it may be wanted again by now
@@ -44,8 +53,10 @@ def remove_group(rtnl: Netlink, names: list[str]) -> None:
         except OSError as error:
             if not is_missing(error):
                 raise kernel_refused(f"removing the link {name}", error) from None
+    children = [_delete_in_child(rtnetlink.group(GROUP))] if present else []
+    meanwhile()
     if present:
-        _wait(rtnl, present[-1:], [_delete_in_child(rtnetlink.group(GROUP))])
+        _wait(rtnl, present[-1:], children)
 
 
 def _delete_in_child(payload: bytes) -> int:

@@ -66,8 +66,8 @@ def detach(host: Host, item: Attachment) -> None:
     links = dict.fromkeys(item.links)
     if last:
         links.update(dict.fromkeys(leave_bridge(host, item)))
-    remove_links(host.rtnl, [*links])
-    host.forget_flows_of(item.addresses)
+    # A listing of all connections takes as long as the kernel takes for the links, some 10 ms either.
+    remove_links(host.rtnl, [*links], meanwhile=lambda: host.forget_flows_of(item.addresses))
     hostside.release(host, item)
     release_localnet(host.handles, item)
     if last:

@@ -82,8 +82,9 @@ def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
             host.table.delete(list(dict.fromkeys(crossing)))
     for item in others:
         host.delete_elements(item, last=False)
-    remove_group(host.rtnl, [link for item in items for link in item.links])
-    host.forget_flows_of(tuple(address for item in items for address in item.addresses))
+    addresses = tuple(address for item in items for address in item.addresses)
+    links = [link for item in items for link in item.links]
+    remove_group(host.rtnl, links, meanwhile=lambda: host.forget_flows_of(addresses))
     for item in items:
         hostside.release(host, item)
         host.store.claims.unclaim(item.standby, item.ident)  # so that none of these inherits a port of another one

@@ -100,7 +100,9 @@ def test_gc(host: Host) -> None:
     assert layer2(host) == []
 
 
-def test_an_address_that_tuning_gives_is_its_own(host: Host, tmp_path: Path) -> None:
+@pytest.mark.parametrize("flushed", [False, True])
+def test_an_address_that_tuning_gives_is_its_own(host: Host, tmp_path: Path, flushed: bool) -> None:
+    """Also where somebody flushed the table in between: exchanging elements of a table that is missing was code 999."""
     for name in ("bridge", "tuning", "host-local"):
         (tmp_path / name).symlink_to(CHECKOUT / "conf" / "nftcni")
     common: dict[str, Any] = {"cniVersion": "1.0.0", "name": "net0"}
@@ -108,6 +110,8 @@ def test_an_address_that_tuning_gives_is_its_own(host: Host, tmp_path: Path) -> 
     bridge = {**common, "type": "bridge", "bridge": "br-net0", "isGateway": True, "macspoofchk": True, "ipam": ipam}
     previous = host.add(bridge, plugin=str(tmp_path / "bridge"))
     tuning = {**common, "type": "tuning", "mac": "02:11:22:33:44:55", "prevResult": previous}
+    if flushed:
+        host.nft("flush ruleset")
     host.add(tuning, plugin=str(tmp_path / "tuning"))
     container = host.place("c1")
     with Server(host, 80, address="10.88.0.1"):
