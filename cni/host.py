@@ -327,20 +327,20 @@ class Host:
         if any(mapping.protocol == "udp" for mapping in mappings):
             from cni.kernel.flows import forget_new_ports
 
-            forget_new_ports(mappings, addresses, lambda address: is_local(self.rtnl, address))
+            forget_new_ports(self.table.netlink, mappings, addresses, lambda address: is_local(self.rtnl, address))
 
     def forget_flows_of(self, addresses: tuple[Address, ...]) -> None:
         """After a container has gone: all of its flows, or who has its address next would go on with them."""
         if addresses and sysctl.read("netfilter/nf_conntrack_count") != "0":
             from cni.kernel.flows import forget_addresses
 
-            forget_addresses(addresses)
+            forget_addresses(self.table.netlink, addresses)
 
     def _forget_contradictions(self, items: list[Attachment]) -> None:
         if items:
             from cni.kernel.flows import forget_contradictions
 
-            forget_contradictions(items, lambda address: is_local(self.rtnl, address))
+            forget_contradictions(self.table.netlink, items, lambda address: is_local(self.rtnl, address))
 
 
 def _refusal(conflict: Conflict) -> CniError:

@@ -12,7 +12,7 @@ from .addresses import FAMILY
 from .framing import NLA_F_NESTED as NESTED
 from .framing import attr, attr_u32, attributes
 from .messages import nfgen
-from .netlink import NETLINK_NETFILTER, Netlink, is_missing
+from .netlink import Netlink, is_missing
 from .value import Value
 
 TYPE_CHECKING = False
@@ -78,10 +78,13 @@ class Unsupported(Exception):
     """This kernel does not list connections."""
 
 
-def forget_flows(versions: Iterable[int], doomed: Callable[[Flow], bool], protocol: int = 0) -> int:
+def forget_flows(netlink: Netlink, versions: Iterable[int], doomed: Callable[[Flow], bool], protocol: int = 0) -> int:
     """Deletes every flow of these IP versions, and of one protocol alone if that is given, for which `doomed` holds.
-    Returns how many. Raises OSError, and Unsupported."""
-    netlink = Netlink(NETLINK_NETFILTER)
+    Returns how many. Raises OSError, and Unsupported.
+
+    Over a socket that the caller has open: closing any of nfnetlink's waits until the kernel has freed what was deleted
+    from a table before (nft_rcv_nl_event), some 10 ms.
+    """
     try:
         victims = [flow for version in versions for flow in _flows(netlink, version, protocol) if doomed(flow)]
         for flow in victims:
@@ -97,8 +100,6 @@ def forget_flows(versions: Iterable[int], doomed: Callable[[Flow], bool], protoc
         if error.errno in LACKING:
             raise Unsupported(error.strerror) from None
         raise
-    finally:
-        netlink.close()
 
 
 def _flows(netlink: Netlink, version: int, protocol: int) -> Iterator[Flow]:

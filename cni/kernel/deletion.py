@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from stat import S_ISSOCK
 
 from cni.kernel import rtnetlink
 from cni.kernel.links import get_link, read_link
@@ -69,9 +70,7 @@ def _delete_in_child(payload: bytes) -> int:
         return child
     status = 255
     try:
-        os.closerange(0, _highest_descriptor() + 1)
-        for _standard in (0, 1, 2):
-            os.open("/dev/null", os.O_RDWR)
+        _let_go()
         Netlink().ask(rtnetlink.RTM_DELLINK, payload)
         status = 0
     except OSError as error:
@@ -80,8 +79,18 @@ def _delete_in_child(payload: bytes) -> int:
         os._exit(status)
 
 
-def _highest_descriptor() -> int:
-    return max(map(int, os.listdir("/proc/self/fd")))
+def _let_go() -> None:
+    """Of what the runtime waits for, and of the lock. Not of the netlink sockets: the last one to close the table's waits
+    10 ms and more, until the kernel has freed what was deleted, and that shall not be the parent."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if int(name) > 2 and not S_ISSOCK(os.fstat(int(name)).st_mode):
+                os.close(int(name))
+        except OSError:  # of the listing itself
+            continue
 
 
 def _wait(rtnl: Netlink, names: list[str], children: list[int]) -> None:

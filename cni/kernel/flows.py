@@ -14,6 +14,7 @@ from cni.protocol.log import say
 from nft.addresses import Address, from_packed, merged
 from nft.conntrack import IPPROTO_UDP, Flow, Unsupported, forget_flows
 from nft.elements import PROTOCOLS
+from nft.netlink import Netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def forget_new_ports(
-    mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...], is_local: Callable[[Address], bool]
+    netlink: Netlink,
+    mappings: tuple[PortMapping, ...],
+    addresses: tuple[Address, ...],
+    is_local: Callable[[Address], bool],
 ) -> int:
     """After ADD: UDP flows to the mappings' host ports that do not lead to the container. Returns how many.
 
@@ -44,20 +48,20 @@ def forget_new_ports(
             return False
         return is_local(from_packed(original.target))
 
-    return _forget({version for _port, version in wanted}, stale, IPPROTO_UDP)
+    return _forget(netlink, {version for _port, version in wanted}, stale, IPPROTO_UDP)
 
 
-def forget_addresses(addresses: tuple[Address, ...]) -> int:
+def forget_addresses(netlink: Netlink, addresses: tuple[Address, ...]) -> int:
     """After DEL: every flow from or to a container, of any protocol. Returns how many."""
     own = {address.packed for address in addresses}
 
     def of_them(flow: Flow) -> bool:
         return flow.original.source in own or flow.reply.source in own
 
-    return _forget({address.version for address in addresses}, of_them)
+    return _forget(netlink, {address.version for address in addresses}, of_them)
 
 
-def forget_contradictions(items: list[Attachment], is_local: Callable[[Address], bool]) -> int:
+def forget_contradictions(netlink: Netlink, items: list[Attachment], is_local: Callable[[Address], bool]) -> int:
     """After the table was missing: flows that began meanwhile and lack the translation that they would get now. They
     would go on without it for as long as they live. Returns how many."""
     masqueraded: set[bytes] = set()
@@ -90,13 +94,13 @@ def forget_contradictions(items: list[Attachment], is_local: Callable[[Address],
             return False
         return is_local(target)
 
-    return _forget((4, 6), contradicts)
+    return _forget(netlink, (4, 6), contradicts)
 
 
-def _forget(versions: Iterable[int], doomed: Callable[[Flow], bool], protocol: int = 0) -> int:
+def _forget(netlink: Netlink, versions: Iterable[int], doomed: Callable[[Flow], bool], protocol: int = 0) -> int:
     """A kernel that lists no connections is no reason to keep a container from starting or stopping."""
     try:
-        return forget_flows(versions, doomed, protocol)
+        return forget_flows(netlink, versions, doomed, protocol)
     except Unsupported as lacking:
         say(f"this kernel does not list connections ({lacking}): old flows go on")
         return 0
