@@ -6,7 +6,6 @@ says what to undo. The bridge has a file of its own, `bridge`.
 
 from __future__ import annotations
 
-from cni import recovery
 from cni.forwarding import note_from_table, note_localnet, set_host_sysctls, unrouted
 from cni.handles import Handles, open_handles
 from cni.kernel import sysctl
@@ -24,6 +23,7 @@ from cni.model.projection import (
 )
 from cni.model.stamp import is_of_boot, table_comment
 from cni.protocol.errors import ADDRESS_TAKEN, IO_FAILURE, PORT_TAKEN, TRY_AGAIN_LATER, CniError, kernel_refused
+from cni.state.store import Damaged
 from nft.elements import Element, element_text, pack
 from nft.errors import Conflict, LoadError, TableMissing
 from nft.ruleset import RULES, is_whole, replacing_text
@@ -105,8 +105,10 @@ class Host:
             self.table.remove()
             return
         note_from_table(self.handles)
-        recovery.rebuild_all(self.handles)
-        for bridge in {item.bridge for item in recovery.all_records(self.handles) if item.bridge}:
+        from cni.recovery import all_records, rebuild_all
+
+        rebuild_all(self.handles)
+        for bridge in {item.bridge for item in all_records(self.handles) if item.bridge}:
             link = get_link(self.rtnl, bridge)
             if link is not None and link.mac == bridge_mac(bridge):
                 self.store.bridges.note(bridge, "created")
@@ -115,19 +117,29 @@ class Host:
 
     def record(self, ident: str) -> Attachment | None:
         """The attachment's record; where it is damaged or lost but the table knows of it, one rebuilt from that."""
-        item = recovery.load(self.handles, ident)
+        try:
+            item = self.store.load(ident)
+        except Damaged as damage:
+            return self._rebuilt(ident, str(damage))
         if item is None and self.table.get(marker(attachment_key(ident))):
-            item = recovery.rebuild_one(self.handles, ident, f"the record of {ident} is lost")
+            return self._rebuilt(ident, f"the record of {ident} is lost")
         return item
 
     def lost_record(self, ident: str) -> Attachment | None:
         """One rebuilt from the claims, where the table does not know of it either. A listing: for DEL, not for ADD."""
         if not self.store.bridges.of_link(host_link(ident)):
             return None
-        return recovery.rebuild_one(self.handles, ident, f"the record of {ident} is lost")
+        return self._rebuilt(ident, f"the record of {ident} is lost")
+
+    def _rebuilt(self, ident: str, reason: str) -> Attachment | None:
+        from cni.recovery import rebuild_one
+
+        return rebuild_one(self.handles, ident, reason)
 
     def records(self, network: str = "") -> list[Attachment]:
-        return list(recovery.all_records(self.handles, network))
+        from cni.recovery import all_records
+
+        return list(all_records(self.handles, network))
 
     def is_last(self, item: Attachment) -> bool:
         """No other attachment, of any network, is on this one's bridge; the kernel is asked as well, for what would be
@@ -218,7 +230,9 @@ class Host:
             if conflict.held is None and item.direct:  # of a third one on the bridge
                 self.rebuild_table()
                 return
-            if not recovery.remove_orphans(self.handles, item):
+            from cni.recovery import remove_orphans
+
+            if not remove_orphans(self.handles, item):
                 raise _refusal(conflict) from None
             self._add_after_recovery(own, shared, again)
 
@@ -246,19 +260,20 @@ class Host:
 
     def rebuild_table(self) -> list[Attachment]:
         """The whole table from all records in one transaction. Returns them. Raises CniError code 5."""
+        from cni.recovery import rebuild_living, wanted_elements
         from nft.elements import elements_text
         from nft.libnftables import run_text
         from nft.version import refuse_old
 
         try:
             refuse_old()
-            recovery.rebuild_living(self.handles)
+            rebuild_living(self.handles)
             items = self.records()
             for item in items:  # of an earlier version, which did not note all of it
                 self.store.index(item)
                 note_localnet(self.handles, item)
             self.store.note_rules("")
-            run_text(replacing_text(self.comment, elements_text(recovery.wanted_elements(self.handles, items))))
+            run_text(replacing_text(self.comment, elements_text(wanted_elements(self.handles, items))))
         except LoadError as problem:
             raise CniError(IO_FAILURE, str(problem), problem.hint) from None
         self.store.note_rules(rules_digest(self.table.rules()))

@@ -80,8 +80,8 @@ def _delete_in_child(payload: bytes) -> int:
 
 
 def _let_go() -> None:
-    """Of what the runtime waits for, and of the lock. Not of the netlink sockets: the last one to close the table's waits
-    10 ms and more, until the kernel has freed what was deleted, and that shall not be the parent."""
+    """Of what the runtime waits for, and of the lock. Not of the netlink sockets: the last one to close the table's
+    waits 10 ms and more, until the kernel has freed what was deleted, and that shall not be the parent."""
     null = os.open("/dev/null", os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)

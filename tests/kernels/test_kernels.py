@@ -18,7 +18,7 @@ def test_scenarios(machine: Machine, trials: list[Trial], request: pytest.Fixtur
     chosen = request.config.getoption("--scenario") or SCENARIOS
     names = [name for name in machine.scenarios if name in chosen]
     if not names:
-        pytest.skip(f"{machine.name} has none of {chosen}")
+        pytest.skip(f"NOT RUN: {machine.name} needs --scenario to name one of {', '.join(machine.scenarios)}")
     files = [f"tests/kernels/scenarios/{name}.py" for name in names]
     trial = Trial(machine, boot(machine, f"{COMMAND} {' '.join(files)}", SECONDS))
     trials.append(trial)

@@ -24,7 +24,14 @@ OS = {"os", "stat", "_stat", "posixpath", "genericpath", "abc", "_abc", "_collec
 ONLY_BEFORE_312 = {"_ctypes"} if sys.version_info < (3, 12) else set()
 # Each verb's own modules: what ADD needs is not loaded by VERSION, and so on.
 SLOW = {"cni.operate.commands", "cni.operate.watch", "cni.operate.doctor", "cni.dropin.amendment", "cni.dropin.tuning"}
-RARE = {"cni.protocol.delegation", "cni.verbs.delegated", "cni.verbs.garbage", "cni.model.flannel", *SLOW}
+RARE = {
+    "cni.recovery",
+    "cni.protocol.delegation",
+    "cni.verbs.delegated",
+    "cni.verbs.garbage",
+    "cni.model.flannel",
+    *SLOW,
+}
 ALLOWED_FOR_VERSION = {
     *("cni", "cni.main", "cni.protocol", "nft", "nft.stdlib"),
     *("cni.stdlib", "cni.protocol.jsontext", "cni.protocol.stdio", "cni.protocol.versions"),
