@@ -3,7 +3,7 @@ given back when the last one that did has gone.
 
 Noted in the state folder before it is done: of a bridge `port-LINK` for each attachment whose ports need route_localnet
 and `sysctl-KEY=VALUE BEFORE` where the bridge is somebody else's; of the host the links between which it did not
-forward before (`Store.note_unrouted`). The bridge itself is `bridge`, what the table does with those links
+forward before (`cni.state.notes`). The bridge itself is `bridge`, what the table does with those links
 `nft.ruleset`.
 """
 
@@ -111,7 +111,7 @@ def _close_others(handles: Handles, version: int) -> None:
         is_ours = link.master or handles.store.bridges.knows(link.name, "created")
         if link.name == "lo" or not (is_ours or _forwards(version, link.name)):
             noted.append(f"{link.name} {link.kind or 'device'}")
-    handles.store.note_unrouted(version, noted)
+    handles.store.notes.put_unrouted(version, noted)
     handles.table.add([], unrouted_elements(version, noted))
 
 
@@ -129,19 +129,21 @@ def note_from_table(handles: Handles) -> None:
             element.key[4:] for element in held if element.set == "unrouted" and element.key[0] == NFPROTO[version]
         ]
         lines = [f"{text(name)} {'bridge' if name in staying else 'device'}" for name in names]
-        handles.store.note_unrouted(version, lines)
+        handles.store.notes.put_unrouted(version, lines)
 
 
 def unrouted(handles: Handles) -> list[Element]:
     """The elements of those links."""
-    return [element for version in (4, 6) for element in unrouted_elements(version, handles.store.unrouted(version))]
+    return [
+        element for version in (4, 6) for element in unrouted_elements(version, handles.store.notes.unrouted(version))
+    ]
 
 
 def stop_forwarding(handles: Handles) -> None:
     """After the last attachment: as it was before the first. Unless links have come since, whose owner may count on
     it; what was not forwarded before is not forwarded then either."""
     for version, key in FORWARDING.items():
-        noted = handles.store.unrouted(version)
+        noted = handles.store.notes.unrouted(version)
         if not noted:
             continue
         known = {line.split()[0] for line in noted}
@@ -149,7 +151,7 @@ def stop_forwarding(handles: Handles) -> None:
         if all(link.mac == bridge_mac(link.name) for link in left):  # a bridge of ours that has other ports
             sysctl.write(key, "0")
             handles.table.delete(unrouted_elements(version, noted))
-            handles.store.note_unrouted(version, [])
+            handles.store.notes.put_unrouted(version, [])
 
 
 def _keep_router_advertisements(handles: Handles) -> None:

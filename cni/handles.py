@@ -9,7 +9,8 @@ import errno
 
 from cni.model.stamp import is_of_boot, records_folder
 from cni.protocol.errors import kernel_refused
-from cni.state.store import Store, first_folder, read_boot_id
+from cni.state.place import first_folder, read_boot_id
+from cni.state.store import Store
 from nft.netlink import Netlink
 from nft.table import Table
 from nft.value import Value

@@ -87,9 +87,9 @@ class Host:
             self.store.lock(self._fill)
             if self.store.is_interrupted():
                 self.roll_back()
-            if not self.store.noted_rules() and self.table_is_current():
+            if not self.store.notes.rules() and self.table_is_current():
                 rules = self.table.rules()  # a kill right after they were loaded, or lost state
-                self.store.note_rules(rules_digest(rules) if is_whole(rules) else "")
+                self.store.notes.put_rules(rules_digest(rules) if is_whole(rules) else "")
         except OSError as error:
             raise kernel_refused(f"opening the state folder {self.store.folder.root}", error) from None
 
@@ -255,7 +255,7 @@ class Host:
 
     def rules_are_ours(self) -> bool:
         """As they were loaded; as many as were loaded, where more is not known."""
-        rules, noted = self.table.rules(), self.store.noted_rules()
+        rules, noted = self.table.rules(), self.store.notes.rules()
         return rules_digest(rules) == noted if noted else is_whole(rules)
 
     def rebuild_table(self) -> list[Attachment]:
@@ -272,11 +272,11 @@ class Host:
             for item in items:  # of an earlier version, which did not note all of it
                 self.store.index(item)
                 note_localnet(self.handles, item)
-            self.store.note_rules("")
+            self.store.notes.put_rules("")
             run_text(replacing_text(self.comment, elements_text(wanted_elements(self.handles, items))))
         except LoadError as problem:
             raise CniError(IO_FAILURE, str(problem), problem.hint) from None
-        self.store.note_rules(rules_digest(self.table.rules()))
+        self.store.notes.put_rules(rules_digest(self.table.rules()))
         self._forget_contradictions(items)
         return items
 

@@ -1,8 +1,8 @@
 """Links of a chain that have nothing to do, answered before anything but JSON is loaded.
 
 nerdctl's chain runs `tuning` with nothing to tune and `portmap` for containers without ports; either took 1.7 bare
-interpreters, and takes 0.95 so. Only what is certain is answered here: at ADD a configuration without any key of the
-plugin, at DEL a record that says that nothing of the plugin's is left. In every other case the usual way is taken, with
+interpreters, and takes about one so. Only what is certain is answered here: at ADD a configuration without any key of
+the plugin, at DEL a record that says that nothing of the plugin's is left. In every other case the usual way is taken, with
 the document that was read.
 """
 
@@ -11,14 +11,13 @@ from __future__ import annotations
 import os
 
 from cni.protocol.jsontext import dumps, loads
-from cni.protocol.names import check_ifname, is_name
+from cni.protocol.names import DATA_DIR, check_ifname, is_name
 from cni.protocol.versions import VERSIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.protocol.jsontext import Json
 
-DATA_DIR = "/run/nftcni"
 FIREWALLS = ("/run/dbus/system_bus_socket", "/usr/sbin/iptables", "/sbin/iptables")
 # Keys that ask none of the three for anything.
 NEUTRAL = {"cniversion", "name", "type", "capabilities", "prevresult", "runtimeconfig"}

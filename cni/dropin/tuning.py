@@ -134,7 +134,7 @@ def _tune_link(request: Request, tuning: Tuning, rtnl: Netlink) -> None:
         raise CniError(IO_FAILURE, f"the interface {request.ifname} is missing in {request.netns}")
     ident = identity(request.network, request.container, request.ifname)
     with Host(request.data_dir).transaction(f"tuning {request.ifname} in {request.netns}") as host:
-        host.store.keep_settings(host_link(ident), dumps(_settings(link)))
+        host.store.notes.keep_settings(host_link(ident), dumps(_settings(link)))
         _apply(rtnl, link, tuning)
         item = host.record(ident)
         if item is not None:
@@ -166,10 +166,10 @@ def delete(request: Request) -> None:
     """
     ident = identity(request.network, request.container, request.ifname)
     with Host(request.data_dir).transaction(f"tuning: DEL of {ident}") as host:
-        kept = host.store.kept_settings(host_link(ident))
+        kept = host.store.notes.kept_settings(host_link(ident))
         if kept and request.netns:
             _give_back(request, kept)
-        host.store.drop_settings(host_link(ident))
+        host.store.notes.drop_settings(host_link(ident))
 
 
 def _give_back(request: Request, kept: str) -> None:

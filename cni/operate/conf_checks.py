@@ -13,7 +13,6 @@ from nft.addresses import Prefix
 CONF_DIR = "/etc/cni/net.d"
 BIN_DIRS = ("/opt/cni/bin", "/opt/nftcni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 SUFFIXES = (".conflist", ".conf", ".json")
-OF_CONTAINERD = (".template",)
 
 
 def conf_dir() -> str:

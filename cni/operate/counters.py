@@ -15,8 +15,6 @@ from cni.model.ports import PortMapping
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.ruleset import CannotLook, program
 
-NO_ACCOUNTING = "sysctl -w net.netfilter.nf_conntrack_acct=1"
-
 
 @dataclass
 class Traffic:

@@ -14,7 +14,8 @@ from typing import Any
 from cni.model.config import parse_network
 from cni.protocol.errors import CniError
 from cni.protocol.jsontext import loads
-from cni.protocol.request import DATA_DIR, Request
+from cni.protocol.names import DATA_DIR
+from cni.protocol.request import Request
 from cni.protocol.versions import VERSIONS
 from nft.addresses import Prefix, parse_prefix
 from nft.value import Value

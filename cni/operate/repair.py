@@ -15,7 +15,7 @@ from cni.kernel.links import get_link
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
 from cni.protocol.errors import CHECK_FAILED, CniError
-from cni.protocol.request import DATA_DIR
+from cni.protocol.names import DATA_DIR
 from cni.recovery import wanted_elements
 from cni.verbs.attach import apply
 from cni.verbs.check import all_problems

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+DATA_DIR = "/run/nftcni"  # where nobody says otherwise
+
 NOT_LINKS = ("all", "default")  # in /proc/sys/net/ipv4/conf they mean every link
 _NAME_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _NAME_REST = _NAME_FIRST | frozenset("_.-")

@@ -11,7 +11,7 @@ import sys
 from cni.protocol.errors import DECODING_FAILURE, INVALID_ENVIRONMENT, CniError
 from cni.protocol.fields import Fields
 from cni.protocol.jsontext import loads
-from cni.protocol.names import check_ifname, is_name
+from cni.protocol.names import DATA_DIR, check_ifname, is_name
 from cni.protocol.roles import role_of
 from cni.protocol.spec import check_version
 from cni.protocol.stdio import read_stdin
@@ -22,7 +22,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.protocol.jsontext import Json
 
-DATA_DIR = "/run/nftcni"
 NAME_LIMIT = 80  # network: with the interface it must leave room for a container ID in a 128 character comment
 NO_ARGS = ("portmap", "firewall", "bandwidth", "loopback")  # whose reference plugins never look at CNI_ARGS
 BUILT_IN_IPAM = ("", "host-local", "nftcni", "flannel")  # values of ipam.type that are ours

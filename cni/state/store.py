@@ -8,9 +8,7 @@
         containers/<container>/<network>@<if>   which attachments it has
         pending                                 a record on its way in or out; whoever finds one rolls it back
         new                                     anything on its way to its name; whoever finds one removes it
-        rules                     -> digest     of the table's rules as they were loaded
-        unrouted4, unrouted6                    links between which the host did not forward before us
-        tuning/<host link>                      what an interface had before the drop-in `tuning`
+        rules, unrouted4, unrouted6, tuning/    `notes`
         damaged/                                what could not be read
 
 The folder's name is the boot and the namespace that it is true for, so a reboot frees everything without a sweep.
@@ -24,13 +22,14 @@ import os
 from cni.model.attachment import Attachment
 from cni.model.names import host_link
 from cni.model.ports import PortMapping
-from cni.protocol.errors import kernel_refused
 from cni.protocol.jsontext import dumps, loads
-from cni.protocol.request import DATA_DIR
+from cni.protocol.names import DATA_DIR
 from cni.state import files
 from cni.state.bridges import Bridges
 from cni.state.claims import Claims
 from cni.state.folder import Folder
+from cni.state.notes import Notes
+from cni.state.place import own_folder
 from cni.state.record import from_document, to_document
 from cni.state.trust import refuse_foreign
 
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Waiting = dict[str, list[PortMapping]]  # identity: the ports just freed that it has waited for
-
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class Damaged(Exception):
@@ -52,11 +49,12 @@ class Store:
 
     def __init__(self, data_dir: str, boot: str, cookie: int) -> None:
         self.boot = boot
-        self.data_dir = _own(data_dir)
+        self.data_dir = own_folder(data_dir)
         refuse_foreign(f"{self.data_dir}/{boot}.{cookie}")
         self.folder = Folder(f"{self.data_dir}/{self.boot}.{cookie}")
         self.claims = Claims(self.folder)
         self.bridges = Bridges(self.folder)
+        self.notes = Notes(self.folder)
         self._lock = -1
 
     def exists(self) -> bool:
@@ -107,7 +105,7 @@ class Store:
 
     @property
     def _usual(self) -> str:
-        return f"{_own(DATA_DIR)}/{os.path.basename(self.folder.root)}"
+        return f"{own_folder(DATA_DIR)}/{os.path.basename(self.folder.root)}"
 
     def _settle(self) -> None:
         """The usual place is the folder of this host, or leads to it: whoever is the first to make one or the other has
@@ -323,40 +321,6 @@ class Store:
                     if ident != item.ident and self.bridges.has(item.bridge, host_link(ident)):
                         yield self.peek(ident)
 
-    # Notes
-
-    def note_rules(self, digest: str) -> None:
-        """Of the rules that were loaded; "" to take the note back, before others are."""
-        if digest:
-            self.folder.point(digest, "rules")
-        else:
-            self.folder.unlink("rules")
-
-    def noted_rules(self) -> str:
-        return self.folder.read("rules")
-
-    def note_unrouted(self, version: int, links: list[str]) -> None:
-        """The links between which the host did not forward before us; [] takes the note back."""
-        if links:
-            self.folder.write("\n".join(links) + "\n", f"unrouted{version}")
-        else:
-            self.folder.unlink(f"unrouted{version}")
-
-    def unrouted(self, version: int) -> list[str]:
-        return self.folder.read(f"unrouted{version}").splitlines()
-
-    def keep_settings(self, link: str, text: str) -> None:
-        """What an interface had before `tuning`. The first to be kept stays: a repeated ADD finds its own settings."""
-        self.folder.make("tuning")
-        if not self.folder.has("tuning", link):
-            files.write(self.folder.path("tuning", link), text)
-
-    def kept_settings(self, link: str) -> str:
-        return self.folder.read("tuning", link)
-
-    def drop_settings(self, link: str) -> None:
-        self.folder.unlink("tuning", link)
-
 
 def _read(path: str) -> Attachment:
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
@@ -367,31 +331,3 @@ def _identity(network: str, entry: str) -> str:
     """Of the record with that file's name."""
     container, _, ifname = entry.partition("@")
     return f"{network}/{container}/{ifname}"
-
-
-def first_folder(data_dir: str, boot: str, cookie: int) -> str:
-    """Where the records are although the table is gone, which named the folder: networks may each have a `dataDir` of
-    their own, the first of the host keeps all of them. The usual place is that folder, or leads there by a link."""
-    usual = f"{_own(DATA_DIR)}/{boot}.{cookie}"
-    if not os.path.isdir(usual):
-        return data_dir
-    return os.path.dirname(os.readlink(usual) if os.path.islink(usual) else usual)
-
-
-def _own(data_dir: str) -> str:
-    """RootlessKit shows its users the real root's folder in /run, by a symbolic link (--copy-up); one beside it, which
-    nobody outside sees, is twaiting."""
-    if os.access(data_dir, os.W_OK):
-        return data_dir
-    try:
-        return f"{data_dir}-rootless" if os.stat(data_dir).st_uid != os.geteuid() else data_dir
-    except OSError:
-        return data_dir
-
-
-def read_boot_id() -> str:
-    try:
-        with open(BOOT_ID, encoding="utf-8") as file:
-            return file.read().strip()
-    except OSError as error:
-        raise kernel_refused(f"reading {BOOT_ID}", error) from None

@@ -132,6 +132,7 @@ def test_tuning_gives_back_what_an_earlier_configuration_took(named: tuple[Host,
     assert host.cni("ADD", {**config, "mtu": 1300}, plugin=str(folder / "tuning")).status == 0
     assert not is_short(host, folder / "tuning", "DEL", config)
     assert json.loads(inside.run("ip", "-j", "link", "show", "eth0"))[0]["mtu"] == 1500
+    assert is_short(host, folder / "tuning", "DEL", config), "nothing is kept any more"
 
 
 def test_garbage_on_stdin(named: tuple[Host, Path]) -> None:

@@ -15,7 +15,6 @@ from cni.operate.walk.ruleset import CannotLook, Chain, Json, Rule, Ruleset, pro
 PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "security": 50}
 SIMPLE = {"ACCEPT": "accept", "DROP": "drop", "RETURN": "return", "QUEUE": "queue", "NFQUEUE": "queue"}
 IGNORED = ("LOG", "NFLOG", "TCPMSS", "CT", "CHECKSUM", "AUDIT", "TRACE", "CONNSECMARK", "SECMARK", "DSCP", "SET")
-XT = {"xt": {"type": "match"}}  # a condition that cannot be told
 
 
 def add_iptables(rules: Ruleset) -> None:

@@ -25,7 +25,6 @@ from nft.table import Table
 
 RTM_F_LOOKUP_TABLE = 0x1000  # include/uapi/linux/rtnetlink.h
 KINDS = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
-PORT_STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
 NEIGHBOUR_STATES = {0x20: "FAILED", 0x80: "PERMANENT", 0x02: "REACHABLE", 0x04: "STALE", 0x01: "INCOMPLETE"}
 FAMILIES = {4: 2, 6: 10}
 INSTALL = "install the distribution's package python3-pyroute2 (py3-pyroute2 on Alpine)"
@@ -48,9 +47,6 @@ class Link:
 
     def of_port(self, key: str, default: Any = None) -> Any:
         return _attr(self.port, f"IFLA_BRPORT_{key}", default)
-
-    def of_bridge(self, key: str, default: Any = None) -> Any:
-        return _attr(self.data, f"IFLA_BR_{key}", default)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Json = Any
-HOOKS = ("ingress", "prerouting", "input", "forward", "output", "postrouting", "egress")
 
 
 @dataclass
