@@ -2,8 +2,8 @@
 
 nerdctl's chain runs `tuning` with nothing to tune and `portmap` for containers without ports; either took 1.7 bare
 interpreters, and takes about one so. Only what is certain is answered here: at ADD a configuration without any key of
-the plugin, at DEL a record that says that nothing of the plugin's is left. In every other case the usual way is taken, with
-the document that was read.
+the plugin, at DEL a record that says that nothing of the plugin's is left. In every other case the usual way is taken,
+with the document that was read.
 """
 
 from __future__ import annotations
