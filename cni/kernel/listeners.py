@@ -85,7 +85,8 @@ def refuse_bound_ports(rtnl: Netlink, mappings: tuple[PortMapping, ...], allowed
                 PORT_TAKEN,
                 f"host port {mapping} is taken: {holder or f'a process of user {one.user} that is not seen from here'} "
                 f"listens on {one}",
-                'publish another port, stop that process, or say "allowBoundPorts": true to have its clients',
+                "publish another port, stop that process, or have its clients reach the container by "
+                '"allowBoundPorts": true',
             )
 
 
