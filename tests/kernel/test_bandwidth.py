@@ -45,8 +45,13 @@ def rate_of(source: Namespace, target: Namespace, address: str) -> float:
     return (SIZE / FRAMING * 8 - BURST) / seconds
 
 
-def within(measured: float, wanted: float) -> bool:
-    return abs(measured / wanted - 1) < 0.1
+def held_to(wanted: float, source: Namespace, target: Namespace, address: str) -> bool:
+    """Never faster. Slower only where the machine is busy with something else, hence three tries."""
+    for _ in range(3):
+        ratio = rate_of(source, target, address) / wanted
+        if ratio > 0.9:
+            return ratio < 1.1
+    return False
 
 
 @pytest.mark.parametrize("mode", ["bridge", "ptp"])
@@ -55,8 +60,8 @@ def test_both_directions_are_limited(host: Host, mode: str) -> None:
     result = host.add(config)
     container = host.place("c1")
     assert result["interfaces"][-1]["name"].startswith("bwp")
-    assert within(rate_of(host, container, "10.88.0.2"), RATE)
-    assert within(rate_of(container, host, "10.88.0.1"), 2 * RATE)
+    assert held_to(RATE, host, container, "10.88.0.2")
+    assert held_to(2 * RATE, container, host, "10.88.0.1")
 
 
 def test_one_direction_alone(host: Host) -> None:
@@ -64,7 +69,7 @@ def test_one_direction_alone(host: Host) -> None:
     one = {key: LIMITS[key] for key in ("ingressRate", "ingressBurst")}
     result = host.add(network(runtimeConfig={"bandwidth": one}))
     assert not [item for item in result["interfaces"] if item["name"].startswith("bwp")]
-    assert within(rate_of(host, host.place("c1"), "10.88.0.2"), RATE)
+    assert held_to(RATE, host, host.place("c1"), "10.88.0.2")
 
 
 def test_keys_of_the_plugin_are_stronger_than_the_runtime(host: Host) -> None:
@@ -167,8 +172,8 @@ def test_the_name_behind_a_main_plugin(host: Host, tmp_path: Path, main: str) ->
     links = host.links()
     result = host.add({**second, "prevResult": previous}, plugin=str(tmp_path / "bandwidth"), env=env)
     assert [item["name"] for item in result["interfaces"]][:-1] == [item["name"] for item in previous["interfaces"]]
-    assert within(rate_of(host, container, "10.88.0.2"), RATE)
-    assert within(rate_of(container, host, "10.88.0.1"), 2 * RATE)
+    assert held_to(RATE, host, container, "10.88.0.2")
+    assert held_to(2 * RATE, container, host, "10.88.0.1")
     answer = host.cni("CHECK", {**second, "prevResult": result}, plugin=str(tmp_path / "bandwidth"), env=env)
     assert answer.status == 0, answer.stdout
     for _ in range(2):

@@ -14,6 +14,7 @@ PLACES = {"web": "net0", "sibling": "net0", "other": "net1"}
 HOST4, HOST6, LAN4, LAN6 = "198.51.100.1", "2001:db8:100::1", "198.51.100.2", "2001:db8:100::2"
 GATE4, GATE6 = "10.88.0.1", "fd00:88::1"
 WEB4, WEB6 = "10.88.0.2", "fd00:88::2"
+SIBLING4, SIBLING6 = "10.88.0.3", "fd00:88::3"
 PORTS = [port(8080, 80, "tcp"), port(8080, 80, "udp"), port(7777, 77, "sctp")]
 
 
@@ -36,6 +37,13 @@ def serving_web(host: Host, *protocols: str) -> Iterator[None]:
     places = [host.place(name) for name in ("web", "lan")]
     with serving(*(Server(place, 77 if how == "sctp" else 80, how) for place in places for how in protocols)):
         yield
+
+
+def seen_of_sibling(br_netfilter: str) -> list[tuple[str, str, str]]:
+    """(asker, address, whom `web` sees): the answer stays on the bridge; only with br_netfilter the host sees it."""
+    if br_netfilter == "1":
+        return [("sibling", HOST4, SIBLING4), ("sibling", HOST6, SIBLING6)]
+    return [("sibling", HOST4, GATE4), ("sibling", HOST6, GATE6)]
 
 
 def heard(place: Namespace, address: str, number: int, protocol: str = "tcp") -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 
+import pytest
 from kernels.scenarios import scene
-from kernels.scenarios.scene import GATE4, GATE6, HOST4, HOST6, LAN4, LAN6, PATIENCE
+from kernels.scenarios.scene import GATE4, HOST4, HOST6, LAN4, LAN6, PATIENCE
 from support.scratch import Host, Namespace
 from support.traffic import open_socket
 
@@ -16,8 +17,6 @@ PUBLISHED = [
     ("host", HOST6, HOST6),
     ("host", "127.0.0.1", GATE4),
     ("web", HOST4, GATE4),
-    ("sibling", HOST4, GATE4),
-    ("sibling", HOST6, GATE6),
 ]
 
 
@@ -32,10 +31,13 @@ def told(place: Namespace, address: str) -> str:
             return type(error).__name__
 
 
-def test_associations(host: Host) -> None:
+@pytest.mark.parametrize("br_netfilter", ["0", "1"])
+def test_associations(host: Host, br_netfilter: str) -> None:
+    host.bridge_netfilter(br_netfilter)
     scene.build(host)
+    published = [*PUBLISHED, *scene.seen_of_sibling(br_netfilter)]
     with scene.serving_web(host, "sctp"):
-        answers = {(asker, to): told(host.place(asker), to) for asker, to, _ in PUBLISHED}
-    assert answers == {(asker, to): f"web {seen}" for asker, to, seen in PUBLISHED}
+        answers = {(asker, to): told(host.place(asker), to) for asker, to, _ in published}
+    assert answers == {(asker, to): f"web {seen}" for asker, to, seen in published}
     host.delete(scene.config("web"), "web")
     assert told(host.place("lan"), HOST4) == "ConnectionRefusedError"

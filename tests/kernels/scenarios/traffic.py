@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from kernels.scenarios import scene
-from kernels.scenarios.scene import GATE4, GATE6, HOST4, HOST6, LAN4, LAN6, WEB4, WEB6
+from kernels.scenarios.scene import GATE4, GATE6, HOST4, HOST6, LAN4, LAN6, SIBLING4, SIBLING6, WEB4, WEB6
 from support.scratch import Host
 from support.traffic import ask
 
@@ -18,8 +18,6 @@ PUBLISHED = [
     ("host", "127.0.0.1", GATE4),
     ("web", HOST4, GATE4),
     ("web", HOST6, GATE6),
-    ("sibling", HOST4, GATE4),
-    ("sibling", HOST6, GATE6),
     ("other", HOST4, "10.89.0.2"),
     ("other", HOST6, "fd00:89::2"),
 ]
@@ -44,7 +42,14 @@ def test_published(built: Host, asker: str, address: str, seen: str, protocol: s
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
-@pytest.mark.parametrize(("address", "seen"), [(WEB4, "10.88.0.3"), (WEB6, "fd00:88::3")])
+def test_published_to_a_sibling(built: Host, protocol: str) -> None:
+    br_netfilter = built.sysctl("bridge/bridge-nf-call-iptables")
+    for asker, address, seen in scene.seen_of_sibling(br_netfilter):
+        assert scene.heard(built.place(asker), address, 8080, protocol) == f"web {seen}"
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize(("address", "seen"), [(WEB4, SIBLING4), (WEB6, SIBLING6)])
 def test_sibling_by_its_own_address(built: Host, address: str, seen: str, protocol: str) -> None:
     assert scene.heard(built.place("sibling"), address, 80, protocol) == f"web {seen}"
 
