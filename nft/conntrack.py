@@ -25,9 +25,10 @@ CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
 CTA_IP_SRC, CTA_IP_DST = {4: 1, 6: 3}, {4: 2, 6: 4}
 CTA_PROTO_NUM, CTA_PROTO_DST_PORT = 1, 3
 CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS = 1, 2
-FILTER_PROTO_NUM = 1 << 3
+FILTER_IP_SRC, FILTER_PROTO_NUM = 1 << 0, 1 << 3
 IPS_SRC_NAT, IPS_DST_NAT = 1 << 4, 1 << 5
 IPPROTO_UDP = 17
+OF_FAMILY = 1  # nfgenmsg's version; with 0, a deletion by filter is of every family (ctnetlink_del_conntrack)
 # Of a kernel without ctnetlink: nfnetlink_rcv_msg has EINVAL for a subsystem that is not there.
 LACKING = (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT)
 
@@ -100,6 +101,27 @@ def forget_flows(netlink: Netlink, versions: Iterable[int], doomed: Callable[[Fl
         if error.errno in LACKING:
             raise Unsupported(error.strerror) from None
         raise
+
+
+def forget_sources(netlink: Netlink, sources: Iterable[tuple[int, bytes]]) -> None:
+    """Deletes every flow with one of these (IP version, packed address) as the source of either direction, by a filter
+    of the kernel's own: 0.2 ms each on 262144 buckets, where a listing takes 11. Raises OSError.
+
+    Linux before 6.11 filters listings alone. It takes the tuple for a whole one and refuses that, so Unsupported is
+    raised before anything is deleted.
+    """
+    flags = (FILTER_IP_SRC, 0), (0, FILTER_IP_SRC)
+    for version, address in sources:
+        source = attr(NESTED | CTA_TUPLE_IP, attr(CTA_IP_SRC[version], address))
+        for direction, (original, reply) in zip((CTA_TUPLE_ORIG, CTA_TUPLE_REPLY), flags):
+            wanted = attr_u32(CTA_FILTER_ORIG_FLAGS, original) + attr_u32(CTA_FILTER_REPLY_FLAGS, reply)
+            body = attr(NESTED | direction, source) + attr(NESTED | CTA_FILTER, wanted)
+            try:
+                netlink.ask(DELETE, nfgen(FAMILY[version], version=OF_FAMILY) + body)
+            except OSError as error:
+                if error.errno in LACKING:
+                    raise Unsupported(error.strerror) from None
+                raise
 
 
 def _flows(netlink: Netlink, version: int, protocol: int) -> Iterator[Flow]:

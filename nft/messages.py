@@ -55,8 +55,8 @@ GROUP = 300  # elements in one message; an attribute's length has 16 bits and an
 _NFGEN = Struct(">BBH")  # family, version, resource
 
 
-def nfgen(family: int = NFPROTO_INET, resource: int = 0) -> bytes:
-    return _NFGEN.pack(family, 0, resource)
+def nfgen(family: int = NFPROTO_INET, resource: int = 0, version: int = 0) -> bytes:
+    return _NFGEN.pack(family, version, resource)
 
 
 def batch(changes: list[tuple[int, int, bytes]], first: int) -> tuple[list[bytes], range]:

@@ -12,13 +12,15 @@ from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping
 from cni.protocol.log import say
 from nft.addresses import Address, from_packed, merged
-from nft.conntrack import IPPROTO_UDP, Flow, Unsupported, forget_flows
+from nft.conntrack import IPPROTO_UDP, Flow, Unsupported, forget_flows, forget_sources
 from nft.elements import PROTOCOLS
 from nft.netlink import Netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+FEW = 16  # addresses; for more, one listing of each family (11 ms on 262144 buckets) is faster than two deletions each
 
 
 def forget_new_ports(
@@ -51,14 +53,20 @@ def forget_new_ports(
     return _forget(netlink, {version for _port, version in wanted}, stale, IPPROTO_UDP)
 
 
-def forget_addresses(netlink: Netlink, addresses: tuple[Address, ...]) -> int:
-    """After DEL: every flow from or to a container, of any protocol. Returns how many."""
+def forget_addresses(netlink: Netlink, addresses: tuple[Address, ...]) -> None:
+    """After DEL: every flow from or to a container, of any protocol."""
+    if len(addresses) <= FEW:
+        try:
+            forget_sources(netlink, [(address.version, address.packed) for address in addresses])
+            return
+        except Unsupported:
+            pass  # Linux before 6.11
     own = {address.packed for address in addresses}
 
     def of_them(flow: Flow) -> bool:
         return flow.original.source in own or flow.reply.source in own
 
-    return _forget(netlink, {address.version for address in addresses}, of_them)
+    _forget(netlink, {address.version for address in addresses}, of_them)
 
 
 def forget_contradictions(netlink: Netlink, items: list[Attachment], is_local: Callable[[Address], bool]) -> int:
