@@ -1,9 +1,10 @@
 """Taking links away without waiting for the kernel to finish: the wait is left to a child that nobody waits for.
 
-RTM_DELLINK sits 15-35 ms in rcu_barrier after the link is already gone for everybody (netdev_run_todo of the kernel);
-a forked child sits there, the parent watches the link disappear. The child has no descriptor of the runtime's, which
-waits for the end of stdout, nor the lock's: the kernel may keep it for long ("waiting for veth to become free"), and
-whoever kills the parent meanwhile must not find every container of the host locked. Making links is `links`.
+The kernel closes a link, takes it off its lists, and then waits for grace periods, the last one 15-35 ms after the link
+is gone for everybody (unregister_netdevice_many_notify, netdev_run_todo); a forked child sits there, the parent watches
+the link disappear. The child has no descriptor of the runtime's, which waits for the end of stdout, nor the lock's: the
+kernel may keep it for long ("waiting for veth to become free"), and whoever kills the parent meanwhile must not find
+every container of the host locked. Making links is `links`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from stat import S_ISSOCK
 
 from cni.kernel import rtnetlink
-from cni.kernel.links import get_link, read_link
+from cni.kernel.links import get_link, is_listed, read_link
 from cni.protocol.errors import kernel_refused
 from nft.errors import KernelError
 from nft.netlink import Netlink, is_missing
@@ -38,7 +39,7 @@ def remove_links(rtnl: Netlink, names: list[str], meanwhile: Callable[[], None] 
     children = [_delete_in_child(rtnetlink.link_named(name)) for name in present]
     meanwhile()
     if present:
-        _wait(rtnl, present, children)
+        _wait(present, children)
 
 
 def remove_group(rtnl: Netlink, names: list[str], meanwhile: Callable[[], None] = _nothing) -> None:
@@ -57,7 +58,7 @@ def remove_group(rtnl: Netlink, names: list[str], meanwhile: Callable[[], None] 
     children = [_delete_in_child(rtnetlink.group(GROUP))] if present else []
     meanwhile()
     if present:
-        _wait(rtnl, present[-1:], children)
+        _wait(present, children)
 
 
 def _delete_in_child(payload: bytes) -> int:
@@ -93,9 +94,10 @@ def _let_go() -> None:
             continue
 
 
-def _wait(rtnl: Netlink, names: list[str], children: list[int]) -> None:
-    """Deletion and question serialise on the kernel's rtnl lock, so ENODEV means gone, names free for use again. The
-    children are looked at first: a link that is there after all of them have ended is not going to go."""
+def _wait(names: list[str], children: list[int]) -> None:
+    """Empties `names`. A link that is off the lists is closed; whoever makes another one of its name waits for the rtnl
+    lock that the removal holds. The children are looked at first: a link that is there after all of them have ended is
+    not going to go."""
     end = time.monotonic() + DEADLINE
     running = set(children)
     while True:
@@ -106,9 +108,10 @@ def _wait(rtnl: Netlink, names: list[str], children: list[int]) -> None:
                 number = os.waitstatus_to_exitcode(status)
                 if number > 0:
                     raise kernel_refused(f"removing the link {names[0]}", KernelError(number, os.strerror(number)))
-        names = [name for name in names if get_link(rtnl, name) is not None]
-        if not names:
-            return
+        while not is_listed(names[-1]):
+            names.pop()
+            if not names:
+                return
         if not running or time.monotonic() > end:
             why = f"waited {DEADLINE:.0f} s for the kernel" if running else "the process that removes it has ended"
             raise kernel_refused(f"removing the link {names[0]}", KernelError(16, "the link is still there"), why)

@@ -20,6 +20,7 @@ from cni.protocol.log import say
 from nft.errors import KernelError
 from nft.framing import attr_u32, attributes, text
 from nft.netlink import Netlink, is_missing
+from nft.stdlib import if_nametoindex
 from nft.value import Value
 
 FORWARDING_SECONDS = 1.0  # with the spanning tree protocol on, a port takes half a minute; nobody waits for that
@@ -51,6 +52,16 @@ def get_link(rtnl: Netlink, name: str) -> Link | None:
         if is_missing(error):
             return None
         raise
+
+
+def is_listed(name: str) -> bool:
+    """Whether the kernel still finds a link by that name. SIOCGIFINDEX takes no lock: while a link is being removed it
+    has this answer before RTM_GETLINK, which waits for the rtnl lock that the removal holds to its end."""
+    try:
+        if_nametoindex(name)
+    except OSError:
+        return False
+    return True
 
 
 def read_link(payload: bytes) -> Link:

@@ -32,35 +32,35 @@ class Child:
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
 
 
-def ending_after_the_first_look(monkeypatch: pytest.MonkeyPatch, child: Child, later: object) -> list[object]:
+def ending_after_the_first_look(monkeypatch: pytest.MonkeyPatch, child: Child, later: bool) -> list[object]:
     """The link is there at the first look, then the child ends, then the link is what is said."""
     looks: list[object] = []
 
-    def get_link(_rtnl: object, name: str) -> object:
+    def is_listed(name: str) -> bool:
         looks.append(name)
         if len(looks) > 1:
             return later
         child.end()
-        return name
+        return True
 
-    monkeypatch.setattr(removal, "get_link", get_link)
+    monkeypatch.setattr(removal, "is_listed", is_listed)
     return looks
 
 
 def test_a_link_that_goes_right_after_the_look_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody else's removal was faster and ours ended at once: that used to be EBUSY after five seconds, unwaited."""
     child = Child(0)
-    looks = ending_after_the_first_look(monkeypatch, child, None)
-    removal._wait(cast(Netlink, None), ["veth1"], [child.pid])
+    looks = ending_after_the_first_look(monkeypatch, child, False)
+    removal._wait(["veth1"], [child.pid])
     assert len(looks) == 2
 
 
 @pytest.mark.parametrize(("status", "words"), [(0, "process that removes it has ended"), (1, "EPERM")])
 def test_a_link_that_stays_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch, status: int, words: str) -> None:
     child = Child(status)
-    ending_after_the_first_look(monkeypatch, child, "veth1")
+    ending_after_the_first_look(monkeypatch, child, True)
     with pytest.raises(CniError) as caught:
-        removal._wait(cast(Netlink, None), ["veth1"], [child.pid])
+        removal._wait(["veth1"], [child.pid])
     assert "veth1" in caught.value.msg and words in caught.value.msg + caught.value.details
 
 
