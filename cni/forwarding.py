@@ -91,16 +91,21 @@ def note_before(handles: Handles, bridge: str, key: str, before: str) -> None:
         handles.store.bridges.note(bridge, f"sysctl-{key}={before}")
 
 
-def release_localnet(handles: Handles, item: Attachment) -> None:
-    """Once no port of the bridge needs it any more."""
-    if not item.bridge or not handles.store.bridges.knows(item.bridge, f"port-{item.link}"):
-        return
-    facts = handles.store.bridges.facts(item.bridge)
-    if not any(fact.startswith("port-") and fact != f"port-{item.link}" for fact in facts):
-        before = [fact.rpartition("=")[2] for fact in facts if fact.startswith(f"sysctl-{_localnet(item.bridge)}=")]
-        if before or "created" in facts:
-            sysctl.write(_localnet(item.bridge), before[0] if before else "0")
-    handles.store.bridges.forget(item.bridge, f"port-{item.link}")
+def release_localnet(handles: Handles, items: list[Attachment]) -> None:
+    """Once no port of their bridges needs it any more."""
+    bridges = handles.store.bridges
+    leaving: dict[str, set[str]] = {}
+    for item in items:
+        if item.bridge and bridges.knows(item.bridge, f"port-{item.link}"):
+            leaving.setdefault(item.bridge, set()).add(f"port-{item.link}")
+    for bridge, ports in leaving.items():
+        facts = bridges.facts(bridge)
+        if not any(fact.startswith("port-") and fact not in ports for fact in facts):
+            before = [fact.rpartition("=")[2] for fact in facts if fact.startswith(f"sysctl-{_localnet(bridge)}=")]
+            if before or "created" in facts:
+                sysctl.write(_localnet(bridge), before[0] if before else "0")
+        for port in ports:
+            bridges.forget(bridge, port)
 
 
 def _close_others(handles: Handles, version: int) -> None:

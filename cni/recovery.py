@@ -271,8 +271,8 @@ def wanted_elements(handles: Handles, items: list[Attachment]) -> list[Element]:
 
 def _lost_identities(handles: Handles) -> set[str]:
     """Who has elements in the table of this boot, or claims, but no record."""
-    held = handles.table.elements() if handles.table_serves else []
-    named = {element.comment for element in held} | handles.store.claims.claimants()
+    markers = handles.table.elements(("attachments",)) if handles.table_serves else []
+    named = {element.comment for element in markers} | handles.store.claims.claimants()
     return named - set(handles.store.identities()) - {""}
 
 

@@ -95,7 +95,7 @@ def give_up(host: Host, before: Attachment, item: Attachment) -> None:
     given_up = tuple(mapping for mapping in before.mappings if mapping not in item.mappings)
     if given_up:
         host.forget_flows_of(before.addresses)
-        release_localnet(host.handles, before)
+        release_localnet(host.handles, [before])
     host.shrink_record(before, item)
 
 

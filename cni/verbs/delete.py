@@ -69,7 +69,7 @@ def detach(host: Host, item: Attachment) -> None:
     # A listing of all connections takes as long as the kernel takes for the links, some 10 ms either.
     remove_links(host.rtnl, [*links], meanwhile=lambda: host.forget_flows_of(item.addresses))
     hostside.release(host, item)
-    release_localnet(host.handles, item)
+    release_localnet(host.handles, [item])
     if last:
         host.store.bridges.drop(item.bridge)
     host.remove_record(item)

@@ -12,7 +12,6 @@ from cni.bridge import leave_bridge
 from cni.forwarding import release_localnet, stop_forwarding
 from cni.host import Host
 from cni.kernel.deletion import remove_group, remove_links
-from cni.kernel.links import set_down
 from cni.model.attachment import Attachment
 from cni.model.names import identity
 from cni.model.projection import attachment_elements, cross_elements
@@ -66,38 +65,39 @@ def _valid_identities(request: Request) -> set[str]:
 
 
 def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
-    """What `detach` does, with one transaction, one group of links and one pass over the connections for all."""
-    for item in items:
-        if item.kind.own_link:
-            set_down(host.rtnl, item.link)
-    marked: list[Attachment] = []
-    others: list[Attachment] = []
-    for item in items:
-        is_marked = item.in_table and host.table.get(attachment_elements(item)[0]) is not None
-        (marked if is_marked else others).append(item)
-    if marked:
-        host.table.delete([element for item in marked for element in attachment_elements(item)])
-        crossing = [element for item in marked for element in cross_elements(item, host.store.of_container(item))]
-        if crossing:
-            host.table.delete(list(dict.fromkeys(crossing)))
-    for item in others:
-        host.delete_elements(item, last=False)
-    addresses = tuple(address for item in items for address in item.addresses)
-    links = [link for item in items for link in item.links]
-    remove_group(host.rtnl, links, meanwhile=lambda: host.forget_flows_of(addresses))
+    """What `detach` does, with one transaction, one group of links and one pass over the connections for all. The links
+    go first: one grace period closes them all, where a link that is set down alone costs one of its own."""
+    remove_group(host.rtnl, [link for item in items for link in item.links])
+    _delete_elements(host, items)
+    host.forget_flows_of(tuple(address for item in items for address in item.addresses))
     for item in items:
         hostside.release(host, item)
         host.store.claims.unclaim(item.standby, item.ident)  # so that none of these inherits a port of another one
+    release_localnet(host.handles, items)
+    final = {item.bridge: item for item in items if item.bridge}  # on each bridge; only after these it can be empty
     for item in items:
-        if host.is_last(item):
+        if item is final.get(item.bridge) and host.is_last(item):
             host.delete_elements(item, last=True)
             remove_links(host.rtnl, leave_bridge(host, item))
             host.store.bridges.drop(item.bridge)
-        release_localnet(host.handles, item)
+            del final[item.bridge]
         host.remove_record(item)
-    for item in {item.bridge: item for item in items if item.bridge}.values():
-        if not host.is_last(item):
-            host.delete_elements(item, last=False)
+    for item in final.values():
+        host.delete_elements(item, last=False)
     host.store.drop_empty(network)
     if not host.store.has_records():
         stop_forwarding(host.handles)
+
+
+def _delete_elements(host: Host, items: list[Attachment]) -> None:
+    """Those that are an attachment's alone, in two transactions for all; what bridges share is looked at later."""
+    markers = {element.key for element in host.table.elements(("attachments",))} if items else set()
+    marked: list[Attachment] = []
+    others: list[Attachment] = []
+    for item in items:
+        (marked if item.in_table and item.key in markers else others).append(item)
+    host.table.delete([element for item in marked for element in attachment_elements(item)])
+    crossing = [element for item in marked for element in cross_elements(item, host.store.of_container(item))]
+    host.table.delete(list(dict.fromkeys(crossing)))
+    for item in others:
+        host.delete_elements(item, last=False)
