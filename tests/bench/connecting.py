@@ -1,4 +1,4 @@
-"""How long a new TCP connection takes through a published port, by how many are published: connect(2) and no more."""
+"""What a published port costs a client, by how many are published: connect(2) and no more, and one more UDP packet."""
 
 from __future__ import annotations
 
@@ -43,7 +43,28 @@ class Route:
             connection.close()
 
 
-def measure(routes: list[Route], rounds: int) -> None:
+class Packets:
+    """Datagrams of one flow to the container's first UDP port: send(2) carries each through the host to its socket."""
+
+    def __init__(self, lan: Space, container: Container) -> None:
+        self.series = Series()
+        port = next(port for port in container.ports if port["Protocol"] == "udp")
+        with container.space.entered():
+            self.server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.server.bind(("0.0.0.0", int(str(port["ContainerPort"]))))
+        with lan.entered():
+            self.client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.client.connect(("198.51.100.1", int(str(port["HostPort"]))))
+
+    def sample(self, count: int = 20 * ROUND) -> None:
+        """Microseconds a packet. Nobody reads them: what the socket has no room for is dropped there."""
+        start = time.perf_counter()
+        for _ in range(count):
+            self.client.send(b"x" * 64)
+        self.series.values.append((time.perf_counter() - start) * 1e6 / count)
+
+
+def measure(routes: list[Route | Packets], rounds: int) -> None:
     for route in routes:
         route.sample(20)  # neighbours learn of each other
         route.series.values.clear()

@@ -31,9 +31,9 @@ class BenchHost:
         self._spaces += 1
         return Container(new_space(f"{self.name}-c{self._spaces}"), first_port, tcp, udp)
 
-    def keep(self, first_port: int = 9000, tcp: int = 2) -> Container:
+    def keep(self, first_port: int = 9000, tcp: int = 2, udp: int = 0) -> Container:
         """A container that stays."""
-        container = self.container(first_port, tcp)
+        container = self.container(first_port, tcp, udp)
         operation = self.peer.prepare("ADD", container)
         with self.space.entered():
             operation()

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
-from processes import FOLDER, Call, Space
+from processes import FOLDER, Call, Space, run
 
 Json = Any
 
 
 class Container:
-    """One container's namespace, and what is published for it."""
+    """One container's namespace, and what is published for it. Several may share a namespace, by an index each."""
 
-    def __init__(self, space: Space, first_port: int, tcp: int = 2, udp: int = 0) -> None:
+    def __init__(self, space: Space, first_port: int, tcp: int = 2, udp: int = 0, index: int = 0) -> None:
         self.space = space
-        self.name = space.name
+        self.ifname = f"eth{index}"
+        self.name = f"{space.name}-{index}" if index else space.name
         self.ports = [
             {"HostPort": first_port + index, "ContainerPort": 80 + index, "Protocol": protocol, "HostIP": ""}
             for protocol, count in (("tcp", tcp), ("udp", udp))
@@ -58,7 +60,7 @@ class Chain:
             "CNI_COMMAND": verb,
             "CNI_CONTAINERID": container.name,
             "CNI_NETNS": container.space.path,
-            "CNI_IFNAME": "eth0",
+            "CNI_IFNAME": container.ifname,
             "CNI_ARGS": "",
             "CNI_PATH": self.folder,
             "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
@@ -67,6 +69,11 @@ class Chain:
 
     def prepare(self, verb: str, container: Container) -> Operation:
         return Operation(self, verb, container)
+
+    def about(self) -> str:
+        """What the first plugin says of itself when nobody asks for anything."""
+        done = subprocess.run([f"{self.folder}/{self.plugins[0]['type']}"], capture_output=True, text=True, env={})
+        return " ".join((done.stdout + done.stderr).split("\n")[0].split())
 
 
 class Operation:
@@ -100,16 +107,28 @@ def ours(executable: str, network: str, *subnets: str, bridge: str = "") -> Chai
     return Chain("nftcni", os.path.dirname(executable), network, [plugin], "1.1.0")
 
 
-def reference(label: str, folder: str, network: str, subnet: str) -> Chain:
+def reference(label: str, folder: str, network: str, subnet: str, *, tuned: bool = False) -> Chain:
+    """As `nerdctl network create` writes it, with `tuned`; without, what people write by hand."""
     bridge = {
         "type": "bridge",
-        "bridge": f"br-{network}",
+        "bridge": f"br-{network}"[:15],
         "isGateway": True,
         "ipMasq": True,
         "hairpinMode": True,
         "ipam": {"type": "host-local", "ranges": [[{"subnet": subnet}]], "routes": [{"dst": "0.0.0.0/0"}]},
     }
-    return Chain(label, folder, network, [bridge, {"type": "portmap", "snat": True}, {"type": "firewall"}])
+    portmap = {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
+    chain = [bridge, portmap, {"type": "firewall"}, *([{"type": "tuning"}] if tuned else [])]
+    return Chain(label, folder, network, chain)
+
+
+def converted(executable: str, chain: Chain) -> Chain:
+    """The same network as `nftcni convert` writes it."""
+    path = FOLDER / f"{chain.network}.conflist"
+    path.write_text(json.dumps({"cniVersion": chain.version, "name": chain.network, "plugins": chain.plugins}))
+    run(executable, "convert", str(path))
+    made = json.loads(path.read_text())
+    return Chain("converted", os.path.dirname(executable), chain.network, made["plugins"], made["cniVersion"])
 
 
 class Netavark:
@@ -123,6 +142,9 @@ class Netavark:
         self.base = subnet.rsplit(".", 1)[0]
         self.results: dict[str, Json] = {}
         self.known: list[str] = []
+
+    def about(self) -> str:
+        return run(self.executable, "--version").strip()
 
     def prepare(self, verb: str, container: Container) -> Call:
         if container.name not in self.known:

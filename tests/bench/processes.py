@@ -19,7 +19,7 @@ CLONE_NEWNET = 0x40000000
 MS_BIND = 0x1000
 PR_SET_CHILD_SUBREAPER = 36
 FOLDER = Path("/run/bench")
-BARE = ["/usr/bin/python3", "-I", "-c", "pass"]
+BARE = ["/usr/bin/python3", "-IS", "-c", "pass"]  # as the plugin is started
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

@@ -30,7 +30,8 @@ from support.scratch import CHECKOUT, Host  # noqa: E402
 def install(folder: Path) -> None:
     """As it is on a host: the code's archive and the executable."""
     words = ["--prefix", str(folder), "--bin-dir", str(folder / "bin"), "--conflist", "none"]
-    subprocess.run(["sh", str(CHECKOUT / "conf" / "install"), *words, "--no-packages", "--no-units"], check=True)
+    words += ["--drop-in", "--no-packages", "--no-units"]
+    subprocess.run(["sh", str(CHECKOUT / "conf" / "install"), *words], check=True, stdout=subprocess.DEVNULL)
     shutil.copy(HERE / "fill.py", folder / "lib" / "nftcni" / "fill.py")  # beside `current`
 
 

@@ -14,14 +14,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from connecting import Route, measure
+import crowd
+from connecting import Packets, Route, measure
 from hosts import SETTLE, BenchHost
-from peers import Container, Netavark, ours, reference
+from peers import Container, Netavark, converted, ours, reference
 from processes import BARE, FOLDER, Call, CallFailed, Series
 
 WARM_UPS = 3
 AT_ONCE = 64
 PEER_SUBNET = "10.90.0.0/24"
+DEBIAN = "/usr/lib/cni"  # where containernetworking-plugins has them
 
 
 class Subject:
@@ -57,18 +59,6 @@ class Plain:
         time.sleep(SETTLE / 4)
 
 
-def together(host: BenchHost, calls: list[Call]) -> float:
-    """Milliseconds from the first start to the last end."""
-    with host.space.entered():
-        start = time.perf_counter()
-        running = [(call.start(), call) for call in calls]
-        ended = [(os.waitpid(pid, 0)[1], call) for pid, call in running]
-        took = (time.perf_counter() - start) * 1e3
-    for status, call in ended:
-        call.check(status)
-    return took
-
-
 def say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
@@ -82,6 +72,7 @@ class Bench:
         self.sizes = [100, 1000, 10000]
         self.port_counts = [10, 100, 1000, 10000]
         self.notes: list[str] = []
+        self.peers: dict[str, str] = {}
 
     def host(self, name: str, *subnets: str, network: str = "", bridge: str = "") -> BenchHost:
         return BenchHost(name, ours(self.executable, network or name, *(subnets or ("10.88.0.0/16",)), bridge=bridge))
@@ -96,7 +87,7 @@ class Bench:
         return host
 
     def peer_hosts(self) -> list[BenchHost]:
-        places = [("reference, Debian", "/usr/lib/cni", "ref")]
+        places = [("reference, Debian", DEBIAN, "ref")]
         if os.environ.get("NFTCNI_BENCH_CNI"):
             places.append(("reference, newer", os.environ["NFTCNI_BENCH_CNI"], "newer"))
         else:
@@ -105,6 +96,8 @@ class Bench:
         for label, folder, name in places:
             if all(os.access(f"{folder}/{kind}", os.X_OK) for kind in ("bridge", "host-local", "portmap", "firewall")):
                 found.append(BenchHost(name, reference(label, folder, name, PEER_SUBNET)))
+            elif folder == DEBIAN and os.environ.get("CI"):
+                sys.exit(f"bench: no plugins in {folder}: install containernetworking-plugins")
             else:
                 self.notes.append(f"{label}: no plugins in {folder} (Debian: containernetworking-plugins)")
         netavark = os.environ.get("NFTCNI_BENCH_NETAVARK", "")
@@ -114,7 +107,23 @@ class Bench:
             self.notes.append("NFTCNI_BENCH_NETAVARK names no executable: netavark is not measured")
         for host in found:
             host.keep()
+            self.peers[host.peer.label] = host.peer.about()
         return found
+
+    def chain_hosts(self) -> list[BenchHost]:
+        """bridge, portmap, firewall and tuning, as `nerdctl network create` writes them: under our drop-in names,
+        converted to our own type, and the reference plugins'."""
+        folder = os.path.dirname(self.executable)
+        chain = reference("drop-in chain", folder, "dropin", PEER_SUBNET, tuned=True)
+        own = converted(self.executable, reference("converted", folder, "converted", PEER_SUBNET, tuned=True))
+        chains = [chain, own]
+        for network, place in (("reftuned", DEBIAN), ("newtuned", os.environ.get("NFTCNI_BENCH_CNI", ""))):
+            if os.access(f"{place}/tuning", os.X_OK):
+                chains.append(reference(network, place, network, PEER_SUBNET, tuned=True))
+        hosts = [BenchHost(chain.network, chain) for chain in chains]
+        for host in hosts:
+            host.keep()
+        return hosts
 
     def processes(self) -> dict[str, Any]:
         say("preparing hosts")
@@ -134,6 +143,7 @@ class Bench:
             subjects[f"full{size}"] = Subject(host, host.container(30000))
         peers = {host.name: Subject(host, host.container(30000)) for host in self.peer_hosts()}
         subjects.update(peers)
+        subjects.update((host.name, Subject(host, host.container(30000))) for host in self.chain_hosts())
         versions = empty.peer.prepare("ADD", subjects["ipv4"].container)
         assert not isinstance(versions, Call)
         plain = {"bare": Plain(empty, Call(BARE))}
@@ -161,7 +171,9 @@ class Bench:
         say("memory")
         found.update(self.memory(empty))
         say(f"{AT_ONCE} at once")
-        found.update(self.at_once())
+        found.update(self.crowds())
+        if self.full:
+            found.update(self.full_host())
         self.growing(peers, found)
         return found
 
@@ -179,32 +191,39 @@ class Bench:
                 time.sleep(SETTLE)
         return {f"memory {name}": series.summary() for name, series in sizes.items()}
 
-    def at_once(self) -> dict[str, Any]:
-        """On two processors, with single ADDs between, and bare interpreters as what no plugin in Python can beat."""
-        host = self.host("parallel")
-        host.keep()
-        containers = [host.container(30000 + 2 * index) for index in range(AT_ONCE)]
-        single, wall, bare = Series(), Series(), Series()
-        allowed = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, set(sorted(allowed)[:2]))
-        for _ in range(6):
-            one = Subject(host, host.container(29000))
-            for _ in range(5):
-                one.sample()
-            single.values += one.add.values
-            for verb in ("ADD", "DEL"):
-                calls = []
-                for container in containers:
-                    operation = host.peer.prepare(verb, container)
-                    assert not isinstance(operation, Call)
-                    calls += operation.calls
-                took = together(host, calls)
-                if verb == "ADD":
-                    wall.values.append(took)
-                time.sleep(1)
-            bare.values.append(together(host, [Call(BARE)] * AT_ONCE))
-        os.sched_setaffinity(0, allowed)
-        return {"ADD single": single.summary(), "ADD 64 at once": wall.summary(), "bare 64 at once": bare.summary()}
+    def crowds(self) -> dict[str, Any]:
+        """A plugin process each, so the chains of others are not among them."""
+        counts = (AT_ONCE, 4 * AT_ONCE) if self.full else (AT_ONCE,)
+        found = crowd.at_once(self.host("parallel"), counts, 6 if self.full else 3)
+        size = 1000 if self.full else 250
+        say(f"GC and repair of {size}")
+        all_of_it = crowd.everything(self.host("many"), self.executable, size, 3 if self.full else 1)
+        found.update({f"{name} {size}": series for name, series in all_of_it.items()})
+        if not self.full:
+            self.notes.append("256 at once, GC and repair of 1000, 10 000 real attachments: with --full")
+        return {name: series.summary() for name, series in found.items()}
+
+    def full_host(self) -> dict[str, Any]:
+        """10 000 real attachments over ten bridges, beside an empty host."""
+        empty = self.host("beside")
+        empty.keep()
+        crowded = self.host("real", "10.200.0.0/16", network="real0", bridge="br-real0")
+        for number in range(10):
+            say(f"{1000 * (number + 1)} real attachments")
+            chain = ours(self.executable, f"real{number}", f"10.{200 + number}.0.0/16")
+            crowd.attach(crowded, chain, 999, 10000 + 2000 * number)
+        subjects = {
+            "beside": Subject(empty, empty.container(40000)),
+            "real": Subject(crowded, crowded.container(40000)),
+        }
+        for index in range(WARM_UPS + self.rounds // 4):
+            for subject in subjects.values() if index % 2 else reversed(list(subjects.values())):
+                subject.sample()
+        return {
+            f"{verb} {name}": series.summary()
+            for name, subject in subjects.items()
+            for verb, series in (("ADD", subject.add), ("DEL", subject.delete))
+        }
 
     def growing(self, peers: dict[str, Subject], found: dict[str, Any]) -> None:
         """The peers with more containers on their hosts; these are real, so without --full they are few."""
@@ -222,20 +241,22 @@ class Bench:
                 found[f"DEL {name} {size}"] = grown.delete.summary()
 
     def connections(self) -> dict[str, Any]:
-        routes: dict[str, Route] = {}
+        routes: dict[str, Route | Packets] = {}
         for count in self.port_counts:
             say(f"{count} published ports")
             host = self.host(f"ports{count}")
-            container = host.keep(10000, tcp=count)
+            container = host.keep(10000, count, udp=1)
             routes[f"connect first of {count}"] = first = Route(host, container, 0)
             routes[f"connect last of {count}"] = Route(host, container, count - 1, first.lan)
-        if os.access("/usr/lib/cni/portmap", os.X_OK):
+            routes[f"packet last of {count}"] = Packets(first.lan, container)
+        if os.access(f"{DEBIAN}/portmap", os.X_OK):
             for count in [10, 100, 1000] if self.full else [10, 100]:
                 say(f"{count} published ports, reference")
                 name = f"refports{count}"
-                host = BenchHost(name, reference("reference, Debian", "/usr/lib/cni", f"rp{count}", PEER_SUBNET))
-                container = host.keep(10000, tcp=count)
-                routes[f"connect reference last of {count}"] = Route(host, container, count - 1)
+                host = BenchHost(name, reference("reference, Debian", DEBIAN, f"rp{count}", PEER_SUBNET))
+                container = host.keep(10000, count, udp=1)
+                routes[f"connect reference last of {count}"] = route = Route(host, container, count - 1)
+                routes[f"packet reference last of {count}"] = Packets(route.lan, container)
         say("connections")
         measure(list(routes.values()), 40 if self.full else 15)
         return {name: route.series.summary() for name, route in routes.items()}
@@ -254,7 +275,9 @@ def main() -> None:
         found.update(bench.connections())
     except CallFailed as failure:
         sys.exit(f"bench: a call failed: {failure}")
-    Path(options.install, "found.json").write_text(json.dumps({"figures": found, "notes": bench.notes}))
+    Path(options.install, "found.json").write_text(
+        json.dumps({"figures": found, "notes": bench.notes, "peers": bench.peers})
+    )
 
 
 main()
