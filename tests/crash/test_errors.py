@@ -8,6 +8,7 @@ import pytest
 from scenes import SITUATIONS, Scene
 from strace import ERRORS, EVERY, FOR_A_KILL_ONLY, Point, failed
 from support.scratch import PLUGIN, Answer, Host
+from support.turn import in_turn
 
 TIMED_OUT = 137
 
@@ -53,7 +54,7 @@ def errors_at(index: int, place: Point, every: bool) -> tuple[str, ...]:
 def test_every_error_is_answered(host: Host, tally: Counter[str], every_error: bool, name: str) -> None:
     situation = SITUATIONS[name]
     scene = Scene(host, situation)
-    places = [place for place in scene.points() if place.call not in FOR_A_KILL_ONLY]
+    places = in_turn([place for place in scene.points() if place.call not in FOR_A_KILL_ONLY], 2)
     problems = []
     for index, place in enumerate(places):
         for error in errors_at(index, place, every_error):

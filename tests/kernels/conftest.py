@@ -5,12 +5,10 @@ In CI one kernel, by the commit, so that all of them have their turn; elsewhere 
 
 from __future__ import annotations
 
-import os
-import subprocess
-
 import pytest
-from kernels.suites import MACHINES, SCENARIOS, Machine
+from kernels.suites import MACHINES, SCENARIOS
 from kernels.trial import Trial
+from support.turn import in_turn
 
 TRIALS = pytest.StashKey[list[Trial]]()
 
@@ -26,17 +24,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "machine" in metafunc.fixturenames:
-        machines = MACHINES if metafunc.config.getoption("--all") or not os.environ.get("CI") else in_turn()
+        kernels = sorted({machine.kernel for machine in MACHINES})
+        chosen = kernels if metafunc.config.getoption("--all") else in_turn(kernels, len(kernels))
+        machines = [machine for machine in MACHINES if machine.kernel in chosen]
         metafunc.parametrize("machine", machines, ids=[machine.name for machine in machines])
-
-
-def in_turn() -> tuple[Machine, ...]:
-    """One kernel with each userland that it has."""
-    words = ["git", "-c", "safe.directory=*", "rev-parse", "HEAD"]
-    commit = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    kernels = sorted({machine.kernel for machine in MACHINES})
-    chosen = kernels[int(commit, 16) % len(kernels)]
-    return tuple(machine for machine in MACHINES if machine.kernel == chosen)
 
 
 @pytest.fixture
