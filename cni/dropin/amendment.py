@@ -9,6 +9,7 @@ from __future__ import annotations
 from cni import hostside
 from cni.forwarding import release_localnet, set_host_sysctls
 from cni.host import Host
+from cni.kernel.deletion import keep_sockets_open
 from cni.kernel.routes import is_local
 from cni.model.attachment import CHAINED, OPEN, Attachment, Lease
 from cni.model.names import derived_mac, identity
@@ -97,6 +98,8 @@ def give_up(host: Host, before: Attachment, item: Attachment) -> None:
         host.forget_flows_of(before.addresses)
         release_localnet(host.handles, [before])
     host.shrink_record(before, item)
+    if gone:
+        keep_sockets_open()
 
 
 def holds_nothing(item: Attachment) -> bool:

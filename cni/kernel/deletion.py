@@ -26,20 +26,23 @@ if TYPE_CHECKING:
 GROUP = 0x6E667463  # "nftc": links of one GC, deleted by one message
 DEADLINE = 5.0  # seconds; a rtnl lock held that long by somebody else is worth an error
 POLL = 0.0002
+FREED = 0.1  # seconds; a grace period, after which the kernel frees elements (nf_tables_trans_destroy_work)
 
 
 def _nothing() -> None:
     pass
 
 
-def remove_links(rtnl: Netlink, names: list[str], meanwhile: Callable[[], None] = _nothing) -> None:
-    """Returns when none of the links exists any more. Missing ones are fine. `meanwhile` is called while the kernel
-    works on them, in any case. Raises CniError code 5."""
+def remove_links(rtnl: Netlink, names: list[str], meanwhile: Callable[[], None] = _nothing) -> bool:
+    """Returns when none of the links exists any more, and whether one did. `meanwhile` is called while the kernel works
+    on them, in any case. Raises CniError code 5."""
     present = [name for name in names if get_link(rtnl, name) is not None]
     children = [_delete_in_child(rtnetlink.link_named(name)) for name in present]
     meanwhile()
-    if present:
-        _wait(present, children)
+    if not present:
+        return False
+    _wait(present, children)
+    return True
 
 
 def remove_group(rtnl: Netlink, names: list[str], meanwhile: Callable[[], None] = _nothing) -> None:
@@ -78,6 +81,21 @@ def _delete_in_child(payload: bytes) -> int:
         status = 0 if is_missing(error) else min(error.errno or 255, 255)
     finally:
         os._exit(status)
+
+
+def keep_sockets_open() -> None:
+    """By a child, until the kernel has freed deleted elements by itself. For a deletion that removes no link: whoever
+    closes an nfnetlink socket before waits for that, 15 ms, and has everybody else's transaction wait for him."""
+    try:
+        if os.fork():
+            return
+    except OSError:
+        return  # it only takes longer
+    try:
+        _let_go()
+        time.sleep(FREED)
+    finally:
+        os._exit(0)
 
 
 def _let_go() -> None:

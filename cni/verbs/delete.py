@@ -2,9 +2,9 @@
 
 While the elements go nothing of the container may pass, or it would pass unjudged.
 
-The order has a price tag: closing the table's socket after a deletion waits 5-15 ms for the kernel unless that time has
-passed meanwhile, and the links' removal is what passes it. Works from the record alone: no namespace, no prevResult, no
-valid configuration is needed.
+Closing the table's socket after a deletion waits 5-15 ms for the kernel unless that time has passed: a child, the one
+that removes the links if there are any, keeps it open for so long. Works from the record alone: no namespace, no
+prevResult, no valid configuration is needed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cni import hostside
 from cni.bridge import leave_bridge
 from cni.forwarding import release_localnet, stop_forwarding
 from cni.host import Host
-from cni.kernel.deletion import remove_links
+from cni.kernel.deletion import keep_sockets_open, remove_links
 from cni.kernel.links import set_down
 from cni.model.attachment import Attachment
 from cni.model.names import host_link, identity, shaper_link
@@ -67,7 +67,8 @@ def detach(host: Host, item: Attachment) -> None:
     if last:
         links.update(dict.fromkeys(leave_bridge(host, item)))
     # A listing of all connections takes as long as the kernel takes for the links, some 10 ms either.
-    remove_links(host.rtnl, [*links], meanwhile=lambda: host.forget_flows_of(item.addresses))
+    if not remove_links(host.rtnl, [*links], meanwhile=lambda: host.forget_flows_of(item.addresses)):
+        keep_sockets_open()  # the links went with the namespace
     hostside.release(host, item)
     release_localnet(host.handles, [item])
     if last:
