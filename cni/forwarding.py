@@ -140,18 +140,25 @@ def unrouted(handles: Handles) -> list[Element]:
 
 
 def stop_forwarding(handles: Handles) -> None:
-    """After the last attachment: as it was before the first. Unless links have come since, whose owner may count on
-    it; what was not forwarded before is not forwarded then either."""
+    """After the last attachment: as it was before the first. Unless links have come since, or somebody else forwards
+    ports, who may count on it; what was not forwarded before is not forwarded then either."""
     for version, key in FORWARDING.items():
         noted = handles.store.notes.unrouted(version)
         if not noted:
             continue
         known = {line.split()[0] for line in noted}
         left = [link for link in all_links(handles.rtnl) if not link.master and link.name not in known]
-        if all(link.mac == bridge_mac(link.name) for link in left):  # a bridge of ours that has other ports
+        # A bridge of ours that is left has other ports.
+        if all(link.mac == bridge_mac(link.name) for link in left) and not _do_others_forward(handles):
             sysctl.write(key, "0")
             handles.table.delete(unrouted_elements(version, noted))
             handles.store.notes.put_unrouted(version, [])
+
+
+def _do_others_forward(handles: Handles) -> bool:
+    from nft.foreign import forwards_ports
+
+    return forwards_ports(handles.table.netlink)
 
 
 def _keep_router_advertisements(handles: Handles) -> None:

@@ -1,6 +1,8 @@
-"""Other people's tables: which of their chains drop what containers send, and whether somebody has seen to it there.
+"""Other people's tables: which of their chains drop what containers send, whether somebody has seen to it there, and
+whether they forward ports of the host.
 
-For STATUS and `doctor`; reads only. A rule that names a bridge in any form counts: what it does is its author's affair.
+For STATUS, `doctor` and the last DEL; reads only. A rule that names a bridge in any form counts: what it does is its
+author's affair.
 """
 
 from __future__ import annotations
@@ -42,6 +44,21 @@ def dropping_chains(netlink: Netlink, table: str, chain: str) -> list[str]:
         if any(map(messages.drops, rules)):
             found.append(f"{messages.FAMILY_NAMES[family]} {table} {chain}")
     return found
+
+
+def forwards_ports(netlink: Netlink) -> bool:
+    """Whether somebody else's rule leads packets to another address. One listing of all chains, and of the rules of
+    tables that translate. Raises OSError."""
+    chains = (
+        (payload[0], messages.read_chain(payload)) for payload in netlink.dump(messages.GETCHAIN, messages.nfgen(0))
+    )
+    tables = {(family, chain.table) for family, chain in chains if chain.translates and chain.table != TABLE}
+    payloads = (
+        payload
+        for family, table in tables
+        for payload in netlink.dump(messages.GETRULE, messages.list_rules(table, family))
+    )
+    return any(messages.leads_elsewhere(code) for _chain, code in map(messages.read_rule, payloads))
 
 
 def _rules_name(netlink: Netlink, family: int, table: str, name: bytes) -> bool:

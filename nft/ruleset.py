@@ -28,7 +28,8 @@ stands as it does:
   nobody passes: keepalived's addresses, macvlan, bridges inside.
 - `advertisement` is a chain of its own: in a rule that asks for the ICMPv6 type, nft 1.1 lists `@th,64,128` as
   `icmpv6 taddr`, whose type is not the sets', and does not load its own listing.
-- `unrouted`: the host forwards for containers, it does not become a router between its other links.
+- `unrouted`: the host forwards for containers, it does not become a router between its other links. What somebody
+  translated is meant to be forwarded: who made that rule cannot see that forwarding is on for us alone.
 - `priority -100` and not `dstnat` on output: nft 1.0.6 refuses the name there.
 - No chain may be called `fwd`, and maps with concatenated data must come from text, not JSON (nft 1.0.6 makes a set).
 """
@@ -131,7 +132,11 @@ CHAINS = """
 		iifname @bridges accept
 		iifname . ip saddr @containers4 goto from_container
 		iifname . ip6 saddr @containers6 goto from_container
-		meta nfproto . iifname @unrouted meta nfproto . oifname @unrouted drop
+		meta nfproto . iifname @unrouted meta nfproto . oifname @unrouted goto transit
+	}
+	chain transit {
+		ct status dnat accept
+		drop
 	}
 	chain apart {
 		ct status dnat return

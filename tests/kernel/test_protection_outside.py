@@ -162,6 +162,50 @@ def test_links_that_come_later_are_their_owners_affair(host: Host) -> None:
         assert ask(lan, "198.51.101.2", 80) == "far 198.51.100.2"
 
 
+FORWARD = """table {family} forward{port} {{
+    chain pre {{
+        type nat hook prerouting priority -90;
+        {family} daddr {host} tcp dport {port} dnat to {target}
+    }}
+    chain post {{
+        type nat hook postrouting priority 100;
+        {family} daddr {target} masquerade
+    }}
+}}"""
+
+
+@pytest.mark.parametrize("order", ["before us", "after us"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_port_forward_of_others_between_links_of_before_works(host: Host, version: int, order: str) -> None:
+    """Who translates wants it forwarded, and cannot see that it is switched on for containers only: kube-proxy's node
+    ports that lead to another node, a virtual machine on a bridge that has been there, a redirection to a neighbour."""
+    lan, far = host.neighbour("lan", 1), host.neighbour("far", 2)
+    six = version == 6
+    family, target = ("ip", "ip6")[six], ("198.51.101.2", "2001:db8:101::2")[six]
+    config = network("net0", *NET, ports=[port(8080, 80)])
+    if order == "after us":
+        host.add(config, "a")
+    host.nft(FORWARD.format(family=family, host=HOST[six], port=80, target=target))
+    host.nft(FORWARD.format(family=family, host=HOST[six], port=81, target=LAN[six]))
+    if order == "before us":
+        host.add(config, "a")
+    lan.run("ip", "route", "add", target, "via", HOST[six])
+    with serving(Server(far, 80), Server(lan, 81)):
+        assert ask(lan, HOST[six], 80).startswith("far ")
+        assert ask(lan, HOST[six], 81).startswith("lan "), "back by the link it came from"
+        assert ask(lan, target, 80) == "silence", "what nobody translates"
+        assert host.command("repair", "--check").returncode == 0
+        host.delete(config, "a")
+        assert ask(lan, HOST[six], 80).startswith("far "), "after the last container"
+        assert ask(lan, target, 80) == "silence"
+    for number in (80, 81):
+        host.run("nft", "delete", "table", family, f"forward{number}")
+    host.add(config, "b")
+    host.delete(config, "b")
+    assert host.sysctl({4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}[version]) == "0"
+    assert host.elements() == {}
+
+
 # What the connection tracker does not know
 
 
