@@ -99,7 +99,7 @@ def release_localnet(handles: Handles, item: Attachment) -> None:
     if not any(fact.startswith("port-") and fact != f"port-{item.link}" for fact in facts):
         before = [fact.rpartition("=")[2] for fact in facts if fact.startswith(f"sysctl-{_localnet(item.bridge)}=")]
         if before or "created" in facts:
-            sysctl.write(_localnet(item.bridge), before[0] if before else "0")
+            sysctl.try_to_write(_localnet(item.bridge), before[0] if before else "0")
     handles.store.bridges.forget(item.bridge, f"port-{item.link}")
 
 
