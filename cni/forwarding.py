@@ -67,7 +67,24 @@ def set_host_sysctls(handles: Handles, item: Attachment) -> None:
             _close_others(handles, version)
         else:
             note_before(handles, item.bridge, key, before)
+        if key == _localnet(item.bridge):
+            _guard_ports(handles, item.bridge)
         sysctl.write(key, value)
+
+
+def _guard_ports(handles: Handles, bridge: str) -> None:
+    """Those that are there before one of them needs route_localnet."""
+    from cni.kernel.loopback_guard import guard
+
+    for link in handles.store.bridges.links(bridge):
+        guard(handles.rtnl, link)
+
+
+def guard_port(handles: Handles, item: Attachment) -> None:
+    if item.bridge and sysctl.read(_localnet(item.bridge)) == "1":
+        from cni.kernel.loopback_guard import guard
+
+        guard(handles.rtnl, item.link)
 
 
 def enable_ipv6(handles: Handles, item: Attachment) -> None:
