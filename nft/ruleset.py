@@ -23,6 +23,8 @@ stands as it does:
 - `genuine`: nobody outside comes in with a container's address.
 - INVALID packets are not translated and would show a container's address outside, or the peer's answer to it would
   reset a living connection (kubernetes#74839). Those of others are none of our affair.
+- `filter_output`: an INVALID packet of a container's connection is the host's, for nothing translated it, and the host
+  would reset what it does not know. A reset of the host's own connections is never INVALID.
 - The bridge table: a container's port sends with no address, MAC address or neighbour advertisement that belongs to a
   sibling or the gateway, and is no router; a port that is `checked` with no MAC address but its own. What belongs to
   nobody passes: keepalived's addresses, macvlan, bridges inside.
@@ -137,6 +139,10 @@ CHAINS = """
 	chain transit {
 		ct status dnat accept
 		drop
+	}
+	chain filter_output {
+		type filter hook output priority filter; policy accept;
+		tcp flags rst ct state invalid drop
 	}
 	chain apart {
 		ct status dnat return

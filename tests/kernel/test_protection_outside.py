@@ -240,6 +240,61 @@ def test_nothing_leaves_with_the_containers_address(host: Host, flags: int) -> N
     assert seen == [socket.inet_aton(HOST[0])]
 
 
+def data_segment(source: tuple[str, int], target: tuple[str, int], seq: int, ack: int) -> bytes:
+    payload = b"stray!"
+    header = struct.pack("!HHIIBBHHH", source[1], target[1], seq & 0xFFFFFFFF, ack, 0x50, 0x18, 64240, 0, 0)
+    length = len(header) + len(payload)
+    pseudo = socket.inet_aton(source[0]) + socket.inet_aton(target[0]) + struct.pack("!BBH", 0, 6, length)
+    total = sum(struct.unpack(f"!{(12 + length) // 2}H", pseudo + header + payload))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return header[:16] + struct.pack("!H", ~total & 0xFFFF) + header[18:] + payload
+
+
+@pytest.mark.parametrize("way", ["out", "in"])
+def test_a_segment_out_of_window_ends_no_connection(host: Host, way: str) -> None:
+    """It is not translated, so it is the host that gets it, which knows no such connection and would reset it."""
+    lan = host.neighbour()
+    host.add(network("net0", *NET, ports=[port(8080, 80)]), "a")
+    inside = host.place("a")
+    client, server = (inside, lan) if way == "out" else (lan, inside)
+    with lan.entered():
+        sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
+        mouth = socket.socket(socket.AF_INET, socket.SOCK_RAW, 6)
+    with sniffer, mouth, open_socket(server, socket.AF_INET, "tcp") as listener:
+        sniffer.settimeout(3)
+        listener.bind(("0.0.0.0", 80))
+        listener.listen(1)
+        with open_socket(client, socket.AF_INET, "tcp") as one:
+            one.settimeout(3)
+            one.connect((LAN[0], 80) if way == "out" else (HOST[0], 8080))
+            other, _ = listener.accept()
+            with other:
+                other.settimeout(3)
+                near = other if way == "out" else one  # the end that the neighbour has
+                me, host_end = near.getsockname(), near.getpeername()
+                near.sendall(b"mine")
+                while True:  # its number in the stream, and the answer's
+                    packet = sniffer.recv(2048)
+                    ports = struct.unpack("!HH", packet[34:38])
+                    if packet[12:14] == b"\x08\x00" and ports == (me[1], host_end[1]) and packet.endswith(b"mine"):
+                        break
+                seq, ack = struct.unpack("!II", packet[38:46])
+                mouth.sendto(data_segment(me, host_end, seq + 3_000_000, ack), (host_end[0], 0))
+                mouth.sendto(segment(LAN[0], HOST[0], 0x02), (HOST[0], 0))  # behind it a SYN, which is answered
+                while (
+                    packet[12:14] != b"\x08\x00"
+                    or packet[23] != 6
+                    or not packet[47] & 0x04
+                    or packet[36:38] != b"\0\x50"
+                ):
+                    packet = sniffer.recv(2048)
+                far = one if way == "out" else other
+                assert far.recv(16) == b"mine"
+                far.sendall(b"yours")
+                assert near.recv(16) == b"yours"
+
+
 def test_nobody_outside_comes_with_a_containers_address(host: Host) -> None:
     """A datagram is enough for an attack that needs no answer. rp_filter may be off."""
     lan = host.neighbour()
