@@ -5,9 +5,11 @@ A host that has never had our table is ready: the first ADD makes it.
 
 from __future__ import annotations
 
+from cni.forwarding import FORWARDING, host_sysctls
 from cni.host import Host
 from cni.kernel import sysctl
 from cni.kernel.links import get_link
+from cni.model.attachment import ISOLATED
 from cni.model.choice import gateways_of, next_free
 from cni.model.config import Ipam, parse_network
 from cni.protocol.errors import NOT_READY, NOT_READY_DEGRADED, TRY_AGAIN_LATER, CniError, kernel_refused
@@ -29,7 +31,9 @@ def status(request: Request) -> None:
     host = Host(request.data_dir)
     versions = {ranges[0].subnet.version for ranges in network.ipam.range_sets}
     refuse_unable(host, request, versions)
-    _refuse_unserved(host, request, versions if network.is_gateway else set(), network.bridge)
+    modes = {4: network.mode4, 6: network.mode6}
+    forwarded = {version for version in versions if network.is_gateway and modes[version] != ISOLATED}
+    _refuse_unserved(host, request, forwarded, network.bridge)
     refuse_exhausted(host, request, network.ipam)
     pass_on(request, "STATUS")
 
@@ -119,10 +123,17 @@ def _differences(host: Host, versions: set[int]) -> list[str]:
         found.append(f"{what} although containers are attached: run nftcni repair")
     elif not host.rules_are_ours():
         found.append("the rules of table inet nftcni are not those that nftcni loaded: run nftcni repair")
-    for version, key in ((4, "ipv4/ip_forward"), (6, "ipv6/conf/all/forwarding")):
-        if version in versions and sysctl.read(key) == "0":
+    for version, key in FORWARDING.items():
+        if version in versions and sysctl.read(key) == "0" and _is_needed(host, key):
             found.append(f"forwarding is off: net/{key} is 0 although containers are attached: run nftcni repair")
     return found
+
+
+def _is_needed(host: Host, key: str) -> bool:
+    """By anybody who is attached: not on a bridge whose router is another machine, for example. Asked only where it is
+    off, and up to the first who does."""
+    items = (host.store.peek(ident) for ident in host.store.identities())
+    return any((key, "1") in host_sysctls(item) for item in items if item is not None)
 
 
 def refuse_exhausted(host: Host, request: Request, ipam: Ipam, scope: str = "") -> None:

@@ -87,6 +87,35 @@ def test_forwarding_off_hurts_no_network_without_a_gateway(host: Host) -> None:
     assert status(host, config).code == READY
 
 
+@pytest.mark.parametrize("kind", ["isolated", "isolated IPv6", "uplink"])
+def test_forwarding_off_hurts_nobody_who_needs_none(host: Host, kind: str) -> None:
+    """And a forward chain that drops does not, either, where nothing is forwarded at all."""
+    keys: dict[str, Any] = {
+        "isolated": {"gatewayMode": "isolated"},
+        "isolated IPv6": {"gatewayModeIPv6": "isolated"},
+    }.get(kind, {})
+    subnets = DUAL
+    if kind == "uplink":
+        host.neighbour()
+        for words in ("add br-net0 type bridge", "set br-net0 up", "set to-lan master br-net0"):
+            host.run("ip", "link", *words.split())
+        host.run("ip", "addr", "add", "192.0.2.10/24", "dev", "br-net0")
+        host.run("ip", "route", "add", "default", "via", "192.0.2.1")
+        subnets = ("192.0.2.0/24",)
+    config = network("net0", *subnets, **keys)
+    if kind == "uplink":
+        config["ipam"]["ranges"][0][0].update(gateway="192.0.2.1", rangeStart="192.0.2.200")
+    host.add(config)
+    assert "0" in (host.sysctl("ipv4/ip_forward"), host.sysctl("ipv6/conf/all/forwarding"))
+    assert status(host, config).code == READY
+    if kind == "isolated":
+        host.nft(CHAIN.format("inet", "filter", "drop", ""))
+        assert status(host, config).code == READY
+    host.add(network("other", "10.89.0.0/24"), "c2")
+    host.set_sysctl("ipv4/ip_forward", "0")
+    assert status(host, network("other", "10.89.0.0/24")).code == DEGRADED
+
+
 def ranges(*sets: list[tuple[str, str, str]]) -> Any:
     return [[{"subnet": net, "rangeStart": start, "rangeEnd": end} for net, start, end in pools] for pools in sets]
 
