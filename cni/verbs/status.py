@@ -19,6 +19,10 @@ from cni.verbs.delegate import pass_on, with_lease
 from nft.foreign import forward_drops
 from nft.lacking import lacking
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from nft.addresses import Prefix
+
 FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names
 
 
@@ -33,7 +37,8 @@ def status(request: Request) -> None:
     refuse_unable(host, request, versions)
     modes = {4: network.mode4, 6: network.mode6}
     forwarded = {version for version in versions if network.is_gateway and modes[version] != ISOLATED}
-    _refuse_unserved(host, request, forwarded, network.bridge)
+    subnets = None if network.zone else [one.subnet for ranges in network.ipam.range_sets for one in ranges]
+    _refuse_unserved(host, request, forwarded, network.bridge, subnets)
     refuse_exhausted(host, request, network.ipam)
     pass_on(request, "STATUS")
 
@@ -61,18 +66,23 @@ def refuse_unable(host: Host, request: Request, versions: set[int]) -> None:
 
 def chained_status(request: Request) -> None:
     """For `portmap` and `firewall`, which have no pool. Raises CniError 51."""
-    _refuse_unserved(Host(request.data_dir), request, {4}, "")
+    _refuse_unserved(Host(request.data_dir), request, {4}, "", None)
 
 
-def _refuse_unserved(host: Host, request: Request, versions: set[int], bridge: str) -> None:
-    """`versions` are the IP versions that the network needs forwarded; `bridge` will carry its first container."""
+def _refuse_unserved(
+    host: Host, request: Request, versions: set[int], bridge: str, subnets: list[Prefix] | None
+) -> None:
+    """`versions` are the IP versions that the network needs forwarded; `bridge` will carry its first container. Without
+    `subnets` a firewall's last rule is not looked at: published ports pass firewalld's, and who is in a zone."""
     if not host.table_serves():
         _refuse_old_nft()
     families = {FAMILIES[version] for version in versions} | ({"inet"} if versions else set())
     try:
         degraded = _degraded(host, versions)
         bridges = host.store.bridges.names() or [bridge]
-        dropping = [chain for chain in forward_drops(host.table.netlink, bridges) if chain.split()[0] in families]
+        dropping = [
+            chain for chain in forward_drops(host.table.netlink, bridges, subnets) if chain.split()[0] in families
+        ]
     except OSError as error:
         raise kernel_refused(f"STATUS of {request.network}", error) from None
     if degraded:
@@ -80,7 +90,7 @@ def _refuse_unserved(host: Host, request: Request, versions: set[int], bridge: s
     if dropping:
         raise CniError(
             NOT_READY_DEGRADED,
-            f"forwarding is dropped by policy in {', '.join(dropping)}, which no other table can overrule",
+            f"what no rule accepts is dropped on forward by {', '.join(dropping)}, which no other table can overrule",
             "nftcni doctor says how to let containers through",
         )
 

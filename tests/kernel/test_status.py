@@ -65,6 +65,52 @@ def test_whose_forward_chain_counts(
             assert "foreign" in answer.words and "fw" in answer.words and "drop" in answer.words
 
 
+FIREWALLD = """table inet firewalld {{
+    set mine {{ type ipv4_addr; flags interval; elements = {{ 10.88.0.0/24 }} }}
+    chain filter_FORWARD {{
+        type filter hook forward priority filter + 10; policy accept;
+        ct state {{ established, related }} accept
+        ct status dnat accept
+        {seen_to}
+        {last}
+    }}
+}}"""
+
+
+@pytest.mark.parametrize("last", ["reject with icmpx admin-prohibited", "counter log drop", "drop"])
+@pytest.mark.parametrize(
+    ("seen_to", "code"),
+    [
+        ("", DEGRADED),
+        ('iifname "eth0" accept', DEGRADED),
+        ("ip saddr 10.77.0.0/24 accept", DEGRADED),
+        ('iifname { "br-net0", "br-x" } accept', READY),
+        ("ip saddr 10.88.0.0/24 accept", READY),
+        ("ip saddr 10.88.0.0/25 accept", READY),
+        ("ip saddr 10.88.0.7 accept", READY),
+        ("ip saddr 10.88.0.0/16 accept", READY),
+        ("ip saddr @mine accept", READY),
+    ],
+)
+def test_a_last_rule_that_takes_all_is_a_policy(host: Host, seen_to: str, code: int, last: str) -> None:
+    """firewalld's, which doctor tells of. Who is let through by a zone of theirs has been seen to."""
+    text = FIREWALLD.format(seen_to=seen_to, last=last)
+    host.nft(text if "@mine" in seen_to else text.replace("elements = { 10.88", "elements = { 10.66"))
+    answer = status(host, network("net0", DUAL[0]))
+    assert answer.code == code, answer.words
+    if code:
+        assert "inet firewalld filter_FORWARD" in answer.words and "nftcni doctor" in answer.words
+
+
+@pytest.mark.parametrize(
+    "last", ["tcp dport 80 drop", "ct state invalid reject", "accept", "counter", "jump somewhere"]
+)
+def test_a_last_rule_that_takes_some_is_none(host: Host, last: str) -> None:
+    text = FIREWALLD.format(seen_to="", last=last).replace("10.88.0.0/24", "10.66.0.0/24")
+    host.nft(text.replace("chain filter_FORWARD", "chain somewhere { drop; }\n chain filter_FORWARD"))
+    assert status(host, network("net0", DUAL[0])).code == READY
+
+
 def test_all_reasons_of_a_degraded_host_are_given(host: Host) -> None:
     host.add(network("net0", *DUAL))
     host.set_sysctl("ipv4/ip_forward", "0")
