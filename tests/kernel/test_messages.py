@@ -115,6 +115,14 @@ def test_a_read_only_proc_sys_of_a_router_keeps_nobody_from_the_network(host: Ho
     assert host.elements() == {} and host.link("br-net0") is None
 
 
+def test_a_value_with_control_characters_is_quoted_without_them(ready: Host) -> None:
+    """On stderr, which a terminal shows; an answer's JSON escapes them."""
+    done = ready.cni("ADD", network("net0", **{"isGatewa\x1b[2J\x00y": True}))
+    assert done.status == 0 and "\x1b" not in done.stderr
+    answer = ready.cni("ADD", network("net1", ipam={"type": "a\x1b[2J\x00", "ranges": [[{"subnet": "10.7.0.0/24"}]]}))
+    assert answer.status != 0 and "\\x1b[2J\\x00" in answer.stderr and "\x00" not in answer.stderr
+
+
 # A state folder that cannot be written
 
 
