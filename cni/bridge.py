@@ -66,8 +66,9 @@ def _create(host: Host, name: str, mtu: int) -> None:
     except OSError as error:
         if error.errno != errno.EEXIST:
             raise kernel_refused(f"creating the bridge {name}", error) from None
-    for key in ("accept_ra", "accept_redirects", "accept_dad"):
-        sysctl.write(f"ipv6/conf/{name}/{key}", "0")
+    sysctl.refuse_advertisements(name)
+    for key in ("accept_redirects", "accept_dad"):
+        sysctl.try_to_write(f"ipv6/conf/{name}/{key}", "0")
     link = get_link(host.rtnl, name)
     if link is not None and sysctl.read(f"ipv6/conf/{name}/disable_ipv6") == "0":
         payload = rtnetlink.address(link.index, link_local(mac), rtnetlink.IFA_F_NODAD)
@@ -184,7 +185,7 @@ def _refuse_advertisements(host: Host, item: Attachment, bridge: Link) -> None:
     before = sysctl.read(key)
     if before not in ("", "0") and not item.uplink and bridge.index not in announced_links(host.handles):
         note_before(host.handles, bridge.name, key, before)
-        sysctl.write(key, "0")
+        sysctl.refuse_advertisements(bridge.name)
 
 
 def leave_bridge(host: Host, item: Attachment) -> list[str]:

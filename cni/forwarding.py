@@ -67,7 +67,24 @@ def set_host_sysctls(handles: Handles, item: Attachment) -> None:
             _close_others(handles, version)
         else:
             note_before(handles, item.bridge, key, before)
+        if key == _localnet(item.bridge):
+            _guard_ports(handles, item.bridge)
         sysctl.write(key, value)
+
+
+def _guard_ports(handles: Handles, bridge: str) -> None:
+    """Those that are there before one of them needs route_localnet."""
+    from cni.kernel.loopback_guard import guard
+
+    for link in handles.store.bridges.links(bridge):
+        guard(handles.rtnl, link)
+
+
+def guard_port(handles: Handles, item: Attachment) -> None:
+    if item.bridge and sysctl.read(_localnet(item.bridge)) == "1":
+        from cni.kernel.loopback_guard import guard
+
+        guard(handles.rtnl, item.link)
 
 
 def enable_ipv6(handles: Handles, item: Attachment) -> None:
@@ -103,7 +120,7 @@ def release_localnet(handles: Handles, items: list[Attachment]) -> None:
         if not any(fact.startswith("port-") and fact not in ports for fact in facts):
             before = [fact.rpartition("=")[2] for fact in facts if fact.startswith(f"sysctl-{_localnet(bridge)}=")]
             if before or "created" in facts:
-                sysctl.write(_localnet(bridge), before[0] if before else "0")
+                sysctl.try_to_write(_localnet(bridge), before[0] if before else "0")
         for port in ports:
             bridges.forget(bridge, port)
 
@@ -145,18 +162,25 @@ def unrouted(handles: Handles) -> list[Element]:
 
 
 def stop_forwarding(handles: Handles) -> None:
-    """After the last attachment: as it was before the first. Unless links have come since, whose owner may count on
-    it; what was not forwarded before is not forwarded then either."""
+    """After the last attachment: as it was before the first. Unless links have come since, or somebody else forwards
+    ports, who may count on it; what was not forwarded before is not forwarded then either."""
     for version, key in FORWARDING.items():
         noted = handles.store.notes.unrouted(version)
         if not noted:
             continue
         known = {line.split()[0] for line in noted}
         left = [link for link in all_links(handles.rtnl) if not link.master and link.name not in known]
-        if all(link.mac == bridge_mac(link.name) for link in left):  # a bridge of ours that has other ports
+        # A bridge of ours that is left has other ports.
+        if all(link.mac == bridge_mac(link.name) for link in left) and not _do_others_forward(handles):
             sysctl.write(key, "0")
             handles.table.delete(unrouted_elements(version, noted))
             handles.store.notes.put_unrouted(version, [])
+
+
+def _do_others_forward(handles: Handles) -> bool:
+    from nft.foreign import forwards_ports
+
+    return forwards_ports(handles.table.netlink)
 
 
 def _keep_router_advertisements(handles: Handles) -> None:

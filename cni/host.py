@@ -351,6 +351,13 @@ class Host:
 
             forget_addresses(self.table.netlink, addresses)
 
+    def forget_flows_by(self, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> None:
+        """After a container that lives on gave up these ports: what came by them, and no other flow of its."""
+        if mappings and sysctl.read("netfilter/nf_conntrack_count") != "0":
+            from cni.kernel.flows import forget_ports
+
+            forget_ports(self.table.netlink, mappings, addresses)
+
     def _forget_contradictions(self, items: list[Attachment]) -> None:
         if items:
             from cni.kernel.flows import forget_contradictions

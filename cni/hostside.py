@@ -7,7 +7,7 @@ and VLANs (`cni.kernel.shaping`, `cni.kernel.vlans`), which most have not and wh
 from __future__ import annotations
 
 from cni.bridge import ensure_bridge, set_promiscuous
-from cni.forwarding import set_host_sysctls
+from cni.forwarding import guard_port, set_host_sysctls
 from cni.host import Host
 from cni.kernel.links import Link, create_veth, finish_port, get_link
 from cni.kernel.rtnetlink import IFF_PROMISC
@@ -60,6 +60,7 @@ def finish(host: Host, item: Attachment, bridge: Link | None) -> None:
 
 
 def _dress(host: Host, item: Attachment) -> None:
+    guard_port(host.handles, item)
     if item.wire == Wire():
         return
     port = get_link(host.rtnl, item.link)

@@ -144,7 +144,7 @@ def read_mac(text: str) -> bytes:
     """Six bytes from `xx:xx:xx:xx:xx:xx` or with `-`, as somebody else's interface has it. Raises ValueError."""
     parts = text.replace("-", ":").split(":")
     try:
-        mac = bytes(int(part, 16) for part in parts if len(part) == 2)
+        mac = bytes.fromhex("".join(part for part in parts if len(part) == 2))
     except ValueError:
         mac = b""
     if len(mac) != 6 or len(parts) != 6:

@@ -1,6 +1,8 @@
-"""Other people's tables: which of their chains drop what containers send, and whether somebody has seen to it there.
+"""Other people's tables: which of their chains drop what containers send, whether somebody has seen to it there, and
+whether they forward ports of the host.
 
-For STATUS and `doctor`; reads only. A rule that names a bridge in any form counts: what it does is its author's affair.
+For STATUS, `doctor` and the last DEL; reads only. A rule that names a bridge in any form counts: what it does is its
+author's affair.
 """
 
 from __future__ import annotations
@@ -12,19 +14,39 @@ from .framing import attr
 from .netlink import Netlink
 from .schema import TABLE
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .addresses import Prefix
 
-def forward_drops(netlink: Netlink, bridges: list[str]) -> list[str]:
-    """Base chains on forward with policy drop, `family table chain`, in tables that name none of the bridges. One
-    listing of all chains, and of the rules and sets of such tables. Raises OSError."""
+
+def forward_drops(netlink: Netlink, bridges: list[str], subnets: list[Prefix] | None = None) -> list[str]:
+    """Base chains on forward with policy drop, `family table chain`, in tables that name none of the bridges and
+    subnets; those whose last rule takes all as well (firewalld's) where subnets are given. One listing of all chains,
+    and of the rules and sets of such tables. Raises OSError."""
+    spans = subnets or []
     names = [bridge.encode("utf-8", "surrogateescape") for bridge in bridges if bridge]
     found = []
     for payload in netlink.dump(messages.GETCHAIN, messages.nfgen(0)):
         chain, family = messages.read_chain(payload), payload[0]
-        if chain.drops_forward and chain.table != TABLE:
-            in_rules = any(_rules_name(netlink, family, chain.table, name) for name in names)
-            if not in_rules and not any(_sets_name(netlink, family, chain.table, name) for name in names):
+        if not chain.on_forward or chain.table == TABLE:
+            continue
+        if chain.drops_forward or (subnets is not None and _ends_with_a_drop(netlink, family, chain)):
+            codes = [code for _chain, code in _rules(netlink, family, chain.table)]
+            is_seen_to = any(_names_link(code, name) for name in names for code in codes)
+            is_seen_to |= any(_lies_in(value, spans) for code in codes for value in messages.compared(code))
+            if not is_seen_to and not _sets_name(netlink, family, chain.table, names, spans):
                 found.append(f"{chain.family} {chain.table} {chain.name}")
     return found
+
+
+def _ends_with_a_drop(netlink: Netlink, family: int, chain: messages.Chain) -> bool:
+    """Kernels before 5.6 list the whole table."""
+    rules = [code for owner, code in _rules(netlink, family, chain.table, chain.name) if owner == chain.name]
+    return bool(rules) and messages.drops_all(rules[-1])
+
+
+def _rules(netlink: Netlink, family: int, table: str, chain: str = "") -> list[tuple[str, bytes]]:
+    return list(map(messages.read_rule, netlink.dump(messages.GETRULE, messages.list_rules(table, family, chain))))
 
 
 def dropping_chains(netlink: Netlink, table: str, chain: str) -> list[str]:
@@ -44,24 +66,50 @@ def dropping_chains(netlink: Netlink, table: str, chain: str) -> list[str]:
     return found
 
 
-def _rules_name(netlink: Netlink, family: int, table: str, name: bytes) -> bool:
+def forwards_ports(netlink: Netlink) -> bool:
+    """Whether somebody else's rule leads packets to another address. One listing of all chains, and of the rules of
+    tables that translate. Raises OSError."""
+    chains = (
+        (payload[0], messages.read_chain(payload)) for payload in netlink.dump(messages.GETCHAIN, messages.nfgen(0))
+    )
+    tables = {(family, chain.table) for family, chain in chains if chain.translates and chain.table != TABLE}
+    payloads = (
+        payload
+        for family, table in tables
+        for payload in netlink.dump(messages.GETRULE, messages.list_rules(table, family))
+    )
+    return any(messages.leads_elsewhere(code) for _chain, code in map(messages.read_rule, payloads))
+
+
+def _names_link(code: bytes, name: bytes) -> bool:
     """As nft compares an interface's name (16 bytes), as iptables-nft does (with its NUL), or by the beginning of it
     (`br-*`; `br-+` of iptables). One byte alone is more often a protocol's number."""
     forms = [name.ljust(16, b"\0"), name + b"\0", *(name[:length] for length in range(2, len(name) + 1))]
-    values = [attr(messages.NFTA_DATA_VALUE, form) for form in forms]
-    payloads = netlink.dump(messages.GETRULE, messages.list_rules(table, family))
-    rules = map(messages.read_rule, payloads)
-    return any(value in code for _chain, code in rules for value in values)
+    return any(attr(messages.NFTA_DATA_VALUE, form) in code for form in forms)
 
 
-def _sets_name(netlink: Netlink, family: int, table: str, name: bytes) -> bool:
-    """Sets and maps of interface names, anonymous ones too; in those of intervals `br-*` begins with `br-`."""
+def _lies_in(value: bytes, subnets: list[Prefix]) -> bool:
+    """An address of one of the subnets, or whole bytes of the network's own: so nft compares with 10.4.0.0/24."""
+    for subnet in subnets:
+        packed = subnet.network.address.packed
+        if len(value) == len(packed):
+            if subnet.first <= int.from_bytes(value, "big") <= subnet.last:
+                return True
+        elif 2 <= len(value) <= subnet.length // 8 and packed.startswith(value):
+            return True
+    return False
+
+
+def _sets_name(netlink: Netlink, family: int, table: str, names: list[bytes], subnets: list[Prefix]) -> bool:
+    """Sets and maps with the names of interfaces or with addresses, anonymous ones too; in intervals `br-*` begins with
+    `br-`."""
     for found in map(messages.read_set, netlink.dump(messages.GETSET, messages.list_sets(table, family))):
-        if not found.names_links:
-            continue
         for payload in netlink.dump(messages.GETSETELEM, messages.list_elements(found.name, table, family)):
             for element in messages.read_elements(payload):
-                begins = element.key.rstrip(b"\0")
-                if name.ljust(16, b"\0") in element.key or found.interval and begins and name.startswith(begins):
+                if _lies_in(element.key, subnets):
                     return True
+                begins = element.key.rstrip(b"\0") if found.interval else b""
+                for name in names if found.names_links else ():
+                    if name.ljust(16, b"\0") in element.key or begins and name.startswith(begins):
+                        return True
     return False

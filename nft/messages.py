@@ -40,8 +40,10 @@ NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA, NFTA_ELEM_KEY_END = 1, 2, 6, 
 NFTA_DATA_VALUE, NFTA_DATA_VERDICT = 1, 2
 NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
 NFTA_IMMEDIATE_DATA, NFTA_VERDICT_CODE, NFTA_TARGET_NAME = 2, 1, 1
+NFTA_NAT_TYPE, NFT_NAT_DNAT, NFTA_CMP_DATA = 1, 1, 3
+UNCONDITIONAL = {"immediate", "reject", "target", "counter", "log"}
 NFTA_GEN_PROC_PID = 2
-NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 1, 3, 4, 5
+NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE = 1, 3, 4, 5, 7
 NFTA_HOOK_HOOKNUM = 1
 NF_INET_FORWARD, NF_DROP = 2, 0
 FAMILY_NAMES = {1: "inet", 2: "ip", 10: "ip6"}  # NFPROTO_*: those whose forward hook containers pass
@@ -181,17 +183,23 @@ class Chain(Value):
     family: str
     table: str
     name: str
+    on_forward: bool
     drops_forward: bool
+    translates: bool
 
 
 def read_chain(payload: bytes) -> Chain:
-    """One chain of any table; `drops_forward` for a base chain on the forward hook with policy drop."""
+    """One chain of any table; `on_forward` for a base chain on the forward hook, `drops_forward` with policy drop,
+    `translates` for one of type nat."""
     parts = attributes(payload, _NFGEN.size)
     hook = attributes(parts.get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM, b"")
     on_forward = int.from_bytes(hook, "big") == NF_INET_FORWARD and bool(hook) and payload[0] in FAMILY_NAMES
     drops = int.from_bytes(parts.get(NFTA_CHAIN_POLICY, b"\1"), "big") == NF_DROP
     table, name = (text(parts.get(kind, b"")) for kind in (NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME))
-    return Chain(FAMILY_NAMES.get(payload[0], str(payload[0])), table, name, on_forward and drops)
+    translates = text(parts.get(NFTA_CHAIN_TYPE, b"")) == "nat"
+    return Chain(
+        FAMILY_NAMES.get(payload[0], str(payload[0])), table, name, on_forward, on_forward and drops, translates
+    )
 
 
 def read_rule(payload: bytes) -> tuple[str, bytes]:
@@ -210,6 +218,35 @@ def drops(code: bytes) -> bool:
             if verdict and int.from_bytes(verdict.get(NFTA_VERDICT_CODE, b"\1"), "big") == NF_DROP:
                 return True
         elif name == "reject" or (name == "target" and text(data.get(NFTA_TARGET_NAME, b"")) in ("REJECT", "DROP")):
+            return True
+    return False
+
+
+def drops_all(code: bytes) -> bool:
+    """Whether a rule with these expressions drops or rejects whatever comes to it."""
+    names = {text(attributes(packed).get(NFTA_EXPR_NAME, b"")) for packed in items(code)}
+    return names <= UNCONDITIONAL and drops(code)
+
+
+def compared(code: bytes) -> list[bytes]:
+    """What a rule with these expressions compares something with, alone or after a mask."""
+    found = []
+    for packed in items(code):
+        parts = attributes(packed)
+        if text(parts.get(NFTA_EXPR_NAME, b"")) == "cmp":
+            data = attributes(attributes(parts.get(NFTA_EXPR_DATA, b"")).get(NFTA_CMP_DATA, b""))
+            found.append(data.get(NFTA_DATA_VALUE, b""))
+    return found
+
+
+def leads_elsewhere(code: bytes) -> bool:
+    """Whether a rule with these expressions, nft's or iptables-nft's, gives packets another destination (DNAT)."""
+    for packed in items(code):
+        parts = attributes(packed)
+        name, data = text(parts.get(NFTA_EXPR_NAME, b"")), attributes(parts.get(NFTA_EXPR_DATA, b""))
+        if name == "nat" and int.from_bytes(data.get(NFTA_NAT_TYPE, b""), "big") == NFT_NAT_DNAT:
+            return True
+        if name == "target" and text(data.get(NFTA_TARGET_NAME, b"")) == "DNAT":
             return True
     return False
 

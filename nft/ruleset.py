@@ -23,12 +23,15 @@ stands as it does:
 - `genuine`: nobody outside comes in with a container's address.
 - INVALID packets are not translated and would show a container's address outside, or the peer's answer to it would
   reset a living connection (kubernetes#74839). Those of others are none of our affair.
+- `filter_output`: an INVALID packet of a container's connection is the host's, for nothing translated it, and the host
+  would reset what it does not know. A reset of the host's own connections is never INVALID.
 - The bridge table: a container's port sends with no address, MAC address or neighbour advertisement that belongs to a
   sibling or the gateway, and is no router; a port that is `checked` with no MAC address but its own. What belongs to
   nobody passes: keepalived's addresses, macvlan, bridges inside.
 - `advertisement` is a chain of its own: in a rule that asks for the ICMPv6 type, nft 1.1 lists `@th,64,128` as
   `icmpv6 taddr`, whose type is not the sets', and does not load its own listing.
-- `unrouted`: the host forwards for containers, it does not become a router between its other links.
+- `unrouted`: the host forwards for containers, it does not become a router between its other links. What somebody
+  translated is meant to be forwarded: who made that rule cannot see that forwarding is on for us alone.
 - `priority -100` and not `dstnat` on output: nft 1.0.6 refuses the name there.
 - No chain may be called `fwd`, and maps with concatenated data must come from text, not JSON (nft 1.0.6 makes a set).
 """
@@ -131,7 +134,15 @@ CHAINS = """
 		iifname @bridges accept
 		iifname . ip saddr @containers4 goto from_container
 		iifname . ip6 saddr @containers6 goto from_container
-		meta nfproto . iifname @unrouted meta nfproto . oifname @unrouted drop
+		meta nfproto . iifname @unrouted meta nfproto . oifname @unrouted goto transit
+	}
+	chain transit {
+		ct status dnat accept
+		drop
+	}
+	chain filter_output {
+		type filter hook output priority filter; policy accept;
+		tcp flags rst ct state invalid drop
 	}
 	chain apart {
 		ct status dnat return

@@ -95,7 +95,7 @@ def give_up(host: Host, before: Attachment, item: Attachment) -> None:
     # Before the record forgets them: after a kill nobody would know of the flows.
     given_up = tuple(mapping for mapping in before.mappings if mapping not in item.mappings)
     if given_up:
-        host.forget_flows_of(before.addresses)
+        host.forget_flows_by(given_up, before.addresses)
         release_localnet(host.handles, [before])
     host.shrink_record(before, item)
     if gone:

@@ -70,6 +70,25 @@ def forget_addresses(netlink: Netlink, addresses: tuple[Address, ...]) -> None:
     _forget(netlink, {address.version for address in left}, of_them)
 
 
+def forget_ports(netlink: Netlink, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> int:
+    """After ports of a container that lives on were given up: what came by them. Returns how many."""
+    own = {address.packed for address in addresses}
+    given_up = {
+        (PROTOCOLS[mapping.protocol], mapping.host_port.to_bytes(2, "big"), mapping.host_ip.packed)
+        for mapping in mappings
+        if mapping.host_ip is not None
+    }
+
+    def came_by_them(flow: Flow) -> bool:
+        if not flow.is_target_translated or flow.reply.source not in own:
+            return False
+        original = flow.original
+        unspecified = bytes(len(original.target))
+        return any((flow.protocol, original.port, target) in given_up for target in (original.target, unspecified))
+
+    return _forget(netlink, {address.version for address in addresses}, came_by_them)
+
+
 def forget_contradictions(netlink: Netlink, items: list[Attachment], is_local: Callable[[Address], bool]) -> int:
     """After the table was missing: flows that began meanwhile and lack the translation that they would get now. They
     would go on without it for as long as they live. Returns how many."""

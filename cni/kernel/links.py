@@ -159,7 +159,7 @@ def finish_port(rtnl: Netlink, item: Attachment, bridge: Link) -> None:
     rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_port(port.index, item.hairpin, item.port_isolation))
     if not port.up:  # of a DEL or GC that was killed, or by hand
         rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(port.index))
-    sysctl.write(f"ipv6/conf/{item.link}/accept_ra", "0")
+    sysctl.try_to_write(f"ipv6/conf/{item.link}/accept_ra", "0")  # what comes in by a port, the bridge has
 
 
 def is_pair(port: Link, item: Attachment, netns: int) -> bool:
@@ -199,13 +199,11 @@ def configure_container(item: Attachment, netns: int) -> Netlink:
 
 
 def _write_inside(key: str, value: str) -> None:
-    """A read-only /proc/sys, as in an unprivileged container that is a host itself, must not keep a container from its
-    network for the sake of a precaution."""
-    try:
+    """IPv6 itself has to be there. A neighbour's router advertisements are worth a word, the rest is a courtesy."""
+    setting = key.rpartition("/")[2], value
+    if setting == ("disable_ipv6", "0"):
         sysctl.write(key, value)
-    except OSError as error:
-        if error.errno != errno.EROFS or (key.rpartition("/")[2], value) not in PRECAUTIONS:
-            raise
+    elif not sysctl.try_to_write(key, value) and setting in PRECAUTIONS:
         say(f"/proc/sys is read-only: net/{key} is not {value} in the container")
 
 

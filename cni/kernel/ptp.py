@@ -45,7 +45,7 @@ def configure_host_end(rtnl: Netlink, item: Attachment, port: Link) -> None:
     """Raises CniError 102 for an address that the host reaches elsewhere."""
     if not port.up:
         rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(port.index))
-    sysctl.write(f"ipv6/conf/{item.link}/accept_ra", "0")
+    sysctl.refuse_advertisements(item.link)
     for prefix in item.gateways:
         flags = rtnetlink.IFA_F_NODAD if prefix.version == 6 else 0
         repeatable(rtnl, rtnetlink.RTM_NEWADDR, rtnetlink.address(port.index, prefix, flags), prefix)

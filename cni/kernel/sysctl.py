@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 ROOT = "/proc/sys/net"
@@ -45,3 +46,26 @@ def write(key: str, value: str) -> None:
     except OSError as error:
         if read(key) != value:
             raise OSError(error.errno, f"{error.strerror} writing {value} to {ROOT}/{key}") from None
+
+
+def try_to_write(key: str, value: str) -> bool:
+    """For what is good to have: a read-only /proc/sys, as in an unprivileged container that is a host itself, must not
+    keep a container from its network for its sake. Whether the value is there now."""
+    try:
+        write(key, value)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return False
+    return True
+
+
+def can_write(key: str) -> bool:
+    return os.access(f"{ROOT}/{key}", os.W_OK)
+
+
+def refuse_advertisements(link: str) -> None:
+    """Of routers, on a link of the host. One that forwards takes none in any case, unless accept_ra is 2."""
+    key = f"ipv6/conf/{link}/accept_ra"
+    takes_none = read(key) == "1" and read(f"ipv6/conf/{link}/forwarding") == "1"
+    (try_to_write if takes_none else write)(key, "0")

@@ -27,6 +27,9 @@ KNOWN_IPAM = (
 )
 
 
+MANY = 200  # unknown keys that are looked at: a document with more was written by no hand
+
+
 def tell(request: Request) -> None:
     ipam = next((value for key, value in request.document.items() if key.lower() == "ipam"), None)
     found = slips(request.document.keys(), KNOWN)
@@ -39,11 +42,11 @@ def tell(request: Request) -> None:
 def slips(keys: Iterable[str], known: str) -> list[tuple[str, str]]:
     """(key, the one that was meant), in order."""
     folded = {key.lower(): key for key in known.split()}
+    unknown = [key for key in keys if key.lower() not in folded and len(key) > 2]
     found = []
-    for key in keys:
-        if key.lower() not in folded and len(key) > 2:
-            meant = next((name for low, name in folded.items() if is_slip(key.lower(), low)), "")
-            found += [(key, meant)] if meant else []
+    for key in unknown[:MANY]:
+        meant = next((name for low, name in folded.items() if is_slip(key.lower(), low)), "")
+        found += [(key, meant)] if meant else []
     return found
 
 

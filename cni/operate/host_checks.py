@@ -9,16 +9,15 @@ import os
 import re
 
 from cni.model.ports import collide
-from cni.operate import conf_checks
+from cni.operate import conf_checks, foreign_rules
 from cni.operate.walk.drops import dropped
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.remedy import Traffic
-from cni.operate.walk.ruleset import Chain, Rule
 from cni.operate.walk.sockets import Process, processes_of, reserver
 from cni.operate.walk.step import Step, stop, warn
 from cni.operate.walk.world import World
-from nft.addresses import Address, parse_address
+from nft.addresses import Address
 
 MIN_KERNEL = (5, 10)
 FULL = 0.9  # of conntrack's table
@@ -242,51 +241,6 @@ def conntrack(world: World) -> list[Step]:
     return []
 
 
-def leftovers(world: World) -> list[Step]:
-    """Rules of the reference plugins (CNI-*) and netavark for addresses or ports that are ours now."""
-    found = []
-    for chain in world.kernel.rules.chains.values():
-        if not re.match(r"(CNI-|KUBE-MARK-|NETAVARK|nv_)", chain.name) and not chain.table.startswith(
-            ("cni_", "netavark")
-        ):
-            continue
-        if chain.table.startswith("KUBE") or chain.name.startswith("KUBE"):
-            continue
-        for rule in chain.rules:
-            said = _concerns(world, rule)
-            if said:
-                found.append(
-                    warn(
-                        "leftover",
-                        f"{chain} is left of another plugin and leads {said}",
-                        "it is from a container that is no more, and can take its successor's packets",
-                        _flush(chain),
-                    )
-                )
-                break
-    return found
-
-
-def _flush(chain: Chain) -> str:
-    if chain.tool == "nft":
-        return f"nft flush chain {chain.family} {chain.table} {chain.name}"
-    return f"{chain.tool} -t {chain.table} -F {chain.name}"
-
-
-def _concerns(world: World, rule: Rule) -> str:
-    for expr in rule.exprs:
-        body = expr.get("dnat") if isinstance(expr, dict) else None
-        address = body.get("addr") if isinstance(body, dict) else None
-        if isinstance(address, str):
-            try:
-                target = parse_address(address)
-            except ValueError:
-                continue
-            if any(target in subnet.network for subnet in world.subnets):
-                return f"to {target}, an address of ours"
-    return ""
-
-
 def ended(world: World) -> list[Step]:
     """Containers whose namespace is gone though nobody called DEL."""
     from cni.operate.walk.inside import Inside
@@ -311,6 +265,6 @@ CHECKS = (
     duplicate_macs,
     mtus,
     conntrack,
-    leftovers,
+    foreign_rules.leftovers,
     ended,
 )

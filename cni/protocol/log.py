@@ -10,7 +10,12 @@ import sys
 
 def say(message: str) -> None:
     try:
-        sys.stderr.write(f"nftcni: {message}\n")
+        sys.stderr.write(f"nftcni: {printable(message)}\n")
         sys.stderr.flush()
     except OSError:
         return
+
+
+def printable(message: str) -> str:
+    """Values are quoted in messages, and a terminal obeys control characters."""
+    return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in message)

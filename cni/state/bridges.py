@@ -33,6 +33,10 @@ class Bridges:
     def has(self, bridge: str, link: str) -> bool:
         return self._folder.has("bridges", bridge, link)
 
+    def links(self, bridge: str) -> list[str]:
+        """Of all attachments there, by a listing."""
+        return [name for name in self._folder.names("bridges", bridge) if not name.startswith(".")]
+
     def only(self, bridge: str, link: str) -> bool:
         """No other attachment, of any network, is on the bridge. Stops at the first: it may have a thousand."""
         try:

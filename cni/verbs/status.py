@@ -5,9 +5,11 @@ A host that has never had our table is ready: the first ADD makes it.
 
 from __future__ import annotations
 
+from cni.forwarding import FORWARDING, host_sysctls
 from cni.host import Host
 from cni.kernel import sysctl
 from cni.kernel.links import get_link
+from cni.model.attachment import ISOLATED
 from cni.model.choice import gateways_of, next_free
 from cni.model.config import Ipam, parse_network
 from cni.protocol.errors import NOT_READY, NOT_READY_DEGRADED, TRY_AGAIN_LATER, CniError, kernel_refused
@@ -16,6 +18,10 @@ from cni.state.leases import HeldLeases
 from cni.verbs.delegate import pass_on, with_lease
 from nft.foreign import forward_drops
 from nft.lacking import lacking
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from nft.addresses import Prefix
 
 FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names
 
@@ -29,7 +35,10 @@ def status(request: Request) -> None:
     host = Host(request.data_dir)
     versions = {ranges[0].subnet.version for ranges in network.ipam.range_sets}
     refuse_unable(host, request, versions)
-    _refuse_unserved(host, request, versions if network.is_gateway else set(), network.bridge)
+    modes = {4: network.mode4, 6: network.mode6}
+    forwarded = {version for version in versions if network.is_gateway and modes[version] != ISOLATED}
+    subnets = None if network.zone else [one.subnet for ranges in network.ipam.range_sets for one in ranges]
+    _refuse_unserved(host, request, forwarded, network.bridge, subnets)
     refuse_exhausted(host, request, network.ipam)
     pass_on(request, "STATUS")
 
@@ -57,18 +66,23 @@ def refuse_unable(host: Host, request: Request, versions: set[int]) -> None:
 
 def chained_status(request: Request) -> None:
     """For `portmap` and `firewall`, which have no pool. Raises CniError 51."""
-    _refuse_unserved(Host(request.data_dir), request, {4}, "")
+    _refuse_unserved(Host(request.data_dir), request, {4}, "", None)
 
 
-def _refuse_unserved(host: Host, request: Request, versions: set[int], bridge: str) -> None:
-    """`versions` are the IP versions that the network needs forwarded; `bridge` will carry its first container."""
+def _refuse_unserved(
+    host: Host, request: Request, versions: set[int], bridge: str, subnets: list[Prefix] | None
+) -> None:
+    """`versions` are the IP versions that the network needs forwarded; `bridge` will carry its first container. Without
+    `subnets` a firewall's last rule is not looked at: published ports pass firewalld's, and who is in a zone."""
     if not host.table_serves():
         _refuse_old_nft()
     families = {FAMILIES[version] for version in versions} | ({"inet"} if versions else set())
     try:
         degraded = _degraded(host, versions)
         bridges = host.store.bridges.names() or [bridge]
-        dropping = [chain for chain in forward_drops(host.table.netlink, bridges) if chain.split()[0] in families]
+        dropping = [
+            chain for chain in forward_drops(host.table.netlink, bridges, subnets) if chain.split()[0] in families
+        ]
     except OSError as error:
         raise kernel_refused(f"STATUS of {request.network}", error) from None
     if degraded:
@@ -76,7 +90,7 @@ def _refuse_unserved(host: Host, request: Request, versions: set[int], bridge: s
     if dropping:
         raise CniError(
             NOT_READY_DEGRADED,
-            f"forwarding is dropped by policy in {', '.join(dropping)}, which no other table can overrule",
+            f"what no rule accepts is dropped on forward by {', '.join(dropping)}, which no other table can overrule",
             "nftcni doctor says how to let containers through",
         )
 
@@ -119,10 +133,17 @@ def _differences(host: Host, versions: set[int]) -> list[str]:
         found.append(f"{what} although containers are attached: run nftcni repair")
     elif not host.rules_are_ours():
         found.append("the rules of table inet nftcni are not those that nftcni loaded: run nftcni repair")
-    for version, key in ((4, "ipv4/ip_forward"), (6, "ipv6/conf/all/forwarding")):
-        if version in versions and sysctl.read(key) == "0":
+    for version, key in FORWARDING.items():
+        if version in versions and sysctl.read(key) == "0" and _is_needed(host, key):
             found.append(f"forwarding is off: net/{key} is 0 although containers are attached: run nftcni repair")
     return found
+
+
+def _is_needed(host: Host, key: str) -> bool:
+    """By anybody who is attached: not on a bridge whose router is another machine, for example. Asked only where it is
+    off, and up to the first who does."""
+    items = (host.store.peek(ident) for ident in host.store.identities())
+    return any((key, "1") in host_sysctls(item) for item in items if item is not None)
 
 
 def refuse_exhausted(host: Host, request: Request, ipam: Ipam, scope: str = "") -> None:

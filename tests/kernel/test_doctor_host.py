@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from support.broken import SHORT, Case, Scene, examine
+from support.libcni import REFERENCES, Runtime, nerdctl, ours
 from support.scratch import Host, network, port
-from support.traffic import Server, ask
+from support.traffic import Server, ask, serving
 
 CASES = [
     Case(
@@ -87,6 +88,32 @@ def test_the_reserver_of_nerdctl(scene: Scene) -> None:
             assert scene.findings("doctor") == []
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("told_by", ["lease", "neighbour"])
+def test_rules_of_a_living_container_beside_ours_are_no_leftovers(host: Host, told_by: str) -> None:
+    """What the remedy would flush is its published port. Once it is gone, they are."""
+    lan = host.neighbour()
+    runtime = Runtime(host, nerdctl())
+    host.container("c1")
+    first = runtime.add(REFERENCES[0], "c1", [port(8080, 80)])
+    host.container("c2")
+    runtime.add(ours(host), "c2", [port(8081, 80)])
+    with serving(Server(host.place("c1"), 80), Server(host.place("c2"), 80)):
+        assert ask(lan, "198.51.100.1", 8080).startswith("c1 ")
+        lease = host.file("/var/lib/cni/networks/bridge/10.4.0.2")
+        if told_by == "lease":
+            host.run("ip", "neigh", "flush", "all")
+        else:
+            lease.unlink()
+            assert ask(host, "10.4.0.2", 80).startswith("c1 ")
+        done = host.command("doctor")
+        assert (done.returncode, done.stdout) == (0, "1 attachments, all well\n")
+    lease.unlink(missing_ok=True)
+    host.run("ip", "link", "del", first["interfaces"][1]["name"])
+    host.run("ip", "neigh", "flush", "all")  # what time does
+    done = host.command("doctor")
+    assert done.returncode == 1 and "CNI-DN-" in done.stdout and "10.4.0.2, an address of ours" in done.stdout
 
 
 def test_overlays_of_a_node_are_no_alarm(scene: Scene) -> None:

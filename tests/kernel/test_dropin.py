@@ -6,13 +6,16 @@ of every name is in test_keys.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.scratch import CHECKOUT, Host, Namespace, network, port
-from support.traffic import Server, ask
+from support.traffic import Server, ask, ask_on, open_socket, serving
 
 REFERENCE = Path("/usr/lib/cni")
 NAMES = ("bridge", "portmap", "firewall", "tuning", "host-local", "loopback")
@@ -89,6 +92,32 @@ def test_nerdctl_chain_serves_and_leaves_nothing(host: Host, tmp_path: Path, ver
     chain.delete("c1")
     chain.delete("c1")
     assert host.snapshot() == before
+
+
+def flows_with(host: Host, protocol: str, number: int) -> list[str]:
+    """The kernel's own numbers of the flows whose first packet went to this port."""
+    listed = host.run("conntrack", "-L", "-p", protocol, "--orig-port-dst", str(number), "-o", "id")
+    return re.findall(r" id=(\d+)", listed)
+
+
+def test_ports_that_are_given_up_cost_a_living_container_no_other_flow(host: Host, tmp_path: Path) -> None:
+    """DEL of portmap alone: what came by its ports is forgotten; not what the container has begun, nor what reached it
+    by its own address."""
+    lan, inside = host.neighbour(), host.container("c1")
+    chain = Chain(host, tmp_path, NERDCTL)
+    chain.add("c1")
+    ways = [(lan, "198.51.100.1", 8080), (inside, "198.51.100.2", 81), (host, "10.4.0.2", 82)]
+    servers = (Server(inside, 80), Server(inside, 82), Server(lan, 81), Server(inside, 53, "udp"))
+    with serving(*servers), contextlib.ExitStack() as held:
+        for place, address, number in ways:
+            client = held.enter_context(open_socket(place, socket.AF_INET, "tcp"))
+            assert ask_on(client, address, number) != "silence"
+        assert ask(lan, "198.51.100.1", 53, "udp") == "c1 198.51.100.2"
+        before = [flows_with(host, "tcp", number) for _place, _address, number in ways]
+        assert all(before) and flows_with(host, "udp", 53)
+        chain.call("DEL", NERDCTL[1], "c1", None)
+        assert [flows_with(host, "tcp", number) for _place, _address, number in ways] == [[], *before[1:]]
+        assert flows_with(host, "udp", 53) == []
 
 
 @pytest.mark.parametrize(

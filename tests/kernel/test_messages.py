@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.scratch import CHECKOUT, PLUGIN, Answer, Host, Json, network, port
+from support.traffic import Server, ask
 
 DUAL = ("10.88.0.0/24", "fd00:88::/64")
 PORTS = [port(8080, 80), port(53, 53, "udp", "127.0.0.1")]
@@ -88,6 +89,38 @@ def test_a_read_only_proc_sys_that_is_as_it_should_be_is_no_error(ready: Host) -
     result = ready.add(config)
     assert ready.cni("CHECK", {**config, "prevResult": result}).status == 0
     ready.delete(config)
+
+
+@pytest.mark.parametrize("mode", ["bridge", "ptp"])
+def test_a_read_only_proc_sys_of_a_router_keeps_nobody_from_the_network(host: Host, mode: str) -> None:
+    """As in a nested, unprivileged host: forwarding was switched on from outside, and new links get the defaults. What
+    protects is not needed on links that forward, and courtesies to neighbours can be done without."""
+    for key in ("ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv4/conf/default/route_localnet"):
+        host.set_sysctl(key, "1")
+    lan = host.neighbour()
+    make_read_only(host)
+    keys: Json = {"mode": mode, "bridge": "br-net0" if mode == "bridge" else None}
+    for name, number in (("c1", 8080), ("c2", 8081)):
+        config = network("net0", *DUAL, ports=[port(number, 80)], **keys)
+        result = host.add(config, name)
+        with Server(host.place(name), 80):
+            assert ask(lan, "198.51.100.1", number) == f"{name} 198.51.100.2"
+            # The link's own address is tentative for two seconds: accept_dad is 1.
+            assert ask(lan, "2001:db8:100::1", number, timeout=8) == f"{name} 2001:db8:100::2"
+        answer = host.cni("CHECK", {**config, "prevResult": result}, name)
+        assert answer.status == 0, answer.words
+    assert host.command("repair", "--check").returncode == 0
+    for name in ("c1", "c2"):
+        host.delete(network("net0", *DUAL, **keys), name)
+    assert host.elements() == {} and host.link("br-net0") is None
+
+
+def test_a_value_with_control_characters_is_quoted_without_them(ready: Host) -> None:
+    """On stderr, which a terminal shows; an answer's JSON escapes them."""
+    done = ready.cni("ADD", network("net0", **{"isGatewa\x1b[2J\x00y": True}))
+    assert done.status == 0 and "\x1b" not in done.stderr
+    answer = ready.cni("ADD", network("net1", ipam={"type": "a\x1b[2J\x00", "ranges": [[{"subnet": "10.7.0.0/24"}]]}))
+    assert answer.status != 0 and "\\x1b[2J\\x00" in answer.stderr and "\x00" not in answer.stderr
 
 
 # A state folder that cannot be written

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from support.scratch import Host, Namespace, network, port
+from support.scratch import Host, Json, Namespace, network, port
 from support.traffic import Server, ask, ask_on, open_socket, serving
 
 HOST4 = "198.51.100.1"
@@ -92,3 +92,34 @@ def heard(ear: socket.socket, payload: bytes) -> bool:
         if ear.recv(2048).endswith(payload):
             return True
     return False
+
+
+@pytest.mark.parametrize("mode", ["bridge", "ptp"])
+@pytest.mark.parametrize("br_netfilter", ["0", "1"])
+def test_the_hosts_loopback_is_guarded_while_the_table_is_missing(host: Host, mode: str, br_netfilter: str) -> None:
+    """route_localnet is on then all the same. c1 was there before a port needed it, c3 has come since."""
+    host.bridge_netfilter(br_netfilter)
+    keys: Json = {"mode": mode, "bridge": None if mode == "ptp" else "br-net0"}
+    plain, published = network("net0", **keys), network("net0", ports=[port(8080, 80)], **keys)
+    results = {name: host.add(published if name == "c2" else plain, name) for name in ("c1", "c2", "c3")}
+    own = {name: result["ips"][0]["address"].partition("/")[0] for name, result in results.items()}
+    web = Server(host.place("c2"), 80)
+    with serving(web, *(Server(host, 9999, protocol, name="host") for protocol in BOTH)):
+        assert ask(host, "127.0.0.1", 8080).startswith("c2 ")
+        for name in results:
+            send_loopback_to(host.place(name), GATE["c1"])
+        for missing in (False, True):
+            if missing:
+                host.nft("flush ruleset")
+            for name, protocol in ((name, protocol) for name in results for protocol in BOTH):
+                with open_socket(host.place(name), socket.AF_INET, protocol) as sock:
+                    sock.bind((own[name], 0))
+                    assert ask_on(sock, "127.0.0.1", 9999, timeout=0.3) == "silence", (name, protocol)
+                assert ask(host.place(name), GATE["c1"], 9999, protocol).startswith("host ")
+        with raw(host, socket.IPPROTO_UDP) as ear, raw(host.place("c1"), socket.IPPROTO_RAW) as mouth:
+            for source, expected in (("127.0.0.1", False), (own["c1"], True)):
+                mouth.sendto(datagram(source, GATE["c1"], 9 if expected else 7, 9999), (GATE["c1"], 0))
+                assert heard(ear, b"spoof" + bytes([9 if expected else 7])) is expected
+        assert host.command("repair").returncode == 0
+        assert ask(host, "127.0.0.1", 8080).startswith("c2 ")
+    assert host.cni("CHECK", {**published, "prevResult": results["c2"]}, "c2").status == 0

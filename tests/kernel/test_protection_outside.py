@@ -162,6 +162,50 @@ def test_links_that_come_later_are_their_owners_affair(host: Host) -> None:
         assert ask(lan, "198.51.101.2", 80) == "far 198.51.100.2"
 
 
+FORWARD = """table {family} forward{port} {{
+    chain pre {{
+        type nat hook prerouting priority -90;
+        {family} daddr {host} tcp dport {port} dnat to {target}
+    }}
+    chain post {{
+        type nat hook postrouting priority 100;
+        {family} daddr {target} masquerade
+    }}
+}}"""
+
+
+@pytest.mark.parametrize("order", ["before us", "after us"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_port_forward_of_others_between_links_of_before_works(host: Host, version: int, order: str) -> None:
+    """Who translates wants it forwarded, and cannot see that it is switched on for containers only: kube-proxy's node
+    ports that lead to another node, a virtual machine on a bridge that has been there, a redirection to a neighbour."""
+    lan, far = host.neighbour("lan", 1), host.neighbour("far", 2)
+    six = version == 6
+    family, target = ("ip", "ip6")[six], ("198.51.101.2", "2001:db8:101::2")[six]
+    config = network("net0", *NET, ports=[port(8080, 80)])
+    if order == "after us":
+        host.add(config, "a")
+    host.nft(FORWARD.format(family=family, host=HOST[six], port=80, target=target))
+    host.nft(FORWARD.format(family=family, host=HOST[six], port=81, target=LAN[six]))
+    if order == "before us":
+        host.add(config, "a")
+    lan.run("ip", "route", "add", target, "via", HOST[six])
+    with serving(Server(far, 80), Server(lan, 81)):
+        assert ask(lan, HOST[six], 80).startswith("far ")
+        assert ask(lan, HOST[six], 81).startswith("lan "), "back by the link it came from"
+        assert ask(lan, target, 80) == "silence", "what nobody translates"
+        assert host.command("repair", "--check").returncode == 0
+        host.delete(config, "a")
+        assert ask(lan, HOST[six], 80).startswith("far "), "after the last container"
+        assert ask(lan, target, 80) == "silence"
+    for number in (80, 81):
+        host.run("nft", "delete", "table", family, f"forward{number}")
+    host.add(config, "b")
+    host.delete(config, "b")
+    assert host.sysctl({4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}[version]) == "0"
+    assert host.elements() == {}
+
+
 # What the connection tracker does not know
 
 
@@ -194,6 +238,61 @@ def test_nothing_leaves_with_the_containers_address(host: Host, flags: int) -> N
             if packet[23] == 6 and packet[30:34] == socket.inet_aton(LAN[0]):
                 seen.append(packet[26:30])
     assert seen == [socket.inet_aton(HOST[0])]
+
+
+def data_segment(source: tuple[str, int], target: tuple[str, int], seq: int, ack: int) -> bytes:
+    payload = b"stray!"
+    header = struct.pack("!HHIIBBHHH", source[1], target[1], seq & 0xFFFFFFFF, ack, 0x50, 0x18, 64240, 0, 0)
+    length = len(header) + len(payload)
+    pseudo = socket.inet_aton(source[0]) + socket.inet_aton(target[0]) + struct.pack("!BBH", 0, 6, length)
+    total = sum(struct.unpack(f"!{(12 + length) // 2}H", pseudo + header + payload))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return header[:16] + struct.pack("!H", ~total & 0xFFFF) + header[18:] + payload
+
+
+@pytest.mark.parametrize("way", ["out", "in"])
+def test_a_segment_out_of_window_ends_no_connection(host: Host, way: str) -> None:
+    """It is not translated, so it is the host that gets it, which knows no such connection and would reset it."""
+    lan = host.neighbour()
+    host.add(network("net0", *NET, ports=[port(8080, 80)]), "a")
+    inside = host.place("a")
+    client, server = (inside, lan) if way == "out" else (lan, inside)
+    with lan.entered():
+        sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
+        mouth = socket.socket(socket.AF_INET, socket.SOCK_RAW, 6)
+    with sniffer, mouth, open_socket(server, socket.AF_INET, "tcp") as listener:
+        sniffer.settimeout(3)
+        listener.bind(("0.0.0.0", 80))
+        listener.listen(1)
+        with open_socket(client, socket.AF_INET, "tcp") as one:
+            one.settimeout(3)
+            one.connect((LAN[0], 80) if way == "out" else (HOST[0], 8080))
+            other, _ = listener.accept()
+            with other:
+                other.settimeout(3)
+                near = other if way == "out" else one  # the end that the neighbour has
+                me, host_end = near.getsockname(), near.getpeername()
+                near.sendall(b"mine")
+                while True:  # its number in the stream, and the answer's
+                    packet = sniffer.recv(2048)
+                    ports = struct.unpack("!HH", packet[34:38])
+                    if packet[12:14] == b"\x08\x00" and ports == (me[1], host_end[1]) and packet.endswith(b"mine"):
+                        break
+                seq, ack = struct.unpack("!II", packet[38:46])
+                mouth.sendto(data_segment(me, host_end, seq + 3_000_000, ack), (host_end[0], 0))
+                mouth.sendto(segment(LAN[0], HOST[0], 0x02), (HOST[0], 0))  # behind it a SYN, which is answered
+                while (
+                    packet[12:14] != b"\x08\x00"
+                    or packet[23] != 6
+                    or not packet[47] & 0x04
+                    or packet[36:38] != b"\0\x50"
+                ):
+                    packet = sniffer.recv(2048)
+                far = one if way == "out" else other
+                assert far.recv(16) == b"mine"
+                far.sendall(b"yours")
+                assert near.recv(16) == b"yours"
 
 
 def test_nobody_outside_comes_with_a_containers_address(host: Host) -> None:

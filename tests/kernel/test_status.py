@@ -65,6 +65,52 @@ def test_whose_forward_chain_counts(
             assert "foreign" in answer.words and "fw" in answer.words and "drop" in answer.words
 
 
+FIREWALLD = """table inet firewalld {{
+    set mine {{ type ipv4_addr; flags interval; elements = {{ 10.88.0.0/24 }} }}
+    chain filter_FORWARD {{
+        type filter hook forward priority filter + 10; policy accept;
+        ct state {{ established, related }} accept
+        ct status dnat accept
+        {seen_to}
+        {last}
+    }}
+}}"""
+
+
+@pytest.mark.parametrize("last", ["reject with icmpx admin-prohibited", "counter log drop", "drop"])
+@pytest.mark.parametrize(
+    ("seen_to", "code"),
+    [
+        ("", DEGRADED),
+        ('iifname "eth0" accept', DEGRADED),
+        ("ip saddr 10.77.0.0/24 accept", DEGRADED),
+        ('iifname { "br-net0", "br-x" } accept', READY),
+        ("ip saddr 10.88.0.0/24 accept", READY),
+        ("ip saddr 10.88.0.0/25 accept", READY),
+        ("ip saddr 10.88.0.7 accept", READY),
+        ("ip saddr 10.88.0.0/16 accept", READY),
+        ("ip saddr @mine accept", READY),
+    ],
+)
+def test_a_last_rule_that_takes_all_is_a_policy(host: Host, seen_to: str, code: int, last: str) -> None:
+    """firewalld's, which doctor tells of. Who is let through by a zone of theirs has been seen to."""
+    text = FIREWALLD.format(seen_to=seen_to, last=last)
+    host.nft(text if "@mine" in seen_to else text.replace("elements = { 10.88", "elements = { 10.66"))
+    answer = status(host, network("net0", DUAL[0]))
+    assert answer.code == code, answer.words
+    if code:
+        assert "inet firewalld filter_FORWARD" in answer.words and "nftcni doctor" in answer.words
+
+
+@pytest.mark.parametrize(
+    "last", ["tcp dport 80 drop", "ct state invalid reject", "accept", "counter", "jump somewhere"]
+)
+def test_a_last_rule_that_takes_some_is_none(host: Host, last: str) -> None:
+    text = FIREWALLD.format(seen_to="", last=last).replace("10.88.0.0/24", "10.66.0.0/24")
+    host.nft(text.replace("chain filter_FORWARD", "chain somewhere { drop; }\n chain filter_FORWARD"))
+    assert status(host, network("net0", DUAL[0])).code == READY
+
+
 def test_all_reasons_of_a_degraded_host_are_given(host: Host) -> None:
     host.add(network("net0", *DUAL))
     host.set_sysctl("ipv4/ip_forward", "0")
@@ -85,6 +131,35 @@ def test_forwarding_off_hurts_no_network_without_a_gateway(host: Host) -> None:
     host.add(config)
     assert host.sysctl("ipv4/ip_forward") == "0"
     assert status(host, config).code == READY
+
+
+@pytest.mark.parametrize("kind", ["isolated", "isolated IPv6", "uplink"])
+def test_forwarding_off_hurts_nobody_who_needs_none(host: Host, kind: str) -> None:
+    """And a forward chain that drops does not, either, where nothing is forwarded at all."""
+    keys: dict[str, Any] = {
+        "isolated": {"gatewayMode": "isolated"},
+        "isolated IPv6": {"gatewayModeIPv6": "isolated"},
+    }.get(kind, {})
+    subnets = DUAL
+    if kind == "uplink":
+        host.neighbour()
+        for words in ("add br-net0 type bridge", "set br-net0 up", "set to-lan master br-net0"):
+            host.run("ip", "link", *words.split())
+        host.run("ip", "addr", "add", "192.0.2.10/24", "dev", "br-net0")
+        host.run("ip", "route", "add", "default", "via", "192.0.2.1")
+        subnets = ("192.0.2.0/24",)
+    config = network("net0", *subnets, **keys)
+    if kind == "uplink":
+        config["ipam"]["ranges"][0][0].update(gateway="192.0.2.1", rangeStart="192.0.2.200")
+    host.add(config)
+    assert "0" in (host.sysctl("ipv4/ip_forward"), host.sysctl("ipv6/conf/all/forwarding"))
+    assert status(host, config).code == READY
+    if kind == "isolated":
+        host.nft(CHAIN.format("inet", "filter", "drop", ""))
+        assert status(host, config).code == READY
+    host.add(network("other", "10.89.0.0/24"), "c2")
+    host.set_sysctl("ipv4/ip_forward", "0")
+    assert status(host, network("other", "10.89.0.0/24")).code == DEGRADED
 
 
 def ranges(*sets: list[tuple[str, str, str]]) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.scratch import Host, network, port
-from support.traffic import Server, ask, open_socket
+from support.traffic import Server, ask, open_socket, serving
 
 CONFIG = network("net0", "10.88.0.0/24", "fd00:88::/64", ports=[port(8080, 80)])
 NEXT = network("net0", "10.88.0.0/24", "fd00:88::/64", gatewayMode="open")
@@ -112,4 +112,35 @@ def test_what_was_reached_by_a_route_still_is(first: Host) -> None:
         assert ask(lan, "10.88.0.2", 81) == "silence"
     for name in ("c1", "c2", "c3"):
         first.delete(CONFIG, name)
+    assert first.elements() == {} and first.state_files() == []
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_earlier_records_are_repaired_checked_and_detached(first: Host, schema: int) -> None:
+    """As open, or as closed to other networks, as they were: by a repair alone nothing changes."""
+    lan = first.place("lan")
+    lan.run("ip", "route", "add", "10.88.0.0/24", "via", "198.51.100.1")
+    (record,) = [first.file(path) for path in first.run("sh", "-c", "ls /run/nftcni/*.*/attachments/net0/*").split()]
+    document = json.loads(Path(record).read_text())
+    if schema == 1:
+        document = {key: value for key, value in document.items() if key != "kind"}
+        document.update(schema=1, own_link=True, own_leases=True)
+        Path(record).write_text(json.dumps(document))
+    assert first.command("repair").returncode == 0
+    assert first.command("repair", "--check").returncode == 0
+    addresses = [{"address": lease["address"]} for lease in document["leases"]]
+    previous = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/run/netns/c1"}], "ips": addresses}
+    for item in previous["ips"]:
+        item["interface"] = 0
+    checked = first.cni("CHECK", {**CONFIG, "prevResult": previous})
+    assert checked.status == 0, checked.words
+    other = network("other", "10.89.0.0/24", gatewayMode="open")
+    first.add(other, "o1")
+    with serving(Server(first.place("c1"), 80), Server(first.place("c1"), 81)):
+        assert ask(lan, "10.88.0.2", 81) == "c1 198.51.100.2"
+        assert ask(lan, "198.51.100.1", 8080) == "c1 198.51.100.2"
+        assert ask(first.place("o1"), "10.88.0.2", 81) == "silence"
+        assert ask(first.place("o1"), "10.89.0.1", 8080) == "c1 10.89.0.2"
+    first.delete(other, "o1")
+    first.delete(CONFIG)
     assert first.elements() == {} and first.state_files() == []

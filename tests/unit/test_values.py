@@ -69,7 +69,18 @@ def test_link_local_addresses_are_the_kernels() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "02:11", "02:11:22:33:44:55:66", "02:11:22:33:44:zz", "0:1:2:3:4:5", "021122334455"]
+    "text",
+    [
+        "",
+        "02:11",
+        "02:11:22:33:44:55:66",
+        "02:11:22:33:44:zz",
+        "0:1:2:3:4:5",
+        "021122334455",
+        "+2:11:22:33:44:55",
+        "02:11:22:33:44: 5",
+        "02:11:22:33:44:٠١",
+    ],
 )
 def test_macs_that_are_none(text: str) -> None:
     with pytest.raises(ValueError, match="six"):
