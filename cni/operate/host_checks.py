@@ -19,6 +19,8 @@ from cni.operate.walk.sockets import Process, processes_of, reserver
 from cni.operate.walk.step import Step, stop, warn
 from cni.operate.walk.world import World
 from nft.addresses import Address, parse_address
+from nft.fastpath import lacking
+from nft.netlink import NETLINK_NETFILTER, Netlink
 
 MIN_KERNEL = (5, 10)
 FULL = 0.9  # of conntrack's table
@@ -242,6 +244,19 @@ def conntrack(world: World) -> list[Step]:
     return []
 
 
+def fast_path(world: World) -> list[Step]:
+    """Networks that ask for it on a kernel without flowtables; a flowtable that listens beside the packets' way."""
+    slow = "flows that come in by another link go the usual way"
+    found = [warn("fast-path", one, slow, "nftcni repair") for one in world.beside_the_fast_path]
+    asking = conf_checks.fast_networks()
+    missing = lacking(Netlink(NETLINK_NETFILTER)) if asking else []
+    if missing:
+        said = f"fastPath in {', '.join(asking)}: this kernel lacks {', '.join(missing)}"
+        modules = [re.sub(r".*\((.*)\)", r"\1", one) for one in missing]
+        found.append(stop("fast-path", said, "an ADD to that network is refused", f"modprobe -a {' '.join(modules)}"))
+    return found
+
+
 def leftovers(world: World) -> list[Step]:
     """Rules of the reference plugins (CNI-*) and netavark for addresses or ports that are ours now."""
     found = []
@@ -311,6 +326,7 @@ CHECKS = (
     duplicate_macs,
     mtus,
     conntrack,
+    fast_path,
     leftovers,
     ended,
 )

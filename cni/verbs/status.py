@@ -29,6 +29,10 @@ def status(request: Request) -> None:
     host = Host(request.data_dir)
     versions = {ranges[0].subnet.version for ranges in network.ipam.range_sets}
     refuse_unable(host, request, versions)
+    if network.fast_path:
+        from cni.fastpath import refuse_lacking
+
+        refuse_lacking(host.handles, NOT_READY)
     _refuse_unserved(host, request, versions if network.is_gateway else set(), network.bridge)
     refuse_exhausted(host, request, network.ipam)
     pass_on(request, "STATUS")
