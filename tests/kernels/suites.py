@@ -37,7 +37,19 @@ PRELOADED = (
 
 
 # Files of scenarios/, in the order of the table.
-SCENARIOS = ("demo", "traffic", "sctp", "repair", "kills", "adopted", "migrate", "vlans", "too_old")
+SCENARIOS = (
+    "demo",
+    "traffic",
+    "sctp",
+    "repair",
+    "kills",
+    "adopted",
+    "migrate",
+    "vlans",
+    "fastpath",
+    "spoof",
+    "too_old",
+)
 
 
 @dataclass(frozen=True)
