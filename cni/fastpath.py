@@ -21,6 +21,10 @@ from nft.ruleset import FAST_PATH, fast_path_text
 from nft.schema import TABLE
 from nft.table import rules_digest
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 FLOWTABLE = f"flowtable {FAST_PATH} of table inet {TABLE}"
 BRIDGED_FRAMES = tuple(f"bridge/bridge-nf-call-{family}tables" for family in ("ip", "ip6"))
 
@@ -51,12 +55,21 @@ def ensure(handles: Handles, item: Attachment) -> None:
 
 def load(handles: Handles) -> None:
     """Into a table that has none of it."""
-    handles.store.notes.put_rules("")
     try:
-        run_text(fast_path_text())
+        _with_note(handles, lambda: run_text(fast_path_text()))
     except LoadError as problem:
         raise CniError(IO_FAILURE, f"fastPath: {problem}", problem.hint) from None
-    handles.store.notes.put_rules(rules_digest(handles.table.rules()))
+
+
+def _with_note(handles: Handles, change: Callable[[], None]) -> None:
+    """Changes the rules, and the note of them if it is right: what somebody else has changed is to be told on."""
+    notes = handles.store.notes
+    right = notes.rules() == rules_digest(handles.table.rules())
+    if right:
+        notes.put_rules("")
+    change()
+    if right:
+        notes.put_rules(rules_digest(handles.table.rules()))
 
 
 def restore(handles: Handles) -> None:
@@ -76,10 +89,8 @@ def renew(handles: Handles) -> None:
     asking = _asking(handles)
     if asking:
         fastpath.renew(handles.table, _wanted(asking, handles))
-        return
-    handles.store.notes.put_rules("")
-    fastpath.remove(handles.table)
-    handles.store.notes.put_rules(rules_digest(handles.table.rules()))
+    else:
+        _with_note(handles, lambda: fastpath.remove(handles.table))
 
 
 def problems(handles: Handles, item: Attachment) -> list[str]:

@@ -63,17 +63,19 @@ def renew(table: Table, names: list[str]) -> None:
         (messages.NEWRULE, NLM_F_CREATE | NLM_F_APPEND, place + attr(NESTED | messages.NFTA_RULE_EXPRESSIONS, code))
         for code in codes
     ]
-    old: list[Change] = [(DELRULE, 0, place), (DELFLOWTABLE, 0, _flowtable())]
-    table.change([*old, *_listening(names), *rules], f"making flowtable {FAST_PATH} anew")
+    old: list[Change] = [(DELFLOWTABLE, 0, _flowtable())]
+    table.change([*_emptying(), *old, *_listening(names), *rules], f"making flowtable {FAST_PATH} anew")
 
 
 def remove(table: Table) -> None:
     """The chain and the flowtable, with all flows."""
-    place = messages.list_rules(chain=FAST_PATH)
-    chain = messages.nfgen() + attr_name(messages.NFTA_CHAIN_TABLE, TABLE)
-    chain += attr_name(messages.NFTA_CHAIN_NAME, FAST_PATH)
-    gone: list[Change] = [(DELRULE, 0, place), (DELCHAIN, 0, chain), (DELFLOWTABLE, 0, _flowtable())]
-    table.change(gone, f"removing flowtable {FAST_PATH}")
+    gone: list[Change] = [(DELCHAIN, 0, _chain()), (DELFLOWTABLE, 0, _flowtable())]
+    table.change([*_emptying(), *gone], f"removing flowtable {FAST_PATH}")
+
+
+def _emptying() -> list[Change]:
+    """The chain without rules, whether or not somebody has deleted it by hand."""
+    return [(messages.NEWCHAIN, NLM_F_CREATE, _chain()), (DELRULE, 0, messages.list_rules(chain=FAST_PATH))]
 
 
 def _listening(names: list[str]) -> list[Change]:
@@ -89,6 +91,11 @@ def _listening_on(table: str, names: list[str]) -> bytes:
     hook += attr(NESTED | NFTA_FLOWTABLE_HOOK_DEVS, devices)
     flags = attr(NFTA_FLOWTABLE_FLAGS, NFT_FLOWTABLE_COUNTER.to_bytes(4, "big"))
     return _named(table) + attr(NESTED | NFTA_FLOWTABLE_HOOK, hook) + flags
+
+
+def _chain() -> bytes:
+    head = messages.nfgen() + attr_name(messages.NFTA_CHAIN_TABLE, TABLE)
+    return head + attr_name(messages.NFTA_CHAIN_NAME, FAST_PATH)
 
 
 def _flowtable() -> bytes:

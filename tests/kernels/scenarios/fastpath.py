@@ -365,6 +365,20 @@ def test_nothing_is_left_of_the_last_one(host: Host) -> None:
     assert host.command("repair", "--check").stdout == "nothing to repair\n"
 
 
+def test_what_somebody_changed_is_told_and_in_nobodys_way(host: Host) -> None:
+    """A rule of ours that is gone stays told while the fast path comes and goes; its own chain may be gone."""
+    host.add(config("plain"), "plain")
+    host.nft("flush chain inet nftcni genuine")
+    host.add(config("web"), "web")
+    assert "rules" in host.command("repair", "--check").stdout
+    host.nft("flush chain inet nftcni fast_path\ndelete chain inet nftcni fast_path")
+    host.add(config("sibling"), "sibling")
+    for name in ("web", "sibling"):
+        host.delete(config(name), name)
+    assert "fast_path" not in host.run("nft", "list", "ruleset")
+    assert "rules" in host.command("repair", "--check").stdout
+
+
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 def test_killed(host: Host, verb: str) -> None:
     """The first container of the network, so that the flowtable comes and goes with it."""
