@@ -11,6 +11,7 @@ from cni.kernel import sysctl
 from cni.kernel.links import get_link, link_name
 from cni.kernel.routes import default_links
 from cni.model.attachment import Attachment
+from cni.model.projection import fast_link
 from cni.protocol.errors import IO_FAILURE, UNSUPPORTED_FIELD, CniError, kernel_refused
 from cni.protocol.log import say
 from nft import fastpath
@@ -81,16 +82,18 @@ def restore(handles: Handles) -> None:
         say(f"the fast path is not restored: {error}")
 
 
-def renew(handles: Handles) -> None:
-    """After elements of a container on it have gone: its flows end with that. Those of the others go the usual way
-    once. It is taken away with the last one."""
-    if fastpath.links(handles.table.netlink) is None:
+def release(handles: Handles, item: Attachment) -> None:
+    """After elements have gone: nothing while anybody on the bridge asks for it, all of it with the last one. Flows end
+    when the tracker forgets them."""
+    if handles.table.get(fast_link(item.bridge)) is not None:
         return
-    asking = _asking(handles)
-    if asking:
-        fastpath.renew(handles.table, _wanted(asking, handles))
-    else:
+    have = fastpath.links(handles.table.netlink)
+    if have is None:
+        return
+    if not _asking(handles):
         _with_note(handles, lambda: fastpath.remove(handles.table))
+    elif item.bridge in have:
+        fastpath.drop_links(handles.table, [item.bridge])
 
 
 def problems(handles: Handles, item: Attachment) -> list[str]:

@@ -1,16 +1,15 @@
 """The fast path: a flowtable and the chain that fills it, in the table only while a network asks for them.
 
 A kernel without nf_flow_table refuses what names a flowtable, so they are no part of the table's text: they are loaded
-beside it and taken away again. Which links the flowtable listens on changes with the host; the rules are written once,
-and where the flowtable is made anew they are carried over as the kernel's own bytes. Numbers are from
-include/uapi/linux/netfilter/nf_tables.h.
+beside it and taken away again; only the links that the flowtable listens on change meanwhile. A flow that the
+connection tracker forgets ends here at once. Numbers are from include/uapi/linux/netfilter/nf_tables.h.
 """
 
 from __future__ import annotations
 
 from . import messages
 from .framing import NLA_F_NESTED as NESTED
-from .framing import NLM_F_APPEND, NLM_F_CREATE, attr, attr_name, attributes, items, text
+from .framing import NLM_F_CREATE, attr, attr_name, attributes, items, text
 from .lacking import PROBE
 from .lacking import lacking as lacking_parts
 from .netlink import Netlink, is_missing
@@ -54,33 +53,28 @@ def add_links(table: Table, names: list[str]) -> None:
     table.change(_listening(names), f"adding {' '.join(names)} to flowtable {FAST_PATH}")
 
 
-def renew(table: Table, names: list[str]) -> None:
-    """A new flowtable in the place of the one that is there, in one transaction: every flow that it had goes the usual
-    way with its next packet, and may come back."""
-    place = messages.list_rules(chain=FAST_PATH)
-    codes = [code for _chain, code in map(messages.read_rule, table.netlink.dump(messages.GETRULE, place))]
-    rules = [
-        (messages.NEWRULE, NLM_F_CREATE | NLM_F_APPEND, place + attr(NESTED | messages.NFTA_RULE_EXPRESSIONS, code))
-        for code in codes
-    ]
-    old: list[Change] = [(DELFLOWTABLE, 0, _flowtable())]
-    table.change([*_emptying(), *old, *_listening(names), *rules], f"making flowtable {FAST_PATH} anew")
+def drop_links(table: Table, names: list[str]) -> None:
+    """From those that the flowtable listens on; flows that came in by others stay."""
+    devices = attr(NESTED | NFTA_FLOWTABLE_HOOK_DEVS, b"".join(attr_name(NFTA_DEVICE_NAME, name) for name in names))
+    payload = _flowtable() + attr(NESTED | NFTA_FLOWTABLE_HOOK, devices)
+    table.change([(DELFLOWTABLE, 0, payload)], f"taking {' '.join(names)} out of flowtable {FAST_PATH}")
 
 
 def remove(table: Table) -> None:
-    """The chain and the flowtable, with all flows."""
-    gone: list[Change] = [(DELCHAIN, 0, _chain()), (DELFLOWTABLE, 0, _flowtable())]
-    table.change([*_emptying(), *gone], f"removing flowtable {FAST_PATH}")
-
-
-def _emptying() -> list[Change]:
-    """The chain without rules, whether or not somebody has deleted it by hand."""
-    return [(messages.NEWCHAIN, NLM_F_CREATE, _chain()), (DELRULE, 0, messages.list_rules(chain=FAST_PATH))]
+    """The flowtable with all flows, and the chain, whether or not somebody has deleted that by hand."""
+    chain = messages.nfgen() + attr_name(messages.NFTA_CHAIN_TABLE, TABLE)
+    chain += attr_name(messages.NFTA_CHAIN_NAME, FAST_PATH)
+    changes: list[Change] = [
+        (messages.NEWCHAIN, NLM_F_CREATE, chain),
+        (DELRULE, 0, messages.list_rules(chain=FAST_PATH)),
+        (DELCHAIN, 0, chain),
+        (DELFLOWTABLE, 0, _flowtable()),
+    ]
+    table.change(changes, f"removing flowtable {FAST_PATH}")
 
 
 def _listening(names: list[str]) -> list[Change]:
-    """One message at least: it makes the flowtable where there is none."""
-    groups = [names[start : start + GROUP] for start in range(0, len(names) or 1, GROUP)]
+    groups = [names[start : start + GROUP] for start in range(0, len(names), GROUP)]
     return [(NEWFLOWTABLE, NLM_F_CREATE, messages.nfgen() + _listening_on(TABLE, group)) for group in groups]
 
 
@@ -91,11 +85,6 @@ def _listening_on(table: str, names: list[str]) -> bytes:
     hook += attr(NESTED | NFTA_FLOWTABLE_HOOK_DEVS, devices)
     flags = attr(NFTA_FLOWTABLE_FLAGS, NFT_FLOWTABLE_COUNTER.to_bytes(4, "big"))
     return _named(table) + attr(NESTED | NFTA_FLOWTABLE_HOOK, hook) + flags
-
-
-def _chain() -> bytes:
-    head = messages.nfgen() + attr_name(messages.NFTA_CHAIN_TABLE, TABLE)
-    return head + attr_name(messages.NFTA_CHAIN_NAME, FAST_PATH)
 
 
 def _flowtable() -> bytes:

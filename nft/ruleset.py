@@ -31,8 +31,7 @@ stands as it does:
 - `unrouted`: the host forwards for containers, it does not become a router between its other links.
 - The fast path comes last in forward, so that what drops drops. It takes flows by a packet of the original direction
   alone, which filter_forward has judged, or judged when the flow began: an answer passes for a flow of the gap as well.
-  Not what stays on a link, whose way with br_netfilter is none of this host's; and not between two containers of which
-  one has not asked: nobody would end the flow when that one goes.
+  Not what stays on a link, whose way with br_netfilter is none of this host's.
 - `priority -100` and not `dstnat` on output: nft 1.0.6 refuses the name there.
 - No chain may be called `fwd`, and maps with concatenated data must come from text, not JSON (nft 1.0.6 makes a set).
 """
@@ -186,10 +185,6 @@ FAST_CHAIN = """
 		ct direction reply accept
 		ct state != established accept
 		iifname . oifname @same_net accept
-		iifname . ip saddr @containers4 iifname . ip saddr != @fast4 accept
-		iifname . ip6 saddr @containers6 iifname . ip6 saddr != @fast6 accept
-		oifname . ip daddr @containers4 oifname . ip daddr != @fast4 accept
-		oifname . ip6 daddr @containers6 oifname . ip6 daddr != @fast6 accept
 		iifname . ip saddr @fast4 flow add @fast_path
 		iifname . ip6 saddr @fast6 flow add @fast_path
 		oifname . ip daddr @fast4 flow add @fast_path

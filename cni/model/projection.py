@@ -111,7 +111,7 @@ def bridge_elements(item: Attachment) -> list[Element]:
     if item.isolation:
         elements.append(Element("isolated", name))
     if item.is_fast:
-        elements.append(Element("fast_links", name))
+        elements.append(fast_link(item.bridge))
     if item.port_isolation and item.kind.own_link:
         elements.append(Element("apart", name + name))
     if item.made:
@@ -129,6 +129,10 @@ def bridge_elements(item: Attachment) -> list[Element]:
             if item.is_masqueraded(version):
                 elements.append(Element("masquerading", family))
     return elements
+
+
+def fast_link(bridge: str) -> Element:
+    return Element("fast_links", pack((IFNAME,), (bridge,)))
 
 
 def _gateway(address: Address) -> list[Element]:

@@ -64,9 +64,9 @@ def detach(host: Host, item: Attachment) -> None:
         set_down(host.rtnl, item.link)
     host.delete_elements(item, last)
     if item.is_fast:
-        from cni.fastpath import renew
+        from cni.fastpath import release
 
-        renew(host.handles)
+        release(host.handles, item)
     links = dict.fromkeys(item.links)
     if last:
         links.update(dict.fromkeys(leave_bridge(host, item)))

@@ -82,7 +82,6 @@ def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
             host.table.delete(list(dict.fromkeys(crossing)))
     for item in others:
         host.delete_elements(item, last=False)
-    _end_fast_flows(host, items)
     addresses = tuple(address for item in items for address in item.addresses)
     links = [link for item in items for link in item.links]
     remove_group(host.rtnl, links, meanwhile=lambda: host.forget_flows_of(addresses))
@@ -99,14 +98,10 @@ def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
     for item in {item.bridge: item for item in items if item.bridge}.values():
         if not host.is_last(item):
             host.delete_elements(item, last=False)
-    _end_fast_flows(host, items)  # once more: by now the bridges have gone that nobody else is on
+    for item in {item.bridge: item for item in items if item.is_fast}.values():
+        from cni.fastpath import release
+
+        release(host.handles, item)
     host.store.drop_empty(network)
     if not host.store.has_records():
         stop_forwarding(host.handles)
-
-
-def _end_fast_flows(host: Host, items: list[Attachment]) -> None:
-    if any(item.is_fast for item in items):
-        from cni.fastpath import renew
-
-        renew(host.handles)
