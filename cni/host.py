@@ -276,6 +276,10 @@ class Host:
             run_text(replacing_text(self.comment, elements_text(wanted_elements(self.handles, items))))
         except LoadError as problem:
             raise CniError(IO_FAILURE, str(problem), problem.hint) from None
+        if any(item.is_fast for item in items):
+            from cni.fastpath import restore
+
+            restore(self.handles)
         self.store.notes.put_rules(rules_digest(self.table.rules()))
         self._forget_contradictions(items)
         return items

@@ -61,6 +61,10 @@ def finish(host: Host, item: Attachment, bridge: Link | None) -> None:
 
 def _dress(host: Host, item: Attachment) -> None:
     guard_port(host.handles, item)
+    if item.is_fast:
+        from cni.fastpath import ensure
+
+        ensure(host.handles, item)
     if item.wire == Wire():
         return
     port = get_link(host.rtnl, item.link)
@@ -101,6 +105,10 @@ def problems(host: Host, item: Attachment, port: Link | None) -> list[str]:
         bridge = get_link(host.rtnl, item.bridge)
         if bridge is not None and not bridge.flags & IFF_PROMISC:
             found.append(f"the bridge {item.bridge} is not promiscuous")
+    if item.is_fast:
+        from cni.fastpath import problems as fast_path_problems
+
+        found += fast_path_problems(host.handles, item)
     if item.zone:
         from cni.firewalld import problems as zone_problems
 

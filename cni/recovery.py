@@ -98,7 +98,7 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
     mappings: list[PortMapping] = []
     opened: list[PortMapping] = []
     bridge = ""
-    uplink = anti_spoof = check_mac = False
+    uplink = anti_spoof = check_mac = fast_path = False
     mac = derived_mac("container", ident)
     masked: set[int] = set()
     for element in elements:
@@ -116,6 +116,8 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
             opened.append(PortMapping(PROTOCOL_NAMES[protocol], ANY[int(element.set[-1])], number, number))
         elif element.set == "guarded":
             anti_spoof = True
+        elif element.set in ("fast4", "fast6"):
+            fast_path = True
         elif element.set == "checked":
             check_mac = True
         elif element.set == "own_macs" and isinstance(fields[1], bytes):
@@ -146,6 +148,7 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
         uplink=uplink,
         anti_spoof=anti_spoof,
         wire=Wire(check_mac=check_mac),
+        fast_path=fast_path,
     )
 
 

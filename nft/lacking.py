@@ -13,22 +13,30 @@ from .framing import NLA_F_NESTED as NESTED
 from .framing import NLM_F_CREATE, attr, attr_name
 from .netlink import Netlink
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 CHAIN, NAT_CHAIN = "plain", "nat"
 EXPRESSIONS = {"ct": "nft_ct", "fib": "nft_fib_inet", "nat": "nft_nat", "masq": "nft_masq"}  # with their modules
 NFTA_HOOK_PRIORITY, NFTA_CHAIN_TYPE = 2, 7
 NFTA_EXPR_NAME, NFTA_LIST_ELEM = 1, 1
-_PROBE = "nftcni-probe"
+PROBE = "nftcni-probe"
 
 
-def lacking(netlink: Netlink, expressions: dict[str, str] = EXPRESSIONS) -> list[str]:
-    """`what (module)` for each; nothing is changed. Raises OSError."""
+def lacking(
+    netlink: Netlink, expressions: dict[str, str] = EXPRESSIONS, more: Sequence[tuple[str, int, bytes]] = ()
+) -> list[str]:
+    """`what (module)` for each; nothing is changed. `more` are further questions, about parts of the table PROBE, each
+    with its message. Raises OSError."""
     hook = attr(messages.NFTA_HOOK_HOOKNUM, bytes(4)) + attr(NFTA_HOOK_PRIORITY, (-100).to_bytes(4, "big", signed=True))
     base = attr(NESTED | messages.NFTA_CHAIN_HOOK, hook) + attr_name(NFTA_CHAIN_TYPE, "nat")
     asked = [
-        ("tables of the family inet (nf_tables_inet)", messages.NEWTABLE, attr_name(messages.NFTA_TABLE_NAME, _PROBE)),
+        ("tables of the family inet (nf_tables_inet)", messages.NEWTABLE, attr_name(messages.NFTA_TABLE_NAME, PROBE)),
         ("chains", messages.NEWCHAIN, _chain(CHAIN)),
         *((f"{name} ({module})", messages.NEWRULE, _rule(name)) for name, module in expressions.items()),
         ("chains of the type nat (nft_chain_nat)", messages.NEWCHAIN, _chain(NAT_CHAIN) + base),
+        *more,
     ]
     changes = [(kind, NLM_F_CREATE, messages.nfgen() + payload) for _what, kind, payload in asked]
     parts, sequences = messages.batch(changes, netlink.sequence + 1)
@@ -39,10 +47,10 @@ def lacking(netlink: Netlink, expressions: dict[str, str] = EXPRESSIONS) -> list
 
 
 def _chain(name: str) -> bytes:
-    return attr_name(messages.NFTA_CHAIN_TABLE, _PROBE) + attr_name(messages.NFTA_CHAIN_NAME, name)
+    return attr_name(messages.NFTA_CHAIN_TABLE, PROBE) + attr_name(messages.NFTA_CHAIN_NAME, name)
 
 
 def _rule(expression: str) -> bytes:
-    place = attr_name(messages.NFTA_RULE_TABLE, _PROBE) + attr_name(messages.NFTA_RULE_CHAIN, CHAIN)
+    place = attr_name(messages.NFTA_RULE_TABLE, PROBE) + attr_name(messages.NFTA_RULE_CHAIN, CHAIN)
     one = attr(NESTED | NFTA_LIST_ELEM, attr_name(NFTA_EXPR_NAME, expression))
     return place + attr(NESTED | messages.NFTA_RULE_EXPRESSIONS, one)

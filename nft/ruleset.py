@@ -32,6 +32,9 @@ stands as it does:
   `icmpv6 taddr`, whose type is not the sets', and does not load its own listing.
 - `unrouted`: the host forwards for containers, it does not become a router between its other links. What somebody
   translated is meant to be forwarded: who made that rule cannot see that forwarding is on for us alone.
+- The fast path comes last in forward, so that what drops drops. It takes flows by a packet of the original direction
+  alone, which filter_forward has judged, or judged when the flow began: an answer passes for a flow of the gap as well.
+  Not what stays on a link, whose way with br_netfilter is none of this host's.
 - `priority -100` and not `dstnat` on output: nft 1.0.6 refuses the name there.
 - No chain may be called `fwd`, and maps with concatenated data must come from text, not JSON (nft 1.0.6 makes a set).
 """
@@ -185,6 +188,21 @@ CHAINS = """
 	}
 """
 
+# Beside these chains only while a network asks for it (`fastpath`): loaded alone, as not every kernel has flowtables.
+FAST_PATH = "fast_path"
+FAST_CHAIN = """
+	chain fast_path {
+		type filter hook forward priority 300; policy accept;
+		ct direction reply accept
+		ct state != established accept
+		iifname . oifname @same_net accept
+		iifname . ip saddr @fast4 flow add @fast_path
+		iifname . ip6 saddr @fast6 flow add @fast_path
+		oifname . ip daddr @fast4 flow add @fast_path
+		oifname . ip6 daddr @fast6 flow add @fast_path
+	}
+"""
+
 # Of the table of family bridge. `meta ibrname` is not in every kernel, so the addresses of all bridges are one set.
 PORTS = """
 	chain prerouting {
@@ -244,11 +262,18 @@ def replacing_text(comment: str, elements: str) -> str:
     return f"{gone}{table_text(comment)}{elements}"
 
 
+def fast_path_text() -> str:
+    """The flowtable, which listens nowhere yet, and its chain: for a table that has neither."""
+    flowtable = f"\tflowtable {FAST_PATH} {{\n\t\thook ingress priority filter\n\t\tcounter\n\t}}"
+    return f"table inet {TABLE} {{\n{flowtable}{FAST_CHAIN}}}\n"
+
+
 def is_whole(rules: list[tuple[str, bytes]]) -> bool:
     """Whether each chain has as many rules as its text. What they say depends on the nft that loaded them."""
+    fast = FAST_CHAIN if any(chain == FAST_PATH for chain, _code in rules) else ""
     wanted: list[str] = []
     chain = ""
-    for words in map(str.split, (CHAINS + PORTS).splitlines()):
+    for words in map(str.split, (CHAINS + fast + PORTS).splitlines()):
         if words[:1] == ["chain"]:
             chain = words[1]
         elif words and words[0] not in ("type", "}"):

@@ -40,6 +40,9 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "shown6": ((ADDR6,), ()),
     "hidden4": ((ADDR4,), ()),  # ... everybody's is
     "hidden6": ((ADDR6,), ()),
+    "fast4": ((IFNAME, ADDR4), ()),  # its established flows pass by the flowtable (`nft.fastpath`)
+    "fast6": ((IFNAME, ADDR6), ()),
+    "fast_links": ((IFNAME,), ()),  # where such containers are
     "direct4": ((IFNAME, ADDR4), ()),  # prefixes that are never masqueraded
     "direct6": ((IFNAME, ADDR6), ()),
     # Published ports.

@@ -34,9 +34,9 @@ class Table:
         """The whole table. It must be there."""
         there = self.tables()
         families = [family for family in (messages.NFPROTO_INET, messages.NFPROTO_BRIDGE) if (family, TABLE) in there]
-        errors = self._transact([(messages.DELTABLE, 0, messages.get_table(family)) for family in families])
-        if errors:
-            raise _at(errors[0], f"deleting table inet {TABLE}")
+        self.change(
+            [(messages.DELTABLE, 0, messages.get_table(family)) for family in families], f"deleting table inet {TABLE}"
+        )
 
     def add(self, own: list[Element], shared: list[Element], again: bool = False) -> None:
         """All or nothing. `own` must be new keys, or with `again` may be there with the same data. Raises TableMissing,
@@ -65,6 +65,12 @@ class Table:
         errors = self._transact(messages.deleting(gone) + messages.adding(new, exclusive=False))
         if errors:
             self._raise(errors, f"putting elements of table inet {TABLE} right")
+
+    def change(self, changes: list[tuple[int, int, bytes]], what: str) -> None:
+        """All or nothing, of what is no element. Raises KernelError."""
+        errors = self._transact(changes)
+        if errors:
+            raise _at(errors[0], what)
 
     def get(self, element: Element) -> Element | None:
         """The element with this key as the kernel has it, in 11 us at any size; None also without the table."""

@@ -11,13 +11,15 @@ from sys import byteorder
 from cni.kernel import rtnetlink
 from cni.protocol.errors import kernel_refused
 from cni.protocol.spec import Route
-from nft.addresses import Address, Prefix
+from nft.addresses import Address, Prefix, parse_address
 from nft.framing import attributes
 from nft.netlink import Netlink
 from nft.value import Value
 
 IP6_RT_PRIO_USER = 1024  # include/uapi/linux/ipv6_route.h
 GLOBAL_UNICAST = 0x2000 << 112  # 2000::/3, RFC 4291
+# Nobody's by RFC 7526 and RFC 6666: what leads there is a default route, or none.
+ELSEWHERE = {4: parse_address("192.88.99.1"), 6: parse_address("100::1")}
 
 
 class Way(Value):
@@ -43,6 +45,22 @@ def is_local(rtnl: Netlink, address: Address) -> bool:
     """Whether packets to the address end on this host, as `fib daddr type local` of the table asks."""
     way = look_up(rtnl, address)
     return way is not None and way.kind == rtnetlink.RTN_LOCAL
+
+
+def default_links(rtnl: Netlink, version: int) -> list[int]:
+    """The indexes of the links that the default route leads out by, [] without one. One question, however many routes
+    there are: of several default routes the kernel names the one that it takes."""
+    try:
+        reply = rtnl.ask(rtnetlink.RTM_GETROUTE, rtnetlink.get_route(ELSEWHERE[version], rtnetlink.RTM_F_FIB_MATCH))
+    except OSError:
+        return []
+    fields = rtnetlink.RTMSG.unpack_from(reply)
+    if fields[7] != rtnetlink.RTN_UNICAST or fields[1] != 0:
+        return []
+    parts = attributes(reply, rtnetlink.RTMSG.size)
+    hops = rtnetlink.next_hops(parts.get(rtnetlink.RTA_MULTIPATH, b""))
+    links = (int.from_bytes(parts.get(rtnetlink.RTA_OIF, b""), byteorder), *(link for link, _gateway in hops))
+    return list(dict.fromkeys(link for link in links if link))
 
 
 def add_route(rtnl: Netlink, link: int, route: Route) -> None:

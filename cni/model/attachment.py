@@ -55,7 +55,7 @@ class Attachment(Value):
     """One interface of one container on one network. `mappings` all have a host address of their own family; `standby`
     are those that another interface of the same container publishes, to be taken over when that one goes. Of those who
     ask its ports, `masq_all` hides everybody's address; without `snat` nobody's is, not the container's own either.
-    `zone` is firewalld's, with its addresses in it.
+    `zone` is firewalld's, with its addresses in it; `fast_path` asks for the flowtable.
 
     `sandbox` is CNI_NETNS as it was given, `delegate` the foreign IPAM plugin that we called for the addresses, `done`
     whether ADD came to its end. Where somebody else made the interface, `bridge` is the host's link that leads to it,
@@ -96,6 +96,7 @@ class Attachment(Value):
     snat: bool = True
     masq_all: bool = False
     zone: str = ""
+    fast_path: bool = False
     made: bool = False
     anti_spoof: bool = False
     uplink: bool = False
@@ -164,6 +165,11 @@ class Attachment(Value):
         if self.delegate and not self.leases:
             return False
         return self.kind.own_link or bool(self.mappings) or self.isolation
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether flows of its can pass by the flowtable: the host must be its router."""
+        return self.fast_path and self.in_table and bool(self.bridge) and not self.uplink
 
     def address_of(self, version: int) -> Address | None:
         """The container's first address of a family, the one its published ports lead to."""

@@ -99,6 +99,7 @@ class Network(Value):
     zone: str = ""
     given: tuple[str, ...] = ()
     allow_bound_ports: bool = False
+    fast_path: bool = False
 
 
 def parse_network(request: Request) -> Network:
@@ -119,6 +120,9 @@ def parse_network(request: Request) -> Network:
     promisc = not ptp and fields.flag("promiscMode")
     if promisc and fields.flag("hairpinMode"):
         raise fields.fail("promiscMode", "cannot be combined with hairpinMode: every frame would come twice")
+    fast_path = fields.flag("fastPath")
+    if fast_path and ptp:
+        raise fields.fail("fastPath", "needs a bridge: point to point, each container's link would have to be listed")
     vlans = {} if ptp else parse_vlans(fields)
     check_mac = not ptp and fields.flag("macspoofchk")
     wire = Wire(promisc=promisc, check_mac=check_mac, **vlans, **(parse_rates(fields, runtime) if ours else {}))
@@ -162,6 +166,7 @@ def parse_network(request: Request) -> Network:
         asks_firewall=ours and _asks_firewall(fields),
         given=tuple(key for key in DEPENDING if fields.has(key)),
         allow_bound_ports=fields.flag("allowBoundPorts", not ours),
+        fast_path=fast_path,
     )
 
 

@@ -44,6 +44,7 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         snat=network.snat,
         masq_all=network.masq_all,
         zone=network.zone,
+        fast_path=network.fast_path,
         kind=DELEGATED if delegated else BRIDGED,
     )
     return item if delegated else _with_leases(item, network, leases, network.ipam.routes)

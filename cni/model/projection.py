@@ -32,7 +32,10 @@ def attachment_elements(item: Attachment) -> list[Element]:
         if item.bridge and item.uplink:
             elements.append(Element(f"guests{version}", pack((IFNAME,), (item.bridge,)) + packed, b"", ident))
         elif item.bridge and _is_served(item, version):
-            elements.append(Element(f"containers{version}", pack((IFNAME,), (item.bridge,)) + packed, b"", ident))
+            here = pack((IFNAME,), (item.bridge,)) + packed
+            elements.append(Element(f"containers{version}", here, b"", ident))
+            if item.is_fast:
+                elements.append(Element(f"fast{version}", here, b"", ident))
         if item.is_masqueraded(version):
             elements.append(Element(f"masq{version}", packed, b"", ident))
     if item.mappings and (item.masq_all or not item.snat):
@@ -107,6 +110,8 @@ def bridge_elements(item: Attachment) -> list[Element]:
     elements = [Element("same_net", name + name)]
     if item.isolation:
         elements.append(Element("isolated", name))
+    if item.is_fast:
+        elements.append(fast_link(item.bridge))
     if item.port_isolation and item.kind.own_link:
         elements.append(Element("apart", name + name))
     if item.made:
@@ -124,6 +129,10 @@ def bridge_elements(item: Attachment) -> list[Element]:
             if item.is_masqueraded(version):
                 elements.append(Element("masquerading", family))
     return elements
+
+
+def fast_link(bridge: str) -> Element:
+    return Element("fast_links", pack((IFNAME,), (bridge,)))
 
 
 def _gateway(address: Address) -> list[Element]:

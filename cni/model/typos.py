@@ -19,7 +19,7 @@ KNOWN = (
     "preserveDefaultVlan macspoofchk enabledad disableContainerInterface portIsolation isolation ingressPolicy dataDir "
     "nonMasqueradeCIDRs gatewayMode gatewayModeIPv4 gatewayModeIPv6 backend snat masqAll markMasqBit "
     "externalSetMarkChain conditionsV4 conditionsV6 iptablesAdminChainName firewalldZone ingressRate ingressBurst "
-    "egressRate egressBurst sysctl promisc allmulti txQLen"
+    "egressRate egressBurst fastPath sysctl promisc allmulti txQLen"
 )
 KNOWN_IPAM = (
     "type name ranges subnet rangeStart rangeEnd gateway routes dataDir resolvConf addresses dns daemonSocketPath "

@@ -36,6 +36,15 @@ def our_networks() -> list[tuple[str, list[Prefix]]]:
     return found
 
 
+def fast_networks() -> list[str]:
+    """The files with a network of ours that asks for the fast path."""
+    return [
+        document.path
+        for document in documents()
+        if any(key.lower() == "fastpath" and on is True for plugin in document.plugins for key, on in plugin.items())
+    ]
+
+
 def folders(world: World) -> list[Step]:
     found = [*misplaced(), *executables()]
     all_documents = documents()

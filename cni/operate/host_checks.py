@@ -18,6 +18,8 @@ from cni.operate.walk.sockets import Process, processes_of, reserver
 from cni.operate.walk.step import Step, stop, warn
 from cni.operate.walk.world import World
 from nft.addresses import Address
+from nft.fastpath import lacking
+from nft.netlink import NETLINK_NETFILTER, Netlink
 
 MIN_KERNEL = (5, 10)
 FULL = 0.9  # of conntrack's table
@@ -241,6 +243,19 @@ def conntrack(world: World) -> list[Step]:
     return []
 
 
+def fast_path(world: World) -> list[Step]:
+    """Networks that ask for it on a kernel without flowtables; a flowtable that listens beside the packets' way."""
+    slow = "flows that come in by another link go the usual way"
+    found = [warn("fast-path", one, slow, "nftcni repair") for one in world.beside_the_fast_path]
+    asking = conf_checks.fast_networks()
+    missing = lacking(Netlink(NETLINK_NETFILTER)) if asking else []
+    if missing:
+        said = f"fastPath in {', '.join(asking)}: this kernel lacks {', '.join(missing)}"
+        modules = [re.sub(r".*\((.*)\)", r"\1", one) for one in missing]
+        found.append(stop("fast-path", said, "an ADD to that network is refused", f"modprobe -a {' '.join(modules)}"))
+    return found
+
+
 def ended(world: World) -> list[Step]:
     """Containers whose namespace is gone though nobody called DEL."""
     from cni.operate.walk.inside import Inside
@@ -265,6 +280,7 @@ CHECKS = (
     duplicate_macs,
     mtus,
     conntrack,
+    fast_path,
     foreign_rules.leftovers,
     ended,
 )

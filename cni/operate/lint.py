@@ -61,6 +61,7 @@ PLUGIN = (
     *("args", "dataDir", "cniVersion", "name", "prevResult", "mode", "mode4", "mode6", "direct", "publish"),
     *("ipMasqBackend", "promiscMode", "vlan", "vlanTrunk", "preserveDefaultVlan", "macspoofchk", "snat", "masqAll"),
     *("markMasqBit", "externalSetMarkChain", "conditionsV4", "conditionsV6", "firewalldZone", "backend", "sysctl"),
+    "fastPath",
 )
 IPAM = (
     "type",

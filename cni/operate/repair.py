@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from cni import hostside
+from cni.fastpath import differences
 from cni.forwarding import set_host_sysctls
 from cni.host import Host
 from cni.kernel.links import get_link
@@ -71,7 +72,7 @@ def problems_of(host: Host) -> list[str]:
     """Of the table and of every attachment, as far as `repair` can mend them."""
     items = host.records()
     bridges: Bridges = {}
-    found = table_differences(host, items)
+    found = table_differences(host, items) + differences(host.handles)
     for item in items:
         found += [f"{item.ident}: {problem}" for problem in host_problems(host, item, bridges)]
     return found
@@ -127,7 +128,7 @@ def mend(host: Host) -> int:
             print(f"restored {describe(item)}")
         except (CniError, OSError) as error:  # the others are served all the same
             print(f"{item.ident}: {error}")
-    remaining = table_differences(host, host.records() if mended else items)
+    remaining = table_differences(host, host.records() if mended else items) + differences(host.handles)
     for item in mended:
         remaining += [f"{item.ident}: {problem}" for problem in host_problems(host, host.record(item.ident) or item)]
     for problem in remaining:

@@ -28,7 +28,7 @@ FLAGS = (
 )
 LATER_FLAGS = ("made", "anti_spoof")
 
-LATER = ("snat", "masq_all")  # absent in records of before them
+LATER = ("snat", "masq_all", "fast_path")  # absent in records of before them
 
 
 def to_document(item: Attachment) -> dict[str, Any]:

@@ -38,6 +38,10 @@ def _add(host: Host, request: Request, network: Network, netns: int, ident: str)
         fields = Fields(request.document)
         refuse_admin_chain(host.table.netlink, fields)
         network = network.replace(zone=zone_asked(fields))
+    if network.fast_path:
+        from cni.fastpath import refuse_lacking
+
+        refuse_lacking(host.handles)
     if network.ipam.delegate:
         from cni.verbs.delegated import add_delegated
 

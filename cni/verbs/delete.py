@@ -63,6 +63,10 @@ def detach(host: Host, item: Attachment) -> None:
     if item.kind.own_link:
         set_down(host.rtnl, item.link)
     host.delete_elements(item, last)
+    if item.is_fast:
+        from cni.fastpath import release
+
+        release(host.handles, item)
     links = dict.fromkeys(item.links)
     if last:
         links.update(dict.fromkeys(leave_bridge(host, item)))

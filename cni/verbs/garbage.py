@@ -84,6 +84,10 @@ def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
         host.remove_record(item)
     for item in final.values():
         host.delete_elements(item, last=False)
+    for item in {item.bridge: item for item in items if item.is_fast}.values():
+        from cni.fastpath import release
+
+        release(host.handles, item)
     host.store.drop_empty(network)
     if not host.store.has_records():
         stop_forwarding(host.handles)

@@ -9,14 +9,11 @@ from cni.host import Host
 from cni.kernel import rtnetlink
 from cni.kernel.links import get_link, read_link
 from cni.kernel.netns import Inside
-from cni.kernel.routes import look_up
+from cni.kernel.routes import default_links
 from cni.model.config import Network
 from cni.protocol.request import Request
-from nft.addresses import parse_address
 from nft.netlink import Netlink
 
-# Nobody's by RFC 7526 and RFC 6666: what leads there is a default route, or none.
-ELSEWHERE = {4: parse_address("192.88.99.1"), 6: parse_address("100::1")}
 ETHERNET = 1500  # the kernel's own for a veth pair
 LEAST = {4: 68, 6: 1280}
 
@@ -37,19 +34,13 @@ def _implied_mtu(host: Host, network: Network) -> int:
     if bridge is not None:
         mtu = bridge.mtu
     else:
-        ways = [way for way in (_default_way(host.rtnl, version) for version in (4, 6)) if way]
+        ways = [link for version in (4, 6) for link in default_links(host.rtnl, version)]
         if not ways:
             return 0
         mtu = read_link(host.rtnl.ask(rtnetlink.RTM_GETLINK, rtnetlink.get_link_at(ways[0]))).mtu
     versions = {ranges[0].subnet.version for ranges in network.ipam.range_sets}
     mtu = min(max(mtu, *(LEAST[version] for version in versions or {4}), 68), 65535)
     return 0 if mtu == ETHERNET else mtu
-
-
-def _default_way(rtnl: Netlink, version: int) -> int:
-    """The index of the link that the default route leads out by, 0 without one."""
-    way = look_up(rtnl, ELSEWHERE[version], rtnetlink.RTM_F_FIB_MATCH)
-    return way.link if way is not None and way.kind == rtnetlink.RTN_UNICAST and way.length == 0 else 0
 
 
 def _is_further(ifname: str) -> bool:
@@ -62,6 +53,6 @@ def _has_default(ifname: str, netns: int) -> bool:
     with Inside(netns):
         inside = Netlink()
     own = get_link(inside, ifname)
-    found = {_default_way(inside, version) for version in (4, 6)} - {0, own.index if own else 0}
+    found = {link for version in (4, 6) for link in default_links(inside, version)} - {own.index if own else 0}
     inside.close()
     return bool(found)

@@ -35,6 +35,10 @@ def status(request: Request) -> None:
     host = Host(request.data_dir)
     versions = {ranges[0].subnet.version for ranges in network.ipam.range_sets}
     refuse_unable(host, request, versions)
+    if network.fast_path:
+        from cni.fastpath import refuse_lacking
+
+        refuse_lacking(host.handles, NOT_READY)
     modes = {4: network.mode4, 6: network.mode6}
     forwarded = {version for version in versions if network.is_gateway and modes[version] != ISOLATED}
     subnets = None if network.zone else [one.subnet for ranges in network.ipam.range_sets for one in ranges]

@@ -44,3 +44,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line("| --- " * (len(SCENARIOS) + 2) + "|")
         for trial in trials:
             terminalreporter.write_line(trial.row())
+        for trial in trials:
+            for figure in trial.figures:
+                terminalreporter.write_line(figure)

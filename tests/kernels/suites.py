@@ -37,7 +37,20 @@ PRELOADED = (
 
 
 # Files of scenarios/, in the order of the table.
-SCENARIOS = ("demo", "traffic", "sctp", "flows", "repair", "kills", "adopted", "migrate", "vlans", "too_old")
+SCENARIOS = (
+    "demo",
+    "traffic",
+    "sctp",
+    "flows",
+    "repair",
+    "kills",
+    "adopted",
+    "migrate",
+    "vlans",
+    "fastpath",
+    "spoof",
+    "too_old",
+)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,11 @@ class Trial:
     def failures(self) -> list[str]:
         return [f"{item['scenario']}: {item['check']}\n{item['words']}" for item in self.checks if not item["held"]]
 
+    @property
+    def figures(self) -> list[str]:
+        linux = self.about.partition(", ")[0]
+        return [f"{linux}: {name}: {told}" for item in self.checks for name, told in item["figures"].items()]
+
     def row(self) -> str:
         linux, _, userland = self.about.partition(", ")
         cells = [linux, f"Debian {self.machine.userland}: {userland}", *map(self._cell, SCENARIOS)]

@@ -27,7 +27,7 @@ def test_defaults_are_what_users_would_expect() -> None:
     found = parsed({})
     assert (found.bridge, found.mtu, found.mac, found.mappings) == ("nftcni0", 0, b"", ())
     assert found.is_gateway and found.is_default_gateway and found.ip_masq and found.hairpin and found.isolation
-    assert not (found.force_address or found.port_isolation or found.dad) and found.link_up
+    assert not (found.force_address or found.port_isolation or found.dad or found.fast_path) and found.link_up
 
 
 def test_defaults_under_the_name_of_the_reference_bridge() -> None:

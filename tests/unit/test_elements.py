@@ -18,9 +18,10 @@ from cni.model.attachment import CHAINED, Attachment, Lease
 from cni.model.ports import PortMapping
 from cni.model.projection import attachment_elements, bridge_elements, cross_elements, projection
 from cni.protocol.names import check_ifname
+from cni.recovery import read_attachment
 from nft.addresses import Prefix, parse_address, parse_prefix
 from nft.elements import Element, element_text, elements_text
-from nft.ruleset import replacing_text, table_text
+from nft.ruleset import FAST_CHAIN, FAST_PATH, is_whole, replacing_text, table_text
 from nft.schema import LAYER2, SETS
 from nft.table import Table
 
@@ -211,6 +212,7 @@ MODES: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"is_gateway": False},
         {"closed", "isolated", "bridges", "gates"},
     ),
+    "fast-path": ({"fast_path": True}, {"fast_links", "closed", "isolated", *OURS}),
     "ports-apart": ({"port_isolation": True}, {"apart", "closed", "isolated", *OURS}),
 }
 
@@ -222,6 +224,37 @@ def test_what_a_bridge_of_ours_gets_of_a_mode(keys: dict[str, Any], names: set[s
     six = {"routed", "masquerading"}
     of_four = {element.set for element in found if element.set not in ("closed", *six) or element.key[0] == 2}
     assert of_four == names | {"same_net"}
+
+
+def test_the_fast_path_is_its_container_s_alone() -> None:
+    """The addresses that the host routes for, each on the container's bridge. An uplink's container has none: the
+    host is not its router."""
+
+    def fast(**keys: Any) -> set[tuple[str, bytes]]:
+        items = [attachment(2, fast_path=True, **keys), attachment(3, "c2", **keys)]
+        return {key for key in projection(items) if key[0].startswith("fast")}
+
+    name = b"br-net0".ljust(16, b"\0")
+    v4, v6 = (name + parse_address(text).packed for text in ("10.88.0.2", "fd00:88::2"))
+    assert fast() == {("fast4", v4), ("fast6", v6), ("fast_links", name)}
+    assert fast(made=True, mode6="isolated") == {("fast4", v4), ("fast_links", name)}
+    assert fast(uplink=True) == set()
+
+
+def test_a_lost_record_was_on_the_fast_path() -> None:
+    for asked in (True, False):
+        item = attachment(fast_path=asked)
+        found = read_attachment(item.ident, attachment_elements(item))
+        assert found is not None and found.fast_path is asked
+
+
+def test_the_rules_are_whole_with_the_fast_path_and_without(host: Host) -> None:
+    host.nft(table_text("boot"))
+    with host.entered():
+        rules = Table().rules()
+    fast = [(FAST_PATH, b"")] * len(FAST_CHAIN.strip().splitlines()[1:-1])  # one of them is the hook
+    assert is_whole(rules) and is_whole(rules + fast[:-1]) and not is_whole(rules + fast)
+    assert not is_whole(rules[1:] + fast[:-1])
 
 
 def test_prefixes_of_two_networks_on_one_bridge_are_merged(host: Host) -> None:

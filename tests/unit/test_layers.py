@@ -23,6 +23,7 @@ LAYERS = (
         "cni.handles",
         "cni.forwarding",
         "cni.recovery",
+        "cni.fastpath",
     ),
     *("cni.firewalld", "cni.host", "cni.adoption", "cni.predecessor", "cni.bridge", "cni.hostside"),
     *("cni.verbs", "cni.dropin", "cni.operate", "cni.main"),

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from cni.fastpath import differences
 from cni.host import Host
 from cni.kernel.links import Link
 from cni.kernel.netns import open_netns
@@ -55,6 +56,7 @@ class World:
         self.kernel = Kernel()
         self.items = host.records()
         self.table_steps = [_repair("table", problem) for problem in table_differences(host, self.items)]
+        self.beside_the_fast_path = differences(host.handles)
         bridges: dict[str, tuple[Link | None, list[Prefix]]] = {}
         self._problems = {item.ident: host_problems(host, item, bridges) for item in self.items}
         self._insides: dict[str, Kernel | str] = {}

@@ -1,0 +1,95 @@
+"""The fast path: a flowtable and the chain that fills it, in the table only while a network asks for them.
+
+A kernel without nf_flow_table refuses what names a flowtable, so they are no part of the table's text: they are loaded
+beside it and taken away again; only the links that the flowtable listens on change meanwhile. A flow that the
+connection tracker forgets ends here at once. Numbers are from include/uapi/linux/netfilter/nf_tables.h.
+"""
+
+from __future__ import annotations
+
+from . import messages
+from .framing import NLA_F_NESTED as NESTED
+from .framing import NLM_F_CREATE, attr, attr_name, attributes, items, text
+from .lacking import PROBE
+from .lacking import lacking as lacking_parts
+from .netlink import Netlink, is_missing
+from .rules import DELCHAIN, DELRULE
+from .ruleset import FAST_PATH
+from .schema import TABLE
+from .table import Table
+
+NEWFLOWTABLE, GETFLOWTABLE, DELFLOWTABLE = (messages.SUBSYSTEM | number for number in (22, 23, 24))
+NFTA_FLOWTABLE_TABLE, NFTA_FLOWTABLE_NAME, NFTA_FLOWTABLE_HOOK, NFTA_FLOWTABLE_FLAGS = 1, 2, 3, 7
+NFTA_FLOWTABLE_HOOK_NUM, NFTA_FLOWTABLE_HOOK_PRIORITY, NFTA_FLOWTABLE_HOOK_DEVS = 1, 2, 3
+NFTA_DEVICE_NAME = 1
+NFT_FLOWTABLE_COUNTER = 2  # what passes is counted in the connection tracker as well
+GROUP = 200  # links in one message; the kernel takes 256 (NFT_NETDEVICE_MAX)
+EXPRESSIONS = {"flow_offload": "nft_flow_offload"}
+
+Change = tuple[int, int, bytes]
+
+
+def links(netlink: Netlink) -> list[str] | None:
+    """The links that the flowtable listens on, None without a flowtable. The kernel takes out what disappears."""
+    try:
+        reply = netlink.ask(GETFLOWTABLE, _flowtable())
+    except OSError as error:
+        if not is_missing(error):
+            raise
+        return None
+    hook = attributes(attributes(reply, 4).get(NFTA_FLOWTABLE_HOOK, b""))
+    return [text(name) for name in items(hook.get(NFTA_FLOWTABLE_HOOK_DEVS, b""))]
+
+
+def lacking(netlink: Netlink) -> list[str]:
+    """What the kernel has not of what this takes; nothing is changed. Raises OSError."""
+    return lacking_parts(
+        netlink, EXPRESSIONS, [("flowtables (nf_flow_table_inet)", NEWFLOWTABLE, _listening_on(PROBE, []))]
+    )
+
+
+def add_links(table: Table, names: list[str]) -> None:
+    """To the flowtable that is there. Raises KernelError ENOENT for a link that is not there any more."""
+    table.change(_listening(names), f"adding {' '.join(names)} to flowtable {FAST_PATH}")
+
+
+def drop_links(table: Table, names: list[str]) -> None:
+    """From those that the flowtable listens on; flows that came in by others stay."""
+    devices = attr(NESTED | NFTA_FLOWTABLE_HOOK_DEVS, b"".join(attr_name(NFTA_DEVICE_NAME, name) for name in names))
+    payload = _flowtable() + attr(NESTED | NFTA_FLOWTABLE_HOOK, devices)
+    table.change([(DELFLOWTABLE, 0, payload)], f"taking {' '.join(names)} out of flowtable {FAST_PATH}")
+
+
+def remove(table: Table) -> None:
+    """The flowtable with all flows, and the chain, whether or not somebody has deleted that by hand."""
+    chain = messages.nfgen() + attr_name(messages.NFTA_CHAIN_TABLE, TABLE)
+    chain += attr_name(messages.NFTA_CHAIN_NAME, FAST_PATH)
+    changes: list[Change] = [
+        (messages.NEWCHAIN, NLM_F_CREATE, chain),
+        (DELRULE, 0, messages.list_rules(chain=FAST_PATH)),
+        (DELCHAIN, 0, chain),
+        (DELFLOWTABLE, 0, _flowtable()),
+    ]
+    table.change(changes, f"removing flowtable {FAST_PATH}")
+
+
+def _listening(names: list[str]) -> list[Change]:
+    groups = [names[start : start + GROUP] for start in range(0, len(names), GROUP)]
+    return [(NEWFLOWTABLE, NLM_F_CREATE, messages.nfgen() + _listening_on(TABLE, group)) for group in groups]
+
+
+def _listening_on(table: str, names: list[str]) -> bytes:
+    """With the ingress hook, priority filter. The flags are said each time: without them they would be taken away."""
+    devices = b"".join(attr_name(NFTA_DEVICE_NAME, name) for name in names)
+    hook = attr(NFTA_FLOWTABLE_HOOK_NUM, bytes(4)) + attr(NFTA_FLOWTABLE_HOOK_PRIORITY, bytes(4))
+    hook += attr(NESTED | NFTA_FLOWTABLE_HOOK_DEVS, devices)
+    flags = attr(NFTA_FLOWTABLE_FLAGS, NFT_FLOWTABLE_COUNTER.to_bytes(4, "big"))
+    return _named(table) + attr(NESTED | NFTA_FLOWTABLE_HOOK, hook) + flags
+
+
+def _flowtable() -> bytes:
+    return messages.nfgen() + _named(TABLE)
+
+
+def _named(table: str) -> bytes:
+    return attr_name(NFTA_FLOWTABLE_TABLE, table) + attr_name(NFTA_FLOWTABLE_NAME, FAST_PATH)
