@@ -69,7 +69,8 @@ class Machine:
 MACHINES = (
     Machine("bookworm", "bookworm"),
     Machine("trixie", "trixie"),
-    Machine("sid", "sid"),
+    # Linux 7.2 puts flows into a flowtable only where it listens on the bridge's ports as well: all go the usual way.
+    Machine("sid", "sid", tuple(name for name in SCENARIOS if name not in ("fastpath", "too_old"))),
     Machine("bullseye", "bookworm"),
     Machine("bullseye", "bullseye", ("too_old",)),
 )

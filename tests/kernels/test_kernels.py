@@ -7,7 +7,7 @@ from kernels.machine import boot
 from kernels.suites import SCENARIOS, Machine
 from kernels.trial import Trial
 
-SECONDS = 1500  # some ten times what an idle machine of two cores takes
+SECONDS = 3000  # some ten times what an idle machine of two cores takes
 COMMAND = (
     "PYTHONPATH=.:tests NFTCNI_REPORTS=/dev/ttyS1 python3 -m pytest --confcutdir=tests/kernels/scenarios "
     "-p no:cacheprovider --tb=short --color=no"
