@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -30,8 +31,14 @@ def improper(scene: Scene, answer: Answer, error: str) -> str:
         env = {"CNI_PATH": "/run/bin"}
         config = {**run.config, "prevResult": answer.document}
         check = scene.host.cni("CHECK", config, ifname=run.ifname, plugin=run.plugin, env=env)
-        return f"success, but CHECK: {check.words}" if check.status else ""
+        if check.status == 0 or error == "EROFS" and _names_sysctls_alone(check.words):
+            return ""  # a read-only /proc/sys is no reason to refuse a container
+        return f"success, but CHECK: {check.words}"
     return ""
+
+
+def _names_sysctls_alone(words: str) -> bool:
+    return all(re.search(r"net/ipv[46]/\S+ is not \d$", problem) for problem in words.split(" | "))
 
 
 def _improper_refusal(answer: Answer, error: str) -> str:

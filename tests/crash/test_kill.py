@@ -18,6 +18,7 @@ def test_killed_anywhere(host: Host, tally: Counter[str], name: str) -> None:
     places = scene.points()
     assert len(places) > 40, "strace saw too little to mean anything"
     places = in_turn(places, 2)
+    certain = [place for place in places if place.call not in ONLY_WAIT]  # how often it waits is the machine's affair
     problems = []
     missed = 0
     for number, place in enumerate(places):
@@ -41,7 +42,7 @@ def test_killed_anywhere(host: Host, tally: Counter[str], name: str) -> None:
                 tally["leftovers"] += 1
                 scene.before = scene.snapshot()  # what one kill left must not be found a second time
         tally["killed"] += hits > 0
-        missed += hits == 0
+        missed += hits == 0 and place in certain
     assert host.sysctls() == scene.sysctls
     assert not problems, f"{len(problems)} problems:\n" + "\n".join(problems[:20])
-    assert missed < len(places) / 5, f"{missed} of {len(places)} kills never came"
+    assert missed < len(certain) / 5, f"{missed} of {len(certain)} kills never came"
