@@ -55,6 +55,11 @@ class Packets:
         with lan.entered():
             self.client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.client.connect(("198.51.100.1", int(str(port["HostPort"]))))
+        self.client.settimeout(5)
+        self.server.settimeout(5)
+        self.client.send(b"?")  # with an answer the flow is established
+        self.server.sendto(b"!", self.server.recvfrom(100)[1])
+        self.client.recv(100)
 
     def sample(self, count: int = 20 * ROUND) -> None:
         """Microseconds a packet. Nobody reads them: what the socket has no room for is dropped there."""
