@@ -1,4 +1,4 @@
-"""The door to /proc/sys/net: reading and writing one value. Which values are wanted is said in `links`."""
+"""Access to /proc/sys/net: reading and writing one value. Which values are wanted is said in `links`."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ def take_over(host: Host, entry: Cached, item: Attachment) -> None:
         rename(host, entry.link, item.link)
         host.add_elements(item, again=True)
         finish_port(host.rtnl, item, ensure_bridge(host, item))
-        settle_container(host, item)
+        set_container_sysctls(host, item)
         host.store.update(item.replace(done=True))
     except Exception:
         host.try_roll_back()
@@ -225,7 +225,7 @@ def take_over(host: Host, entry: Cached, item: Attachment) -> None:
     remove_rules(host, entry.traces.replace(addresses=()) if dropped else entry.traces)
 
 
-def settle_container(host: Host, item: Attachment) -> None:
+def set_container_sysctls(host: Host, item: Attachment) -> None:
     """The interface's sysctls as ADD would set them, if the namespace is still where it was."""
     try:
         netns = open_netns(item.sandbox)

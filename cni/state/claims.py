@@ -110,7 +110,7 @@ class Claims:
 
     def unclaim(self, mappings: Iterable[PortMapping], ident: str) -> list[tuple[PortMapping, str]]:
         """Takes back the claims, and the waits for them. Returns who has waited longest for which of them."""
-        heirs = []
+        successors = []
         for port, own in by_claim(mappings).items():
             left = self.drop_lines(port, {claim_line(mapping, ident) for mapping in own})
             first: dict[str, str] = {}
@@ -118,10 +118,10 @@ class Claims:
                 if line.startswith(WAITING):
                     host_ip, _, waiting = line[len(WAITING) :].partition("=")
                     first.setdefault(host_ip, waiting)
-            heirs += [
+            successors += [
                 (mapping, first[str(mapping.host_ip)]) for mapping in own if first and str(mapping.host_ip) in first
             ]
-        return heirs
+        return successors
 
     def drop_lines(self, port: str, gone: set[str]) -> list[str]:
         """Those of holders, with the same ones of who waits. Returns the lines that are left."""

@@ -72,11 +72,11 @@ class Store:
         """Waits at most files.LOCK_SECONDS, then raises CniError code 11. A fresh folder is filled by `fill` first."""
         while True:
             if not self.exists():
-                self._settle()
+                self._choose_folder()
             self._lock = files.lock(self.folder.root, "lock")
             if self.exists():
                 return
-            if self._lock >= 0 and self._is_settled():
+            if self._lock >= 0 and self._is_chosen():
                 break
             self.unlock()  # the folder was removed, or another one chosen, while we waited
         for name in ("attachments", "containers", "leases", "ports", "bridges"):
@@ -107,7 +107,7 @@ class Store:
     def _usual(self) -> str:
         return f"{own_folder(DATA_DIR)}/{os.path.basename(self.folder.root)}"
 
-    def _settle(self) -> None:
+    def _choose_folder(self) -> None:
         """The usual place is the folder of this host, or leads to it: whoever is the first to make one or the other has
         decided for all. Two first ADDs with different `dataDir` would each have records that the other's table lacks.
         """
@@ -119,7 +119,7 @@ class Store:
             return  # there may be no such place; the table names the folder as well
         self.folder.root, self.data_dir = root, os.path.dirname(root)
 
-    def _is_settled(self) -> bool:
+    def _is_chosen(self) -> bool:
         """Whether the folder, whose lock we have, is still the one."""
         usual = self._usual
         return not os.path.isdir(usual) or os.path.samefile(usual, self.folder.root)
