@@ -45,7 +45,7 @@ def remove_links(rtnl: Netlink, names: list[str], meanwhile: Callable[[], None] 
     return True
 
 
-def remove_group(rtnl: Netlink, names: list[str], meanwhile: Callable[[], None] = _nothing) -> None:
+def remove_group(rtnl: Netlink, names: list[str]) -> None:
     """The same for many links: one wait of the kernel for all of them."""
     for link in map(read_link, rtnl.dump(rtnetlink.RTM_GETLINK, rtnetlink.IFINFO.pack(0, 0, 0, 0, 0))):
         if link.group == GROUP and link.name not in names:  # of a GC that was killed; it may be wanted again by now
@@ -58,10 +58,8 @@ def remove_group(rtnl: Netlink, names: list[str], meanwhile: Callable[[], None] 
         except OSError as error:
             if not is_missing(error):
                 raise kernel_refused(f"removing the link {name}", error) from None
-    children = [_delete_in_child(rtnetlink.group(GROUP))] if present else []
-    meanwhile()
     if present:
-        _wait(present, children)
+        _wait(present, [_delete_in_child(rtnetlink.group(GROUP))])
 
 
 def _delete_in_child(payload: bytes) -> int:
