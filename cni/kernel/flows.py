@@ -70,8 +70,8 @@ def forget_addresses(netlink: Netlink, addresses: tuple[Address, ...]) -> None:
     _forget(netlink, {address.version for address in left}, of_them)
 
 
-def forget_ports(netlink: Netlink, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> int:
-    """After ports of a container that lives on were given up: what came by them. Returns how many."""
+def forget_ports(netlink: Netlink, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> None:
+    """After ports of a container that lives on were given up: what came by them."""
     own = {address.packed for address in addresses}
     given_up = {
         (PROTOCOLS[mapping.protocol], mapping.host_port.to_bytes(2, "big"), mapping.host_ip.packed)
@@ -86,7 +86,7 @@ def forget_ports(netlink: Netlink, mappings: tuple[PortMapping, ...], addresses:
         unspecified = bytes(len(original.target))
         return any((flow.protocol, original.port, target) in given_up for target in (original.target, unspecified))
 
-    return _forget(netlink, {address.version for address in addresses}, came_by_them)
+    _forget(netlink, {address.version for address in addresses}, came_by_them)
 
 
 def forget_contradictions(netlink: Netlink, items: list[Attachment], is_local: Callable[[Address], bool]) -> int:

@@ -6,7 +6,8 @@ translated in between. A classic BPF program takes one module, cls_bpf, and no c
 kernel lacks that, where a container's egress rate is limited, whose filter takes everything before (`shaping`), and
 against other machines on an adopted bridge.
 
-Numbers are from include/uapi/linux/{pkt_sched,pkt_cls,filter}.h.
+Numbers are from include/uapi/linux/{pkt_sched,pkt_cls,filter}.h. Some of them stand in `qdisc` as well, whose other
+messages an ADD with published ports would load for nothing.
 """
 
 from __future__ import annotations
