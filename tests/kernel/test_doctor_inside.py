@@ -144,9 +144,7 @@ def test_ended_without_del(scene: Scene) -> None:
     for server in scene.servers[:3]:
         server.close()
     del scene.servers[:3]
-    scene.host.run("ip", "netns", "del", "web")
-    scene.web.close()
-    scene.host.namespaces.remove(scene.web)
+    scene.host.end("web")
     assert not scene.lives("lan", 0.4)
     config = network("net0", "10.88.0.0/24", "fd00:88::/64", ports=PORTS, bridge="br0", version="1.0.0")
     scene.host.container("next")
@@ -165,10 +163,7 @@ def test_gc_frees_all_that_have_ended(scene: Scene) -> None:
         scene.host.add(
             network("net1", "10.99.0.0/24", ports=[port(9000 + len(name), 80)] if name == "one" else []), name
         )
-        scene.host.run("ip", "netns", "del", name)
-        place = scene.host.place(name)
-        place.close()
-        scene.host.namespaces.remove(place)
+        scene.host.end(name)
     done = scene.host.command("gc")
     assert "2 of 4 attachments" in done.stdout and "net1/one/eth0" in done.stdout
     assert scene.findings("doctor") == [] and scene.lives("lan")

@@ -29,8 +29,7 @@ def comments(host: Host) -> set[str]:
 def test_port_and_address_are_free_again(host: Host, namespace: str) -> None:
     host.add(CONFIG)
     if namespace == "gone":
-        host.run("ip", "netns", "del", "c1")
-        host.namespaces.pop().close()
+        host.end("c1")
     host.container("c2")
     assert host.cni("ADD", CONFIG, "c2").code in (100, 101)
     assert collect(host, CONFIG, []).status == 0

@@ -269,8 +269,7 @@ def test_the_veth_goes_with_its_namespace_and_del_clears_the_rest(host: Host) ->
     config = network("net0", *DUAL, ports=[port(8080, 80)])
     before = host.snapshot()
     host.add(config)
-    host.namespaces.pop().close()
-    host.run("ip", "netns", "del", "c1")
+    host.end("c1")
     host.delete(config, netns="")
     assert host.snapshot() == before
 

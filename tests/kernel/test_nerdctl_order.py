@@ -65,8 +65,7 @@ def test_crio_checks_at_once_and_deletes_with_a_stale_path(host: Host) -> None:
     before = host.snapshot()
     result = host.add(config)
     assert host.cni("CHECK", {**config, "prevResult": result}).status == 0
-    host.run("ip", "netns", "del", "c1")
-    host.namespaces.pop().close()
+    host.end("c1")
     host.delete({**config, "prevResult": result})
     empty: list[object] = []
     lists = {"cni.dev/valid-attachments": empty, "cni.dev/attachments": empty}

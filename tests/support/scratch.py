@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,6 +198,20 @@ class Host(Namespace):
             place.run("ip", "neigh", "replace", far, "lladdr", mac, "dev", link, "nud", "permanent")
         other.run("ip", "link", "set", "lo", "up")
         return other
+
+    def end(self, name: str) -> None:
+        """A namespace goes as when its last process ends. The kernel takes its links down later, in a worker of its own
+        (cleanup_net), so this waits until their host ends are gone too."""
+        place = self.place(name)
+        ends = {item["link_index"] for item in place.json("ip", "-j", "link") if "link_index" in item}
+        self.namespaces.remove(place)
+        place.close()
+        self.run("ip", "netns", "del", name)
+        for _ in range(200):
+            if ends.isdisjoint(item["ifindex"] for item in self.json("ip", "-j", "link")):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"the links of the namespace {name} are still there")
 
     def place(self, name: str) -> Namespace:
         """This host by "host", any other namespace by its own name."""
