@@ -2,9 +2,9 @@
 
 The kernel closes a link, takes it off its lists, and then waits for grace periods, the last one 15-35 ms after the link
 is gone for everybody (unregister_netdevice_many_notify, netdev_run_todo); a forked child sits there, the parent watches
-the link disappear. The child has no descriptor of the runtime's, which waits for the end of stdout, nor the lock's: the
-kernel may keep it for long ("waiting for veth to become free"), and whoever kills the parent meanwhile must not find
-every container of the host locked. Making links is `links`.
+the link disappear. The kernel may keep the child for long ("waiting for veth to become free"), so it holds nothing that
+others wait for: none of the runtime's descriptors, and not the lock, which it shares if it is forked under it. Making
+links is `links`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from stat import S_ISSOCK
 
 from cni.kernel import rtnetlink
 from cni.kernel.links import get_link, is_listed, read_link
-from cni.protocol.errors import kernel_refused
+from cni.protocol.errors import CniError, kernel_refused
 from nft.errors import KernelError
+from nft.framing import message, messages
 from nft.netlink import Netlink, is_missing
 
 TYPE_CHECKING = False
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 GROUP = 0x6E667463  # "nftc": links of one GC, deleted by one message
 DEADLINE = 5.0  # seconds; a rtnl lock held that long by somebody else is worth an error
 POLL = 0.0002
+PIPE = 1 << 16  # bytes; what it holds, and more than any list of links here
 FREED = 0.1  # seconds; a grace period, after which the kernel frees elements (nf_tables_trans_destroy_work)
 
 
@@ -33,19 +35,50 @@ def _nothing() -> None:
     pass
 
 
-def remove_links(rtnl: Netlink, names: list[str], meanwhile: Callable[[], None] = _nothing) -> bool:
+class Remover:
+    """The child. Made before the lock is taken it has never had it; it waits until it is told which links.
+
+    Told nothing, it keeps the sockets of its parent open until the kernel has freed deleted elements by itself: whoever
+    closes an nfnetlink socket before waits for that, 15 ms, and has everybody else's transaction wait for him.
+    """
+
+    def __init__(self) -> None:
+        """Raises CniError code 5."""
+        try:
+            reader, self._writer = os.pipe()
+            self.child = os.fork()
+        except OSError as error:
+            raise kernel_refused("starting a process that removes links", error) from None
+        if self.child == 0:
+            _live(reader)
+        os.close(reader)
+
+    def tell(self, payloads: list[bytes]) -> None:
+        """Of one RTM_DELLINK each."""
+        try:
+            os.write(self._writer, b"".join(message(rtnetlink.RTM_DELLINK, 0, 0, payload) for payload in payloads))
+        except BrokenPipeError:
+            return  # it has died; whoever waits for the links sees that
+        os.close(self._writer)
+
+
+def remove_links(
+    rtnl: Netlink, names: list[str], meanwhile: Callable[[], None] = _nothing, remover: Remover | None = None
+) -> bool:
     """Returns when none of the links exists any more, and whether one did. `meanwhile` is called while the kernel works
     on them, in any case. Raises CniError code 5."""
     present = [name for name in names if get_link(rtnl, name) is not None]
-    children = [_delete_in_child(rtnetlink.link_named(name)) for name in present]
-    meanwhile()
     if not present:
+        meanwhile()
         return False
-    _wait(present, children)
+    remover = remover or Remover()
+    remover.tell([rtnetlink.link_named(name) for name in present])
+    meanwhile()
+    _wait(present, remover.child)
     return True
 
 
-def remove_group(rtnl: Netlink, names: list[str]) -> None:
+def remove_group(rtnl: Netlink, names: list[str], remover: Remover | None = None) -> None:
     """The same for many links: one wait of the kernel for all of them."""
     for link in map(read_link, rtnl.dump(rtnetlink.RTM_GETLINK, rtnetlink.IFINFO.pack(0, 0, 0, 0, 0))):
         if link.group == GROUP and link.name not in names:  # of a GC that was killed; it may be wanted again by now
@@ -59,44 +92,51 @@ def remove_group(rtnl: Netlink, names: list[str]) -> None:
             if not is_missing(error):
                 raise kernel_refused(f"removing the link {name}", error) from None
     if present:
-        _wait(present, [_delete_in_child(rtnetlink.group(GROUP))])
+        remover = remover or Remover()
+        remover.tell([rtnetlink.group(GROUP)])
+        _wait(present, remover.child)
 
 
-def _delete_in_child(payload: bytes) -> int:
-    """The child's process ID. Its exit status is the errno."""
+def keep_sockets_open() -> None:
+    """After a deletion that removes no link, whose elements the kernel has yet to free."""
     try:
-        child = os.fork()
-    except OSError as error:
-        raise kernel_refused("starting a process that removes links", error) from None
-    if child:
-        return child
+        Remover()
+    except CniError:
+        return  # it only takes longer
+
+
+def _live(reader: int) -> None:
+    """Of the child. Its exit status is the errno."""
     status = 255
     try:
-        _let_go()
-        Netlink().ask(rtnetlink.RTM_DELLINK, payload)
-        status = 0
-    except OSError as error:
-        status = 0 if is_missing(error) else min(error.errno or 255, 255)
+        _let_go(reader)
+        told = os.read(reader, PIPE)
+        os.close(reader)
+        if told:
+            status = _remove([payload for _kind, _flags, _sequence, payload in messages(told)])
+        else:
+            time.sleep(FREED)
     finally:
         os._exit(status)
 
 
-def keep_sockets_open() -> None:
-    """By a child, until the kernel has freed deleted elements by itself. For a deletion that removes no link: whoever
-    closes an nfnetlink socket before waits for that, 15 ms, and has everybody else's transaction wait for him."""
+def _remove(payloads: list[bytes]) -> int:
+    """At once, for each removal waits for grace periods of its own. The errno, 0 for none."""
+    others = []
+    for payload in payloads[1:]:
+        other = os.fork()
+        if other == 0:
+            os._exit(_remove([payload]))
+        others.append(other)
+    status = 0
     try:
-        if os.fork():
-            return
-    except OSError:
-        return  # it only takes longer
-    try:
-        _let_go()
-        time.sleep(FREED)
-    finally:
-        os._exit(0)
+        Netlink().ask(rtnetlink.RTM_DELLINK, payloads[0])
+    except OSError as error:
+        status = 0 if is_missing(error) else min(error.errno or 255, 255)
+    return max([status, *(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) for other in others)])
 
 
-def _let_go() -> None:
+def _let_go(kept: int) -> None:
     """Of what the runtime waits for, and of the lock. Not of the netlink sockets: the last one to close the table's
     waits 10 ms and more, until the kernel has freed what was deleted, and that shall not be the parent."""
     null = os.open("/dev/null", os.O_RDWR)
@@ -104,23 +144,23 @@ def _let_go() -> None:
         os.dup2(null, descriptor)
     for name in os.listdir("/proc/self/fd"):
         try:
-            if int(name) > 2 and not S_ISSOCK(os.fstat(int(name)).st_mode):
+            if int(name) > 2 and int(name) != kept and not S_ISSOCK(os.fstat(int(name)).st_mode):
                 os.close(int(name))
         except OSError:  # of the listing itself
             continue
 
 
-def _wait(names: list[str], children: list[int]) -> None:
+def _wait(names: list[str], child: int) -> None:
     """Empties `names`. A link that is off the lists is closed; whoever makes another one of its name waits for the rtnl
-    lock that the removal holds. The children are looked at first: a link that is there after all of them have ended is
-    not going to go."""
+    lock that the removal holds. The child is looked at first: a link that is there after it has ended is not going to
+    go."""
     end = time.monotonic() + DEADLINE
-    running = set(children)
+    running = True
     while True:
-        for child in list(running):
+        if running:
             pid, status = os.waitpid(child, os.WNOHANG)
             if pid:
-                running.discard(child)
+                running = False
                 number = os.waitstatus_to_exitcode(status)
                 if number > 0:
                     raise kernel_refused(f"removing the link {names[0]}", KernelError(number, os.strerror(number)))

@@ -2,8 +2,8 @@
 
 While the elements go nothing of the container may pass, or it would pass unjudged.
 
-Closing the table's socket after a deletion waits 5-15 ms for the kernel unless that time has passed: a child, the one
-that removes the links if there are any, keeps it open for so long. Works from the record alone: no namespace, no
+Closing the table's socket after a deletion waits 5-15 ms for the kernel unless that time has passed: the child that
+removes the links, or that has none to remove, keeps it open for so long. Works from the record alone: no namespace, no
 prevResult, no valid configuration is needed.
 """
 
@@ -15,7 +15,7 @@ from cni import hostside
 from cni.bridge import leave_bridge
 from cni.forwarding import release_localnet, stop_forwarding
 from cni.host import Host
-from cni.kernel.deletion import keep_sockets_open, remove_links
+from cni.kernel.deletion import Remover, keep_sockets_open, remove_links
 from cni.kernel.links import set_down
 from cni.model.attachment import Attachment
 from cni.model.names import host_link, identity, shaper_link
@@ -28,16 +28,18 @@ CACHE = "/var/lib/cni/results"  # libcni's (CacheDir of its api.go)
 def delete(request: Request) -> None:
     """Succeeds when there is nothing. Raises CniError when something remains; calling it again goes on from there."""
     ident = identity(request.network, request.container, request.ifname)
-    with Host(request.data_dir).transaction(f"DEL of {ident}") as host:
+    host = Host(request.data_dir)
+    remover = Remover() if os.path.lexists(host.store.record_path(ident)) else None  # before the lock, which it shares
+    with host.transaction(f"DEL of {ident}"):
         item = host.record(ident) or host.lost_record(ident)
         if item is not None:
-            detach(host, item)
+            detach(host, item, remover)
             if not item.sandbox:  # rebuilt: it does not tell where its addresses have files
                 from cni.predecessor import clean_leases
 
                 clean_leases(request)
         else:
-            remove_links(host.rtnl, [host_link(ident), shaper_link(ident)])
+            remove_links(host.rtnl, [host_link(ident), shaper_link(ident)], remover=remover)
             if not host.store.has_records():
                 stop_forwarding(host.handles)  # a DEL that was killed had not come to it
             if is_anothers(request):
@@ -58,7 +60,7 @@ def is_anothers(request: Request) -> bool:
     return not any(isinstance(entry, dict) and entry.get("name") == ours for entry in listed)
 
 
-def detach(host: Host, item: Attachment) -> None:
+def detach(host: Host, item: Attachment, remover: Remover | None = None) -> None:
     last = host.is_last(item)
     if item.kind.own_link:
         set_down(host.rtnl, item.link)
@@ -71,7 +73,8 @@ def detach(host: Host, item: Attachment) -> None:
     if last:
         links.update(dict.fromkeys(leave_bridge(host, item)))
     # A listing of all connections takes as long as the kernel takes for the links, some 10 ms either.
-    if not remove_links(host.rtnl, [*links], meanwhile=lambda: host.forget_flows_of(item.addresses)):
+    went = remove_links(host.rtnl, [*links], lambda: host.forget_flows_of(item.addresses), remover)
+    if not went and remover is None:
         keep_sockets_open()  # the links went with the namespace
     hostside.release(host, item)
     release_localnet(host.handles, [item])

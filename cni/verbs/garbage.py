@@ -11,7 +11,7 @@ from cni import hostside
 from cni.bridge import leave_bridge
 from cni.forwarding import release_localnet, stop_forwarding
 from cni.host import Host
-from cni.kernel.deletion import remove_group, remove_links
+from cni.kernel.deletion import Remover, remove_group, remove_links
 from cni.model.attachment import Attachment
 from cni.model.names import identity
 from cni.model.projection import attachment_elements, cross_elements
@@ -31,10 +31,12 @@ def collect_garbage(request: Request) -> None:
     if request.role and not _list_key(request):
         return
     valid = _valid_identities(request)
-    with Host(request.data_dir).transaction(f"GC of {request.network}") as host:
+    host = Host(request.data_dir)
+    remover = Remover()  # before the lock, which it would share
+    with host.transaction(f"GC of {request.network}"):
         rebuild_network(host.handles, request.network)
         stale = [item for item in host.records(request.network) if item.ident not in valid]
-        detach_many(host, request.network, stale)
+        detach_many(host, request.network, stale, remover)
     if os.path.isdir(lease_folder(request)):
         from cni.predecessor import collect_leases
 
@@ -64,10 +66,10 @@ def _valid_identities(request: Request) -> set[str]:
     return found
 
 
-def detach_many(host: Host, network: str, items: list[Attachment]) -> None:
+def detach_many(host: Host, network: str, items: list[Attachment], remover: Remover | None = None) -> None:
     """What `detach` does, with one transaction, one group of links and one pass over the connections for all. The links
     go first: one grace period closes them all, where a link that is set down alone costs one of its own."""
-    remove_group(host.rtnl, [link for item in items for link in item.links])
+    remove_group(host.rtnl, [link for item in items for link in item.links], remover)
     _delete_elements(host, items)
     host.forget_flows_of(tuple(address for item in items for address in item.addresses))
     for item in items:

@@ -51,7 +51,7 @@ def test_a_link_that_goes_right_after_the_look_is_gone(monkeypatch: pytest.Monke
     """Somebody else's removal was faster and ours ended at once: that used to be EBUSY after five seconds, unwaited."""
     child = Child(0)
     looks = ending_after_the_first_look(monkeypatch, child, False)
-    removal._wait(["veth1"], [child.pid])
+    removal._wait(["veth1"], child.pid)
     assert len(looks) == 2
 
 
@@ -60,7 +60,7 @@ def test_a_link_that_stays_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch, 
     child = Child(status)
     ending_after_the_first_look(monkeypatch, child, True)
     with pytest.raises(CniError) as caught:
-        removal._wait(["veth1"], [child.pid])
+        removal._wait(["veth1"], child.pid)
     assert "veth1" in caught.value.msg and words in caught.value.msg + caught.value.details
 
 
