@@ -116,6 +116,9 @@ def _live(reader: int) -> None:
             status = _remove([payload for _kind, _flags, _sequence, payload in messages(told)])
         else:
             time.sleep(FREED)
+            status = 0
+    except OSError as error:
+        status = min(error.errno or 255, 255)
     finally:
         os._exit(status)
 
