@@ -103,9 +103,9 @@ def two(host: Host) -> Host:
     [("signal=KILL", "before"), ("error=ENOMEM", "before"), ("signal=KILL", "after")],
 )
 def test_gc_takes_no_link_that_an_earlier_gc_had_marked(two: Host, tally: Counter[str], how: str, again: str) -> None:
-    """It ended between marking the links and deleting the group; the runtime then wants the container after all. The
-    next GC comes before the repeated ADD or after it."""
-    broken(two, Run("GC", valid("c2")), "clone", how=how)
+    """It ended between marking the links and telling its child to delete their group; then the runtime wants the one
+    container after all. The next GC comes before the repeated ADD or after it."""
+    broken(two, Run("GC", valid("c2")), "write", how=how)
     tally["killed" if "KILL" in how else "injected"] += 1
     assert len(groups(two)) == 2, "the link has to be marked for this to mean anything"
     index = two.place("c1").link("eth0")["ifindex"]
