@@ -208,10 +208,12 @@ class Members:
     def __init__(self, elements: list[Json], is_map: bool) -> None:
         self.exact: dict[Any, Json] = {}
         self.others: list[tuple[Json, Json]] = []
+        self.all: list[tuple[Json, Json]] = []
         for element in elements:
             key, data = element if is_map and isinstance(element, list) and len(element) == 2 else (element, None)
             if isinstance(key, dict) and "elem" in key:
                 key = key["elem"]["val"]
+            self.all.append((key, data))
             single = _single(key)
             if single is None:
                 self.others.append((key, data))
@@ -219,8 +221,10 @@ class Members:
                 self.exact[single] = data
 
     def find(self, value: Any) -> Json:
-        """The data, None in a set; MISSING."""
-        if not isinstance(value, Flags) and value in self.exact:
+        """The data, None in a set; MISSING. A state is any of several: no table finds it."""
+        if any(isinstance(part, Flags) for part in (value if isinstance(value, tuple) else (value,))):
+            return next((data for key, data in self.all if key == "*" or _is(key, value)), MISSING)
+        if value in self.exact:
             return self.exact[value]
         return next((data for key, data in self.others if key == "*" or _is(key, value)), MISSING)
 
