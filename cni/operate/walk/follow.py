@@ -12,6 +12,7 @@ from cni.operate.walk.drops import dropped
 from cni.operate.walk.inside import Inside
 from cni.operate.walk.judge import NAT, Verdict
 from cni.operate.walk.packet import Packet
+from cni.operate.walk.policy import LOCAL, looks_up
 from cni.operate.walk.remedy import delete_rule
 from cni.operate.walk.routing import route_steps
 from cni.operate.walk.step import Step, note, ok, stop
@@ -56,7 +57,7 @@ class Follow:
         packet.daddr, packet.dport = container, mapping.container_port
         packet.natted, packet.status = True, packet.status | {"dnat"}
         steps += self._to_container(packet, client)
-        steps += self.inside.serve(packet, client.address)
+        steps += self.inside.serve(packet)
         return steps + self._answer(packet, client)
 
     def _record(self) -> list[Step]:
@@ -81,6 +82,13 @@ class Follow:
         kind = self.kernel.address_type(target)
         if kind == "local":
             return [ok("fib", f"{target} is an address of this host")]
+        first = self.kernel.policy_rules(target.version)[:1]
+        if self.kernel.has(target) and not looks_up(first, LOCAL):
+            six = "-6 " if target.version == 6 else ""
+            what = f"{target} is an address of this host, but other rules of `ip {six}rule` come before table local"
+            return [
+                stop("policy-rule", what, f"for the kernel it is {kind}", f"ip {six}rule add lookup local priority 0")
+            ]
         link = next(iter(self.world.uplinks), "lo")
         length = 32 if target.version == 4 else 128
         return [
