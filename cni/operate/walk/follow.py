@@ -49,7 +49,7 @@ class Follow:
         ]
         steps += self._address(mapping, target)
         packet = Packet(mapping.protocol, client.address, target, mapping.host_port)
-        steps += self._arrive(packet, client)
+        steps += self._arrive(packet, client) + self._tracked(packet)
         if any(step.kind == "uplink" for step in steps):
             return steps
         if packet.natted and packet.daddr != container and not self.world.has_drift(self.item):
@@ -124,6 +124,8 @@ class Follow:
         probe_saddr = packet.saddr
         steps += self._judged(judge.pass_hook("postrouting", packet, skip=OURS), packet, "postrouting")
         packet.saddr = probe_saddr
+        if bridge:
+            steps += self._judged(judge.pass_device("egress", bridge, packet), packet, "egress")
         return steps + self._port(packet)
 
     def _loopback(self, packet: Packet) -> list[Step]:
@@ -162,6 +164,7 @@ class Follow:
                 )
             ]
         steps += self._bridge_rules(("output", "postrouting"), Packet.at(packet, "", item.link), item.bridge)
+        steps += self._judged(self.world.judge.pass_device("egress", item.link, packet), packet, "egress")
         return steps + self._neighbour(packet.daddr)
 
     def _bridge_rules(self, hooks: tuple[str, ...], packet: Packet, bridge: str) -> list[Step]:
@@ -193,6 +196,7 @@ class Follow:
         steps = self._from_port(packet)
         packet.at(item.bridge, "")
         steps += self._judged(judge.pass_hook("prerouting", packet, skip=OURS), packet, "prerouting")
+        steps += self._tracked(packet)
         if client.is_host:
             return steps + self._judged(judge.pass_hook("input", packet, skip=OURS), packet, "input")
         steps += route_steps(self.world, packet, item.bridge, client.link)
@@ -229,6 +233,7 @@ class Follow:
         steps += self._from_port(packet)
         packet.at(item.bridge, "")
         steps += self._judged(judge.pass_hook("prerouting", packet, skip=OURS), packet, "prerouting")
+        steps += self._tracked(packet) if item.is_masqueraded(packet.version) else []
         steps += route_steps(self.world, packet, item.bridge, client.link)
         packet.at(item.bridge, client.link)
         for hook in ("forward", "postrouting"):
@@ -237,6 +242,7 @@ class Follow:
         back.daddr, back.dport = self.world.host_address(client) or source, 40000
         steps += self._judged(judge.pass_device("ingress", client.link or "-", back), back, "ingress")
         steps += self._judged(judge.pass_hook("prerouting", back, skip=OURS), back, "prerouting")
+        steps += self._tracked(back) if item.is_masqueraded(packet.version) else []
         back.daddr = source
         back.at(client.link, item.bridge)
         return steps + self._judged(judge.pass_hook("forward", back, skip=OURS), back, "forward")
@@ -277,6 +283,19 @@ class Follow:
             names = ", ".join(f"{chain.family} {chain.table} {chain.name}" for chain in others)
             steps.append(ok("chains", f"{hook}: accepted by {names}"))
         return steps
+
+    def _tracked(self, packet: Packet) -> list[Step]:
+        verdict: Verdict | None = packet.untracked
+        if verdict is None or verdict.at is None or verdict.rule is None:
+            return []
+        return [
+            stop(
+                "untracked",
+                f"{verdict} keeps packets out of the connection tracker",
+                "what is not tracked is not translated: neither a published port nor the masquerade works",
+                delete_rule(verdict.at, verdict.rule.handle, verdict.rule.text),
+            )
+        ]
 
     def _translated(self, verdict: Verdict, packet: Packet) -> list[Step]:
         if verdict.word not in ("dnat", "redirect") or packet.daddr in self.item.addresses:

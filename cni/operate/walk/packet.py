@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Union
+from typing import Any, Union
 
 from nft.addresses import Address
 
@@ -27,6 +27,7 @@ class Packet:
     direction: str = "original"
     status: frozenset[str] = frozenset()
     tracked: bool = True
+    untracked: Any = None  # by which verdict
     original: tuple[Address, Address, int, int] = field(default=(Address(4, 0), Address(4, 0), 0, 0))
     natted: bool = False
 

@@ -105,13 +105,15 @@ def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
             f"oifname {links} ct status dnat",
         ]
     port = f"{packet.proto} dport {packet.original[3]}"
-    if chain.hook in ("prerouting", "ingress"):
+    if chain.hook == "ingress":  # before the connection tracker, and not every kernel has fib there
+        own = any(packet.saddr in prefix for prefix in traffic.subnets)
+        return [f"{packet.family} saddr {packet.saddr}" if own or packet.direction == "reply" else port]
+    if chain.hook == "prerouting":
         if packet.iif in traffic.bridges:
-            return [f"iifname {links}" if chain.hook == "prerouting" else f"{packet.family} saddr {packet.saddr}"]
+            return [f"iifname {links}"]
         if packet.direction == "reply" or not packet.original[3]:
             return ["ct state established,related"] if chain.prio > -200 else [f"{packet.family} saddr {packet.saddr}"]
-        gate = "fib daddr type local" if chain.family != "netdev" else ""
-        return [f"{port} {gate}".strip()]
+        return [f"{port} fib daddr type local"]
     if chain.hook == "output":
         if chain.prio <= -200:
             return [port]
