@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping
+from cni.operate.walk.discovery import discovery_steps, outside_steps
 from cni.operate.walk.drops import dropped
 from cni.operate.walk.inside import Inside
 from cni.operate.walk.judge import NAT, Verdict
@@ -57,6 +58,7 @@ class Follow:
         packet.daddr, packet.dport = container, mapping.container_port
         packet.natted, packet.status = True, packet.status | {"dnat"}
         steps += self._to_container(packet, client)
+        steps += self._discovery(packet.version) + self._outside(client)
         steps += self.inside.serve(packet)
         return steps + self._answer(packet, client)
 
@@ -167,6 +169,21 @@ class Follow:
         steps += self._judged(self.world.judge.pass_device("egress", item.link, packet), packet, "egress")
         return steps + self._neighbour(packet.daddr)
 
+    def _discovery(self, version: int) -> list[Step]:
+        """The same for every port: looked at once."""
+        key = (self.item.ident, version)
+        if key not in self.world.discovered:
+            self.world.discovered[key] = discovery_steps(self.world, self.item, version)
+        return self.world.discovered[key]
+
+    def _outside(self, client: Client) -> list[Step]:
+        key = (client.link, client.address.version)
+        if client.is_host or not client.link or client.link in self.world.bridges:
+            return []
+        if key not in self.world.discovered:
+            self.world.discovered[key] = outside_steps(self.world, client.link, client.address)
+        return self.world.discovered[key]
+
     def _bridge_rules(self, hooks: tuple[str, ...], packet: Packet, bridge: str) -> list[Step]:
         steps = []
         for hook in hooks:
@@ -230,6 +247,7 @@ class Follow:
         steps += self.inside.send(packet)
         if any(step.kind in BLOCKING for step in steps):
             return steps
+        steps += self._discovery(packet.version) + self._outside(client)
         steps += self._from_port(packet)
         packet.at(item.bridge, "")
         steps += self._judged(judge.pass_hook("prerouting", packet, skip=OURS), packet, "prerouting")

@@ -40,6 +40,7 @@ class Link:
     carrier: bool
     mtu: int
     mac: str
+    arp: bool
     master: int
     peer: int
     data: Any
@@ -118,6 +119,7 @@ class Kernel:
                 bool(item["flags"] & 0x40),  # IFF_RUNNING
                 item.get_attr("IFLA_MTU") or 0,
                 item.get_attr("IFLA_ADDRESS") or "",
+                not item["flags"] & 0x80,  # IFF_NOARP
                 item.get_attr("IFLA_MASTER") or 0,
                 item.get_attr("IFLA_LINK") or 0,
                 _attr(info, "IFLA_INFO_DATA"),
@@ -211,6 +213,8 @@ class Kernel:
         return way.kind or ("local" if self.has(address) else "unicast")
 
     def reverse_path(self, packet: Packet, same_link: bool) -> str:
+        if packet.saddr.is_link_local:
+            return packet.iif
         way = self.route(packet.saddr, mark=packet.mark or 0)
         return way.link if way.kind == "unicast" and (not same_link or way.link == packet.iif) else ""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from cni.operate.walk.packet import NUMBERS, Packet
+from cni.operate.walk.packet import NUMBERS, REQUEST, Packet
 from cni.operate.walk.ruleset import Chain, Json, Ruleset
 from nft.addresses import Address, Prefix, parse_address
 
@@ -55,6 +55,8 @@ def evaluate(expr: Json, packet: Packet, facts: Facts) -> Any:
 
 def _meta(body: Json, packet: Packet, facts: Facts) -> Any:
     key = body["key"]
+    if packet.proto == "arp" and key in ("l4proto", "nfproto", "protocol"):
+        return {"l4proto": None, "nfproto": UNKNOWN, "protocol": "arp"}[key]
     if key in ("iifname", "iif"):
         return packet.iif
     if key in ("oifname", "oif"):
@@ -70,13 +72,15 @@ def _meta(body: Json, packet: Packet, facts: Facts) -> Any:
         "nfproto": f"ipv{packet.version}",
         "protocol": ETHER_TYPES[packet.version][0],
         "mark": UNKNOWN if packet.mark is None else packet.mark,
-        "pkttype": "host",
+        "pkttype": "multicast" if packet.daddr.is_multicast else "broadcast" if packet.kind == REQUEST else "host",
     }
     return simple.get(key, UNKNOWN)
 
 
 def _payload(body: Json, packet: Packet, facts: Facts) -> Any:
     protocol, key = body.get("protocol"), body.get("field")
+    if packet.proto == "arp" and protocol != "ether":
+        return _arp(str(key), packet) if protocol == "arp" else None
     if protocol in ("ip", "ip6"):
         if protocol != packet.family:
             return None
@@ -85,12 +89,21 @@ def _payload(body: Json, packet: Packet, facts: Facts) -> Any:
     if protocol in ("tcp", "udp", "sctp", "udplite", "dccp", "th"):
         if protocol not in (packet.proto, "th"):
             return None
+        if packet.kind:
+            return UNKNOWN
         if key == "flags":
             return Flags(("syn",) if packet.state == "new" else ("ack",))
         return {"sport": packet.sport, "dport": packet.dport}.get(key, UNKNOWN)
     if protocol == "ether":
-        return ETHER_TYPES[packet.version][0] if key == "type" else UNKNOWN
+        return ("arp" if packet.proto == "arp" else ETHER_TYPES[packet.version][0]) if key == "type" else UNKNOWN
+    if protocol == packet.proto == "icmpv6":
+        return packet.kind if key == "type" else UNKNOWN
     return None if protocol in ("arp", "vlan", "icmp", "icmpv6", "igmp") else UNKNOWN
+
+
+def _arp(key: str, packet: Packet) -> Any:
+    fields = {"operation": packet.kind, "saddr ip": packet.saddr, "daddr ip": packet.daddr}
+    return {**fields, "htype": 1, "ptype": "ip", "hlen": 6, "plen": 4}.get(key, UNKNOWN)
 
 
 def _ct(body: Json, packet: Packet, _facts: Facts) -> Any:

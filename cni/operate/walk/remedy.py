@@ -92,6 +92,8 @@ def nft_rules(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
 def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
     """As nft says them."""
     links = _names(traffic.bridges)
+    if packet.kind:
+        return _searches(chain, packet)
     if chain.family == "bridge":
         # Not by the bridge's name: that takes a module of its own (nft_meta_bridge).
         side = "daddr" if chain.hook in ("output", "postrouting") else "saddr"
@@ -123,6 +125,23 @@ def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
     return [f"iifname {links} ct state established,related"]
 
 
+def searching(chain: Chain, packet: Packet) -> list[str]:
+    """Commands that let ARP, or neighbour discovery, through the chain."""
+    if chain.tool != "nft" or (chain.name.isupper() and chain.family == "ip6" and has_program("ip6tables")):
+        where = f"{iptables_of(chain)} -t {chain.table} -I {chain.name} -p ipv6-icmp --icmpv6-type"
+        return [f"{where} neighbour-{kind} -j ACCEPT" for kind in ("solicitation", "advertisement")]
+    where = f"insert rule {chain.family} {chain.table} {chain.name}"
+    return [f"nft '{where} {condition} accept'" for condition in _searches(chain, packet)]
+
+
+def _searches(chain: Chain, packet: Packet) -> list[str]:
+    if packet.proto == "icmpv6":
+        return ["icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }"]
+    if chain.family == "arp":
+        return [f'iifname "{packet.iif}"' if chain.hook == "input" else f'oifname "{packet.oif}"']
+    return ["ether type arp"]
+
+
 def _set(items: list[str]) -> str:
     return items[0] if len(items) == 1 else "{ " + ", ".join(items) + " }"
 
@@ -136,6 +155,8 @@ def _names(links: tuple[str, ...]) -> str:
 
 
 def _iptables(rules: Ruleset, chain: Chain, packet: Packet, traffic: Traffic) -> tuple[str, ...]:
+    if packet.kind:
+        return tuple(searching(chain, packet))
     name = iptables_of(chain)
     user = rules.chain(chain, "DOCKER-USER")
     where = f"{name} -t {chain.table} -I " if chain.table != "filter" else f"{name} -I "
