@@ -12,7 +12,8 @@ from cni.operate.walk.discovery import discovery_steps, outside_steps
 from cni.operate.walk.drops import dropped
 from cni.operate.walk.inside import Inside
 from cni.operate.walk.judge import NAT, Verdict
-from cni.operate.walk.packet import Packet
+from cni.operate.walk.kernel import Link
+from cni.operate.walk.packet import REQUEST, Packet
 from cni.operate.walk.policy import LOCAL, looks_up
 from cni.operate.walk.remedy import delete_rule
 from cni.operate.walk.routing import route_steps
@@ -49,6 +50,7 @@ class Follow:
             ok("element", f"{mapping} is published for {self.item.ident}: table inet {TABLE} has its element")
         ]
         steps += self._address(mapping, target)
+        steps += self._unreached(client)
         packet = Packet(mapping.protocol, client.address, target, mapping.host_port)
         steps += self._arrive(packet, client) + self._tracked(packet)
         if any(step.kind == "uplink" for step in steps):
@@ -101,6 +103,18 @@ class Follow:
                 f"ip addr add {target}/{length} dev {link}",
             )
         ]
+
+    def _unreached(self, client: Client) -> list[Step]:
+        if client.link or not client.named:
+            return []
+        off = [
+            link
+            for link in self.world.uplinks
+            if client.address.version == 6 and self.kernel.sysctl(f"ipv6/conf/{link}/disable_ipv6") == "1"
+        ]
+        commands = [f"sysctl -w net.ipv6.conf.{link.replace('.', '/')}.disable_ipv6=0" for link in off]
+        because = f"IPv6 is off on {', '.join(off)}" if off else "no link of this host leads there"
+        return [stop("route", f"no route to {client.address}", because, *commands)]
 
     def _arrive(self, packet: Packet, client: Client) -> list[Step]:
         judge = self.world.judge
@@ -165,9 +179,23 @@ class Follow:
                     f"bridge link set dev {item.link} state 3",
                 )
             ]
+        steps += self._port_flags(port)
         steps += self._bridge_rules(("output", "postrouting"), Packet.at(packet, "", item.link), item.bridge)
         steps += self._judged(self.world.judge.pass_device("egress", item.link, packet), packet, "egress")
         return steps + self._neighbour(packet.daddr)
+
+    def _port_flags(self, port: Link) -> list[Step]:
+        """That keep frames from a port although it forwards (bridge(8))."""
+        told = f"the port {port.name} of {self.item.bridge}"
+        steps = []
+        if port.of_port("LEARNING", 1) == 0 and port.of_port("UNICAST_FLOOD", 1) == 0:
+            command = f"bridge link set dev {port.name} learning on flood on"
+            because = "the bridge sends it no frame but to addresses that somebody has entered"
+            steps.append(stop("port-flags", f"{told} has learning and flood off", because, command))
+        if port.of_port("BCAST_FLOOD", 1) == 0:
+            command = f"bridge link set dev {port.name} bcast_flood on"
+            steps.append(stop("port-flags", f"{told} has bcast_flood off", "no ARP of siblings gets there", command))
+        return steps
 
     def _discovery(self, version: int) -> list[Step]:
         """The same for every port: looked at once."""
@@ -224,10 +252,12 @@ class Follow:
 
     def _from_port(self, packet: Packet) -> list[Step]:
         item = self.item
-        if not item.kind.own_link or item.is_ptp:
+        if not item.kind.own_link:
             return []
         packet.at(item.link, "")
         steps = self._judged(self.world.judge.pass_device("ingress", item.link, packet), packet, "ingress")
+        if item.is_ptp:
+            return steps
         steps += self._bridge_rules(("prerouting", "input"), packet, item.bridge)
         packet.at(item.bridge, "")
         return steps + self._judged(self.world.judge.pass_device("ingress", item.bridge, packet), packet, "ingress")
@@ -266,9 +296,10 @@ class Follow:
         return steps + self._judged(judge.pass_hook("forward", back, skip=OURS), back, "forward")
 
     def among(self) -> list[Step]:
-        """Between two containers of one bridge, where br_netfilter shows their frames to the filters of IP."""
+        """Between two containers of one bridge: what filters of frames do, and those of IP if br_netfilter shows frames
+        to them."""
         item = self.item
-        steps = []
+        steps = self._frames_among()
         for version, key in ((4, "iptables"), (6, "ip6tables")):
             address = item.address_of(version)
             if address is None or self.kernel.sysctl(f"bridge/bridge-nf-call-{key}") != "1":
@@ -279,6 +310,28 @@ class Follow:
                 if verdict.drops and verdict.certain:
                     because = "br_netfilter shows it what stays on a bridge, too"
                     steps.append(dropped(self.kernel.rules, verdict, packet, self.world.traffic, because))
+        return steps
+
+    def _frames_among(self) -> list[Step]:
+        """Only of networks whose containers may reach each other."""
+        item = self.item
+        siblings = [one for one in self.world.items if one.bridge == item.bridge and one.kind.own_link]
+        if item.is_ptp or item.port_isolation or item not in siblings or len(siblings) < 2:
+            return []
+        other = next(one for one in siblings if one is not item)
+        steps = []
+        for version in (4, 6):
+            target, source = item.address_of(version), other.address_of(version)
+            if target is None or source is None:
+                continue
+            search = Packet("arp", source, target, 0, kind=REQUEST) if version == 4 else None
+            for packet in filter(None, (search, Packet("tcp", source, target, 80))):
+                verdicts = self.world.judge.pass_hook("forward", packet.at(other.link, item.link), ("bridge",))
+                steps += [
+                    dropped(self.kernel.rules, one, packet, self.world.traffic, "containers do not reach each other")
+                    for one in verdicts
+                    if one.drops and one.certain
+                ]
         return steps
 
     # Verdicts as steps
