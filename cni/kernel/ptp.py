@@ -46,6 +46,7 @@ def configure_host_end(rtnl: Netlink, item: Attachment, port: Link) -> None:
     if not port.up:
         rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(port.index))
     sysctl.refuse_advertisements(item.link)
+    sysctl.loosen_reverse_path(item.link)
     if item.address_of(6) is not None and sysctl.read(f"ipv6/conf/{item.link}/disable_ipv6") == "0":
         # Its own comes with the kernel's duplicate address detection, two seconds later, and until then no neighbour is
         # asked for what is forwarded to it (ndisc_send_ns).
