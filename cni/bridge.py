@@ -67,6 +67,7 @@ def _create(host: Host, name: str, mtu: int) -> None:
         if error.errno != errno.EEXIST:
             raise kernel_refused(f"creating the bridge {name}", error) from None
     sysctl.refuse_advertisements(name)
+    sysctl.loosen_reverse_path(name)
     for key in ("accept_redirects", "accept_dad"):
         sysctl.try_to_write(f"ipv6/conf/{name}/{key}", "0")
     link = get_link(host.rtnl, name)

@@ -20,6 +20,10 @@ from nft.framing import text
 
 RTPROT_RA = 9  # include/uapi/linux/rtnetlink.h
 FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
+OWN_FORWARDING = {
+    4: {"routing": "ipv4/conf/{}/forwarding"},
+    6: {"routing": "ipv6/conf/{}/force_forwarding", "on": "ipv6/conf/{}/forwarding"},
+}
 
 
 def host_sysctls(item: Attachment) -> list[tuple[str, str]]:
@@ -130,27 +134,37 @@ def _close_others(handles: Handles, version: int) -> None:
     who knows that it does; a link that was told to forward on its own does so."""
     noted = []  # lo among them: the note is never empty
     for link in all_links(handles.rtnl):
-        is_ours = link.master or handles.store.bridges.knows(link.name, "created")
-        if link.name == "lo" or not (is_ours or _forwards(version, link.name)):
-            noted.append(f"{link.name} {link.kind or 'device'}")
+        if link.name == "lo" or not (link.master or handles.store.bridges.knows(link.name, "created")):
+            noted.append(" ".join([link.name, link.kind or "device", *_own_forwarding(version, link.name)]))
     handles.store.notes.put_unrouted(version, noted)
     handles.table.add([], unrouted_elements(version, noted))
 
 
-def _forwards(version: int, link: str) -> bool:
-    """On its own. For IPv6 the kernel asks the host's setting alone."""
-    return version == 4 and sysctl.read(f"ipv4/conf/{link}/forwarding") == "1"
+def _own_forwarding(version: int, link: str) -> list[str]:
+    """`routing` for a link that forwards without the host's setting, `on` for one whose own is on. Of IPv6 that one
+    makes it a router for its neighbours, and only force_forwarding (Linux 6.17) forwards."""
+    return [word for word, key in OWN_FORWARDING[version].items() if sysctl.read(key.format(link)) == "1"]
+
+
+def _put_back(version: int, line: str) -> None:
+    """What the kernel has set to 0 on all links with the host's setting (inet_forward_change)."""
+    link, _kind, *words = line.split()
+    for word in words:
+        sysctl.write(OWN_FORWARDING[version][word].format(link), "1")
 
 
 def note_from_table(handles: Handles) -> None:
     """The links once more, for a state folder that was lost."""
-    held = handles.table.elements(("unrouted", "same_net"))
+    held = handles.table.elements(("unrouted", "routing", "same_net"))
     staying = {element.key[: len(element.key) // 2] for element in held if element.set == "same_net"}
+    routing = {element.key for element in held if element.set == "routing"}
     for version in (4, 6):
-        names = [
-            element.key[4:] for element in held if element.set == "unrouted" and element.key[0] == NFPROTO[version]
-        ]
-        lines = [f"{text(name)} {'bridge' if name in staying else 'device'}" for name in names]
+        lines = []
+        for element in held:
+            if element.set == "unrouted" and element.key[0] == NFPROTO[version]:
+                words = [text(element.key[4:]), "bridge" if element.key[4:] in staying else "device"]
+                words += ["routing"] * (element.key in routing)
+                lines.append(" ".join(words))
         handles.store.notes.put_unrouted(version, lines)
 
 
@@ -173,6 +187,8 @@ def stop_forwarding(handles: Handles) -> None:
         # A bridge of ours that is left has other ports.
         if all(link.mac == bridge_mac(link.name) for link in left) and not _do_others_forward(handles):
             sysctl.write(key, "0")
+            for line in noted:
+                _put_back(version, line)
             handles.table.delete(unrouted_elements(version, noted))
             handles.store.notes.put_unrouted(version, [])
 

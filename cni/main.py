@@ -200,12 +200,13 @@ def perform(request: Request) -> str:
             from cni.model.typos import tell
 
             tell(request)
+        named = bool(request.role)
         if request.document.get("prevResult") is None:
-            return dumps(result_document(add(request), request.version))
+            return dumps(result_document(add(request), request.version, named))
         from cni.protocol.results import merged, parse_previous
 
         previous = parse_previous(request)
-        return dumps(merged(previous.document, result_document(add(request), request.version)))
+        return dumps(merged(previous.document, result_document(add(request), request.version, named)))
     if verb == "DEL":
         from cni.verbs.delete import delete
 

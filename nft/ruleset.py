@@ -140,6 +140,7 @@ CHAINS = """
 		meta nfproto . iifname @unrouted meta nfproto . oifname @unrouted goto transit
 	}
 	chain transit {
+		meta nfproto . iifname @routing accept
 		ct status dnat accept
 		drop
 	}

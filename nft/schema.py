@@ -25,6 +25,7 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "masquerading": ((FAMILY, IFNAME), ()),  # whoever is not known on a bridge of ours is masqueraded as well
     "gates": ((IFNAME, MAC), ()),  # a bridge's own MAC address: what is sent there is for the host to route
     "unrouted": ((FAMILY, IFNAME), ()),  # links of a host that was no router before us
+    "routing": ((FAMILY, IFNAME), ()),  # ... and of these the ones that forwarded on their own what came in by them
     # A container's addresses on its link.
     "containers4": ((IFNAME, ADDR4), ()),  # its answers come back to this host
     "containers6": ((IFNAME, ADDR6), ()),

@@ -114,6 +114,15 @@ def listeners(mappings: tuple[PortMapping, ...]) -> dict[tuple[str, int], list[L
     return found
 
 
+def of_ports(protocol: str, ports: set[int]) -> list[Listener]:
+    """Of one protocol, in the network namespace that the thread is in. Raises OSError."""
+    diag = Netlink(NETLINK_SOCK_DIAG)
+    try:
+        return list(_ask(diag, protocol, ports))
+    finally:
+        diag.close()
+
+
 def _ask(diag: Netlink, protocol: str, ports: set[int]) -> Iterator[Listener]:
     """One port is looked for by the kernel, of many all sockets are listed."""
     socket = _ID.pack(min(ports).to_bytes(2, "big") if len(ports) == 1 else bytes(2))

@@ -17,7 +17,7 @@ from cni.model.attachment import Attachment
 from cni.model.names import derived_mac
 from cni.protocol.errors import ADDRESS_TAKEN, IFNAME_TAKEN, IO_FAILURE, CniError, kernel_refused
 from cni.protocol.spec import Interface, Result, ResultAddress
-from nft.addresses import BITS, Prefix, format_mac
+from nft.addresses import BITS, Prefix, format_mac, link_local
 from nft.netlink import Netlink
 
 
@@ -46,6 +46,12 @@ def configure_host_end(rtnl: Netlink, item: Attachment, port: Link) -> None:
     if not port.up:
         rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(port.index))
     sysctl.refuse_advertisements(item.link)
+    sysctl.loosen_reverse_path(item.link)
+    if item.address_of(6) is not None and sysctl.read(f"ipv6/conf/{item.link}/disable_ipv6") == "0":
+        # Its own comes with the kernel's duplicate address detection, two seconds later, and until then no neighbour is
+        # asked for what is forwarded to it (ndisc_send_ns).
+        payload = rtnetlink.address(port.index, link_local(port.mac), rtnetlink.IFA_F_NODAD)
+        repeatable(rtnl, rtnetlink.RTM_NEWADDR, payload, item.link)
     for prefix in item.gateways:
         flags = rtnetlink.IFA_F_NODAD if prefix.version == 6 else 0
         repeatable(rtnl, rtnetlink.RTM_NEWADDR, rtnetlink.address(port.index, prefix, flags), prefix)

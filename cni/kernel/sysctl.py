@@ -64,6 +64,15 @@ def can_write(key: str) -> bool:
     return os.access(f"{ROOT}/{key}", os.W_OK)
 
 
+def loosen_reverse_path(link: str) -> None:
+    """Of a link of ours, where it is strict: a container on several networks answers by the first one whichever was
+    asked. Who may send what there the table judges, more strictly (`sender`). The larger of two values counts."""
+    key = f"ipv4/conf/{link}/rp_filter"
+    own = read(key)
+    if own == "1" or (own == "0" and read("ipv4/conf/all/rp_filter") == "1"):
+        try_to_write(key, "2")
+
+
 def refuse_advertisements(link: str) -> None:
     """Of routers, on a link of the host. One that forwards takes none in any case, unless accept_ra is 2."""
     key = f"ipv6/conf/{link}/accept_ra"

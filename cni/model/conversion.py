@@ -108,10 +108,12 @@ def _take_over(main: Plugin, plugin: Plugin) -> list[str]:
 
 
 def _refused(document: Plugin, merged: Plugin) -> list[str]:
-    """What our own parser says of the result: it names the key."""
+    """What our own parser says of the result, for a container with a published port: it names the key."""
     name = str(document.get("name", ""))
     version = str(document.get("cniVersion") or NEWEST)
-    full: Plugin = {**merged, "name": name, "cniVersion": version}
+    port: Plugin = {"hostPort": 1, "containerPort": 1, "protocol": "tcp"}
+    published: Plugin = {"portMappings": [port]}
+    full: Plugin = {**merged, "name": name, "cniVersion": version, "runtimeConfig": published}
     request = Request("ADD", "", "x", "", "eth0", {}, (), version, name, "/run/nftcni", full)
     try:
         parse_network(request)

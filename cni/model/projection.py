@@ -178,12 +178,15 @@ def cross_elements(item: Attachment, others: list[Attachment]) -> list[Element]:
 
 
 def unrouted_elements(version: int, links: list[str]) -> list[Element]:
-    """`links` are "name kind". What stays on a bridge of somebody else's does not pass from one link to another, though
-    br_netfilter brings it by."""
+    """`links` are "name kind", and `routing` for one that forwards on its own. What stays on a bridge of somebody
+    else's does not pass from one link to another, though br_netfilter brings it by."""
     elements = []
     for link in links:
         name = pack((IFNAME,), (link.split()[0],))
-        elements.append(Element("unrouted", pack((FAMILY,), (NFPROTO[version],)) + name))
+        family = pack((FAMILY,), (NFPROTO[version],)) + name
+        elements.append(Element("unrouted", family))
+        if "routing" in link.split()[2:]:
+            elements.append(Element("routing", family))
         if link.split()[1] == "bridge":
             elements.append(Element("same_net", name + name))
     return elements

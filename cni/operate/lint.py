@@ -23,6 +23,7 @@ from nft.value import Value
 Json = Any
 ERROR, WARNING = "error", "warning"
 TYPE = "nftcni"
+ONE_PORT = {"hostPort": 1, "containerPort": 1, "protocol": "tcp"}
 TOP = (
     "cniVersion",
     "cniVersions",
@@ -279,9 +280,7 @@ def _of_plugin(document: Document, plugin: dict[str, Json]) -> list[Finding]:
             if isinstance(entry, dict):
                 found += _unknown(document, entry, ROUTE, "ipam.routes.")
     capabilities = plugin.get("capabilities")
-    if not isinstance(capabilities, dict) or not any(
-        key.lower() == "portmappings" and on for key, on in capabilities.items()
-    ):
+    if not isinstance(capabilities, dict) or not _publishes(plugin):
         hint = 'add "capabilities": {"portMappings": true}'
         found.append(
             _at(
@@ -298,10 +297,18 @@ def _of_plugin(document: Document, plugin: dict[str, Json]) -> list[Finding]:
     return found
 
 
+def _publishes(plugin: dict[str, Json]) -> bool:
+    capabilities = plugin.get("capabilities")
+    given = capabilities.items() if isinstance(capabilities, dict) else ()
+    return any(key.lower() == "portmappings" and bool(on) for key, on in given)
+
+
 def _by_the_plugin(document: Document, plugin: dict[str, Json]) -> list[Finding]:
-    """What ADD would refuse."""
+    """What ADD would refuse, of a container with a published port where those are passed on."""
     config = {key: item for key, item in plugin.items() if key != "capabilities"}
     config["name"] = document.value.get("name") or "unnamed"
+    if _publishes(plugin):
+        config.setdefault("runtimeConfig", {"portMappings": [ONE_PORT]})
     version = document.value.get("cniVersion")
     config["cniVersion"] = version if version in VERSIONS else "1.0.0"
     try:

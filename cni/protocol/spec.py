@@ -73,10 +73,13 @@ def error_document(error: CniError, version: str) -> dict[str, Any]:
     return document | {"details": error.details} if error.details else document
 
 
-def result_document(result: Result, version: str) -> dict[str, Any]:
-    """The result in the shape of `version` ("ADD success"; older shapes as libcni's pkg/types/020, 040 and 100)."""
+def result_document(result: Result, version: str, named: bool = False) -> dict[str, Any]:
+    """The result in the shape of `version` ("ADD success"; older shapes as libcni's pkg/types/020, 040 and 100).
+
+    The numbers of routes came with 1.1.0. Of a plugin `named` as a reference one they are at any version, as libcni's
+    types write them: a main plugin of others sets what its IPAM answers."""
     if version in ("0.1.0", "0.2.0"):
-        return _result_020(result, version)
+        return _result_020(result, version, named)
     with_mtu = version == "1.1.0"
     numbered = version.startswith("0.")
     document: dict[str, Any] = {"cniVersion": version}
@@ -85,7 +88,7 @@ def result_document(result: Result, version: str) -> dict[str, Any]:
     if result.ips:
         document["ips"] = [_address(item, numbered) for item in result.ips]
     if result.routes:
-        document["routes"] = [_route(item, with_mtu) for item in result.routes]
+        document["routes"] = [_route(item, with_mtu or named) for item in result.routes]
     dns = result.dns.document()
     if dns or numbered:
         document["dns"] = dns
@@ -118,7 +121,7 @@ def _route(item: Route, with_options: bool) -> dict[str, Any]:
     return document | dict(item.options) if with_options else document
 
 
-def _result_020(result: Result, version: str) -> dict[str, Any]:
+def _result_020(result: Result, version: str, with_options: bool) -> dict[str, Any]:
     """One address per family and no interfaces; routes only of a family that has an address."""
     document: dict[str, Any] = {"cniVersion": version}
     for family, key in ((4, "ip4"), (6, "ip6")):
@@ -128,7 +131,7 @@ def _result_020(result: Result, version: str) -> dict[str, Any]:
         entry: dict[str, Any] = {"ip": str(first.address)}
         if first.gateway is not None:
             entry["gateway"] = str(first.gateway)
-        routes = [_route(item, False) for item in result.routes if item.dst.version == family]
+        routes = [_route(item, with_options) for item in result.routes if item.dst.version == family]
         if routes:
             entry["routes"] = routes
         document[key] = entry

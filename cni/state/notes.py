@@ -1,7 +1,7 @@
 """What was noted about the host besides records, for whoever undoes it or compares with it.
 
     rules                 -> digest     of the table's rules as they were loaded
-    unrouted4, unrouted6                links between which the host did not forward before us
+    unrouted4, unrouted6                links between which the host did not forward before us, unless they did so alone
     tuning/<host link>                  what an interface had before the drop-in `tuning`
 
 What the notes mean is `cni.host`, `cni.forwarding` and `cni.dropin.tuning`.

@@ -190,6 +190,106 @@ CASES = [
         "insert rule inet fw fc",
         closed=True,
     ),
+    Case(
+        "IPv6 in a table of both",
+        table("inet fw", "fc", f"{FORWARD}\n meta nfproto ipv6 drop"),
+        ("inet fw", "ipv6"),
+        "insert rule",
+        path="lan6",
+        closed=True,
+    ),
+    Case(
+        "a port of UDP",
+        table("inet fw", "fc", f"{FORWARD}\n udp dport 53 drop"),
+        ("inet fw", "fc"),
+        "insert rule",
+        path="udp",
+        see="explain 5353/udp",
+    ),
+    Case(
+        "kept out of the tracker",
+        table("inet keep", "pre", "type filter hook prerouting priority raw\n tcp dport 8080 notrack"),
+        ("inet keep", "connection tracker"),
+        "delete rule inet keep pre",
+    ),
+    Case(
+        "kept out of the tracker, the answers",
+        table("inet keep", "pre", 'type filter hook prerouting priority raw\n iifname "br0" notrack'),
+        ("inet keep", "connection tracker"),
+        "delete rule inet keep pre",
+    ),
+    Case(
+        "kept out of the tracker by iptables",
+        "iptables-nft -t raw -A PREROUTING -p tcp -m tcp --dport 8080 -j CT --notrack",
+        ("ip raw", "connection tracker"),
+        "-t raw -D PREROUTING",
+    ),
+    Case(
+        "ingress of a table of both families",
+        table("inet wall", "in", "type filter hook ingress device to-lan priority 0\n tcp dport 8080 drop"),
+        ("inet wall", "8080"),
+        "insert rule inet wall in",
+    ),
+    Case(
+        "ingress of the port",
+        table("netdev wall", "in", "type filter hook ingress device $LINK priority 0\n ip saddr 10.88.0.2 drop"),
+        ("netdev wall", "10.88.0.2"),
+        "insert rule netdev wall in",
+    ),
+    Case(
+        "egress of the port",
+        table("netdev wall", "out", "type filter hook egress device $LINK priority 0\n tcp dport 80 drop"),
+        ("netdev wall", "out"),
+        "insert rule netdev wall out",
+    ),
+    Case(
+        "egress of the bridge",
+        table("netdev wall", "out", "type filter hook egress device br0 priority 0\n ip daddr 10.88.0.2 drop"),
+        ("netdev wall", "10.88.0.2"),
+        "insert rule netdev wall out",
+    ),
+    Case(
+        "frames between siblings",
+        table("bridge fw", "among", "type filter hook forward priority 0\n ip protocol tcp drop"),
+        ("bridge fw", "among"),
+        "ip saddr",
+        path="sibling",
+        see="doctor",
+    ),
+    Case(
+        "ARP",
+        table("arp fw", "in", "type filter hook input priority 0; policy drop;") + "\nip neigh flush all",
+        ("arp fw", "ARP"),
+        "insert rule arp fw in",
+    ),
+    Case(
+        "ARP by arptables",
+        "nft -f - <<'END'\ntable arp filter {\n chain OUTPUT {\n type filter hook output priority 0\n"
+        ' arp htype 1 arp operation request oifname "br0" counter drop\n }\n}\nEND\nip neigh flush all',
+        ("arp filter", "ARP"),
+        "insert rule arp filter OUTPUT",
+    ),
+    Case(
+        "neighbour discovery, inward",
+        table(
+            "inet fw",
+            "in",
+            "type filter hook input priority 0; policy drop;\n ct state established,related accept\n"
+            " iifname lo accept\n meta nfproto ipv4 accept",
+        )
+        + "\nip -6 neigh flush all; ip -n web -6 neigh flush all",
+        ("inet fw", "neighbour discovery"),
+        "nd-neighbor-solicit",
+        path="lan6",
+    ),
+    Case(
+        "neighbour discovery, outward",
+        "ip6tables-nft -A OUTPUT -p ipv6-icmp -m icmp6 --icmpv6-type neighbour-solicitation -j DROP;"
+        "ip -6 neigh flush dev br0",
+        ("ip6 filter", "neighbour discovery"),
+        "-I OUTPUT -p ipv6-icmp",
+        path="lan6",
+    ),
     Case("IPv6 alone", table("ip6 filter", "FORWARD", DROP), ("ip6 filter", "policy"), "ip6tables", path="lan6"),
     Case(
         "the host's own output",

@@ -32,6 +32,47 @@ CASES = [
     Case(
         "no IPv6 address", "ip -n web -6 addr del fd00:88::2/64 dev eth0", ("fd00:88::2/64",), "nftcni repair", "lan6"
     ),
+    Case(
+        "a route that drops",
+        "ip -n web route add blackhole 198.51.100.0/24",
+        ("blackhole 198.51.100.0/24",),
+        "route del blackhole",
+    ),
+    Case("a rule that drops", "ip -n web rule add from 10.88.0.2 prohibit", ("prohibit",), "ip rule del priority"),
+    Case(
+        "a VPN inside",
+        "ip -n web link add tun0 type veth peer name tun1; ip -n web link set tun0 up; ip -n web link set tun1 up;"
+        "ip -n web route add default dev tun0 table 77; ip -n web rule add not fwmark 77 lookup 77",
+        ("198.51.100.2", "tun0"),
+        "lookup main priority",
+    ),
+    Case(
+        "a wrong entry for the gateway",
+        "ip -n web neigh replace 10.88.0.1 lladdr 02:00:00:00:00:99 dev eth0 nud permanent",
+        ("02:00:00:00:00:99", "10.88.0.1"),
+        "ip neigh del 10.88.0.1",
+    ),
+    Case(
+        "a wrong entry for the gateway of IPv6",
+        "ip -n web neigh replace fd00:88::1 lladdr 02:00:00:00:00:99 dev eth0 nud permanent",
+        ("02:00:00:00:00:99", "fd00:88::1"),
+        "ip neigh del fd00:88::1",
+        "lan6",
+    ),
+    Case("no ARP", "ip -n web link set eth0 arp off; ip neigh flush all", ("eth0", "ARP"), "arp on"),
+    Case(
+        "ARP is not answered",
+        IN + "sysctl -qw net.ipv4.conf.eth0.arp_ignore=8; ip neigh flush all",
+        ("arp_ignore",),
+        "arp_ignore=0",
+    ),
+    Case(
+        "its own firewall for IPv6",
+        IN + "nft 'add table ip6 own; add chain ip6 own in { type filter hook input priority 0; policy drop; }'",
+        ("inside net0/web/eth0", "ip6 own"),
+        "nd-neighbor-solicit",
+        "lan6",
+    ),
     Case("link down", "ip -n web link set eth0 down", ("eth0", "is down"), "ip link set eth0 up"),
     Case(
         "link renamed",
@@ -63,6 +104,7 @@ CASES = [
 PROGRAMS: dict[str, tuple[Callable[[Scene], Server | None], tuple[str, ...]]] = {
     "nobody listens": (lambda scene: None, ("nobody", "10.88.0.2:80/tcp")),
     "on 127.0.0.1 alone": (lambda scene: Server(scene.web, 80, address="127.0.0.1"), ("127.0.0.1:80 only",)),
+    "on IPv6 alone": (lambda scene: Server(scene.web, 80, address="::"), ("[::]:80 only", "10.88.0.2")),
     "on another port": (lambda scene: Server(scene.web, 8000), ("nobody", "8000")),
     "on the other protocol": (lambda scene: Server(scene.web, 80, "udp"), ("nobody", "80/tcp")),
 }

@@ -57,6 +57,34 @@ CASES = [
     Case(
         "prohibited client", "ip route add prohibit 198.51.100.2", ("prohibit 198.51.100.2",), "ip route del prohibit"
     ),
+    Case("a rule for a client", "ip rule add from 198.51.100.2 prohibit", ("prohibit",), "ip rule del priority"),
+    Case("a rule for the subnet", "ip rule add to 10.88.0.0/24 blackhole", ("blackhole",), "ip rule del priority"),
+    Case("a rule of IPv6", "ip -6 rule add to fd00:88::/64 unreachable", ("unreachable",), "ip -6 rule del", "lan6"),
+    Case(
+        "a table that drops",
+        "ip route add blackhole default table 200; ip rule add iif br0 lookup 200 priority 50",
+        ("blackhole default table 200",),
+        "ip route del blackhole default table 200",
+    ),
+    Case(
+        "a rule for the answer's port",
+        TUN + "ip route add default dev tun9 table 100; ip rule add ipproto tcp sport 80 lookup 100 priority 50",
+        ("tun9", "table 100"),
+        "lookup main priority 49",
+    ),
+    Case(
+        "a rule for the request's port",
+        TUN + "ip route add default dev tun9 table 100; ip rule add ipproto tcp dport 80 lookup 100 priority 50",
+        ("10.88.0.2", "tun9"),
+        "ip rule add to 10.88.0.0/24 lookup main",
+    ),
+    Case("no rule for table main", "ip rule del lookup main", ("table main",), "ip rule add lookup main"),
+    Case(
+        "table main before table local",
+        "ip rule add priority 100 lookup main; ip rule add priority 32765 lookup local; ip rule del priority 0",
+        ("before table local",),
+        "ip rule add lookup local priority 0",
+    ),
     Case(
         "rp_filter, asymmetric",
         TUN + "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.to-lan.rp_filter=1;"
@@ -102,6 +130,37 @@ CASES = [
     Case("port down", "ip link set $LINK down", ("is down",), "nftcni repair"),
     Case("port deleted", "ip link del $LINK", ("is missing",), "nftcni repair net0/web"),
     Case("port blocked", "bridge link set dev $LINK state 0", ("does not forward",), "state 3"),
+    Case(
+        "port without learning",
+        "bridge link set dev $LINK learning off flood off; ip link set $LINK down; ip link set $LINK up;"
+        "ip neigh flush all; ip -n web neigh flush all",
+        ("learning",),
+        "learning on",
+    ),
+    Case(
+        "port without broadcasts",
+        "bridge link set dev $LINK bcast_flood off; ip -n peer neigh flush all; ip -n web neigh flush all",
+        ("bcast_flood",),
+        "bcast_flood on",
+        "sibling",
+        "doctor",
+    ),
+    Case("no ARP on the bridge", "ip link set br0 arp off; ip neigh flush all", ("br0", "ARP"), "arp on"),
+    Case(
+        "no ARP on the uplink",
+        "ip link set to-lan arp off; ip neigh flush dev to-lan",
+        ("to-lan", "ARP"),
+        "arp on",
+        see="explain 8080/tcp --from 198.51.100.2",
+    ),
+    Case(
+        "ARP is not answered",
+        "sysctl -qw net.ipv4.conf.br0.arp_ignore=8; ip -n web neigh flush all",
+        ("arp_ignore",),
+        "arp_ignore=0",
+        "out",
+        "doctor",
+    ),
     Case(
         "a wrong neighbour entry",
         "ip neigh replace 10.88.0.2 lladdr 02:00:00:00:00:99 dev br0 nud permanent",

@@ -21,6 +21,7 @@ OTHER = ("10.89.0.0/24", "fd00:89::/64")
 INSIDE = ("10.88.0.2", "fd00:88::2")
 HOST = ("198.51.100.1", "2001:db8:100::1")
 LAN = ("198.51.100.2", "2001:db8:100::2")
+SHORT = 0.4  # seconds of silence on a cable without delay
 
 
 def with_routes(host: Host, *subnets: str) -> Namespace:
@@ -147,6 +148,51 @@ def test_a_host_that_was_a_router_stays_one(host: Host) -> None:
         host.delete(config, "a")
         assert ask(lan, "198.51.101.2", 80) == "far 198.51.100.2"
     assert host.sysctl("ipv4/ip_forward") == "1"
+
+
+# A link's own forwarding: what comes in by it is forwarded though the host is no router (systemd-networkd's
+# IPv4Forwarding of one network). For IPv6 that is force_forwarding, from Linux 6.17 on.
+OWN = {4: "ipv4/conf/{}/forwarding", 6: "ipv6/conf/{}/force_forwarding"}
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_links_that_forward_on_their_own_go_on_and_the_others_do_not_begin(host: Host, version: int) -> None:
+    """While there are containers, after a rebuild, with the state folder lost, and when the last one is gone."""
+    places = [host.neighbour(name, number) for number, name in enumerate(("lan", "far", "third"), 1)]
+    if not host.sysctl_exists(OWN[version].format("to-lan")):
+        pytest.skip("NOT RUN: this kernel has no force_forwarding (Linux 6.17)")
+    addresses = [("198.51.{}.2", "2001:db8:{}::2")[version == 6].format(99 + number) for number in (1, 2, 3)]
+    for number, place in enumerate(places, 1):
+        gateway = ("198.51.{}.1", "2001:db8:{}::1")[version == 6].format(99 + number)
+        place.run("ip", "route", "add", "default", "via", gateway)
+    for link in ("to-lan", "to-far"):
+        host.set_sysctl(OWN[version].format(link), "1")
+    links = ("to-lan", "to-far", "to-third")
+    before = [host.sysctl(f"ipv{version}/conf/{link}/forwarding") for link in links]
+
+    def holds(when: str) -> None:
+        assert ask(places[0], addresses[1], 80).startswith("far "), when
+        assert ask(places[1], addresses[0], 80).startswith("lan "), when
+        assert ask(places[2], addresses[0], 80, timeout=SHORT) == "silence", f"{when}: third is no way in"
+
+    config = network("net0", *NET)
+    with serving(*(Server(place, 80) for place in places)):
+        holds("before")
+        host.add(config, "a")
+        holds("with a container")
+        assert host.command("repair", "--check").returncode == 0
+        host.run("nft", "flush", "ruleset")
+        assert host.command("repair").returncode == 0
+        holds("after a rebuild")
+        host.run("rm", "-rf", "/run/nftcni")
+        host.add(config, "b")
+        holds("with the state folder lost")
+        for name in ("a", "b"):
+            host.delete(config, name)
+        holds("after the last one")
+    assert host.sysctl({4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}[version]) == "0"
+    assert [host.sysctl(f"ipv{version}/conf/{link}/forwarding") for link in links] == before
+    assert host.elements() == {}
 
 
 def test_links_that_come_later_are_their_owners_affair(host: Host) -> None:

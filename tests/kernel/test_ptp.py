@@ -76,6 +76,14 @@ def test_traffic(host: Host, version: int) -> None:
     assert two.json("ip", "-j", "neigh", "show", "to", first) == []
 
 
+def test_ipv6_from_outside_at_once(host: Host) -> None:
+    """The host end does not wait for the kernel's duplicate address detection, seconds in which it asks for nobody."""
+    lan = host.neighbour()
+    host.add(pair("net0", SUBNETS[1], ports=[port(8080, 80)]))
+    with Server(host.place("c1"), 80):
+        assert ask(lan, HOST[6], 8080, timeout=0.5) == f"c1 {LAN[6]}"
+
+
 def test_isolation_is_from_everybody(host: Host) -> None:
     """There is no layer 2 within which somebody could be a sibling."""
     host.add(pair(isolation=True))

@@ -33,6 +33,26 @@ def behind(host: Host, folder: Path, kind: str, **keys: Any) -> tuple[Json, dict
     return {**common, "type": kind, **keys, "prevResult": previous}, {"plugin": str(folder / kind)}
 
 
+# Routes
+
+
+@pytest.mark.parametrize("version", ["0.2.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
+@pytest.mark.parametrize("name", ["host-local", "static", "bridge"])
+def test_the_numbers_of_routes_at_any_version(host: Host, bin_dir: Path, name: str, version: str) -> None:
+    """A main plugin of others sets just these: without the table a container's second way out becomes its first."""
+    route = {"dst": "0.0.0.0/0", "gw": "10.88.0.1", "mtu": 1400, "table": 100, "priority": 50}
+    kinds = {"static": {"addresses": [{"address": "10.88.0.2/24"}]}, "host-local": {"subnet": "10.88.0.0/24"}}
+    kind = name if name in kinds else "host-local"
+    config = {
+        "cniVersion": version,
+        "name": "net0",
+        "type": name,
+        "ipam": {"type": kind, "routes": [route], **kinds[kind]},
+    }
+    result = host.add(config, plugin=str(bin_dir / name), env={"CNI_PATH": str(bin_dir)})
+    assert (result["ip4"] if version == "0.2.0" else result)["routes"] == [route]
+
+
 # promiscMode
 
 

@@ -71,12 +71,29 @@ def test_a_container_on_two_networks(host: Host, br_netfilter: str, rp_filter: s
         for name in ("a", "b", "web"):
             for address in HOST:
                 assert ask(host.place(name), address, 8080, timeout=3).startswith("web "), (name, address)
-        if rp_filter != "1":
-            for address, seen in zip(HOST, LAN):
-                assert ask(lan, address, 8080, timeout=3) == f"web {seen}"
+        for address, seen in zip(HOST, LAN):
+            assert ask(lan, address, 8080, timeout=3) == f"web {seen}"
     host.delete(network("net1", *OTHER), "web", ifname="eth1")
     assert not [name for name in host.elements() if name.startswith("cross")]
     assert host.command("repair", "--check").returncode == 0
+
+
+@pytest.mark.parametrize("mode", ["bridge", "ptp"])
+@pytest.mark.parametrize("rp_filter", ["0", "1", "2"])
+def test_a_port_of_the_second_network(host: Host, rp_filter: str, mode: str) -> None:
+    """The container answers by its first one, where a strict rp_filter would drop it."""
+    lan = host.neighbour()
+    for key in ("all", "default"):
+        host.set_sysctl(f"ipv4/conf/{key}/rp_filter", rp_filter)
+    keys = {"mode": "ptp", "bridge": None} if mode == "ptp" else {}
+    host.add(network("net0", *NET, **keys), "web")
+    host.add(network("net1", *OTHER, ports=PORTS, **keys), "web", ifname="eth1")
+    for net, subnets, name in (("net0", NET, "a"), ("net1", OTHER, "b")):
+        host.add(network(net, *subnets, **keys), name)
+    with Server(host.place("web"), 80):
+        for place in (lan, host.place("a"), host.place("b"), host):
+            for address in HOST:
+                assert ask(place, address, 8080, timeout=3).startswith("web "), (place.name, address)
 
 
 @NETFILTER

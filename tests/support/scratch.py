@@ -79,6 +79,10 @@ class Namespace:
         with self.entered():
             return Path("/proc/sys/net", key).read_text().strip()
 
+    def sysctl_exists(self, key: str) -> bool:
+        with self.entered():
+            return Path("/proc/sys/net", key).exists()
+
     def set_sysctl(self, key: str, value: str) -> None:
         with self.entered():
             Path("/proc/sys/net", key).write_text(value)

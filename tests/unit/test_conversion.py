@@ -101,6 +101,7 @@ REFUSED: list[tuple[Json, str]] = [
     (chain({}, {"type": "firewall", "backend": "firewalld"}), "firewall.backend"),
     (chain({}, {"type": "bandwidth", "ingressRate": 1}), "bandwidth"),
     (chain({}, {"type": "portmap"}, {"type": "portmap"}), "portmap"),
+    (chain({}, {"type": "portmap", "conditionsV4": ["-s", "192.0.2.0/24"]}), "conditionsV4"),
     ({"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "macvlan"}]}, "macvlan"),
     ({"cniVersion": "1.0.0", "name": "x", "plugins": []}, "missing"),
     ({"cniVersion": "1.0.0", "name": "x", "plugins": "bridge"}, "missing"),

@@ -121,3 +121,16 @@ def test_devices_of_an_old_listing() -> None:
         "\tchain two {\n\t\ttype filter hook ingress devices = { d0, d1 } priority filter; policy accept;\n\t}\n}\n",
     )
     assert [chain.devices for chain in rules.chains.values()] == [("d0",), ("d0", "d1")]
+
+
+def test_a_verdict_by_the_state() -> None:
+    """Any of a packet's states is one of the map, alone and beside another key."""
+    states = [["established", {"accept": None}], ["new", {"drop": None}]]
+    both = [[{"concat": [state, "eth0"]}, verdict] for state, verdict in states]
+    state, link = {"ct": {"key": "state"}}, {"meta": {"key": "iifname"}}
+    for key, elements in ((state, states), ({"concat": [state, link]}, both)):
+        rule = Rule([{"vmap": {"key": key, "data": {"set": elements}}}])
+        rules = Ruleset()
+        rules.add(Chain("inet", "fw", "forward", "filter", "forward", rules=[rule]))
+        assert Judge(rules, Facts()).pass_hook("forward", packet())[0].word == "drop"
+        assert Judge(rules, Facts()).pass_hook("forward", packet().answer().at("eth0", "br0"))[0].word == "accept"

@@ -39,6 +39,10 @@ MISTAKES: dict[str, tuple[str, str, int, int, str, str]] = {  # replace, by, lin
     "a flag in quotes": ('"ipMasq": true', '"ipMasq": "true"', 8, 7, "error", "true or false"),
     "a long bridge": ('"br0"', '"a-very-long-bridge"', 7, 7, "error", "1 to 15 characters"),
     "what we do not do": ('"bridge": "br0"', '"bridge": "br0", "vlan": 7', 7, 24, "error", "vlan"),
+    "what no published port has": (
+        *('"bridge": "br0"', '"bridge": "br0", "conditionsV6": ["-s", "fd00::/64"]', 7, 24),
+        *("error", "conditionsV6"),
+    ),
     "a key misspelt": ("ipMasq", "ipMasqq", 8, 7, "warning", 'is "ipMasq" meant?'),
     "another word for it": ('"bridge"', '"bridgeName"', 7, 7, "warning", 'is "bridge" meant?'),
     "singular": ('"ranges"', '"range"', 10, 16, "warning", 'is "ranges" meant?'),

@@ -24,5 +24,7 @@ def dropped(rules: Ruleset, verdict: Verdict, packet: Packet, traffic: Traffic, 
 
 
 def _of(packet: Packet) -> str:
+    if packet.kind:
+        return "ARP" if packet.proto == "arp" else "neighbour discovery"
     port = packet.original[3]
     return f"{packet.proto} packets to port {port}" if packet.direction == "original" else f"the answers of port {port}"

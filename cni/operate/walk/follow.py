@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping
+from cni.operate.walk.discovery import discovery_steps, outside_steps
 from cni.operate.walk.drops import dropped
 from cni.operate.walk.inside import Inside
 from cni.operate.walk.judge import NAT, Verdict
-from cni.operate.walk.packet import Packet
+from cni.operate.walk.kernel import Link
+from cni.operate.walk.packet import REQUEST, Packet
+from cni.operate.walk.policy import LOCAL, looks_up
 from cni.operate.walk.remedy import delete_rule
 from cni.operate.walk.routing import route_steps
 from cni.operate.walk.step import Step, note, ok, stop
@@ -47,8 +50,9 @@ class Follow:
             ok("element", f"{mapping} is published for {self.item.ident}: table inet {TABLE} has its element")
         ]
         steps += self._address(mapping, target)
+        steps += self._unreached(client)
         packet = Packet(mapping.protocol, client.address, target, mapping.host_port)
-        steps += self._arrive(packet, client)
+        steps += self._arrive(packet, client) + self._tracked(packet)
         if any(step.kind == "uplink" for step in steps):
             return steps
         if packet.natted and packet.daddr != container and not self.world.has_drift(self.item):
@@ -56,7 +60,8 @@ class Follow:
         packet.daddr, packet.dport = container, mapping.container_port
         packet.natted, packet.status = True, packet.status | {"dnat"}
         steps += self._to_container(packet, client)
-        steps += self.inside.serve(packet, client.address)
+        steps += self._discovery(packet.version) + self._outside(client)
+        steps += self.inside.serve(packet)
         return steps + self._answer(packet, client)
 
     def _record(self) -> list[Step]:
@@ -81,6 +86,13 @@ class Follow:
         kind = self.kernel.address_type(target)
         if kind == "local":
             return [ok("fib", f"{target} is an address of this host")]
+        first = self.kernel.policy_rules(target.version)[:1]
+        if self.kernel.has(target) and not looks_up(first, LOCAL):
+            six = "-6 " if target.version == 6 else ""
+            what = f"{target} is an address of this host, but other rules of `ip {six}rule` come before table local"
+            return [
+                stop("policy-rule", what, f"for the kernel it is {kind}", f"ip {six}rule add lookup local priority 0")
+            ]
         link = next(iter(self.world.uplinks), "lo")
         length = 32 if target.version == 4 else 128
         return [
@@ -91,6 +103,18 @@ class Follow:
                 f"ip addr add {target}/{length} dev {link}",
             )
         ]
+
+    def _unreached(self, client: Client) -> list[Step]:
+        if client.link or not client.named:
+            return []
+        off = [
+            link
+            for link in self.world.uplinks
+            if client.address.version == 6 and self.kernel.sysctl(f"ipv6/conf/{link}/disable_ipv6") == "1"
+        ]
+        commands = [f"sysctl -w net.ipv6.conf.{link.replace('.', '/')}.disable_ipv6=0" for link in off]
+        because = f"IPv6 is off on {', '.join(off)}" if off else "no link of this host leads there"
+        return [stop("route", f"no route to {client.address}", because, *commands)]
 
     def _arrive(self, packet: Packet, client: Client) -> list[Step]:
         judge = self.world.judge
@@ -116,6 +140,8 @@ class Follow:
         probe_saddr = packet.saddr
         steps += self._judged(judge.pass_hook("postrouting", packet, skip=OURS), packet, "postrouting")
         packet.saddr = probe_saddr
+        if bridge:
+            steps += self._judged(judge.pass_device("egress", bridge, packet), packet, "egress")
         return steps + self._port(packet)
 
     def _loopback(self, packet: Packet) -> list[Step]:
@@ -153,8 +179,38 @@ class Follow:
                     f"bridge link set dev {item.link} state 3",
                 )
             ]
+        steps += self._port_flags(port)
         steps += self._bridge_rules(("output", "postrouting"), Packet.at(packet, "", item.link), item.bridge)
+        steps += self._judged(self.world.judge.pass_device("egress", item.link, packet), packet, "egress")
         return steps + self._neighbour(packet.daddr)
+
+    def _port_flags(self, port: Link) -> list[Step]:
+        """That keep frames from a port although it forwards (bridge(8))."""
+        told = f"the port {port.name} of {self.item.bridge}"
+        steps = []
+        if port.of_port("LEARNING", 1) == 0 and port.of_port("UNICAST_FLOOD", 1) == 0:
+            command = f"bridge link set dev {port.name} learning on flood on"
+            because = "the bridge sends it no frame but to addresses that somebody has entered"
+            steps.append(stop("port-flags", f"{told} has learning and flood off", because, command))
+        if port.of_port("BCAST_FLOOD", 1) == 0:
+            command = f"bridge link set dev {port.name} bcast_flood on"
+            steps.append(stop("port-flags", f"{told} has bcast_flood off", "no ARP of siblings gets there", command))
+        return steps
+
+    def _discovery(self, version: int) -> list[Step]:
+        """The same for every port: looked at once."""
+        key = (self.item.ident, version)
+        if key not in self.world.discovered:
+            self.world.discovered[key] = discovery_steps(self.world, self.item, version)
+        return self.world.discovered[key]
+
+    def _outside(self, client: Client) -> list[Step]:
+        key = (client.link, client.address.version)
+        if client.is_host or not client.link or client.link in self.world.bridges:
+            return []
+        if key not in self.world.discovered:
+            self.world.discovered[key] = outside_steps(self.world, client.link, client.address)
+        return self.world.discovered[key]
 
     def _bridge_rules(self, hooks: tuple[str, ...], packet: Packet, bridge: str) -> list[Step]:
         steps = []
@@ -185,6 +241,7 @@ class Follow:
         steps = self._from_port(packet)
         packet.at(item.bridge, "")
         steps += self._judged(judge.pass_hook("prerouting", packet, skip=OURS), packet, "prerouting")
+        steps += self._tracked(packet)
         if client.is_host:
             return steps + self._judged(judge.pass_hook("input", packet, skip=OURS), packet, "input")
         steps += route_steps(self.world, packet, item.bridge, client.link)
@@ -195,10 +252,12 @@ class Follow:
 
     def _from_port(self, packet: Packet) -> list[Step]:
         item = self.item
-        if not item.kind.own_link or item.is_ptp:
+        if not item.kind.own_link:
             return []
         packet.at(item.link, "")
         steps = self._judged(self.world.judge.pass_device("ingress", item.link, packet), packet, "ingress")
+        if item.is_ptp:
+            return steps
         steps += self._bridge_rules(("prerouting", "input"), packet, item.bridge)
         packet.at(item.bridge, "")
         return steps + self._judged(self.world.judge.pass_device("ingress", item.bridge, packet), packet, "ingress")
@@ -218,9 +277,11 @@ class Follow:
         steps += self.inside.send(packet)
         if any(step.kind in BLOCKING for step in steps):
             return steps
+        steps += self._discovery(packet.version) + self._outside(client)
         steps += self._from_port(packet)
         packet.at(item.bridge, "")
         steps += self._judged(judge.pass_hook("prerouting", packet, skip=OURS), packet, "prerouting")
+        steps += self._tracked(packet) if item.is_masqueraded(packet.version) else []
         steps += route_steps(self.world, packet, item.bridge, client.link)
         packet.at(item.bridge, client.link)
         for hook in ("forward", "postrouting"):
@@ -229,14 +290,16 @@ class Follow:
         back.daddr, back.dport = self.world.host_address(client) or source, 40000
         steps += self._judged(judge.pass_device("ingress", client.link or "-", back), back, "ingress")
         steps += self._judged(judge.pass_hook("prerouting", back, skip=OURS), back, "prerouting")
+        steps += self._tracked(back) if item.is_masqueraded(packet.version) else []
         back.daddr = source
         back.at(client.link, item.bridge)
         return steps + self._judged(judge.pass_hook("forward", back, skip=OURS), back, "forward")
 
     def among(self) -> list[Step]:
-        """Between two containers of one bridge, where br_netfilter shows their frames to the filters of IP."""
+        """Between two containers of one bridge: what filters of frames do, and those of IP if br_netfilter shows frames
+        to them."""
         item = self.item
-        steps = []
+        steps = self._frames_among()
         for version, key in ((4, "iptables"), (6, "ip6tables")):
             address = item.address_of(version)
             if address is None or self.kernel.sysctl(f"bridge/bridge-nf-call-{key}") != "1":
@@ -247,6 +310,28 @@ class Follow:
                 if verdict.drops and verdict.certain:
                     because = "br_netfilter shows it what stays on a bridge, too"
                     steps.append(dropped(self.kernel.rules, verdict, packet, self.world.traffic, because))
+        return steps
+
+    def _frames_among(self) -> list[Step]:
+        """Only of networks whose containers may reach each other."""
+        item = self.item
+        siblings = [one for one in self.world.items if one.bridge == item.bridge and one.kind.own_link]
+        if item.is_ptp or item.port_isolation or item not in siblings or len(siblings) < 2:
+            return []
+        other = next(one for one in siblings if one is not item)
+        steps = []
+        for version in (4, 6):
+            target, source = item.address_of(version), other.address_of(version)
+            if target is None or source is None:
+                continue
+            search = Packet("arp", source, target, 0, kind=REQUEST) if version == 4 else None
+            for packet in filter(None, (search, Packet("tcp", source, target, 80))):
+                verdicts = self.world.judge.pass_hook("forward", packet.at(other.link, item.link), ("bridge",))
+                steps += [
+                    dropped(self.kernel.rules, one, packet, self.world.traffic, "containers do not reach each other")
+                    for one in verdicts
+                    if one.drops and one.certain
+                ]
         return steps
 
     # Verdicts as steps
@@ -269,6 +354,19 @@ class Follow:
             names = ", ".join(f"{chain.family} {chain.table} {chain.name}" for chain in others)
             steps.append(ok("chains", f"{hook}: accepted by {names}"))
         return steps
+
+    def _tracked(self, packet: Packet) -> list[Step]:
+        verdict: Verdict | None = packet.untracked
+        if verdict is None or verdict.at is None or verdict.rule is None:
+            return []
+        return [
+            stop(
+                "untracked",
+                f"{verdict} keeps packets out of the connection tracker",
+                "what is not tracked is not translated: neither a published port nor the masquerade works",
+                delete_rule(verdict.at, verdict.rule.handle, verdict.rule.text),
+            )
+        ]
 
     def _translated(self, verdict: Verdict, packet: Packet) -> list[Step]:
         if verdict.word not in ("dnat", "redirect") or packet.daddr in self.item.addresses:

@@ -6,7 +6,9 @@ from cni.model.attachment import Attachment
 from cni.operate.walk.judge import Judge, Verdict
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.packet import Packet
+from cni.operate.walk.policy import one_address
 from cni.operate.walk.remedy import has_program, iptables_of
+from cni.operate.walk.routing import MAIN, ended_step, taken_by_rule
 from cni.operate.walk.sockets import processes_of
 from cni.operate.walk.step import STOP, Step, note, ok, stop
 from cni.operate.walk.world import World
@@ -26,7 +28,7 @@ class Inside:
     def _enter(self) -> str:
         return f"nsenter --net={self.item.sandbox}"
 
-    def serve(self, packet: Packet, client: Address) -> list[Step]:
+    def serve(self, packet: Packet) -> list[Step]:
         """A request that has reached the container's interface, up to the socket, and the answer from there."""
         kernel = self.world.inside(self.item)
         if isinstance(kernel, str):
@@ -40,8 +42,8 @@ class Inside:
         steps += self._judged(judge.pass_hook("prerouting", request), request)
         steps += self._judged(judge.pass_hook("input", request), request)
         steps += self.listening(kernel, request)
-        steps += self._way_back(kernel, client)
         answer = request.answer().at("", self.item.ifname)
+        steps += self._way_back(kernel, answer)
         for hook in ("output", "postrouting"):
             steps += self._judged(judge.pass_hook(hook, answer), answer)
         return steps
@@ -55,8 +57,8 @@ class Inside:
         if any(step.verdict == STOP for step in steps):
             return steps
         judge = Judge(kernel.rules, kernel)
-        steps += self._way_back(kernel, packet.daddr)
         first = Packet(packet.proto, packet.saddr, packet.daddr, packet.dport).at("", self.item.ifname)
+        steps += self._way_back(kernel, first)
         verdicts = [verdict for hook in ("output", "postrouting") for verdict in judge.pass_hook(hook, first)]
         back = first.answer().at(self.item.ifname, "")
         verdicts += [verdict for hook in ("prerouting", "input") for verdict in judge.pass_hook(hook, back)]
@@ -100,22 +102,25 @@ class Inside:
             return [*steps, stop("inside-address", f"{where} lacks the address {said}", "", self._again)]
         return [*steps, ok("interface", f"{where} is up and has {', '.join(str(one) for one in item.addresses)}")]
 
-    def _way_back(self, kernel: Kernel, client: Address) -> list[Step]:
+    def _way_back(self, kernel: Kernel, packet: Packet) -> list[Step]:
         """The container's route to whom it talks with."""
-        item = self.item
+        item, client = self.item, packet.daddr
         if not item.kind.own_link:
             return []
         gateway = next(
             (lease.gateway for lease in item.leases if lease.gateway and lease.gateway.version == client.version), None
         )
         near = any(client in lease.address.network for lease in item.leases)
-        way = kernel.route(client)
+        way = kernel.route(client, packet.saddr if kernel.has(packet.saddr) else None, packet=packet)
         if not gateway and not near and way.error:
             return []  # it was given no way out
         if client.is_loopback or kernel.has(client):
             return []
         six = "-6 " if client.version == 6 else ""
         if way.error or way.kind != "unicast":
+            ended = ended_step(kernel, packet, "", f"{item.ident} sends to {client}", f"{self._enter} ")
+            if ended is not None:
+                return [ended]
             if not near and not any(
                 route.dst.length == 0 and route.dst.version == client.version for route in item.routes
             ):
@@ -127,6 +132,8 @@ class Inside:
             if len([one for one in self.world.items if one.sandbox == item.sandbox]) > 1:
                 return [note("inside-route", f"{item.ident} answers {client} by its other interface {way.link}")]
             right = f"{self._enter} ip {six}route replace {client} via {gateway} dev {item.ifname}"
+            if way.table not in MAIN:
+                right = f"{self._enter} {taken_by_rule(kernel, client, way.table, one_address(client))}"
             return [
                 stop(
                     "inside-route", f"{item.ident} answers {client} by {way.link}", "the container's own routes", right

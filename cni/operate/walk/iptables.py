@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 
+from cni.operate.walk.packet import ADVERT, SOLICIT
 from cni.operate.walk.ruleset import CannotLook, Chain, Json, Rule, Ruleset, program
 
 PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "security": 50}
@@ -165,6 +166,8 @@ def translate(words: list[str], family: str) -> list[Json]:
         elif word in ("-j", "-g"):
             found += _target(value(), words[position + 1 :], word == "-g")
             break
+        elif word == "--icmpv6-type":
+            found.append(_match({"payload": {"protocol": "icmpv6", "field": "type"}}, _icmpv6(value()), negated))
         elif word == "--syn":
             found.append(_match({"payload": {"protocol": "tcp", "field": "flags"}}, ["syn"], negated))
         elif word.startswith("-"):
@@ -172,6 +175,12 @@ def translate(words: list[str], family: str) -> list[Json]:
         negated = False
         position += 1
     return found
+
+
+def _icmpv6(name: str) -> str:
+    """As nft has it, for those that are looked at."""
+    number = {"135": SOLICIT, "136": ADVERT}.get(name.partition("/")[0])
+    return number or {"neighbour-solicitation": SOLICIT, "neighbour-advertisement": ADVERT}.get(name, name)
 
 
 def _states(states: list[str], negated: bool) -> Json:

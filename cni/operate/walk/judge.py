@@ -91,8 +91,8 @@ class Judge:
                     sure = False
                 if kind == "mangle":
                     self._mangle(body, packet, sure)
-                elif kind == "notrack":
-                    packet.tracked = packet.tracked and not sure
+                elif kind == "notrack" and sure and packet.tracked:
+                    packet.tracked, packet.untracked = False, Verdict("notrack", base, chain, rule)
                 if kind not in TERMINAL:
                     continue
                 word, target = self._verdict(kind, body, packet, chain)

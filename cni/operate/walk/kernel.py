@@ -17,14 +17,15 @@ from typing import Any
 
 from cni.kernel.netns import Inside
 from cni.operate.walk.iptables import add_iptables, legacy_tables
+from cni.operate.walk.lookup import KINDS, look_up
 from cni.operate.walk.packet import Packet
+from cni.operate.walk.policy import Rule, read_rule
 from cni.operate.walk.ruleset import CannotLook, Ruleset, add_devices, lacks_devices, program, read_ruleset
 from cni.operate.walk.sockets import Listener, listeners
 from nft.addresses import Address, Prefix, parse_address
+from nft.netlink import Netlink
 from nft.table import Table
 
-RTM_F_LOOKUP_TABLE = 0x1000  # include/uapi/linux/rtnetlink.h
-KINDS = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 NEIGHBOUR_STATES = {0x20: "FAILED", 0x80: "PERMANENT", 0x02: "REACHABLE", 0x04: "STALE", 0x01: "INCOMPLETE"}
 FAMILIES = {4: 2, 6: 10}
 INSTALL = "install the distribution's package python3-pyroute2 (py3-pyroute2 on Alpine)"
@@ -39,6 +40,7 @@ class Link:
     carrier: bool
     mtu: int
     mac: str
+    arp: bool
     master: int
     peer: int
     data: Any
@@ -80,15 +82,18 @@ class Kernel:
 
     def __init__(self, netns: int = -1) -> None:
         self._netns = netns
+        self._policies: dict[int, list[Rule]] = {}
         library = pyroute2()
         with self.entered():
             try:
                 self._route = library.IPRoute()
+                self._rtnl = Netlink()
             except OSError as error:
                 raise CannotLook(f"rtnetlink: {error}") from None
 
     def close(self) -> None:
         self._route.close()
+        self._rtnl.close()
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
@@ -114,6 +119,7 @@ class Kernel:
                 bool(item["flags"] & 0x40),  # IFF_RUNNING
                 item.get_attr("IFLA_MTU") or 0,
                 item.get_attr("IFLA_ADDRESS") or "",
+                not item["flags"] & 0x80,  # IFF_NOARP
                 item.get_attr("IFLA_MASTER") or 0,
                 item.get_attr("IFLA_LINK") or 0,
                 _attr(info, "IFLA_INFO_DATA"),
@@ -156,32 +162,14 @@ class Kernel:
 
     # Routes
 
-    def route(self, dst: Address, src: Address | None = None, iif: str = "", mark: int = 0) -> Way:
+    def route(
+        self, dst: Address, src: Address | None = None, iif: str = "", mark: int = 0, packet: Packet | None = None
+    ) -> Way:
         """As the kernel would route a packet that came in by `iif`, or one of the host's own. It also says whether it
-        would take a packet from there at all: rp_filter and forwarding are asked on the way."""
-        query: dict[str, Any] = {"dst": str(dst), "family": FAMILIES[dst.version], "flags": RTM_F_LOOKUP_TABLE}
-        if src is not None:
-            query["src"] = str(src)
-        if iif:
-            query["iif"] = self.links[iif].index
-        if mark:
-            query["mark"] = mark
-        try:
-            answer = next(iter(self._route.route("get", **query)))
-        except Exception as error:  # pyroute2's own type; what has no errno is a defect
-            code = getattr(error, "code", None)
-            if not isinstance(code, int):
-                raise
-            return Way("", "", error=code)
-        via = answer.get_attr("RTA_GATEWAY")
-        multiple = answer.get_attr("RTA_MULTIPATH")
-        oif = answer.get_attr("RTA_OIF") or (multiple[0]["oif"] if multiple else 0)
-        return Way(
-            KINDS.get(answer["type"], str(answer["type"])),
-            self.names.get(oif, ""),
-            parse_address(via) if via else None,
-            answer.get_attr("RTA_TABLE") or answer["table"],
-        )
+        would take a packet from there at all: rp_filter and forwarding are asked on the way. `packet` has the ports."""
+        index = self.links[iif].index if iif else 0
+        found = look_up(self._rtnl, dst, src, index, mark, packet)
+        return Way(found.kind, self.names.get(found.link, ""), found.via, found.table, found.error)
 
     @cached_property
     def routes(self) -> list[tuple[Prefix, int, str, str, Address | None]]:
@@ -209,23 +197,12 @@ class Kernel:
             )
         )
 
-    def policy_rules(self, version: int) -> list[tuple[int, int, str]]:
-        """(priority, table, as `ip rule` prints it) of all but the kernel's own three, in order."""
-        found = []
-        for item in self._route.get_rules(family=FAMILIES[version]):
-            priority, table = item.get_attr("FRA_PRIORITY") or 0, item.get_attr("FRA_TABLE") or item["table"]
-            if priority in (0, 32766, 32767) and table in (253, 254, 255):
-                continue
-            words = ["not"] if item["flags"] & 2 else []
-            for key, word in (("FRA_SRC", "from"), ("FRA_DST", "to")):
-                if item.get_attr(key):
-                    words.append(f"{word} {item.get_attr(key)}/{item['src_len' if word == 'from' else 'dst_len']}")
-            for key, word in (("FRA_IIFNAME", "iif"), ("FRA_OIFNAME", "oif"), ("FRA_FWMARK", "fwmark")):
-                value = item.get_attr(key)
-                if value:
-                    words.append(f"{word} {hex(value) if isinstance(value, int) else value}")
-            found.append((priority, table, " ".join([*words, "lookup", str(table)])))
-        return sorted(found)
+    def policy_rules(self, version: int) -> list[Rule]:
+        """In the kernel's order."""
+        if version not in self._policies:
+            found = [read_rule(version, item) for item in self._route.get_rules(family=FAMILIES[version])]
+            self._policies[version] = sorted(found, key=lambda rule: rule.priority)
+        return self._policies[version]
 
     # What rules of a firewall ask for (matching.Facts)
 
@@ -236,6 +213,8 @@ class Kernel:
         return way.kind or ("local" if self.has(address) else "unicast")
 
     def reverse_path(self, packet: Packet, same_link: bool) -> str:
+        if packet.saddr.is_link_local:
+            return packet.iif
         way = self.route(packet.saddr, mark=packet.mark or 0)
         return way.link if way.kind == "unicast" and (not same_link or way.link == packet.iif) else ""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from cni.operate.walk.packet import NUMBERS, Packet
+from cni.operate.walk.packet import NUMBERS, REQUEST, Packet
 from cni.operate.walk.ruleset import Chain, Json, Ruleset
 from nft.addresses import Address, Prefix, parse_address
 
@@ -55,6 +55,8 @@ def evaluate(expr: Json, packet: Packet, facts: Facts) -> Any:
 
 def _meta(body: Json, packet: Packet, facts: Facts) -> Any:
     key = body["key"]
+    if packet.proto == "arp" and key in ("l4proto", "nfproto", "protocol"):
+        return {"l4proto": None, "nfproto": UNKNOWN, "protocol": "arp"}[key]
     if key in ("iifname", "iif"):
         return packet.iif
     if key in ("oifname", "oif"):
@@ -70,13 +72,15 @@ def _meta(body: Json, packet: Packet, facts: Facts) -> Any:
         "nfproto": f"ipv{packet.version}",
         "protocol": ETHER_TYPES[packet.version][0],
         "mark": UNKNOWN if packet.mark is None else packet.mark,
-        "pkttype": "host",
+        "pkttype": "multicast" if packet.daddr.is_multicast else "broadcast" if packet.kind == REQUEST else "host",
     }
     return simple.get(key, UNKNOWN)
 
 
 def _payload(body: Json, packet: Packet, facts: Facts) -> Any:
     protocol, key = body.get("protocol"), body.get("field")
+    if packet.proto == "arp" and protocol != "ether":
+        return _arp(str(key), packet) if protocol == "arp" else None
     if protocol in ("ip", "ip6"):
         if protocol != packet.family:
             return None
@@ -85,12 +89,21 @@ def _payload(body: Json, packet: Packet, facts: Facts) -> Any:
     if protocol in ("tcp", "udp", "sctp", "udplite", "dccp", "th"):
         if protocol not in (packet.proto, "th"):
             return None
+        if packet.kind:
+            return UNKNOWN
         if key == "flags":
             return Flags(("syn",) if packet.state == "new" else ("ack",))
         return {"sport": packet.sport, "dport": packet.dport}.get(key, UNKNOWN)
     if protocol == "ether":
-        return ETHER_TYPES[packet.version][0] if key == "type" else UNKNOWN
+        return ("arp" if packet.proto == "arp" else ETHER_TYPES[packet.version][0]) if key == "type" else UNKNOWN
+    if protocol == packet.proto == "icmpv6":
+        return packet.kind if key == "type" else UNKNOWN
     return None if protocol in ("arp", "vlan", "icmp", "icmpv6", "igmp") else UNKNOWN
+
+
+def _arp(key: str, packet: Packet) -> Any:
+    fields = {"operation": packet.kind, "saddr ip": packet.saddr, "daddr ip": packet.daddr}
+    return {**fields, "htype": 1, "ptype": "ip", "hlen": 6, "plen": 4}.get(key, UNKNOWN)
 
 
 def _ct(body: Json, packet: Packet, _facts: Facts) -> Any:
@@ -208,10 +221,12 @@ class Members:
     def __init__(self, elements: list[Json], is_map: bool) -> None:
         self.exact: dict[Any, Json] = {}
         self.others: list[tuple[Json, Json]] = []
+        self.all: list[tuple[Json, Json]] = []
         for element in elements:
             key, data = element if is_map and isinstance(element, list) and len(element) == 2 else (element, None)
             if isinstance(key, dict) and "elem" in key:
                 key = key["elem"]["val"]
+            self.all.append((key, data))
             single = _single(key)
             if single is None:
                 self.others.append((key, data))
@@ -219,8 +234,10 @@ class Members:
                 self.exact[single] = data
 
     def find(self, value: Any) -> Json:
-        """The data, None in a set; MISSING."""
-        if not isinstance(value, Flags) and value in self.exact:
+        """The data, None in a set; MISSING. A state is any of several: no table finds it."""
+        if any(isinstance(part, Flags) for part in (value if isinstance(value, tuple) else (value,))):
+            return next((data for key, data in self.all if key == "*" or _is(key, value)), MISSING)
+        if value in self.exact:
             return self.exact[value]
         return next((data for key, data in self.others if key == "*" or _is(key, value)), MISSING)
 

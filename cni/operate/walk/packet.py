@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Union
+from typing import Any, Union
 
 from nft.addresses import Address
 
-NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
+NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "ipv6-icmp": 58, "sctp": 132}
+REQUEST, REPLY = "request", "reply"  # of ARP, as nft says it
+SOLICIT, ADVERT = "nd-neighbor-solicit", "nd-neighbor-advert"
 
 
 @dataclass
 class Packet:
-    """`iif` and `oif` are names, "" where the hook knows none. `mark` None is one that could not be followed."""
+    """`iif` and `oif` are names, "" where the hook knows none. `mark` None is one that could not be followed. `kind` is
+    the message of one that searches for a neighbour: `proto` arp or icmpv6, without ports."""
 
     proto: str
     saddr: Address
@@ -27,8 +30,10 @@ class Packet:
     direction: str = "original"
     status: frozenset[str] = frozenset()
     tracked: bool = True
+    untracked: Any = None  # by which verdict
     original: tuple[Address, Address, int, int] = field(default=(Address(4, 0), Address(4, 0), 0, 0))
     natted: bool = False
+    kind: str = ""
 
     def __post_init__(self) -> None:
         if not self.original[3]:

@@ -92,6 +92,8 @@ def nft_rules(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
 def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
     """As nft says them."""
     links = _names(traffic.bridges)
+    if packet.kind:
+        return _searches(chain, packet)
     if chain.family == "bridge":
         # Not by the bridge's name: that takes a module of its own (nft_meta_bridge).
         side = "daddr" if chain.hook in ("output", "postrouting") else "saddr"
@@ -105,13 +107,15 @@ def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
             f"oifname {links} ct status dnat",
         ]
     port = f"{packet.proto} dport {packet.original[3]}"
-    if chain.hook in ("prerouting", "ingress"):
+    if chain.hook == "ingress":  # before the connection tracker, and not every kernel has fib there
+        own = any(packet.saddr in prefix for prefix in traffic.subnets)
+        return [f"{packet.family} saddr {packet.saddr}" if own or packet.direction == "reply" else port]
+    if chain.hook == "prerouting":
         if packet.iif in traffic.bridges:
-            return [f"iifname {links}" if chain.hook == "prerouting" else f"{packet.family} saddr {packet.saddr}"]
+            return [f"iifname {links}"]
         if packet.direction == "reply" or not packet.original[3]:
             return ["ct state established,related"] if chain.prio > -200 else [f"{packet.family} saddr {packet.saddr}"]
-        gate = "fib daddr type local" if chain.family != "netdev" else ""
-        return [f"{port} {gate}".strip()]
+        return [f"{port} fib daddr type local"]
     if chain.hook == "output":
         if chain.prio <= -200:
             return [port]
@@ -119,6 +123,23 @@ def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
     if chain.hook == "egress":
         return [f"{packet.family} daddr {packet.daddr}"]
     return [f"iifname {links} ct state established,related"]
+
+
+def searching(chain: Chain, packet: Packet) -> list[str]:
+    """Commands that let ARP, or neighbour discovery, through the chain."""
+    if chain.tool != "nft" or (chain.name.isupper() and chain.family == "ip6" and has_program("ip6tables")):
+        where = f"{iptables_of(chain)} -t {chain.table} -I {chain.name} -p ipv6-icmp --icmpv6-type"
+        return [f"{where} neighbour-{kind} -j ACCEPT" for kind in ("solicitation", "advertisement")]
+    where = f"insert rule {chain.family} {chain.table} {chain.name}"
+    return [f"nft '{where} {condition} accept'" for condition in _searches(chain, packet)]
+
+
+def _searches(chain: Chain, packet: Packet) -> list[str]:
+    if packet.proto == "icmpv6":
+        return ["icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }"]
+    if chain.family == "arp":
+        return [f'iifname "{packet.iif}"' if chain.hook == "input" else f'oifname "{packet.oif}"']
+    return ["ether type arp"]
 
 
 def _set(items: list[str]) -> str:
@@ -134,6 +155,8 @@ def _names(links: tuple[str, ...]) -> str:
 
 
 def _iptables(rules: Ruleset, chain: Chain, packet: Packet, traffic: Traffic) -> tuple[str, ...]:
+    if packet.kind:
+        return tuple(searching(chain, packet))
     name = iptables_of(chain)
     user = rules.chain(chain, "DOCKER-USER")
     where = f"{name} -t {chain.table} -I " if chain.table != "filter" else f"{name} -I "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from cni.operate.walk.kernel import Way
+from cni.operate.walk import policy
+from cni.operate.walk.kernel import Kernel, Way
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.step import Step, ok, stop
 from cni.operate.walk.world import World
@@ -21,9 +22,14 @@ def route_steps(world: World, packet: Packet, iif: str, wanted: str) -> list[Ste
     mark = packet.mark or 0
     steps = _forwarding(world, packet.version, iif) if iif else []
     source = packet.saddr if iif else None
-    way = kernel.route(packet.daddr, source, iif, mark)
+    way = kernel.route(packet.daddr, source, iif, mark, packet)
+    ended = (
+        ended_step(kernel, packet, iif, _whom(world, packet, wanted)) if way.error or way.kind != "unicast" else None
+    )
+    if ended is not None:
+        return [*steps, ended]
     if iif and way.error and (steps or way.error != errno.ENETUNREACH):
-        plain = kernel.route(packet.daddr, mark=mark)
+        plain = kernel.route(packet.daddr, mark=mark, packet=packet)
         if not plain.error and plain.link == wanted and plain.kind == "unicast":
             return steps or _refused_source(world, packet, iif, way)
         way = plain
@@ -86,12 +92,8 @@ def _elsewhere(world: World, packet: Packet, way: Way, wanted: str) -> Step:
     """The packet goes another way than it should, or none."""
     kernel, daddr = world.kernel, packet.daddr
     to_container = wanted in world.bridges
-    whom = f"the container's address {daddr}" if to_container else f"the answer to {daddr}"
+    whom = _whom(world, packet, wanted)
     if way.error or way.kind not in ("unicast", "local"):
-        blocking = _blocking(world, daddr)
-        if blocking is not None:
-            dst, kind = blocking
-            return stop("route", f"{whom}: the route {kind} {dst} ends it", "", f"ip route del {kind} {dst}")
         reason = errno.errorcode.get(way.error, "") if way.error else way.kind
         if to_container:
             return stop("route", f"no route to {daddr} by {wanted}", reason, "nftcni repair")
@@ -115,16 +117,49 @@ def _elsewhere(world: World, packet: Packet, way: Way, wanted: str) -> Step:
     )
 
 
+def _whom(world: World, packet: Packet, wanted: str) -> str:
+    return f"the container's address {packet.daddr}" if wanted in world.bridges else f"the answer to {packet.daddr}"
+
+
+def ended_step(kernel: Kernel, packet: Packet, iif: str, whom: str, enter: str = "") -> Step | None:
+    """The rule or the route that ends the packet in this namespace, if one does. `enter` comes before commands."""
+    rules = kernel.policy_rules(packet.version)
+    six = "-6 " if packet.version == 6 else ""
+    found = policy.ended_by(rules, kernel.routes, packet, iif)
+    if found is not None:
+        rule, route = found
+        if route is None:
+            command = f"{enter}ip {six}rule del priority {rule.priority} {rule.text}"
+            return stop("policy-rule", f"{whom}: the rule `{rule.text}` ends it", f"priority {rule.priority}", command)
+        dst, table, _link, kind, _via = route
+        named = f"{kind} {dst}" if dst.length else f"{kind} default"
+        where = "" if table == policy.MAIN else f" table {table}"
+        return stop(
+            "route", f"{whom}: the route {named}{where} ends it", "", f"{enter}ip {six}route del {named}{where}"
+        )
+    for table, priority in ((policy.LOCAL, 0), (policy.MAIN, 32766)):
+        if not policy.looks_up(rules, table):
+            name = policy.TABLES[table]
+            command = f"{enter}ip {six}rule add lookup {name} priority {priority}"
+            return stop("policy-rule", f"{whom}: no rule of `ip {six}rule` looks into table {name}", "", command)
+    return None
+
+
+def taken_by_rule(kernel: Kernel, address: Address, table: int, target: Prefix) -> str:
+    """The command that leads the address by the main table again, before the rule that has it elsewhere."""
+    six = "-6 " if address.version == 6 else ""
+    rules = [rule.priority for rule in kernel.policy_rules(address.version) if rule.table == table]
+    priority = max(min(rules, default=32766) - 1, 1)
+    return f"ip {six}rule add to {target} lookup main priority {priority}"
+
+
 def _take_back(world: World, address: Address, way: Way, wanted: str) -> list[str]:
     """Commands that lead the address by `wanted` again."""
     kernel = world.kernel
     six = "-6 " if address.version == 6 else ""
     own = [prefix.network for prefix in kernel.addresses_of(wanted) if address in prefix.network]
     if way.table not in MAIN:
-        rules = [priority for priority, table, _text in kernel.policy_rules(address.version) if table == way.table]
-        priority = max(min(rules, default=32766) - 1, 1)
-        target = own[0] if own else Prefix(address, 32 if address.version == 4 else 128)
-        return [f"ip {six}rule add to {target} lookup main priority {priority}"]
+        return [taken_by_rule(kernel, address, way.table, own[0] if own else policy.one_address(address))]
     near = own[0] if own else None
     taking = [
         dst
@@ -137,13 +172,4 @@ def _take_back(world: World, address: Address, way: Way, wanted: str) -> list[st
     ]
     if taking:
         return [f"ip {six}route del {dst} dev {way.link}" for dst in taking]
-    return [f"ip {six}route add {near or Prefix(address, 32 if address.version == 4 else 128)} dev {wanted}"]
-
-
-def _blocking(world: World, address: Address) -> tuple[Prefix, str] | None:
-    found = [
-        (dst.length, dst, kind)
-        for dst, _table, _link, kind, _via in world.kernel.routes
-        if kind in ("blackhole", "unreachable", "prohibit") and address in dst
-    ]
-    return max(found, key=lambda one: one[0])[1:] if found else None
+    return [f"ip {six}route add {near or policy.one_address(address)} dev {wanted}"]

@@ -6,10 +6,12 @@ import contextlib
 import os
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cni.kernel.listeners import of_ports
 from nft.addresses import Address, from_packed, parse_address
 
+EVERYWHERE = Address(6, 0)
 LISTENING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN, TCP_CLOSE: include/net/tcp_states.h
 
 
@@ -19,11 +21,12 @@ class Listener:
     address: Address
     port: int
     inode: int = 0
+    only_its_family: bool = False
 
     def takes(self, address: Address) -> bool:
-        """A socket on :: takes IPv4 too, unless it was told not to; that is not to be seen from outside."""
+        """A socket on :: takes IPv4 too, unless it was told not to."""
         if self.address.is_unspecified:
-            return self.address.version in (address.version, 6)
+            return self.address.version == address.version or (self.address.version == 6 and not self.only_its_family)
         return self.address == address
 
     def __str__(self) -> str:
@@ -44,7 +47,18 @@ def listeners() -> list[Listener]:
             for text in fields[8:]:
                 with contextlib.suppress(ValueError):
                     found.append(Listener("sctp", parse_address(text), int(fields[5]), int(fields[7])))
-    return found
+    only = _of_one_family(found)
+    return [replace(one, only_its_family=one.inode in only) for one in found]
+
+
+def _of_one_family(found: list[Listener]) -> set[int]:
+    """The inodes of sockets that were told so (IPV6_V6ONLY), which no file of /proc says."""
+    only: set[int] = set()
+    for proto in LISTENING:
+        ports = {one.port for one in found if one.proto == proto and one.address == EVERYWHERE}
+        with contextlib.suppress(OSError):  # a kernel without sock_diag: nothing is known then
+            only |= {one.inode for one in of_ports(proto, ports) if one.only_its_family} if ports else set()
+    return only
 
 
 def _lines(path: str) -> list[list[str]]:

@@ -38,6 +38,7 @@ class Client:
 
     link: str
     address: Address
+    named: bool = False  # by somebody: it is to be answered, or to be said why not
 
     @property
     def is_host(self) -> bool:
@@ -60,6 +61,7 @@ class World:
         bridges: dict[str, tuple[Link | None, list[Prefix]]] = {}
         self._problems = {item.ident: host_problems(host, item, bridges) for item in self.items}
         self._insides: dict[str, Kernel | str] = {}
+        self.discovered: dict[tuple[str, int], list[Step]] = {}
 
     def close(self) -> None:
         self.kernel.close()
@@ -173,7 +175,7 @@ class World:
             return Client(max(nearest)[1], address)
         defaults = self.kernel.default_links(address.version)
         way = self.kernel.route(address)
-        return Client(defaults[0] if defaults else way.link or "lo", address)
+        return Client(defaults[0] if defaults else way.link if way.kind == "unicast" else "", address, named=True)
 
     def host_address(self, client: Client) -> Address | None:
         """The address that the client would ask."""

@@ -1,0 +1,62 @@
+"""One route look-up of the kernel (RTM_GETROUTE), for a whole packet: with its source, mark, protocol and ports, which
+policy rules may ask for and pyroute2 has no names of. Numbers are from include/uapi/linux/rtnetlink.h.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from sys import byteorder
+
+from cni.kernel import rtnetlink
+from cni.operate.walk.packet import NUMBERS, Packet
+from cni.operate.walk.policy import ENDING
+from nft.addresses import BITS, FAMILY, Address, from_packed
+from nft.errors import KernelError
+from nft.framing import attr, attr_u32, attributes
+from nft.netlink import Netlink
+
+RTM_F_LOOKUP_TABLE = 0x1000
+RTA_SRC, RTA_IIF, RTA_MARK, RTA_VIA, RTA_IP_PROTO, RTA_SPORT, RTA_DPORT = 2, 3, 16, 18, 27, 28, 29
+KINDS = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 9: "throw", **ENDING}
+
+
+@dataclass(frozen=True)
+class Way:
+    """`error` is the errno, 0 where there is a route. `link` is an index."""
+
+    kind: str
+    link: int
+    via: Address | None = None
+    table: int = 254
+    error: int = 0
+
+
+def look_up(rtnl: Netlink, dst: Address, src: Address | None, iif: int, mark: int, packet: Packet | None) -> Way:
+    lengths = (BITS[dst.version], BITS[src.version] if src is not None else 0)
+    query = rtnetlink.RTMSG.pack(FAMILY[dst.version], *lengths, 0, 0, 0, 0, 0, RTM_F_LOOKUP_TABLE)
+    query += attr(rtnetlink.RTA_DST, dst.packed)
+    query += attr(RTA_SRC, src.packed) if src is not None else b""
+    query += attr_u32(RTA_IIF, iif) if iif else b""
+    query += attr_u32(RTA_MARK, mark) if mark else b""
+    if packet is not None and packet.proto in ("tcp", "udp"):  # others are refused (rtm_getroute_parse_ip_proto)
+        query += attr(RTA_IP_PROTO, bytes([NUMBERS[packet.proto]]))
+        query += attr(RTA_SPORT, packet.sport.to_bytes(2, "big")) + attr(RTA_DPORT, packet.dport.to_bytes(2, "big"))
+    try:
+        answer = rtnl.ask(rtnetlink.RTM_GETROUTE, query)
+    except KernelError as error:
+        return Way("", 0, error=error.errno or 0)
+    fields = rtnetlink.RTMSG.unpack_from(answer)
+    found = attributes(answer, rtnetlink.RTMSG.size)
+    hops = rtnetlink.next_hops(found.get(rtnetlink.RTA_MULTIPATH, b""))
+    link = _number(found.get(rtnetlink.RTA_OIF, b"")) or (hops[0][0] if hops else 0)
+    via = found.get(rtnetlink.RTA_GATEWAY) or found.get(RTA_VIA, b"")[2:]  # rtvia: a family before the address
+    return Way(
+        KINDS.get(fields[7], str(fields[7])),
+        link,
+        from_packed(via) if via else None,
+        _number(found.get(rtnetlink.RTA_TABLE, b"")) or fields[4],
+    )
+
+
+def _number(raw: bytes) -> int:
+    return int.from_bytes(raw, byteorder)

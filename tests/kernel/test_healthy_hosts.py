@@ -1,0 +1,138 @@
+"""Hosts with firewalls, VPNs and other containers of their own on which everything works: no finding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.broken import PATIENT, Scene
+from support.scratch import Host
+
+NFTABLES_CONF = """nft -f - <<'END'
+table inet filter {
+    chain input {
+        type filter hook input priority filter; policy drop;
+        ct state vmap { established : accept, related : accept, invalid : drop }
+        iif "lo" accept
+        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert } accept
+        meta l4proto icmp limit rate 10/second accept
+        tcp dport { 22, 443 } ct state new limit rate 10/second accept
+    }
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        ct state . iifname vmap { invalid . "to-lan" : drop, established . "to-lan" : accept }
+        iifname "br0" accept
+        oifname "br0" ct status dnat accept
+    }
+}
+END"""
+FIREWALLD = """nft -f - <<'END'
+table inet firewalld {
+    chain mangle_PREROUTING {
+        type filter hook prerouting priority mangle + 10; policy accept;
+        icmpv6 type { nd-router-advert, nd-neighbor-solicit } accept
+        meta nfproto ipv6 fib saddr . mark . iif oif missing drop
+    }
+    chain filter_FORWARD {
+        type filter hook forward priority filter + 10; policy accept;
+        ct state { established, related } accept
+        ct status dnat accept
+        iifname { "lo", "br0" } accept
+        ct state invalid drop
+        reject with icmpx admin-prohibited
+    }
+}
+END"""
+LIBVIRT = """nft -f - <<'END'
+table ip libvirt_network {
+    chain forward {
+        type filter hook forward priority filter; policy accept;
+        jump guest_cross
+        jump guest_input
+        jump guest_output
+    }
+    chain guest_output {
+        ip saddr 192.168.122.0/24 iif "lo" counter accept
+        iifname "virbr0" counter reject
+    }
+    chain guest_input {
+        oifname "virbr0" ip daddr 192.168.122.0/24 ct state related,established counter accept
+        oifname "virbr0" counter reject
+    }
+    chain guest_cross {
+        iifname "virbr0" oifname "virbr0" counter accept
+    }
+    chain guest_nat {
+        type nat hook postrouting priority srcnat; policy accept;
+        ip saddr 192.168.122.0/24 ip daddr != 192.168.122.0/24 counter masquerade
+    }
+}
+END"""
+DOCKER = """ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0
+iptables-nft -P FORWARD DROP; for chain in DOCKER-USER DOCKER DOCKER-FORWARD; do iptables-nft -N $chain; done
+iptables-nft -A FORWARD -j DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-FORWARD
+iptables-nft -A DOCKER-FORWARD -o docker0 -j DOCKER; iptables-nft -A DOCKER-FORWARD -i docker0 -j ACCEPT
+iptables-nft -A DOCKER ! -i docker0 -o docker0 -j DROP
+iptables-nft -t raw -A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP
+iptables-nft -I DOCKER-USER -i br0 ! -o docker0 -j ACCEPT
+iptables-nft -I DOCKER-USER -o br0 -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+iptables-nft -I DOCKER-USER -o br0 -m conntrack --ctstate DNAT -j ACCEPT"""
+TUNNEL = "ip link add tun9 type veth peer name tun9p; ip link set tun9p up; ip link set tun9 up\n"
+WIREGUARD = TUNNEL + (
+    "ip route add default dev tun9 table 51820; ip rule add not fwmark 51820 table 51820;"
+    "ip rule add table main suppress_prefixlength 0"
+)
+TAILSCALE = TUNNEL + (
+    "ip route add 100.64.0.0/10 dev tun9 table 52; ip rule add pref 5210 fwmark 0x80000/0xff0000 lookup main;"
+    "ip rule add pref 5230 fwmark 0x80000/0xff0000 lookup default;"
+    "ip rule add pref 5250 fwmark 0x80000/0xff0000 unreachable; ip rule add pref 5270 lookup 52"
+)
+ARP = """nft -f - <<'END'
+table arp filter {
+    chain INPUT {
+        type filter hook input priority filter; policy drop;
+        arp operation { request, reply } iifname { "br0", "to-lan" } accept
+    }
+    chain OUTPUT {
+        type filter hook output priority filter; policy accept;
+        arp saddr ip 192.0.2.1 drop
+    }
+}
+END"""
+HOSTS = {
+    "nftables.conf": NFTABLES_CONF,
+    "firewalld": FIREWALLD,
+    "libvirt": LIBVIRT,
+    "Docker": DOCKER,
+    "WireGuard": WIREGUARD,
+    "Tailscale": TAILSCALE,
+    "arptables": ARP,
+    "iptables-legacy": "iptables-legacy -P FORWARD DROP; iptables-legacy -A FORWARD -i br0 -j ACCEPT;"
+    "iptables-legacy -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT",
+    "two ways out": "ip link add far type veth peer name farp; ip link set far up; ip link set farp up;"
+    "ip addr add 203.0.113.1/24 dev far; ip route add default via 203.0.113.2;"
+    "ip route add default via 198.51.100.2 table 100; ip rule add from 198.51.100.1 lookup 100",
+    "br_netfilter": "sysctl -qw net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1\n"
+    + NFTABLES_CONF,
+}
+
+
+@pytest.fixture
+def scene(host: Host) -> Iterator[Scene]:
+    made = Scene(host)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_no_finding(scene: Scene, name: str) -> None:
+    if "iptables-legacy" in HOSTS[name] and not Path("/proc/net/ip_tables_names").exists():
+        pytest.skip("NOT RUN: this kernel has no iptables of before nf_tables")
+    if name == "br_netfilter":
+        scene.host.bridge_netfilter("1")
+    scene.sh(HOSTS[name])
+    for path in ("lan", "lan6", "udp", "host", "out", "sibling"):
+        assert scene.lives(path) or scene.lives(path, PATIENT), f"{path}: {scene.reach(path)}"
+    for words in ("doctor", "explain 8080", "explain 5353/udp", "explain web", "explain 8080 --from 198.51.100.2"):
+        assert scene.findings(words) == [], words
