@@ -17,6 +17,8 @@ stands as it does:
   asks itself would drop its own address.
 - `masquerade to :32768-65535`: a container that leaves by a published port's number would take it from its owner
   (CVE-2021-3773). Ports from there on, which is where clients' ports are, stay what they were: UDP hole punching works.
+  `random` and `fully-random` give each destination another port, which ends hole punching, and 0.80 and 0.75 of the
+  connections per second; this range 0.97 of a bare `masquerade` (Linux 6.18, one client).
 - filter_forward accepts what is established only for answers and for flows that were translated, which passed here when
   they began. Everything else of the original direction is judged packet by packet: a flow that began while the table
   was missing ends with its next packet.
