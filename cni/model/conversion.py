@@ -1,4 +1,4 @@
-"""A conflist of the reference chain (bridge, then portmap, firewall, tuning) as one plugin object of our type. Pure.
+"""A conflist of the reference chain (bridge, portmap, firewall, tuning, bandwidth) as one plugin object of ours. Pure.
 
 The meaning stays: what the reference has as defaults is written out, for ours are others. What our type cannot do, or
 does otherwise, refuses the conversion by its key. Everything that is not a plugin's (name, version, labels, IDs) stays
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Plugin = dict[str, Json]
 
 OURS = "nftcni"
-CHAIN = ("portmap", "firewall", "tuning")
+CHAIN = ("portmap", "firewall", "tuning", "bandwidth")
 # What the reference bridge does where a key is not written; ours does otherwise.
 DEFAULTS: Plugin = {
     "bridge": "cni0",

@@ -15,6 +15,7 @@ from support.scratch import Json
 
 from cni.model.config import isolation_asked, parse_network
 from cni.model.conversion import NotConverted, convert
+from cni.model.wire import parse_rates
 from cni.operate import convert as files
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request
@@ -60,6 +61,8 @@ OTHERS: list[list[Json]] = [
     [{"type": "firewall"}],
     [{"type": "firewall", "ingressPolicy": "isolated"}],
     [{"type": "tuning", "capabilities": {"mac": True}}],
+    [{"type": "bandwidth", "ingressRate": 8000, "ingressBurst": 80000, "capabilities": {"bandwidth": True}}],
+    [{"type": "bandwidth", "capabilities": {"bandwidth": True}}],
 ]
 
 
@@ -75,6 +78,10 @@ def test_the_meaning_stays(main: Json, others: list[Json]) -> None:
     assert (has.isolation, has.port_isolation) == (isolation, port_isolation or had.port_isolation)
     for name in ("bridge", "is_gateway", "is_default_gateway", "force_address", "ip_masq", "hairpin", "mtu", "dad"):
         assert getattr(has, name) == getattr(had, name), name
+    shaper = next((item for item in others if item["type"] == "bandwidth"), {})
+    rates = parse_rates(Fields(shaper), Fields({}))
+    assert {name: getattr(has.wire, name) for name in rates} == rates
+    assert plugin.get("capabilities", {}).get("bandwidth") == shaper.get("capabilities", {}).get("bandwidth")
     assert has.ipam.range_sets == had.ipam.range_sets and has.ipam.lease_folder == had.ipam.lease_folder
     assert has.ipam.keeps_files and bool(has.mappings) == any(item["type"] == "portmap" for item in others)
 
@@ -99,7 +106,8 @@ REFUSED: list[tuple[Json, str]] = [
     (chain({}, {"type": "tuning", "mtu": 1300}), "tuning.mtu"),
     (chain({}, {"type": "firewall", "iptablesAdminChainName": "MINE"}), "firewall.iptablesAdminChainName"),
     (chain({}, {"type": "firewall", "backend": "firewalld"}), "firewall.backend"),
-    (chain({}, {"type": "bandwidth", "ingressRate": 1}), "bandwidth"),
+    (chain({}, {"type": "bandwidth", "ingressRate": 8000}), "ingressBurst"),
+    (chain({}, {"type": "vrf", "vrfname": "red"}), "vrf"),
     (chain({}, {"type": "portmap"}, {"type": "portmap"}), "portmap"),
     (chain({}, {"type": "portmap", "conditionsV4": ["-s", "192.0.2.0/24"]}), "conditionsV4"),
     ({"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "macvlan"}]}, "macvlan"),
