@@ -103,7 +103,7 @@ class ControlPlane:
 
     def _ready(self) -> bool:
         try:
-            return self.ask("GET", "/readyz") == "ok"
+            return bool(self.ask("GET", "/readyz") == "ok")
         except (OSError, AssertionError):
             return False
 

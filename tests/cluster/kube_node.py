@@ -114,8 +114,7 @@ class KubeNode(Machine):
 
     def close(self) -> None:
         super().close()
-        for folder in Path("/sys/fs/cgroup").glob(f"*/{GROUP}-{self.name}"):
-            wait_for(lambda folder=folder: _removed(folder), f"the end of {folder}")
+        wait_for(lambda: _without_groups(f"{GROUP}-{self.name}"), f"the end of the control groups of {self.name}")
 
 
 KUBELET = {
@@ -129,8 +128,12 @@ KUBELET = {
 }
 
 
-def _removed(folder: Path) -> bool:
-    for inner, _, _ in sorted(os.walk(folder), reverse=True):
-        with contextlib.suppress(OSError):
-            os.rmdir(inner)
-    return not folder.exists()
+def _without_groups(name: str) -> bool:
+    """They can be removed when the kernel has ended the last process in them."""
+    groups = Path("/sys/fs/cgroup")
+    folders = [*groups.glob(name), *groups.glob(f"*/{name}")]
+    for folder in folders:
+        for inner, _, _ in os.walk(folder, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(inner)
+    return not any(folder.exists() for folder in folders)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 from collections.abc import Iterable
@@ -17,8 +18,8 @@ from machine import browse
 from services import Services
 
 PROGRAMS = (
-    *("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "runc", "openssl"),
-    *("newest/containerd", "newest/ctr", "newest/containerd-shim-runc-v2"),
+    *("openssl", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"),
+    *("runc", "newest/containerd", "newest/ctr", "newest/containerd-shim-runc-v2"),
 )
 PAUSED = {"Cmd": ["sleep", "2147483647"]}
 AGNHOST = {"Entrypoint": ["/agnhost"], "Cmd": ["pause"]}
@@ -36,7 +37,7 @@ class Whole:
         self.plane.start()
         who, pause = services.path("who.tar"), services.path("pause.tar")
         image.archive(who)
-        image.archive(pause, PAUSE, PAUSED)
+        image.archive(pause, PAUSE, starts=PAUSED)
         for number in (1, 2):
             self.nodes.append(KubeNode(self.plane, number))
             self.nodes[-1].start_all([who, pause])
@@ -47,6 +48,9 @@ class Whole:
                 if node is not host:
                     for subnet, way in zip(node.subnets(), (node.address, node.address6)):
                         host.run("ip", "route", "replace", subnet, "via", way)
+
+    def ready(self) -> bool:
+        return not any(node.problem() for node in self.nodes)
 
     def start_pod(self, name: str, node: KubeNode | None = None, *ports: int) -> None:
         """A web server of its name, where the scheduler wants it or on a node. Ports are the node's."""
@@ -60,9 +64,9 @@ class Whole:
     def pod(self, name: str, node: KubeNode | None = None, *ports: int) -> list[str]:
         """Its addresses, IPv4 first, when it is ready."""
         self.start_pod(name, node, *ports)
-        return self.ready(name)
+        return self.running(name)
 
-    def ready(self, name: str) -> list[str]:
+    def running(self, name: str) -> list[str]:
         def look() -> list[str]:
             status = self.plane.get("Pod", name)["status"]
             conditions = {item["type"]: item["status"] for item in status.get("conditions", ())}
@@ -103,9 +107,8 @@ class Whole:
 
     def conformance(self, focus: str) -> tuple[int, str]:
         """How many cases of Kubernetes' own suite ran and passed, and all it said. Its image is built, not pulled."""
-        name = f"registry.k8s.io/e2e-test-images/agnhost:{_agnhost_version()}"
         path = self.services.path("agnhost.tar")
-        image.archive(path, name, AGNHOST, _agnhost_files())
+        image.archive(path, *_agnhost_names(), starts=AGNHOST, files=_agnhost_files())
         for node in self.nodes:
             node.run("ctr", "-n", "k8s.io", "images", "import", str(path))
         words = (f"--kubeconfig={self.plane.account('admin')}", "--provider=skeleton", "--ginkgo.no-color")
@@ -119,21 +122,26 @@ class Whole:
         return (int(found[2]) if found and found[1] == found[2] and done.returncode == 0 else 0), said
 
     def close(self) -> None:
-        for node in self.nodes:
-            node.close()
-        self.services.stop_all()
-        self.lan.close()
+        with contextlib.ExitStack() as ends:
+            for end in (self.lan.close, self.services.stop_all, *(node.close for node in self.nodes)):
+                ends.callback(end)
 
 
-def _agnhost_version() -> str:
-    """The e2e binary asks for one version of its image by name."""
+def _agnhost_names() -> list[str]:
+    """Under which the cases ask for their image."""
     done = subprocess.run([programs.BIN / "e2e.test", "--list-images"], capture_output=True, text=True, check=True)
-    return re.findall(r"/e2e-test-images/agnhost:(\S+)", done.stdout)[-1]
+    return [line for line in done.stdout.split() if "/e2e-test-images/agnhost:" in line]
 
 
 def _agnhost_files() -> dict[str, Path]:
-    """The program of Kubernetes, with the curl and nc that its cases call and the libraries they need."""
-    tools = {"bin/curl": Path("/usr/bin/curl"), "bin/nc": programs.BIN / "nc.traditional"}
+    """The program of Kubernetes, with the curl and nc that its cases call and the libraries they need.
+
+    busybox has a shell of its own, but that one prefers its own nc, which has no UDP.
+    """
+    tools = {
+        **{"bin/sh": Path("/bin/dash"), "bin/curl": Path("/usr/bin/curl")},
+        "bin/nc": programs.BIN / "nc.traditional",
+    }
     files = {"agnhost": programs.BIN / "agnhost", **tools}
     for tool in tools.values():
         said = subprocess.run(["ldd", tool], capture_output=True, text=True, check=True).stdout

@@ -25,14 +25,19 @@ echo "$(hostname) ${from#::ffff:}"
 """
 
 
-def archive(path: Path, name: str = NAME, starts: Any = SERVER, files: Mapping[str, Path] | None = None) -> None:
-    """`starts` is what the image's configuration says of its first process, `files` what is there besides busybox."""
+def archive(
+    path: Path, *names: str, starts: Mapping[str, Any] = SERVER, files: Mapping[str, Path] | None = None
+) -> None:
+    """`starts` is what the image's configuration says of its first process, `files` what is there besides busybox, or
+    in place of its applets."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         for folder in ("bin", "etc", "tmp", "www", "www/cgi-bin"):
             _add(tar, folder, kind=tarfile.DIRTYPE)
         _add(tar, "bin/busybox", BUSYBOX.read_bytes())
         for applet in APPLETS:
+            if f"bin/{applet}" in (files or {}):
+                continue
             _add(tar, f"bin/{applet}", kind=tarfile.SYMTYPE, target="busybox")
         _add(tar, "www/cgi-bin/who", WHO.encode())
         _add(tar, "etc/passwd", b"root:x:0:0:root:/:/bin/sh\n")
@@ -48,10 +53,10 @@ def archive(path: Path, name: str = NAME, starts: Any = SERVER, files: Mapping[s
         "history": [{"created_by": "tests/e2e"}],
     }
     text = json.dumps(config).encode()
-    description = hashlib.sha256(text).hexdigest() + ".json"
-    manifest = [{"Config": description, "RepoTags": [name], "Layers": ["layer.tar"]}]
+    name = hashlib.sha256(text).hexdigest() + ".json"
+    manifest = [{"Config": name, "RepoTags": names or [NAME], "Layers": ["layer.tar"]}]
     with tarfile.open(path, mode="w") as tar:
-        _add(tar, description, text)
+        _add(tar, name, text)
         _add(tar, "layer.tar", data)
         _add(tar, "manifest.json", json.dumps(manifest).encode())
 
