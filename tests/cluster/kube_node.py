@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,8 @@ class KubeNode(Machine):
         }
 
     def close(self) -> None:
+        for log in self.file("/run").glob("*.log"):
+            shutil.copy(log, self.plane.services.path(f"{self.name}-{log.name}"))
         super().close()
         wait_for(lambda: _without_groups(f"{GROUP}-{self.name}"), f"the end of the control groups of {self.name}")
 
