@@ -21,6 +21,13 @@ PROGRAMS = (
     *("openssl", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"),
     *("runc", "newest/containerd", "newest/ctr", "newest/containerd-shim-runc-v2"),
 )
+EVIDENCE = {
+    "ruleset": ("nft", "list", "ruleset"),
+    "flows": ("conntrack", "-L"),
+    "links": ("ip", "-d", "address"),
+    "neighbours": ("ip", "neighbour"),
+    "ports": ("bridge", "-d", "link"),
+}
 PAUSED = {"Cmd": ["sleep", "2147483647"]}
 AGNHOST = {"Entrypoint": ["/agnhost"], "Cmd": ["pause"]}
 
@@ -95,7 +102,17 @@ class Whole:
             said = browse(place, target, port)
             return "" if said in ("silence", "refused") else said
 
-        return str(wait_for(look, f"an answer of {target} port {port}", 60))
+        try:
+            return str(wait_for(look, f"an answer of {target} port {port}", 60))
+        except AssertionError as problem:
+            self._keep_evidence()
+            raise AssertionError(f"{problem}: {browse(place, target, port)}") from problem
+
+    def _keep_evidence(self) -> None:
+        """Beside the logs of all programs, as it was when something went wrong."""
+        for node in self.nodes:
+            for name, words in EVIDENCE.items():
+                self.services.write(f"{node.name}-{name}", node.run(*words, check=False))
 
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
@@ -113,7 +130,8 @@ class Whole:
             node.run("ctr", "-n", "k8s.io", "images", "import", str(path))
         words = (f"--kubeconfig={self.plane.account('admin')}", "--provider=skeleton", "--ginkgo.no-color")
         done = self.lan.switch.popen(
-            *(str(programs.BIN / "e2e.test"), *words, f"--ginkgo.focus={focus}"),
+            # A folder of the switch's: it asks where it is, and what was opened outside has no name there.
+            *("env", "--chdir=/", str(programs.BIN / "e2e.test"), *words, f"--ginkgo.focus={focus}"),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
