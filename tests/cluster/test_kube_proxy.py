@@ -8,9 +8,10 @@ from typing import Any
 
 import kube
 import programs
+import proxy
 import pytest
 from api import Api
-from lan import Lan, Node, seen, wait_for
+from lan import Lan, seen, wait_for
 from services import Services
 from support.scratch import port
 
@@ -29,9 +30,10 @@ def cluster(lan: Lan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lan]
         started.append(Api(lan.switch, SWITCH, objects(lan)))
         account = {"clusters": [{"name": "c", "cluster": {"server": started[0].url}}], "current-context": "c"}
         account["contexts"] = [{"name": "c", "context": {"cluster": "c", "user": "u"}}]
-        services.write("account", json.dumps({"apiVersion": "v1", "kind": "Config", **account}))
+        account_file = services.write("account", json.dumps({"apiVersion": "v1", "kind": "Config", **account}))
         for node in lan.nodes:
-            file = services.write(f"{node.name}.conf", json.dumps(configuration(node, str(services.path("account")))))
+            configuration = proxy.configuration(node.name, account_file, kube.POD_NETWORKS)
+            file = services.write(f"{node.name}.conf", json.dumps(configuration))
             services.start(node.name, node, str(programs.BIN / "kube-proxy"), f"--config={file}")
         for node in lan.nodes:
             for address in LOCAL:
@@ -41,23 +43,6 @@ def cluster(lan: Lan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lan]
     yield lan
     services.stop_all()
     started[0].close()
-
-
-def configuration(node: Node, account: str) -> Any:
-    """JSON is YAML. It leaves the machine's own sysctls alone."""
-    conntrack = {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"}
-    words = "application/json"
-    return {
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-        "kind": "KubeProxyConfiguration",
-        "mode": "nftables",
-        "hostnameOverride": node.name,
-        "clusterCIDR": ",".join(kube.POD_NETWORKS),
-        "detectLocalMode": "ClusterCIDR",
-        "clientConnection": {"kubeconfig": account, "contentType": words, "acceptContentTypes": words},
-        "conntrack": conntrack,
-        "nftables": {"minSyncPeriod": "0s", "syncPeriod": "10s"},
-    }
 
 
 def objects(lan: Lan) -> dict[str, list[Any]]:

@@ -1,7 +1,7 @@
 """The programs under test: where they come from, which version, and what happens where one is missing.
 
 containerd, runc, podman and etcd are the distribution's. Everything else is built once by the go client, at the
-versions pinned here, into .cache/e2e of the checkout; flannel and kube-proxy are for tests/cluster. What
+versions pinned here, into .cache/e2e of the checkout; flannel and Kubernetes are for tests/cluster. What
 cannot be had is not run on a user's machine, which the last lines of the summary say, and a failure in CI.
 """
 
@@ -42,10 +42,15 @@ PACKAGES = {
     # The meta plugin's home before flannel-io/cni-plugin, which the module proxy does not have.
     "flannel": ("github.com/containernetworking/plugins", "v0.9.1", "./plugins/meta/flannel"),
     "flanneld": ("github.com/flannel-io/flannel", "v0.28.10", "."),
-    "kube-proxy": ("k8s.io/kubernetes", "v1.37.2", "./cmd/kube-proxy"),
+    **{
+        name: ("k8s.io/kubernetes", "v1.37.2", f"./cmd/{name}")
+        for name in ("kube-proxy", "kubelet", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+    },
+    "e2e.test": ("k8s.io/kubernetes", "v1.37.2", "./test/e2e"),
+    "agnhost": ("k8s.io/kubernetes", "v1.37.2", "./test/images/agnhost"),
 }
-# Of the distribution, unpacked instead of installed: their packages would start a service.
-UNPACKED = {"etcd": "etcd-server"}
+# Of the distribution, unpacked instead of installed: a package would start a service or change what `nc` is.
+UNPACKED = {"etcd": "etcd-server", "nc.traditional": "netcat-traditional"}
 SEARCHED = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 NOT_RUN: dict[str, str] = {}
 VERSIONS: dict[str, str] = {}
@@ -137,5 +142,5 @@ def _unpacked(name: str) -> str:
         done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
             return f"cannot be unpacked: {(done.stderr.strip().splitlines() or ['?'])[-1]}"
-    shutil.copy(folder / "usr" / "bin" / name, path)
+    shutil.copy(next(folder.glob(f"**/bin/{name}")), path)
     return str(path)
