@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HELP = "the networks of this host as a picture"
 EXAMPLES = ("nftcni graph", "nftcni graph --svg >networks.svg", "nftcni graph --dot | dot -Tpng >networks.png")
-RED, GREY = "#c62828", "#607d8b"
+RED, PALE_RED, GREY = "#c62828", "#ffebee", "#607d8b"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,22 +87,26 @@ def plain(picture: Picture) -> str:
     lines = []
     for name, addresses in picture.uplinks():
         lines.append(f"{paint(name, 'bold')}  {' '.join(addresses)}")
-    for bridge, items in sorted(picture.bridges.items()):
+    for place, (bridge, items) in enumerate(sorted(picture.bridges.items()), 1):
+        trunk, trunk_bar = _twig(place == len(picture.bridges))
         broken = picture.bridge_is_broken(bridge)
         state = paint("missing" if bridge not in picture.world.kernel.links else "down", "red") if broken else ""
-        lines.append("│")
-        lines.append(
-            f"└─ {paint(bridge, 'red' if broken else 'bold')}  {' '.join(picture.gateways(bridge))} {state}".rstrip()
-        )
-        for number, item in enumerate(items):
-            corner, bar = ("└─", "  ") if number == len(items) - 1 else ("├─", "│ ")
+        said = f"{paint(bridge, 'red' if broken else 'bold')}  {' '.join(picture.gateways(bridge))} {state}"
+        lines += ["│", f"{trunk} {said.rstrip()}"]
+        for number, item in enumerate(items, 1):
+            twig, bar = _twig(number == len(items))
             problems = picture.broken[item.ident]
             inside = " ".join(map(str, item.addresses))
             ports = port_words(item)
             said = f"{item.network}/{picture.label(item)}  {inside}" + (f"  [{ports}]" if ports != "-" else "")
-            lines.append(f"   {corner} {paint(said, 'red' if problems else 'green')}")
-            lines += [f"   {bar}    {paint('✗ ' + step.what, 'red')}" for step in problems]
+            lines.append(f"{trunk_bar} {twig} {paint(said, 'red' if problems else 'green')}")
+            lines += [f"{trunk_bar} {bar}    {paint('✗ ' + step.what, 'red')}" for step in problems]
     return "\n".join(lines or ["nothing is attached"]) + "\n"
+
+
+def _twig(last: bool) -> tuple[str, str]:
+    """What leads to one of several, and what stands before the lines below it."""
+    return ("└─", "  ") if last else ("├─", "│ ")
 
 
 def dot_text(picture: Picture) -> str:
@@ -145,7 +149,8 @@ def _ports(item: Attachment) -> str:
 
 def _node(key: str, texts: list[str], colour: str, broken: bool = False) -> str:
     edge = f', color="{RED}", fontcolor="{RED}", penwidth=2' if broken else f', color="{GREY}"'
-    return f'{_quoted(key)} [label={_quoted(chr(10).join(texts))}, fillcolor="{colour}"{edge}]'
+    fill = PALE_RED if broken else colour
+    return f'{_quoted(key)} [label={_quoted(chr(10).join(texts))}, fillcolor="{fill}"{edge}]'
 
 
 def _quoted(text: str) -> str:

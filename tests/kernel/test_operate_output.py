@@ -138,11 +138,19 @@ def test_a_picture_of_the_networks(scene: Scene) -> None:
     scene.sh("ip -n web link set eth0 down")
     assert "✗ eth0 of net0/web/eth0 is down" in scene.host.command("graph").stdout
     dot = scene.host.command("graph", "--dot").stdout
-    assert '"link br0" -> "net0/web/eth0"' in dot and dot.count("penwidth=2") == 2
+    assert '"link br0" -> "net0/web/eth0"' in dot and dot.count("penwidth=2") == 2 and dot.count("#ffebee") == 1
     if scene.host.call("sh", "-c", "command -v dot").returncode == 0:
         assert "<svg" in scene.host.command("graph", "--svg").stdout
     else:
         assert "graphviz" in scene.host.command("graph", "--svg").stderr
+
+
+def test_a_tree_of_several_bridges_has_one_last_twig(scene: Scene) -> None:
+    scene.host.add(network("net1", "10.99.0.0/24"), "other")
+    lines = [line.rstrip() for line in scene.host.command("graph").stdout.splitlines()]
+    twigs = [line.split()[0] for line in lines if line.split()[1:2] in (["br-net1"], ["br0"])]
+    assert twigs == ["├─", "└─"], lines
+    assert "│  └─ net1/other  10.99.0.2" in lines and "   └─ net0/web" in "\n".join(lines), lines
 
 
 def test_live(scene: Scene) -> None:
