@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 
-from cni.operate.lint import ERROR, TYPE, Document, Finding, read
+from cni.operate.document import ERROR, TYPE, Document, Finding
+from cni.operate.lint import read
 from cni.operate.walk.step import Step, stop, warn
 from cni.operate.walk.world import World
 from nft.addresses import Prefix

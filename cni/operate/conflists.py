@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from cni.operate.lint import Document, Finding
+    from cni.operate.document import Document, Finding
 
 HELP = "is this network's file valid, and does it mean what it seems to"
 EXAMPLES = (
@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from cni.operate import conf_checks
-    from cni.operate.lint import ERROR, read
+    from cni.operate.document import ERROR
+    from cni.operate.lint import read
 
     documents = [read(path) for path in arguments.files] if arguments.files else conf_checks.documents()
     found = {document.path: [*document.findings, *against_others(document)] for document in documents}
@@ -67,7 +68,7 @@ def _print(documents: list[Document], found: dict[str, list[Finding]]) -> None:
 def against_others(document: Document) -> list[Finding]:
     """Other files, and routes of the host that are not by this network's own bridge."""
     from cni.operate import conf_checks
-    from cni.operate.lint import WARNING, Finding, place
+    from cni.operate.document import WARNING, Finding, place
     from cni.operate.walk.kernel import Kernel
 
     if not document.plugins:

@@ -1,7 +1,7 @@
-"""A network's configuration file looked at as a whole: is it JSON, is it what nftcni takes, and what will surprise.
+"""A network's configuration file looked at as a whole: is it what nftcni takes, and what will surprise.
 
-Each finding has its line and column. The plugin's own parser is asked what it would say, so nothing is said twice.
-Which files there are is `conf_checks`, printing is `conflists`.
+The plugin's own parser is asked what it would say, so nothing is said twice. The file as JSON, with lines and columns,
+is `document`; which files there are is `conf_checks`, printing is `conflists`.
 """
 
 from __future__ import annotations
@@ -9,20 +9,15 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from typing import Any
 
 from cni.model.config import parse_network
+from cni.operate.document import ERROR, TYPE, WARNING, Document, Finding, Json, at, parse, place
 from cni.protocol.errors import CniError
 from cni.protocol.jsontext import loads
 from cni.protocol.names import DATA_DIR
 from cni.protocol.request import Request
 from cni.protocol.versions import VERSIONS
-from nft.addresses import Prefix, parse_prefix
-from nft.value import Value
 
-Json = Any
-ERROR, WARNING = "error", "warning"
-TYPE = "nftcni"
 ONE_PORT = {"hostPort": 1, "containerPort": 1, "protocol": "tcp"}
 TOP = (
     "cniVersion",
@@ -91,48 +86,6 @@ CAPABILITIES = (
 )
 
 
-class Finding(Value):
-    level: str
-    line: int
-    column: int
-    text: str
-    hint: str = ""
-
-
-class Document(Value):
-    """What a file says, as far as it could be read."""
-
-    path: str
-    text: str
-    value: Json
-    findings: tuple[Finding, ...]
-
-    @property
-    def plugins(self) -> list[dict[str, Json]]:
-        """Ours, of a list or of a single configuration."""
-        if not isinstance(self.value, dict):
-            return []
-        listed = self.value.get("plugins")
-        entries = listed if isinstance(listed, list) else [self.value]
-        return [entry for entry in entries if isinstance(entry, dict) and entry.get("type") == TYPE]
-
-    @property
-    def name(self) -> str:
-        return str(self.value.get("name", "")) if isinstance(self.value, dict) else ""
-
-    @property
-    def subnets(self) -> list[tuple[Prefix, str]]:
-        """(subnet, the text that it was written as)."""
-        found = []
-        for plugin in self.plugins:
-            for text in re.findall(r'"subnet":\s*"([^"]*)"', json.dumps(plugin.get("ipam") or {})):
-                try:
-                    found.append((parse_prefix(text), text))
-                except ValueError:
-                    continue
-        return found
-
-
 def read(path: str) -> Document:
     try:
         with open(path, encoding="utf-8") as file:
@@ -144,70 +97,11 @@ def read(path: str) -> Document:
 
 
 def lint(path: str, text: str) -> Document:
-    try:
-        value = json.loads(text, object_pairs_hook=_no_duplicates)
-    except json.JSONDecodeError as error:
-        return Document(
-            path,
-            text,
-            None,
-            (Finding(ERROR, error.lineno, error.colno, f"no JSON: {error.msg}", _json_hint(text, error)),),
-        )
-    except _Duplicate as problem:
-        line, column = place(text, str(problem), last=True)
-        return Document(
-            path,
-            text,
-            None,
-            (Finding(ERROR, line, column, f'the key "{problem}" is there twice', "only the last one counts"),),
-        )
-    document = Document(path, text, value, ())
-    if not isinstance(value, dict):
-        return document.replace(findings=(Finding(ERROR, 1, 1, "a network is a JSON object"),))
-    return document.replace(
-        findings=tuple(
-            _of_file(document) + [one for plugin in document.plugins for one in _of_plugin(document, plugin)]
-        )
-    )
-
-
-class _Duplicate(ValueError):
-    pass
-
-
-def _no_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    found: dict[str, Json] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _Duplicate(key)
-        found[key] = value
-    return found
-
-
-def _json_hint(text: str, error: json.JSONDecodeError) -> str:
-    rest = text[error.pos :].lstrip()
-    if rest[:2] in ("//", "/*") or rest[:1] == "#":
-        return "JSON has no comments"
-    if rest[:1] == "," or text[: error.pos].rstrip().endswith(","):
-        return "a comma too many"
-    if text[error.pos : error.pos + 1] == "'":
-        return "JSON has double quotes only"
-    return "is a comma or a quote missing before it?" if error.msg.startswith("Expecting") else ""
-
-
-def place(text: str, word: str, last: bool = False, value: bool = False) -> tuple[int, int]:
-    """Line and column of a key, or of a value, as a person finds it in the file."""
-    pattern = re.compile(f'"{re.escape(word)}"' + ("" if value else r"\s*:"), re.IGNORECASE)
-    matches = list(pattern.finditer(text))
-    if not matches:
-        return 1, 1
-    start = matches[-1 if last else 0].start()
-    return text.count("\n", 0, start) + 1, start - (text.rfind("\n", 0, start) + 1) + 1
-
-
-def _at(document: Document, level: str, word: str, text: str, hint: str = "", value: bool = False) -> Finding:
-    line, column = place(document.text, word, value=value)
-    return Finding(level, line, column, text, hint)
+    document = parse(path, text)
+    if document.findings:
+        return document
+    found = _of_file(document) + [one for plugin in document.plugins for one in _of_plugin(document, plugin)]
+    return document.replace(findings=tuple(found))
 
 
 def _of_file(document: Document) -> list[Finding]:
@@ -217,7 +111,7 @@ def _of_file(document: Document) -> list[Finding]:
         found.append(Finding(ERROR, 1, 1, 'there is no list "plugins"', hint))
     if not document.path.endswith(".conflist") and isinstance(value.get("plugins"), list):
         found.append(
-            _at(
+            at(
                 document,
                 ERROR,
                 "plugins",
@@ -234,7 +128,7 @@ def _of_file(document: Document) -> list[Finding]:
         )
     elif version not in VERSIONS:
         found.append(
-            _at(
+            at(
                 document,
                 ERROR,
                 "cniVersion",
@@ -247,7 +141,7 @@ def _of_file(document: Document) -> list[Finding]:
         kind = plugin.get("type") if isinstance(plugin, dict) else None
         if isinstance(kind, str) and kind != TYPE and difflib.get_close_matches(kind.lower(), [TYPE], cutoff=0.7):
             found.append(
-                _at(
+                at(
                     document,
                     ERROR,
                     kind,
@@ -283,7 +177,7 @@ def _of_plugin(document: Document, plugin: dict[str, Json]) -> list[Finding]:
     if not isinstance(capabilities, dict) or not _publishes(plugin):
         hint = 'add "capabilities": {"portMappings": true}'
         found.append(
-            _at(
+            at(
                 document,
                 WARNING,
                 TYPE,
@@ -352,8 +246,6 @@ def _unknown(document: Document, given: dict[str, Json], known: tuple[str, ...],
         )
         if near:
             found.append(
-                _at(
-                    document, WARNING, key, f'the key "{path}{key}" means nothing here', f'is "{lower[near[0]]}" meant?'
-                )
+                at(document, WARNING, key, f'the key "{path}{key}" means nothing here', f'is "{lower[near[0]]}" meant?')
             )
     return found
