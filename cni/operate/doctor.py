@@ -1,7 +1,7 @@
 """Look at everything that keeps this host from serving containers: each finding with its remedy. Changes nothing.
 
 It follows a packet to every published port and out of every container, as `explain` does for one, and looks at what
-concerns the host as a whole: CNI's folders, listeners, leftovers of other plugins, libraries, limits.
+concerns the host as a whole: CNI's folders, listeners, leftovers of other plugins, libraries, limits, other nodes.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def _without_looking(error: Exception) -> int:
 
 
 def of_host(world: World) -> list[Step]:
-    from cni.operate import host_checks
+    from cni.operate import cluster_checks, host_checks
 
-    return [step for check in host_checks.CHECKS for step in check(world)]
+    return [step for check in (*host_checks.CHECKS, *cluster_checks.CHECKS) for step in check(world)]
 
 
 def of_attachments(world: World) -> list[Step]:

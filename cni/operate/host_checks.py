@@ -1,6 +1,7 @@
 """What `doctor` looks at besides the packets' ways: the host as a whole, and containers against each other.
 
-Each check takes the world and returns steps; a healthy host gives no finding. CNI's folders are `conf_checks`.
+Each check takes the world and returns steps; a healthy host gives no finding. CNI's folders are `conf_checks`, other
+nodes `cluster_checks`.
 """
 
 from __future__ import annotations
