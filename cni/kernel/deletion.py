@@ -124,7 +124,7 @@ def _live(reader: int) -> None:
 
 
 def _remove(payloads: list[bytes]) -> int:
-    """At once, for each removal waits for grace periods of its own. The errno, 0 for none."""
+    """All at once: each removal waits for grace periods of its own. The errno, 0 for none."""
     others = []
     for payload in payloads[1:]:
         other = os.fork()
