@@ -115,7 +115,7 @@ def bridge_elements(item: Attachment) -> list[Element]:
     if item.port_isolation and item.kind.own_link:
         elements.append(Element("apart", name + name))
     if item.made:
-        mac = bridge_mac(item.bridge)
+        mac = derived_mac("host", item.ident) if item.is_ptp else bridge_mac(item.bridge)
         elements += [Element("bridges", name), Element("gates", name + pack((MAC,), (mac,)))]
         if item.anti_spoof:
             elements.append(Element("taken_macs", mac))

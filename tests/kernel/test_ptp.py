@@ -5,12 +5,14 @@ The oracle is the kernel, real sockets, and for results the reference plugin of 
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.scratch import CHECKOUT, Host, Json, network, port
-from support.traffic import Server, ask
+from support.traffic import Server, ask, open_socket
 
 REFERENCE = Path("/usr/lib/cni")
 SUBNETS = ("10.88.0.0/24", "fd00:88::/64")
@@ -82,6 +84,34 @@ def test_ipv6_from_outside_at_once(host: Host) -> None:
     host.add(pair("net0", SUBNETS[1], ports=[port(8080, 80)]))
     with Server(host.place("c1"), 80):
         assert ask(lan, HOST[6], 8080, timeout=0.5) == f"c1 {LAN[6]}"
+
+
+@pytest.mark.parametrize("rp_filter", ["0", "1", "2"])
+@pytest.mark.parametrize("source", ["10.88.0.3", "192.0.2.77", "198.51.100.2", "fd00:88::3", "2001:db8:77::7"])
+def test_sources_that_are_not_the_containers(host: Host, source: str, rp_filter: str) -> None:
+    """A sibling's, nobody's, the LAN's: neither to the host nor to a published port, whatever rp_filter is."""
+    for key in ("all", "default"):
+        host.set_sysctl(f"ipv4/conf/{key}/rp_filter", rp_filter)
+    host.neighbour()
+    host.add(pair(), "evil")
+    host.add(pair(ports=[port(5300, 53, "udp")]), "victim")
+    six = ":" in source
+    family, target = (socket.AF_INET6, HOST[6]) if six else (socket.AF_INET, HOST[4])
+    evil = host.place("evil")
+    evil.run("ip", "link", "set", "lo", "up")
+    evil.run("ip", "addr", "add", f"{source}/{128 if six else 32}", "dev", "lo", *(["nodad"] if six else []))
+    heard = []
+    with contextlib.ExitStack() as stack:
+        sender = stack.enter_context(open_socket(evil, family, "udp"))
+        sender.bind((source, 0))
+        for place, inside, number in ((host, 6000, 6000), (host.place("victim"), 53, 5300)):
+            listener = stack.enter_context(open_socket(place, family, "udp"))
+            listener.bind(("", inside))
+            listener.settimeout(0.4)
+            sender.sendto(b"forged", (target, number))
+            with contextlib.suppress(OSError):
+                heard.append((place.name, listener.recvfrom(99)))
+    assert heard == []
 
 
 def test_isolation_is_from_everybody(host: Host) -> None:
