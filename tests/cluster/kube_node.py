@@ -50,7 +50,7 @@ class KubeNode(Machine):
         self.address, self.address6 = f"192.0.2.{100 + number}", f"2001:db8::{100 + number}"
         self.env["PATH"] = f"{programs.BIN}/newest:{PATH}"
 
-    def start_all(self, images: list[Path]) -> None:
+    def start_kubelet(self, images: list[Path]) -> None:
         plane = self.plane
         plug(plane.lan.switch, self, self.name, self.address, self.address6)
         self.set_sysctl("ipv4/ip_forward", "1")
@@ -69,7 +69,11 @@ class KubeNode(Machine):
         account = plane.account(f"system:node:{self.name}")
         where = (f"--hostname-override={self.name}", f"--node-ip={self.address},{self.address6}")
         self.start("kubelet", "kubelet", "--config=/etc/kubelet", f"--kubeconfig={account}", *where)
-        configuration = proxy.configuration(self.name, plane.account("system:kube-proxy"), POD_NETWORKS)
+
+    def start_proxy(self) -> None:
+        """Not before Kubernetes knows the node: kube-proxy waits 30 s for it, and ends if it comes later."""
+        wait_for(self.subnets, f"the pod network of {self.name}", 120)
+        configuration = proxy.configuration(self.name, self.plane.account("system:kube-proxy"), POD_NETWORKS)
         self.write("/etc/kube-proxy", json.dumps(configuration))
         self.start("kube-proxy", "kube-proxy", "--config=/etc/kube-proxy")
 

@@ -15,7 +15,7 @@ from services import Services
 from whole import PROGRAMS, Whole
 
 MANY = 50
-HOST_PORT = r"\[sig-network\] HostPort"
+CASES = r"\[sig-network\] (HostPort|Networking Granular Checks: Pods) .*\[Conformance\]"
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,8 @@ def test_a_node_without_our_table_is_not_ready_and_says_what_to_do(cluster: Whol
     assert cluster.answer(outside, one.address, 8080) == f"web {outside.address}"
 
 
-def test_the_conformance_cases_of_host_port_pass(cluster: Whole) -> None:
+def test_the_conformance_cases_of_host_ports_and_of_traffic_between_pods_pass(cluster: Whole) -> None:
+    """One of host ports; between pods, and between nodes and pods, by HTTP and by UDP. Those of services need names."""
     programs.require("e2e.test", "agnhost", "curl", "nc.traditional")
-    passed, said = cluster.conformance(HOST_PORT)
-    assert passed, said
+    passed, said = cluster.conformance(CASES)
+    assert passed == 5, said

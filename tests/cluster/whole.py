@@ -47,9 +47,9 @@ class Whole:
         image.archive(pause, PAUSE, starts=PAUSED)
         for number in (1, 2):
             self.nodes.append(KubeNode(self.plane, number))
-            self.nodes[-1].start_all([who, pause])
+            self.nodes[-1].start_kubelet([who, pause])
         for node in self.nodes:
-            wait_for(node.subnets, f"the pod network of {node.name}", 120)
+            node.start_proxy()
         for host in (*self.nodes, self.lan.outside):
             for node in self.nodes:
                 if node is not host:

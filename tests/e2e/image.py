@@ -15,7 +15,7 @@ from typing import Any
 
 NAME = "docker.io/library/who:latest"
 BUSYBOX = Path("/bin/busybox")
-APPLETS = ["sh", "httpd", "wget", "ip", "cat", "echo", "hostname", "ping", "true", "sleep"]
+APPLETS = ["sh", "httpd", "wget", "ip", "cat", "echo", "grep", "hostname", "ping", "true", "sleep"]
 SERVER = {"Cmd": ["httpd", "-f", "-h", "/www"], "ExposedPorts": {"80/tcp": {}}}
 WHO = """#!/bin/sh
 printf 'Content-Type: text/plain\\r\\n\\r\\n'
