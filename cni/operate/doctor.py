@@ -86,10 +86,10 @@ def of_attachment(world: World, item: Attachment) -> list[Step]:
 
 
 def _among(world: World) -> list[Step]:
-    from cni.operate.walk.follow import Follow
+    from cni.operate.walk.siblings import between
 
     one_of_each = {item.bridge: item for item in world.items if item.bridge}
-    return [step for item in one_of_each.values() for step in Follow(world, item).among()]
+    return [step for item in one_of_each.values() for step in between(world, item)]
 
 
 def merged(found: list[Step]) -> list[Step]:

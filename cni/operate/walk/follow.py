@@ -11,10 +11,10 @@ from cni.model.ports import PortMapping
 from cni.operate.walk.discovery import discovery_steps, outside_steps
 from cni.operate.walk.drops import dropped
 from cni.operate.walk.inside import Inside
-from cni.operate.walk.judge import NAT, Verdict
-from cni.operate.walk.kernel import Link
-from cni.operate.walk.packet import REQUEST, Packet
+from cni.operate.walk.judge import NAT, OURS, Verdict
+from cni.operate.walk.packet import Packet
 from cni.operate.walk.policy import LOCAL, looks_up
+from cni.operate.walk.port import neighbour_steps, port_steps
 from cni.operate.walk.remedy import delete_rule
 from cni.operate.walk.routing import route_steps
 from cni.operate.walk.step import Step, note, ok, stop
@@ -22,7 +22,6 @@ from cni.operate.walk.world import Client, World
 from nft.addresses import Address
 from nft.schema import TABLE
 
-OURS = ("inet", TABLE)
 BLOCKING = ("link", "ended", "inside-link")  # what is behind these follows from them
 
 
@@ -86,8 +85,7 @@ class Follow:
         kind = self.kernel.address_type(target)
         if kind == "local":
             return [ok("fib", f"{target} is an address of this host")]
-        first = self.kernel.policy_rules(target.version)[:1]
-        if self.kernel.has(target) and not looks_up(first, LOCAL):
+        if self.kernel.has(target) and not looks_up(self.kernel.policy_rules(target.version)[:1], LOCAL):
             six = "-6 " if target.version == 6 else ""
             what = f"{target} is an address of this host, but other rules of `ip {six}rule` come before table local"
             return [
@@ -166,36 +164,10 @@ class Follow:
             return []
         if item.is_ptp:
             return [ok("port", f"{item.link} leads to the container, and is up")]
-        port = self.kernel.links[item.link]
-        steps = [ok("port", f"{item.link} is a port of {item.bridge}, both up")]
-        state = port.of_port("STATE", 3)
-        if state != 3 and port.carrier:
-            steps = [
-                stop(
-                    "port-state",
-                    f"the port {item.link} of {item.bridge} does not forward",
-                    "spanning tree or somebody holds it in another state",
-                    f"ip link set {item.bridge} type bridge stp_state 0",
-                    f"bridge link set dev {item.link} state 3",
-                )
-            ]
-        steps += self._port_flags(port)
-        steps += self._bridge_rules(("output", "postrouting"), Packet.at(packet, "", item.link), item.bridge)
+        steps = port_steps(item, self.kernel.links[item.link])
+        steps += self._bridge_rules(("output", "postrouting"), packet.at("", item.link))
         steps += self._judged(self.world.judge.pass_device("egress", item.link, packet), packet, "egress")
-        return steps + self._neighbour(packet.daddr)
-
-    def _port_flags(self, port: Link) -> list[Step]:
-        """That keep frames from a port although it forwards (bridge(8))."""
-        told = f"the port {port.name} of {self.item.bridge}"
-        steps = []
-        if port.of_port("LEARNING", 1) == 0 and port.of_port("UNICAST_FLOOD", 1) == 0:
-            command = f"bridge link set dev {port.name} learning on flood on"
-            because = "the bridge sends it no frame but to addresses that somebody has entered"
-            steps.append(stop("port-flags", f"{told} has learning and flood off", because, command))
-        if port.of_port("BCAST_FLOOD", 1) == 0:
-            command = f"bridge link set dev {port.name} bcast_flood on"
-            steps.append(stop("port-flags", f"{told} has bcast_flood off", "no ARP of siblings gets there", command))
-        return steps
+        return steps + neighbour_steps(self.kernel, item, packet.daddr)
 
     def _discovery(self, version: int) -> list[Step]:
         """The same for every port: looked at once."""
@@ -205,34 +177,19 @@ class Follow:
         return self.world.discovered[key]
 
     def _outside(self, client: Client) -> list[Step]:
-        key = (client.link, client.address.version)
+        key = (client.link, client.address)
         if client.is_host or not client.link or client.link in self.world.bridges:
             return []
         if key not in self.world.discovered:
             self.world.discovered[key] = outside_steps(self.world, client.link, client.address)
         return self.world.discovered[key]
 
-    def _bridge_rules(self, hooks: tuple[str, ...], packet: Packet, bridge: str) -> list[Step]:
+    def _bridge_rules(self, hooks: tuple[str, ...], packet: Packet) -> list[Step]:
         steps = []
         for hook in hooks:
             verdicts = self.world.judge.pass_hook(hook, packet, ("bridge",))
             steps += self._judged(verdicts, packet, hook)
         return steps
-
-    def _neighbour(self, address: Address) -> list[Step]:
-        bridge, item = self.item.bridge, self.item
-        state, mac = self.kernel.neighbours.get((bridge, address), ("", ""))
-        own = item.mac.hex(":")
-        if mac and mac != own and state in ("PERMANENT", "REACHABLE", "STALE"):
-            return [
-                stop(
-                    "neighbour",
-                    f"the host takes {mac} for {address} on {bridge}, the container has {own}",
-                    "a permanent entry" if state == "PERMANENT" else "another machine answers for this address",
-                    f"ip neigh del {address} dev {bridge}",
-                )
-            ]
-        return [ok("neighbour", f"{address} is {mac} on {bridge}")] if mac else []
 
     def _answer(self, request: Packet, client: Client) -> list[Step]:
         """From the container back to the client. Its addresses are turned back only after postrouting."""
@@ -258,7 +215,7 @@ class Follow:
         steps = self._judged(self.world.judge.pass_device("ingress", item.link, packet), packet, "ingress")
         if item.is_ptp:
             return steps
-        steps += self._bridge_rules(("prerouting", "input"), packet, item.bridge)
+        steps += self._bridge_rules(("prerouting", "input"), packet)
         packet.at(item.bridge, "")
         return steps + self._judged(self.world.judge.pass_device("ingress", item.bridge, packet), packet, "ingress")
 
@@ -294,45 +251,6 @@ class Follow:
         back.daddr = source
         back.at(client.link, item.bridge)
         return steps + self._judged(judge.pass_hook("forward", back, skip=OURS), back, "forward")
-
-    def among(self) -> list[Step]:
-        """Between two containers of one bridge: what filters of frames do, and those of IP if br_netfilter shows frames
-        to them."""
-        item = self.item
-        steps = self._frames_among()
-        for version, key in ((4, "iptables"), (6, "ip6tables")):
-            address = item.address_of(version)
-            if address is None or self.kernel.sysctl(f"bridge/bridge-nf-call-{key}") != "1":
-                continue
-            packet = Packet("tcp", Address(version, address.number ^ 1), address, 80).at(item.bridge, item.bridge)
-            verdicts = self.world.judge.pass_hook("forward", packet, skip=OURS)
-            for verdict in verdicts:
-                if verdict.drops and verdict.certain:
-                    because = "br_netfilter shows it what stays on a bridge, too"
-                    steps.append(dropped(self.kernel.rules, verdict, packet, self.world.traffic, because))
-        return steps
-
-    def _frames_among(self) -> list[Step]:
-        """Only of networks whose containers may reach each other."""
-        item = self.item
-        siblings = [one for one in self.world.items if one.bridge == item.bridge and one.kind.own_link]
-        if item.is_ptp or item.port_isolation or item not in siblings or len(siblings) < 2:
-            return []
-        other = next(one for one in siblings if one is not item)
-        steps = []
-        for version in (4, 6):
-            target, source = item.address_of(version), other.address_of(version)
-            if target is None or source is None:
-                continue
-            search = Packet("arp", source, target, 0, kind=REQUEST) if version == 4 else None
-            for packet in filter(None, (search, Packet("tcp", source, target, 80))):
-                verdicts = self.world.judge.pass_hook("forward", packet.at(other.link, item.link), ("bridge",))
-                steps += [
-                    dropped(self.kernel.rules, one, packet, self.world.traffic, "containers do not reach each other")
-                    for one in verdicts
-                    if one.drops and one.certain
-                ]
-        return steps
 
     # Verdicts as steps
 

@@ -178,9 +178,9 @@ def translate(words: list[str], family: str) -> list[Json]:
 
 
 def _icmpv6(name: str) -> str:
-    """As nft has it, for those that are looked at."""
-    number = {"135": SOLICIT, "136": ADVERT}.get(name.partition("/")[0])
-    return number or {"neighbour-solicitation": SOLICIT, "neighbour-advertisement": ADVERT}.get(name, name)
+    """As nft has it, for those that are looked at; iptables prints the number or the name."""
+    known = {"135": SOLICIT, "neighbour-solicitation": SOLICIT, "136": ADVERT, "neighbour-advertisement": ADVERT}
+    return known.get(name.partition("/")[0], name)
 
 
 def _states(states: list[str], negated: bool) -> Json:

@@ -13,7 +13,9 @@ from cni.operate.walk.matching import MISSING, UNKNOWN, Facts, Members, evaluate
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.ruleset import Chain, Json, Rule, Ruleset
 from nft.addresses import Address
+from nft.schema import TABLE
 
+OURS = ("inet", TABLE)
 DEPTH = 16  # NFT_JUMP_STACK_SIZE
 NAT = ("dnat", "snat", "masquerade", "redirect")
 TERMINAL = ("accept", "drop", "reject", "queue", "return", "continue", "jump", "goto", "vmap", "fwd", "tproxy", *NAT)

@@ -17,7 +17,7 @@ from typing import Any
 
 from cni.kernel.netns import Inside
 from cni.operate.walk.iptables import add_iptables, legacy_tables
-from cni.operate.walk.lookup import KINDS, look_up
+from cni.operate.walk.lookup import KINDS, Way, look_up
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.policy import Rule, read_rule
 from cni.operate.walk.ruleset import CannotLook, Ruleset, add_devices, lacks_devices, program, read_ruleset
@@ -49,17 +49,6 @@ class Link:
 
     def of_port(self, key: str, default: Any = None) -> Any:
         return _attr(self.port, f"IFLA_BRPORT_{key}", default)
-
-
-@dataclass(frozen=True)
-class Way:
-    """A route look-up: `error` is the errno, 0 where there is a route."""
-
-    kind: str
-    link: str
-    via: Address | None = None
-    table: int = 254
-    error: int = 0
 
 
 def pyroute2() -> Any:
@@ -168,8 +157,7 @@ class Kernel:
         """As the kernel would route a packet that came in by `iif`, or one of the host's own. It also says whether it
         would take a packet from there at all: rp_filter and forwarding are asked on the way. `packet` has the ports."""
         index = self.links[iif].index if iif else 0
-        found = look_up(self._rtnl, dst, src, index, mark, packet)
-        return Way(found.kind, self.names.get(found.link, ""), found.via, found.table, found.error)
+        return look_up(self._rtnl, self.names, dst, src, index, mark, packet)
 
     @cached_property
     def routes(self) -> list[tuple[Prefix, int, str, str, Address | None]]:

@@ -4,6 +4,7 @@ policy rules may ask for and pyroute2 has no names of. Numbers are from include/
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from sys import byteorder
 
@@ -22,16 +23,25 @@ KINDS = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 9: "throw", *
 
 @dataclass(frozen=True)
 class Way:
-    """`error` is the errno, 0 where there is a route. `link` is an index."""
+    """`error` is the errno, 0 where there is a route."""
 
     kind: str
-    link: int
+    link: str
     via: Address | None = None
     table: int = 254
     error: int = 0
 
 
-def look_up(rtnl: Netlink, dst: Address, src: Address | None, iif: int, mark: int, packet: Packet | None) -> Way:
+def look_up(
+    rtnl: Netlink,
+    names: Mapping[int, str],
+    dst: Address,
+    src: Address | None = None,
+    iif: int = 0,
+    mark: int = 0,
+    packet: Packet | None = None,
+) -> Way:
+    """`names` are links' by index; `packet` has the ports."""
     lengths = (BITS[dst.version], BITS[src.version] if src is not None else 0)
     query = rtnetlink.RTMSG.pack(FAMILY[dst.version], *lengths, 0, 0, 0, 0, 0, RTM_F_LOOKUP_TABLE)
     query += attr(rtnetlink.RTA_DST, dst.packed)
@@ -44,7 +54,7 @@ def look_up(rtnl: Netlink, dst: Address, src: Address | None, iif: int, mark: in
     try:
         answer = rtnl.ask(rtnetlink.RTM_GETROUTE, query)
     except KernelError as error:
-        return Way("", 0, error=error.errno or 0)
+        return Way("", "", error=error.errno or 0)
     fields = rtnetlink.RTMSG.unpack_from(answer)
     found = attributes(answer, rtnetlink.RTMSG.size)
     hops = rtnetlink.next_hops(found.get(rtnetlink.RTA_MULTIPATH, b""))
@@ -52,7 +62,7 @@ def look_up(rtnl: Netlink, dst: Address, src: Address | None, iif: int, mark: in
     via = found.get(rtnetlink.RTA_GATEWAY) or found.get(RTA_VIA, b"")[2:]  # rtvia: a family before the address
     return Way(
         KINDS.get(fields[7], str(fields[7])),
-        link,
+        names.get(link, ""),
         from_packed(via) if via else None,
         _number(found.get(rtnetlink.RTA_TABLE, b"")) or fields[4],
     )

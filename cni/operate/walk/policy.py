@@ -43,6 +43,11 @@ class Rule:
     suppress: int = NONE
     never: bool = False
 
+    @property
+    def takes_all(self) -> bool:
+        conditions = (self.source, self.destination, self.mark, self.proto, self.sports, self.dports)
+        return not (self.never or self.inverted or self.iif) and conditions == (None,) * len(conditions)
+
     def takes(self, packet: Packet, iif: str) -> bool:
         """`iif` is "lo" for a packet of the host's own."""
         if self.never:
@@ -139,10 +144,7 @@ def ended_by(rules: list[Rule], routes: list[Route], packet: Packet, iif: str) -
 def looks_up(rules: list[Rule], table: int) -> bool:
     """Whether every packet comes to the table, as the kernel's own rule has it."""
     return any(
-        rule.table == table
-        and rule.action == TO_TABLE
-        and not (rule.text.startswith("not") or len(rule.text.split()) > 2)
-        for rule in rules
+        rule.table == table and rule.action == TO_TABLE and rule.takes_all and rule.suppress == NONE for rule in rules
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 
 from cni.operate.walk import policy
-from cni.operate.walk.kernel import Kernel, Way
+from cni.operate.walk.kernel import Kernel
+from cni.operate.walk.lookup import Way
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.step import Step, ok, stop
 from cni.operate.walk.world import World

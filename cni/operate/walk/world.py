@@ -61,7 +61,7 @@ class World:
         bridges: dict[str, tuple[Link | None, list[Prefix]]] = {}
         self._problems = {item.ident: host_problems(host, item, bridges) for item in self.items}
         self._insides: dict[str, Kernel | str] = {}
-        self.discovered: dict[tuple[str, int], list[Step]] = {}
+        self.discovered: dict[tuple[str, int | Address], list[Step]] = {}
 
     def close(self) -> None:
         self.kernel.close()

@@ -1,0 +1,52 @@
+"""The bridge's port that leads to a container, and the host's entry for the container's MAC address."""
+
+from __future__ import annotations
+
+from cni.model.attachment import Attachment
+from cni.operate.walk.kernel import Kernel, Link
+from cni.operate.walk.step import Step, ok, stop
+from nft.addresses import Address
+
+FORWARDING = 3  # BR_STATE_FORWARDING of include/uapi/linux/if_bridge.h
+
+
+def port_steps(item: Attachment, port: Link) -> list[Step]:
+    if port.of_port("STATE", FORWARDING) == FORWARDING or not port.carrier:
+        return [ok("port", f"{item.link} is a port of {item.bridge}, both up"), *_flags(item, port)]
+    blocked = stop(
+        "port-state",
+        f"the port {item.link} of {item.bridge} does not forward",
+        "spanning tree or somebody holds it in another state",
+        f"ip link set {item.bridge} type bridge stp_state 0",
+        f"bridge link set dev {item.link} state {FORWARDING}",
+    )
+    return [blocked, *_flags(item, port)]
+
+
+def _flags(item: Attachment, port: Link) -> list[Step]:
+    """That keep frames from a port although it forwards (bridge(8))."""
+    told = f"the port {port.name} of {item.bridge}"
+    steps = []
+    if port.of_port("LEARNING", 1) == 0 and port.of_port("UNICAST_FLOOD", 1) == 0:
+        command = f"bridge link set dev {port.name} learning on flood on"
+        because = "the bridge sends it no frame but to addresses that somebody has entered"
+        steps.append(stop("port-flags", f"{told} has learning and flood off", because, command))
+    if port.of_port("BCAST_FLOOD", 1) == 0:
+        command = f"bridge link set dev {port.name} bcast_flood on"
+        steps.append(stop("port-flags", f"{told} has bcast_flood off", "no ARP of siblings gets there", command))
+    return steps
+
+
+def neighbour_steps(kernel: Kernel, item: Attachment, address: Address) -> list[Step]:
+    state, mac = kernel.neighbours.get((item.bridge, address), ("", ""))
+    own = item.mac.hex(":")
+    if mac and mac != own and state in ("PERMANENT", "REACHABLE", "STALE"):
+        return [
+            stop(
+                "neighbour",
+                f"the host takes {mac} for {address} on {item.bridge}, the container has {own}",
+                "a permanent entry" if state == "PERMANENT" else "another machine answers for this address",
+                f"ip neigh del {address} dev {item.bridge}",
+            )
+        ]
+    return [ok("neighbour", f"{address} is {mac} on {item.bridge}")] if mac else []
