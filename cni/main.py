@@ -202,11 +202,11 @@ def perform(request: Request) -> str:
             tell(request)
         named = bool(request.role)
         if request.document.get("prevResult") is None:
-            return dumps(result_document(add(request), request.version, named))
+            return dumps(result_document(add(request), request.version, named=named))
         from cni.protocol.results import merged, parse_previous
 
         previous = parse_previous(request)
-        return dumps(merged(previous.document, result_document(add(request), request.version, named)))
+        return dumps(merged(previous.document, result_document(add(request), request.version, named=named)))
     if verb == "DEL":
         from cni.verbs.delete import delete
 

@@ -26,7 +26,7 @@ def answer_as(request: Request) -> str:
         from cni.dropin import loopback as plugin  # type: ignore[no-redef]
     if request.verb == "ADD":
         made = plugin.add(request)
-        return dumps(result_document(made, request.version, True) if isinstance(made, Result) else made)
+        return dumps(result_document(made, request.version, named=True) if isinstance(made, Result) else made)
     if request.verb == "DEL":
         plugin.delete(request)
     elif request.verb == "CHECK":

@@ -28,6 +28,8 @@ DEFAULTS: Plugin = {
     "ipMasq": False,
     "hairpinMode": False,
 }
+# What a runtime passes on for a published port: some keys are refused only then.
+A_PORT: Plugin = {"portMappings": [{"hostPort": 1, "containerPort": 1, "protocol": "tcp"}]}
 COMMON = ("type", "capabilities", "name", "cniVersion")  # of every plugin object
 NEUTRAL: dict[str, tuple[Json, ...]] = {  # keys that another plugin of the chain has, too, or that ask for nothing
     "backend": BACKENDS,
@@ -111,9 +113,7 @@ def _refused(document: Plugin, merged: Plugin) -> list[str]:
     """What our own parser says of the result, for a container with a published port: it names the key."""
     name = str(document.get("name", ""))
     version = str(document.get("cniVersion") or NEWEST)
-    port: Plugin = {"hostPort": 1, "containerPort": 1, "protocol": "tcp"}
-    published: Plugin = {"portMappings": [port]}
-    full: Plugin = {**merged, "name": name, "cniVersion": version, "runtimeConfig": published}
+    full: Plugin = {**merged, "name": name, "cniVersion": version, "runtimeConfig": A_PORT}
     request = Request("ADD", "", "x", "", "eth0", {}, (), version, name, "/run/nftcni", full)
     try:
         parse_network(request)

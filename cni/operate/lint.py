@@ -11,6 +11,7 @@ import json
 import re
 
 from cni.model.config import parse_network
+from cni.model.conversion import A_PORT
 from cni.operate.document import ERROR, TYPE, WARNING, Document, Finding, Json, at, parse, place
 from cni.protocol.errors import CniError
 from cni.protocol.jsontext import loads
@@ -18,7 +19,6 @@ from cni.protocol.names import DATA_DIR
 from cni.protocol.request import Request
 from cni.protocol.versions import VERSIONS
 
-ONE_PORT = {"hostPort": 1, "containerPort": 1, "protocol": "tcp"}
 TOP = (
     "cniVersion",
     "cniVersions",
@@ -202,7 +202,7 @@ def _by_the_plugin(document: Document, plugin: dict[str, Json]) -> list[Finding]
     config = {key: item for key, item in plugin.items() if key != "capabilities"}
     config["name"] = document.value.get("name") or "unnamed"
     if _publishes(plugin):
-        config.setdefault("runtimeConfig", {"portMappings": [ONE_PORT]})
+        config.setdefault("runtimeConfig", A_PORT)
     version = document.value.get("cniVersion")
     config["cniVersion"] = version if version in VERSIONS else "1.0.0"
     try:
