@@ -343,7 +343,7 @@ def scene(host: Host) -> Iterator[Scene]:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_firewall(scene: Scene, case: Case) -> None:
     if "iptables-legacy" in case.script and not Path("/proc/net/ip_tables_names").exists():
-        pytest.skip("NOT RUN: this kernel has no iptables of before nf_tables")
+        pytest.skip("NOT RUN: iptables-legacy needs the kernel module ip_tables, which is not here")
     examine(scene, case)
 
 

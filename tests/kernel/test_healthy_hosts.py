@@ -128,7 +128,7 @@ def scene(host: Host) -> Iterator[Scene]:
 @pytest.mark.parametrize("name", HOSTS)
 def test_no_finding(scene: Scene, name: str) -> None:
     if "iptables-legacy" in HOSTS[name] and not Path("/proc/net/ip_tables_names").exists():
-        pytest.skip("NOT RUN: this kernel has no iptables of before nf_tables")
+        pytest.skip("NOT RUN: iptables-legacy needs the kernel module ip_tables, which is not here")
     if name == "br_netfilter":
         scene.host.bridge_netfilter("1")
     scene.sh(HOSTS[name])

@@ -160,7 +160,7 @@ def test_links_that_forward_on_their_own_go_on_and_the_others_do_not_begin(host:
     """While there are containers, after a rebuild, with the state folder lost, and when the last one is gone."""
     places = [host.neighbour(name, number) for number, name in enumerate(("lan", "far", "third"), 1)]
     if not host.sysctl_exists(OWN[version].format("to-lan")):
-        pytest.skip("NOT RUN: this kernel has no force_forwarding (Linux 6.17)")
+        pytest.skip("NOT RUN: force_forwarding needs Linux 6.17")
     addresses = [("198.51.{}.2", "2001:db8:{}::2")[version == 6].format(99 + number) for number in (1, 2, 3)]
     for number, place in enumerate(places, 1):
         gateway = ("198.51.{}.1", "2001:db8:{}::1")[version == 6].format(99 + number)

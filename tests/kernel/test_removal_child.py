@@ -108,7 +108,7 @@ def test_it_holds_nothing_when_its_parent_is_killed(host: Host, tmp_path: Path) 
 @pytest.mark.parametrize("verb", ["DEL", "GC"])
 def test_the_child_never_had_the_lock(host: Host, tmp_path: Path, verb: str) -> None:
     """It was forked under the lock, which is its own as well until it has closed it: a child that is kept before that
-    had every verb of the host wait for it, 15 s each. A second DEL has a child too; that of the first is none of it."""
+    had every verb of the host wait for it, 15 s each."""
     config = CONFIG if verb == "DEL" else {**CONFIG, "cni.dev/valid-attachments": []}
     host.add(CONFIG)
     host.container("c2")
