@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.broken import Case, Scene, examine
+from support.broken import SHORT, Case, Scene, examine
 from support.scratch import Host
+from support.traffic import ask
 
 FORWARD = "type filter hook forward priority filter"
 DROP = f"{FORWARD}; policy drop"
@@ -345,6 +346,29 @@ def test_a_firewall(scene: Scene, case: Case) -> None:
     if "iptables-legacy" in case.script and not Path("/proc/net/ip_tables_names").exists():
         pytest.skip("NOT RUN: iptables-legacy needs the kernel module ip_tables, which is not here")
     examine(scene, case)
+
+
+def test_siblings_whose_frames_pass_by_a_firewall_for_packets(scene: Scene) -> None:
+    """br_netfilter shows it what stays on the bridge."""
+    scene.host.bridge_netfilter("1")
+    chain = "chain fc { type filter hook forward priority 0; iifname br0 oifname br0 drop; }"
+    case = Case(
+        "between", f"nft 'table inet fw {{ {chain}; }}'", ("inet fw", "br_netfilter"), "inet fw", "sibling", "doctor"
+    )
+    examine(scene, case)
+
+
+def test_each_neighbour_of_a_link_is_looked_at(scene: Scene) -> None:
+    """The ways to two subnets on one link differ: the second one used to be taken for looked at with the first."""
+    scene.host.run("ip", "addr", "add", "203.0.113.1/24", "dev", "to-lan")
+    scene.lan.run("ip", "addr", "add", "203.0.113.2/24", "dev", "eth0")
+    assert ask(scene.lan, "203.0.113.1", 8080).startswith("web ")
+    assert scene.findings("doctor") == []
+    rule = "type filter hook output priority 0; arp daddr ip 203.0.113.2 drop;"
+    scene.host.nft(f"table arp fw {{ chain out {{ {rule} }}; }}")
+    assert any("arp fw" in step["what"] and "ARP" in step["what"] for step in scene.findings("doctor"))
+    scene.host.run("ip", "neigh", "flush", "to", "203.0.113.2")
+    assert ask(scene.lan, "203.0.113.1", 8080, timeout=SHORT) == "silence"
 
 
 def test_healthy(scene: Scene) -> None:
