@@ -20,11 +20,6 @@ from nft.framing import text
 from nft.libnftables import run_text
 from nft.ruleset import FAST_PATH, fast_path_text
 from nft.schema import TABLE
-from nft.table import rules_digest
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 FLOWTABLE = f"flowtable {FAST_PATH} of table inet {TABLE}"
 BRIDGED_FRAMES = tuple(f"bridge/bridge-nf-call-{family}tables" for family in ("ip", "ip6"))
@@ -57,20 +52,9 @@ def ensure(handles: Handles, item: Attachment) -> None:
 def load(handles: Handles) -> None:
     """Into a table that has none of it."""
     try:
-        _with_note(handles, lambda: run_text(fast_path_text()))
+        handles.change_rules(lambda: run_text(fast_path_text()))
     except LoadError as problem:
         raise CniError(IO_FAILURE, f"fastPath: {problem}", problem.hint) from None
-
-
-def _with_note(handles: Handles, change: Callable[[], None]) -> None:
-    """Changes the rules, and the note of them if it is right: what somebody else has changed is to be told on."""
-    notes = handles.store.notes
-    right = notes.rules() == rules_digest(handles.table.rules())
-    if right:
-        notes.put_rules("")
-    change()
-    if right:
-        notes.put_rules(rules_digest(handles.table.rules()))
 
 
 def restore(handles: Handles) -> None:
@@ -91,7 +75,7 @@ def release(handles: Handles, item: Attachment) -> None:
     if have is None:
         return
     if not _asking(handles):
-        _with_note(handles, lambda: fastpath.remove(handles.table))
+        handles.change_rules(lambda: fastpath.remove(handles.table))
     elif item.bridge in have:
         fastpath.drop_links(handles.table, [item.bridge])
 

@@ -12,8 +12,12 @@ from cni.protocol.errors import kernel_refused
 from cni.state.place import first_folder, read_boot_id
 from cni.state.store import Store
 from nft.netlink import Netlink
-from nft.table import Table
+from nft.table import Table, rules_digest
 from nft.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Handles(Value):
@@ -22,6 +26,16 @@ class Handles(Value):
     rtnl: Netlink
     table: Table
     store: Store
+
+    def change_rules(self, change: Callable[[], None]) -> None:
+        """Changes the table's rules, and the note of them if it is right: what somebody else has changed is to be told
+        on."""
+        right = self.store.notes.rules() == rules_digest(self.table.rules())
+        if right:
+            self.store.notes.put_rules("")
+        change()
+        if right:
+            self.store.notes.put_rules(rules_digest(self.table.rules()))
 
     @property
     def table_serves(self) -> bool:

@@ -214,6 +214,10 @@ class Host:
         if not self.table_is_current():
             self.rebuild_table()
             return
+        if item.conditions:
+            from cni.conditions import ensure
+
+            ensure(self.handles, item)
         own = attachment_elements(item)
         shared = bridge_elements(item) + cross_elements(item, self.store.of_container(item))
         other = next(self.store.sharing(item), None) if item.direct else None
@@ -273,7 +277,12 @@ class Host:
                 self.store.index(item)
                 note_localnet(self.handles, item)
             self.store.notes.put_rules("")
-            run_text(replacing_text(self.comment, elements_text(wanted_elements(self.handles, items))))
+            beside = ""
+            if any(item.conditions for item in items):
+                from cni.conditions import whole_text
+
+                beside = whole_text(items)
+            run_text(replacing_text(self.comment, beside + elements_text(wanted_elements(self.handles, items))))
         except LoadError as problem:
             raise CniError(IO_FAILURE, str(problem), problem.hint) from None
         if any(item.is_fast for item in items):

@@ -109,6 +109,10 @@ def problems(host: Host, item: Attachment, port: Link | None) -> list[str]:
         from cni.fastpath import problems as fast_path_problems
 
         found += fast_path_problems(host.handles, item)
+    if item.conditions:
+        from cni.conditions import problems as condition_problems
+
+        found += condition_problems(host.handles, item)
     if item.zone:
         from cni.firewalld import problems as zone_problems
 

@@ -26,7 +26,7 @@ from cni.state.claims import claim_line
 from cni.state.store import Damaged
 from nft.addresses import BITS, Address, Prefix, from_packed, parse_address
 from nft.elements import PROTOCOL_NAMES, Element, unpack
-from nft.schema import INTERVALS, SETS
+from nft.schema import GATES, INTERVALS, SETS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _rebuild(handles: Handles, ident: str, elements: list[Element], message: str
         return None
     say(f"{message}; what the table, the links and the leases say of it is kept")
     leases, ports = handles.store.claims.claimed_by(ident)
-    item = _without_others(handles, _as_on_the_host(handles, found, leases))
+    item = _without_others(handles, _with_conditions(handles, _as_on_the_host(handles, found, leases), elements))
     kept = projection([item])
     # Of a ruleset that was saved and loaded again: what another one has by now, and what is not in the table any more.
     others = [element for element in elements if (element.set, element.key) not in kept]
@@ -180,6 +180,18 @@ def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> At
         wire=rates_on(handles.rtnl, item.ident, port).replace(check_mac=item.wire.check_mac),
         kind=kind_of(port is not None or any("@" not in name for name in leases), port is not None or bool(leases)),
     )
+
+
+def _with_conditions(handles: Handles, item: Attachment, elements: list[Element]) -> Attachment:
+    """Of its ports, from the chains that they lead to. Where a chain does not tell, nobody is to reach them."""
+    names = {element.set[5]: element.data.decode() for element in elements if element.set in GATES}
+    if not names:
+        return item
+    from nft.conditions import NOBODY, read_texts
+
+    texts = read_texts(handles.table.netlink)
+    told = {version: texts.get(name, NOBODY) for version, name in names.items()}
+    return item.replace(condition4=told.get("4", ""), condition6=told.get("6", ""))
 
 
 def _given(handles: Handles, bridge: str) -> set[tuple[str, int]]:

@@ -6,7 +6,7 @@ Which elements there should be is not known here; the sets and their types are `
 from __future__ import annotations
 
 from .addresses import from_packed
-from .schema import ADDR4, ADDR6, FAMILY, IFNAME, LAYER2, MAC, PORT, PROTO, SETS, TABLE, TARGET
+from .schema import ADDR4, ADDR6, FAMILY, IFNAME, LAYER2, MAC, PORT, PROTO, SETS, TABLE, TARGET, VERDICT
 from .value import Value
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # IANA protocol numbers, with nft's names for them
@@ -19,7 +19,7 @@ _LENGTH = {PROTO: 1, PORT: 2, FAMILY: 1}
 
 class Element(Value):
     """One element of a set or map: `key` and `data` are the kernel's own bytes, `comment` says whose it is. `end` is
-    the last key of an interval."""
+    the last key of an interval. The data of a verdict map is the name of the chain to go to."""
 
     set: str
     key: bytes
@@ -46,6 +46,8 @@ def pack(kinds: tuple[str, ...], values: tuple[int | bytes | str, ...]) -> bytes
 
 def unpack(kinds: tuple[str, ...], packed: bytes) -> tuple[int | bytes | str, ...]:
     """The inverse of `pack`: numbers, address bytes and names. Raises ValueError for a wrong length."""
+    if kinds == (VERDICT,):
+        return (packed.decode("utf-8", "surrogateescape"),)
     if kinds == (MAC,) and len(packed) == 6:  # alone it is not padded
         return (packed,)
     if len(packed) != sum(_WIDTH[kind] for kind in kinds):
@@ -95,6 +97,8 @@ def _fields_text(kinds: tuple[str, ...], packed: bytes) -> str:
             texts.append(f"0x{value.hex()}")
         elif isinstance(value, bytes):
             texts.append(value.hex(":") if kind == MAC else str(from_packed(value)))
+        elif kind == VERDICT:
+            texts.append(f"goto {value}")
         elif kind == IFNAME:
             texts.append(f'"{value}"')
         elif kind == PROTO and isinstance(value, int):

@@ -21,7 +21,12 @@ SECONDS = 10  # less than others wait for the lock, which the child shares: it m
 LOADED = "\nnftcni: loaded"  # the last word of a child that came to its end: the library may call exit(0), too
 
 
-def run_text(command: str) -> None:
+def parse_text(command: str) -> None:
+    """Raises LoadError where `run_text` would without asking the kernel. Nothing is changed."""
+    run_text(command, only_parse=True)
+
+
+def run_text(command: str, only_parse: bool = False) -> None:
     """One transaction from nft's own language. Raises LoadError with what nft said, or how it died."""
     try:
         reader, writer = os.pipe()
@@ -30,7 +35,7 @@ def run_text(command: str) -> None:
         raise LoadError(f"starting a process for libnftables: {_named(error)}") from None
     if child == 0:
         os.close(reader)
-        _child(command, writer)
+        _child(command, only_parse, writer)
     os.close(writer)
     try:
         with open(reader, encoding="utf-8", errors="replace", newline="") as pipe:
@@ -53,7 +58,7 @@ def run_text(command: str) -> None:
     raise LoadError(f"libnftables: {said.strip() or f'exit status {code}'}", "" if said else INSTALL)
 
 
-def _child(command: str, writer: int) -> None:
+def _child(command: str, only_parse: bool, writer: int) -> None:
     """Exit status 0, or 1 with the reason in the pipe. The library's own output must not reach the runtime."""
     status = 1
     try:
@@ -63,7 +68,7 @@ def _child(command: str, writer: int) -> None:
         os.dup2(null, 0)
         os.dup2(null, 1)
         os.dup2(writer, 2)
-        _load(command)
+        _load(command, only_parse)
         os.write(writer, LOADED.encode())
         status = 0
     except _Refused as refusal:
@@ -84,7 +89,7 @@ class _Refused(Exception):
     pass
 
 
-def _load(command: str) -> None:
+def _load(command: str, only_parse: bool) -> None:
     import site
 
     site.main()  # the plugin runs with -S: only here are the distribution's packages wanted
@@ -92,6 +97,7 @@ def _load(command: str) -> None:
 
     sys.unraisablehook = lambda _: None  # without libnftables.so its __del__ fails after its __init__ and says so
     library = nftables.Nftables()
+    library.set_dry_run(only_parse)
     code, _output, error = library.cmd(command)
     if code:
         raise _Refused(error.strip())

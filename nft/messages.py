@@ -23,7 +23,7 @@ from .framing import (
     message,
     text,
 )
-from .schema import LAYER2, TABLE
+from .schema import GATES, LAYER2, TABLE
 from .value import Value
 
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
@@ -39,7 +39,8 @@ NFTA_LIST_ELEM = 1
 NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA, NFTA_ELEM_KEY_END = 1, 2, 6, 10
 NFTA_DATA_VALUE, NFTA_DATA_VERDICT = 1, 2
 NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
-NFTA_IMMEDIATE_DATA, NFTA_VERDICT_CODE, NFTA_TARGET_NAME = 2, 1, 1
+NFTA_IMMEDIATE_DATA, NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN, NFTA_TARGET_NAME = 2, 1, 2, 1
+NFT_GOTO = -4
 NFTA_NAT_TYPE, NFT_NAT_DNAT, NFTA_CMP_DATA = 1, 1, 3
 UNCONDITIONAL = {"immediate", "reject", "target", "counter", "log"}
 NFTA_GEN_PROC_PID = 2
@@ -108,11 +109,17 @@ def _element(element: Element, full: bool) -> bytes:
     if element.end:
         body += attr(NESTED | NFTA_ELEM_KEY_END, attr(NFTA_DATA_VALUE, element.end))
     if full and element.data:
-        body += attr(NESTED | NFTA_ELEM_DATA, attr(NFTA_DATA_VALUE, element.data))
+        data = _verdict(element.data) if element.set in GATES else attr(NFTA_DATA_VALUE, element.data)
+        body += attr(NESTED | NFTA_ELEM_DATA, data)
     if full and element.comment:
         text = element.comment.encode() + b"\0"
         body += attr(NFTA_ELEM_USERDATA, bytes([UDATA_COMMENT, len(text)]) + text)
     return attr(NESTED | NFTA_LIST_ELEM, body)
+
+
+def _verdict(chain: bytes) -> bytes:
+    code = attr(NFTA_VERDICT_CODE, (NFT_GOTO & 0xFFFFFFFF).to_bytes(4, "big"))
+    return attr(NESTED | NFTA_DATA_VERDICT, code + attr(NFTA_VERDICT_CHAIN, chain + b"\0"))
 
 
 def get_element(element: Element) -> bytes:
@@ -146,7 +153,10 @@ def read_elements(payload: bytes) -> list[Element]:
     for packed in items(outer.get(NFTA_LIST_ELEMENTS, b"")):
         parts = attributes(packed)
         key = attributes(parts.get(NFTA_ELEM_KEY, b"")).get(NFTA_DATA_VALUE, b"")
-        data = attributes(parts.get(NFTA_ELEM_DATA, b"")).get(NFTA_DATA_VALUE, b"")
+        held = attributes(parts.get(NFTA_ELEM_DATA, b""))
+        data = held.get(NFTA_DATA_VALUE, b"")
+        if NFTA_DATA_VERDICT in held:
+            data = attributes(held[NFTA_DATA_VERDICT]).get(NFTA_VERDICT_CHAIN, b"").rstrip(b"\0")
         end = attributes(parts.get(NFTA_ELEM_KEY_END, b"")).get(NFTA_DATA_VALUE, b"")
         found.append(Element(name, key, data, read_comment(parts.get(NFTA_ELEM_USERDATA, b"")), end))
     return found

@@ -59,6 +59,12 @@ CHAINS = """
 		dnat ip6 to ip6 daddr . meta l4proto . th dport map @dnat6_ip
 		dnat ip6 to meta l4proto . th dport map @dnat6
 	}
+	chain gate {
+		ip daddr . meta l4proto . th dport vmap @gated4_ip
+		meta nfproto ipv4 meta l4proto . th dport vmap @gated4
+		ip6 daddr . meta l4proto . th dport vmap @gated6_ip
+		meta nfproto ipv6 meta l4proto . th dport vmap @gated6
+	}
 	chain raw_prerouting {
 		type filter hook prerouting priority raw; policy accept;
 		iifname "lo" return
@@ -191,6 +197,9 @@ CHAINS = """
 	}
 """
 
+# Nothing leads to the chain `gate`, and there is no chain of this prefix, while no port has a condition (`conditions`).
+GATE, WHEN = "gate", "when_"
+
 # Beside these chains only while a network asks for it (`fastpath`): loaded alone, as not every kernel has flowtables.
 FAST_PATH = "fast_path"
 FAST_CHAIN = """
@@ -259,10 +268,15 @@ def _table(family: str, names: Collection[str], chains: str, comment: str) -> st
 RULES = digest(table_text(""), size=4).hex()  # stands for this very text: a table with another one is made anew
 
 
-def replacing_text(comment: str, elements: str) -> str:
-    """The whole table with `elements` (text), in place of whatever is there, in one transaction."""
+def condition_chain(text: str) -> str:
+    return WHEN + digest("condition", text, size=4).hex()
+
+
+def replacing_text(comment: str, more: str) -> str:
+    """The whole table with `more`, its elements and what those lead to, in place of whatever is there, in one
+    transaction."""
     gone = "".join(f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in ("inet", "bridge"))
-    return f"{gone}{table_text(comment)}{elements}"
+    return f"{gone}{table_text(comment)}{more}"
 
 
 def fast_path_text() -> str:
@@ -274,11 +288,12 @@ def fast_path_text() -> str:
 def is_whole(rules: list[tuple[str, bytes]]) -> bool:
     """Whether each chain has as many rules as its text. What they say depends on the nft that loaded them."""
     fast = FAST_CHAIN if any(chain == FAST_PATH for chain, _code in rules) else ""
-    wanted: list[str] = []
+    gated = any(chain.startswith(WHEN) for chain, _code in rules)
+    wanted = ["nat_prerouting", "nat_output"] if gated else []
     chain = ""
     for words in map(str.split, (CHAINS + fast + PORTS).splitlines()):
         if words[:1] == ["chain"]:
             chain = words[1]
         elif words and words[0] not in ("type", "}"):
             wanted.append(chain)
-    return sorted(wanted) == sorted(chain for chain, _code in rules)
+    return sorted(wanted) == sorted(chain for chain, _code in rules if not chain.startswith(WHEN))

@@ -10,6 +10,7 @@ TABLE = "nftcni"
 # Field kinds of keys and data, each padded to four bytes where it is part of a concatenation.
 PROTO, PORT, ADDR4, ADDR6, IFNAME = "inet_proto", "inet_service", "ipv4_addr", "ipv6_addr", "ifname"
 FAMILY, MAC = "nf_proto", "ether_addr"
+VERDICT = "verdict"
 TARGET = "integer"  # a neighbour advertisement's address: nft 1.0.6 has no name for the field
 
 # name: (key fields, data fields); no data fields makes a set, some make a map.
@@ -53,6 +54,11 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dnat4_ip": ((ADDR4, PROTO, PORT), (ADDR4, PORT)),
     "dnat6": ((PROTO, PORT), (ADDR6, PORT)),
     "dnat6_ip": ((ADDR6, PROTO, PORT), (ADDR6, PORT)),
+    # Those of them that only some packets reach: the chain that says which (`nft.conditions`).
+    "gated4": ((PROTO, PORT), (VERDICT,)),
+    "gated4_ip": ((ADDR4, PROTO, PORT), (VERDICT,)),
+    "gated6": ((PROTO, PORT), (VERDICT,)),
+    "gated6_ip": ((ADDR6, PROTO, PORT), (VERDICT,)),
 }
 # In the table of family bridge: what a container's port may send to the bridge.
 LAYER2: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -68,6 +74,7 @@ LAYER2: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "taken_targets": ((TARGET,), ()),
 }
 SETS.update(LAYER2)
+GATES = ("gated4", "gated4_ip", "gated6", "gated6_ip")  # the verdict maps
 INTERVALS = ("direct4", "direct6")  # the last field of their keys is a prefix
 
 

@@ -92,6 +92,10 @@ def give_up(host: Host, before: Attachment, item: Attachment) -> None:
     gone = [element for element in attachment_elements(before) if element not in kept]
     if gone:
         host.table.delete(gone)
+    if before.conditions:
+        from cni.conditions import release
+
+        release(host.handles, before)
     # Before the record forgets them: after a kill nobody would know of the flows.
     given_up = tuple(mapping for mapping in before.mappings if mapping not in item.mappings)
     if given_up:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cni.dropin.amendment import amend, attached, base_record, give_up, holds_nothing, record_of
 from cni.host import Host
-from cni.model.config import parse_masquerade, refuse_unsupported
+from cni.model.config import parse_conditions, parse_masquerade, refuse_unsupported
 from cni.model.ports import PortMapping, for_families, parse_port_mappings, versions_of
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request
@@ -24,14 +24,20 @@ def add(request: Request) -> dict[str, Json]:
     fields = Fields(request.document)
     refuse_unsupported(fields, request.role)
     snat, masq_all = parse_masquerade(fields)
+    condition4, condition6 = parse_conditions(fields)
     mappings = _asked(request, previous)
     if not mappings:
         return previous.document
     ident = record_of(request)
     with Host(request.data_dir).transaction(f"portmap: ADD for {ident}") as host:
+        if condition4 or condition6:
+            from cni.conditions import refuse_invalid
+
+            refuse_invalid(host.handles, condition4, condition6)
         before = host.record(ident)
         base = base_record(host, request, previous, before)
-        amend(host, before, base.replace(mappings=mappings, snat=snat, masq_all=masq_all))
+        asked = base.replace(mappings=mappings, snat=snat, masq_all=masq_all)
+        amend(host, before, asked.replace(condition4=condition4, condition6=condition6))
     return previous.document
 
 

@@ -55,7 +55,8 @@ class Attachment(Value):
     """One interface of one container on one network. `mappings` all have a host address of their own family; `standby`
     are those that another interface of the same container publishes, to be taken over when that one goes. Of those who
     ask its ports, `masq_all` hides everybody's address; without `snat` nobody's is, not the container's own either.
-    `zone` is firewalld's, with its addresses in it; `fast_path` asks for the flowtable.
+    `zone` is firewalld's, with its addresses in it; `fast_path` asks for the flowtable. `condition4` and `condition6`,
+    nft's own text, are met by the packets that its published ports are for.
 
     `sandbox` is CNI_NETNS as it was given, `delegate` the foreign IPAM plugin that we called for the addresses, `done`
     whether ADD came to its end. Where somebody else made the interface, `bridge` is the host's link that leads to it,
@@ -97,6 +98,8 @@ class Attachment(Value):
     masq_all: bool = False
     zone: str = ""
     fast_path: bool = False
+    condition4: str = ""
+    condition6: str = ""
     made: bool = False
     anti_spoof: bool = False
     uplink: bool = False
@@ -170,6 +173,17 @@ class Attachment(Value):
     def is_fast(self) -> bool:
         """Whether flows of its can pass by the flowtable: the host must be its router."""
         return self.fast_path and self.in_table and bool(self.bridge) and not self.uplink
+
+    def condition(self, version: int) -> str:
+        return self.condition4 if version == 4 else self.condition6
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Those that one of its ports has."""
+        if not (self.condition4 or self.condition6):
+            return ()
+        versions = {mapping.host_ip.version for mapping in self.mappings if mapping.host_ip}
+        return tuple(dict.fromkeys(text for text in map(self.condition, sorted(versions)) if text))
 
     def address_of(self, version: int) -> Address | None:
         """The container's first address of a family, the one its published ports lead to."""

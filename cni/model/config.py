@@ -100,6 +100,8 @@ class Network(Value):
     given: tuple[str, ...] = ()
     allow_bound_ports: bool = False
     fast_path: bool = False
+    condition4: str = ""
+    condition6: str = ""
 
 
 def parse_network(request: Request) -> Network:
@@ -131,6 +133,10 @@ def parse_network(request: Request) -> Network:
         text = fields.asked("vlan", ()) or fields.asked("vlanTrunk", ())
         raise CniError(UNSUPPORTED_FIELD, f"{text} is not supported with isGateway", "set isGateway to false")
     snat, masq_all = parse_masquerade(fields) if ours else (True, False)
+    condition4, condition6 = parse_conditions(fields) if ours else ("", "")
+    for key, condition, mode in (("conditionsV4", condition4, mode4), ("conditionsV6", condition6, mode6)):
+        if condition and mode == attachment.ROUTED:
+            raise fields.fail(key, f"cannot be combined with gatewayMode {mode}, where no port is translated")
     mtu = fields.number("mtu", 0, 0, 65535)
     lowest = 1280 if any(item.subnet.version == 6 for ranges in ipam.range_sets for item in ranges) else 68
     if mtu and mtu < lowest:
@@ -167,6 +173,8 @@ def parse_network(request: Request) -> Network:
         given=tuple(key for key in DEPENDING if fields.has(key)),
         allow_bound_ports=fields.flag("allowBoundPorts", not ours),
         fast_path=fast_path,
+        condition4=condition4,
+        condition6=condition6,
     )
 
 
@@ -200,21 +208,19 @@ def parse_masquerade(fields: Fields) -> tuple[bool, bool]:
     fields.text("externalSetMarkChain")
     if fields.has("markMasqBit") and fields.text("externalSetMarkChain"):
         raise fields.fail("markMasqBit", "cannot be combined with externalSetMarkChain")
-    if fields.section("runtimeConfig").has("portMappings"):
-        for key in ("conditionsV4", "conditionsV6"):
-            _refuse_conditions(fields, key)
     return fields.flag("snat", True), fields.flag("masqAll")
 
 
-def _refuse_conditions(fields: Fields, key: str) -> None:
-    conditions = fields.texts(key)
-    if conditions:
-        syntax = "iptables syntax" if conditions[0].startswith(("-", "!")) else "not supported"
-        raise CniError(
-            UNSUPPORTED_FIELD,
-            f"{fields.asked(key, ())}: {syntax}",
-            "this host's ports are published by nftables alone; drop in a chain of your own what is not wanted",
-        )
+def parse_conditions(fields: Fields) -> tuple[str, str]:
+    """Which packets published ports are for, of IPv4 and IPv6: matches in nft's language, "" for all. Looked at where
+    there are ports. Raises CniError 2 for those of iptables, 7 for what is no match."""
+    if not (fields.has("conditionsV4") or fields.has("conditionsV6")):
+        return "", ""
+    if not fields.section("runtimeConfig").has("portMappings"):
+        return "", ""
+    from cni.model.condition import parse_condition
+
+    return parse_condition(fields, "conditionsV4"), parse_condition(fields, "conditionsV6")
 
 
 def _mode(fields: Fields) -> str:

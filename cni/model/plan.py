@@ -45,6 +45,8 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         masq_all=network.masq_all,
         zone=network.zone,
         fast_path=network.fast_path,
+        condition4=network.condition4,
+        condition6=network.condition6,
         kind=DELEGATED if delegated else BRIDGED,
     )
     return item if delegated else _with_leases(item, network, leases, network.ipam.routes)

@@ -14,6 +14,7 @@ from cni.model.names import bridge_mac, derived_mac
 from cni.model.ports import PortMapping
 from nft.addresses import BITS, Address, link_local, merged
 from nft.elements import NFPROTO, PROTOCOLS, Element, pack
+from nft.ruleset import condition_chain
 from nft.schema import FAMILY, IFNAME, MAC, SETS
 
 
@@ -45,7 +46,10 @@ def attachment_elements(item: Attachment) -> list[Element]:
     for version in {mapping.host_ip.version for mapping in item.mappings if mapping.host_ip}:
         target = _target(item, version)
         elements.append(Element(f"self{version}", target.packed + target.packed, b"", ident))
-    elements += [_published(item, mapping) for mapping in item.mappings]
+    published = [_published(item, mapping) for mapping in item.mappings]
+    elements += published
+    if item.conditions:
+        elements += [_gated(item, element) for element in published if item.condition(int(element.set[4]))]
     return elements + list(dict.fromkeys(_opened(item, mapping) for mapping in item.opened))
 
 
@@ -91,6 +95,12 @@ def _published(item: Attachment, mapping: PortMapping) -> Element:
         name += "_ip"
         key = pack(SETS[name][0], (mapping.host_ip.packed, *fields))
     return Element(name, key, pack(SETS[name][1], (_target(item, version).packed, mapping.container_port)), item.ident)
+
+
+def _gated(item: Attachment, published: Element) -> Element:
+    """The same port, and the chain of its condition."""
+    name = published.set.replace("dnat", "gated")
+    return Element(name, published.key, condition_chain(item.condition(int(published.set[4]))).encode(), item.ident)
 
 
 def _opened(item: Attachment, mapping: PortMapping) -> Element:

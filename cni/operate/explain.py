@@ -116,7 +116,7 @@ def _print(ways: list[Way]) -> None:
         stopped = False
         for step in dict.fromkeys(way.steps):
             print_step(step, first=step.verdict == "stop" and not stopped)
-            stopped = stopped or step.verdict == "stop"
+            stopped = stopped or step.verdict == "stop" or step.kind == "condition"
         if not stopped:
             print(
                 "  the packet arrives, and its answer too"

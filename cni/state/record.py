@@ -29,6 +29,7 @@ FLAGS = (
 LATER_FLAGS = ("made", "anti_spoof")
 
 LATER = ("snat", "masq_all", "fast_path")  # absent in records of before them
+LATER_WORDS = ("zone", "condition4", "condition6")  # as well
 
 
 def to_document(item: Attachment) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def to_document(item: Attachment) -> dict[str, Any]:
     ]
     document["dns"] = item.dns.document()
     document["wire"] = item.wire.document()
-    document.update((name, getattr(item, name)) for name in (*LATER, "zone"))
+    document.update((name, getattr(item, name)) for name in (*LATER, *LATER_WORDS))
     document["direct"] = list(item.direct)
     for name, mappings in (("mappings", item.mappings), ("standby", item.standby), ("opened", item.opened)):
         document[name] = [
@@ -82,7 +83,7 @@ def from_document(document: Json) -> Attachment:
             mappings=tuple(_mapping(entry) for entry in _typed(document["mappings"], list)),
             standby=tuple(_mapping(entry) for entry in _typed(document["standby"], list)),
             **{name: _typed(document.get(name, getattr(Attachment, name)), bool) for name in LATER},
-            zone=_typed(document.get("zone", ""), str),
+            **{name: _typed(document.get(name, ""), str) for name in LATER_WORDS},
             wire=wire_from(_typed(document.get("wire", {}), dict)),
             opened=tuple(_mapping(entry) for entry in _typed(document["opened"], list)),
             direct=tuple(_prefix(entry) for entry in _typed(document["direct"], list)),

@@ -38,6 +38,10 @@ def _add(host: Host, request: Request, network: Network, netns: int, ident: str)
         fields = Fields(request.document)
         refuse_admin_chain(host.table.netlink, fields)
         network = network.replace(zone=zone_asked(fields))
+    if network.condition4 or network.condition6:
+        from cni.conditions import refuse_invalid
+
+        refuse_invalid(host.handles, network.condition4, network.condition6)
     if network.fast_path:
         from cni.fastpath import refuse_lacking
 

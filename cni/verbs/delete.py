@@ -69,6 +69,10 @@ def detach(host: Host, item: Attachment, remover: Remover | None = None) -> None
         from cni.fastpath import release
 
         release(host.handles, item)
+    if item.conditions:
+        from cni.conditions import release as release_conditions
+
+        release_conditions(host.handles, item)
     links = dict.fromkeys(item.links)
     if last:
         links.update(dict.fromkeys(leave_bridge(host, item)))

@@ -90,6 +90,10 @@ def detach_many(host: Host, network: str, items: list[Attachment], remover: Remo
         from cni.fastpath import release
 
         release(host.handles, item)
+    for item in {item.conditions: item for item in items if item.conditions}.values():
+        from cni.conditions import release as release_conditions
+
+        release_conditions(host.handles, item)
     host.store.drop_empty(network)
     if not host.store.has_records():
         stop_forwarding(host.handles)

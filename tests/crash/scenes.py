@@ -24,6 +24,8 @@ POINT_TO_POINT["runtimeConfig"]["bandwidth"] = {
     **{"ingressRate": 8_000_000, "ingressBurst": 800_000},
     **{"egressRate": 8_000_000, "egressBurst": 800_000},
 }
+CONDITIONS: dict[str, Any] = {"conditionsV4": ["ip ttl > 3"], "conditionsV6": ["ip6 hoplimit > 3"]}
+CONDITIONAL = network("net0", *DUAL, ports=PORTS, **CONDITIONS)
 FOREIGN = network("net0", ipam={"type": "foreign"}, ports=PORTS)
 VALID = {"cni.dev/valid-attachments": [{"containerID": "keeper", "ifname": "eth0"}]}
 # An IPAM plugin of somebody else's: it keeps what it gave in a file, so that a lost DEL is seen.
@@ -197,6 +199,7 @@ class Situation:
 GC_RUN = Run("GC", {**CONFIG, **VALID})
 BRIDGED = {"cniVersion": "1.1.0", "ips": [{"address": "10.88.0.2/24", "gateway": "10.88.0.1"}]}
 PORTMAP = {"cniVersion": "1.1.0", "name": "net0", "type": "portmap", "runtimeConfig": {"portMappings": PORTS}}
+PORTMAP.update(CONDITIONS)
 SITUATIONS = {
     "first ADD of a host": Situation(Run("ADD", CONFIG), keeper=False, fresh=True),
     "ADD beside another": Situation(Run("ADD", CONFIG)),
@@ -218,7 +221,9 @@ SITUATIONS = {
         attached=True,
         every_way=False,
     ),
-    "DEL of portmap": Situation(Run("DEL", PORTMAP, plugin="/run/bin/portmap"), attached=True, every_way=False),
+    "DEL of portmap": Situation(
+        Run("DEL", PORTMAP, plugin="/run/bin/portmap"), CONDITIONAL, attached=True, every_way=False
+    ),
     "ADD point to point with rates": Situation(Run("ADD", POINT_TO_POINT), POINT_TO_POINT, every_way=False),
     "DEL point to point with rates": Situation(
         Run("DEL", POINT_TO_POINT), POINT_TO_POINT, attached=True, every_way=False

@@ -94,7 +94,8 @@ TABLE: list[tuple[str, str, Any, str]] = [
     ("portmap", "externalSetMarkChain", "KUBE-MARK-MASQ", NOTHING),
     *(("portmap", key, [], NOTHING) for key in ("conditionsV4", "conditionsV6")),
     ("portmap", "conditionsV4", V4, REFUSED),  # with ports: without, they are conditions of nothing
-    ("portmap", "conditionsV6", V6, REFUSED),
+    ("portmap", "conditionsV4", ["ip daddr != 192.0.2.9"], DONE),
+    ("portmap", "conditionsV6", V6, DONE),
     ("portmap", "runtimeConfig.portMappings", [port(8080, 80), port(53, 53, "udp", "127.0.0.1")], DONE),
     *(("firewall", "backend", value, NOTHING) for value in ("", "iptables", "ip6tables", "nftables")),
     ("firewall", "backend", "firewalld", REFUSED),
@@ -155,6 +156,7 @@ class Named:
     def seen(self, *more: Any) -> list[str]:
         """What the kernel has of host and container, and files, without what is random: a line for each thing."""
         host, container = self.host, self.container
+        host.rest()
         keys = ("ifname", "flags", "mtu", "txqlen", "address")
         links = [item for place in (host, container) for item in place.json("ip", "-j", "-d", "link", "show")]
         things: list[Any] = [{key: item.get(key) for key in keys} for item in links]

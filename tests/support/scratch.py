@@ -311,6 +311,16 @@ class Host(Namespace):
         meaningless = ("/lock", "/rules")
         return sorted(path for path in found if not path.endswith(meaningless) and "/last/" not in path)
 
+    def rest(self) -> None:
+        """Waits until the kernel has told of the carrier of each bridge that has one by now, a second later at worst
+        (linkwatch): the bridge's routes come with that."""
+        for _ in range(100):
+            links = self.json("ip", "-j", "link")
+            carried = {link["master"] for link in links if "master" in link and "LOWER_UP" in link["flags"]}
+            if all(link["operstate"] == "UP" for link in links if link["ifname"] in carried and "UP" in link["flags"]):
+                return
+            time.sleep(0.05)
+
     def links(self) -> list[Json]:
         """All links with what makes them what they are; numbers that only the kernel gives are left out."""
         keys = ("ifname", "mtu", "master", "address", "link_type", "group")
@@ -321,6 +331,7 @@ class Host(Namespace):
 
     def snapshot(self) -> dict[str, Json]:
         """Everything on the host that an attachment may change, but for forwarding, which is never taken back."""
+        self.rest()
         return {
             "links": self.links(),
             "addresses": {item["ifname"]: _lasting(item) for item in self.json("ip", "-j", "addr", "show")},

@@ -260,6 +260,15 @@ def test_conditions_of_iptables(key: str, conditions: list[str]) -> None:
     assert parsed({key: conditions}) == parsed({})
 
 
+def test_conditions_of_nftables() -> None:
+    mapping = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
+    asked = {"conditionsV4": ["ip", "saddr", "!=", "192.0.2.0/24"], "runtimeConfig": {"portMappings": [mapping]}}
+    assert (parsed(asked).condition4, parsed(asked).condition6) == ("ip saddr != 192.0.2.0/24", "")
+    assert parsed({**asked, "runtimeConfig": {}}) == parsed({})
+    error = refusal({**asked, "conditionsV6": ["ip6 saddr ::1 accept"]})
+    assert error.code == INVALID_CONFIG and "conditionsV6" in error.msg and "accept" in error.msg
+
+
 def test_keys_of_marks_are_needed_for_nothing() -> None:
     assert parsed({"markMasqBit": 17}) == parsed({"externalSetMarkChain": "KUBE-MARK-MASQ"}) == parsed({})
     assert refusal({"markMasqBit": 32}).code == INVALID_CONFIG

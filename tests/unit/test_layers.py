@@ -24,6 +24,7 @@ LAYERS = (
         "cni.forwarding",
         "cni.recovery",
         "cni.fastpath",
+        "cni.conditions",
     ),
     *("cni.firewalld", "cni.host", "cni.adoption", "cni.predecessor", "cni.bridge", "cni.hostside"),
     *("cni.verbs", "cni.dropin", "cni.operate", "cni.main"),

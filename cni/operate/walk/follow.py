@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping
+from cni.operate.walk.condition import KIND as CONDITION
+from cni.operate.walk.condition import is_missed, missed
 from cni.operate.walk.discovery import discovery_steps, outside_steps
 from cni.operate.walk.drops import dropped
 from cni.operate.walk.inside import Inside
@@ -52,7 +54,7 @@ class Follow:
         steps += self._unreached(client)
         packet = Packet(mapping.protocol, client.address, target, mapping.host_port)
         steps += self._arrive(packet, client) + self._tracked(packet)
-        if any(step.kind == "uplink" for step in steps):
+        if any(step.kind in ("uplink", CONDITION) for step in steps):
             return steps
         if packet.natted and packet.daddr != container and not self.world.has_drift(self.item):
             return steps
@@ -257,7 +259,9 @@ class Follow:
     def _judged(self, verdicts: list[Verdict], packet: Packet, hook: str) -> list[Step]:
         steps = []
         for verdict in verdicts:
-            if verdict.word in NAT and (verdict.chain.family, verdict.chain.table) != OURS:
+            if is_missed(verdict):
+                steps.append(missed(verdict, self.item, packet.version))
+            elif verdict.word in NAT and (verdict.chain.family, verdict.chain.table) != OURS:
                 steps += self._translated(verdict, packet)
             elif verdict.drops and not verdict.certain:
                 steps.append(

@@ -1,0 +1,84 @@
+"""Conditions of a network's published ports: parsed before anything is changed, in the table while a port has them.
+
+Which ports have one is elements, as everything is; here is the rest, the chains that those lead to (`nft.conditions`).
+"""
+
+from __future__ import annotations
+
+from cni.handles import Handles
+from cni.model.attachment import Attachment
+from cni.protocol.errors import INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
+from cni.protocol.log import say
+from nft import conditions
+from nft.errors import LoadError
+from nft.libnftables import parse_text, run_text
+from nft.ruleset import condition_chain
+from nft.schema import TABLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def refuse_invalid(handles: Handles, condition4: str, condition6: str) -> None:
+    """Raises CniError 7 with what nft says of one that it cannot read. What the table has was read before."""
+    for key, text in (("conditionsV4", condition4), ("conditionsV6", condition6)):
+        if not text or conditions.has_chain(handles.table.netlink, text):
+            continue
+        try:
+            parse_text(conditions.probe_text(text))
+        except LoadError as problem:
+            what = f'{key}: "{text}" is not what nft takes for a match: {problem}'
+            raise CniError(INVALID_CONFIG, what, "write it as in `nft add rule`: ip saddr != 192.0.2.0/24") from None
+
+
+def ensure(handles: Handles, item: Attachment) -> None:
+    """The chains that the attachment's ports are to lead to, and the jumps. May be repeated. Raises CniError 5."""
+    netlink = handles.table.netlink
+    lacking = [text for text in item.conditions if not conditions.has_chain(netlink, text)]
+    commands = conditions.loading_text(lacking)
+    if not conditions.hooks(netlink):
+        commands += conditions.hooking_text()
+    if not commands:
+        return
+    try:
+        handles.change_rules(lambda: run_text(commands))
+    except LoadError as problem:
+        raise CniError(IO_FAILURE, f"loading the conditions of {item.ident}: {problem}", problem.hint) from None
+
+
+def whole_text(items: Iterable[Attachment]) -> str:
+    """All of it, for a table that is made anew. A condition that this nft cannot read any more lets nothing pass: the
+    others are served all the same."""
+    texts = list(dict.fromkeys(text for item in items for text in item.conditions))
+    closed = set()
+    for text in texts:
+        try:
+            parse_text(conditions.probe_text(text))
+        except LoadError as problem:
+            say(f'ports with the condition "{text}" are closed: {problem}')
+            closed.add(text)
+    return conditions.loading_text(texts, frozenset(closed)) + conditions.hooking_text() if texts else ""
+
+
+def release(handles: Handles, item: Attachment) -> None:
+    """After elements have gone: what no other attachment's port leads to."""
+    if not item.conditions:
+        return
+    try:
+        handles.change_rules(lambda: conditions.remove(handles.table, item.conditions))
+    except OSError as error:
+        raise kernel_refused(f"removing conditions from table inet {TABLE}", error) from None
+
+
+def problems(handles: Handles, item: Attachment) -> list[str]:
+    """What keeps an attachment's conditions from being asked: then everybody reaches its ports."""
+    netlink = handles.table.netlink
+    found = [
+        f"chain {condition_chain(text)} of table inet {TABLE} is missing"
+        for text in item.conditions
+        if not conditions.has_chain(netlink, text)
+    ]
+    if len(conditions.hooks(netlink)) != len(conditions.HOOKS):
+        found.append(f"nothing in table inet {TABLE} leads to the conditions of published ports")
+    return found
