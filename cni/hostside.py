@@ -113,10 +113,6 @@ def problems(host: Host, item: Attachment, port: Link | None) -> list[str]:
         from cni.conditions import problems as condition_problems
 
         found += condition_problems(host.handles, item)
-    if item.zone:
-        from cni.firewalld import problems as zone_problems
-
-        found += zone_problems(item)
     if port is not None and item.wire.is_tagged:
         from cni.kernel.vlans import vlan_problems
 

@@ -145,6 +145,10 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
         if get_link(host.rtnl, item.link) is None:
             return False
         hostside.finish(host, item, hostside.ready(host, item))
+    if item.zone:
+        from cni.firewalld import join
+
+        join(item)  # a reload of firewalld forgets all sources
     waiting = waiting_in_vain(host.store.claims, item)
     if waiting:
         host.hand_over(item.ident, waiting)

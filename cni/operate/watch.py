@@ -12,7 +12,8 @@ told apart like this, and the administrator always wins:
 - More than OFTEN restores within WHILE seconds: somebody means it. Left alone. (A restart of nftables.service flushes
   twice, once at its stop and once at its start.)
 
-A ruleset that was saved to a file and is loaded again brings our table of before back: it is put right.
+A ruleset that was saved to a file and is loaded again brings our table of before back: it is put right. firewalld makes
+its table anew when it is started or reloaded, and has forgotten by then who joined its zones: it is told again.
 
 "Left alone" lasts until the table is back, by the next ADD or by `nftcni repair`, or until `watch` is started anew.
 Changes inside the table are none of its business: they are made by name.
@@ -41,6 +42,7 @@ EXAMPLES = ("systemctl enable --now nftcni-watch", "nftcni watch")
 NFNLGRP_NFTABLES = 7
 OFTEN, WHILE = 3, 10.0
 PAUSES = (0, 1, 2, 4, 8)  # seconds before each try: somebody may hold the lock, nft may be replaced meanwhile
+FIREWALLD = (messages.NFPROTO_INET, "firewalld")
 OURS, LAYER2 = (messages.NFPROTO_INET, TABLE), (messages.NFPROTO_BRIDGE, TABLE)
 
 
@@ -109,6 +111,8 @@ class Watcher:
                 self._decide(
                     deleted <= {OURS, LAYER2}, others, _command_line(messages.read_generation_process(payload))
                 )
+            if FIREWALLD in made:
+                self._join_zones()
 
     def look(self, why: str) -> None:
         """Without events to go by: what is missing is restored, unless it was left alone."""
@@ -154,6 +158,26 @@ class Watcher:
                     host.close()
             except (CniError, OSError) as error:
                 say(f"could not be restored: {error}")
+
+    def _join_zones(self) -> None:
+        from cni.firewalld import join
+        from cni.operate.repair import this_host
+
+        for pause in PAUSES:  # firewalld answers once its table is complete
+            time.sleep(pause)
+            try:
+                host = this_host()
+                try:
+                    with host.transaction("telling firewalld"):
+                        for item in host.records():
+                            if item.zone:
+                                join(item)
+                                say(f"firewalld began anew: {item.ident} is in its zone {item.zone} again")
+                        return
+                finally:
+                    host.close()
+            except (CniError, OSError) as error:
+                say(f"firewalld could not be told: {error}")
 
 
 def _command_line(process: int) -> str:

@@ -65,7 +65,15 @@ def host_problems(
     """The bridge, the host end, the leases and the sysctls of one attachment. `bridges` keeps what was read of them for
     the next attachment of the same ones."""
     port = _port_problems(host, item, {} if bridges is None else bridges) if item.kind.own_link else []
-    return port + _claim_problems(host, item)
+    return port + _zone_problems(item) + _claim_problems(host, item)
+
+
+def _zone_problems(item: Attachment) -> list[str]:
+    if not item.zone:
+        return []
+    from cni.firewalld import problems
+
+    return problems(item)
 
 
 def _claim_problems(host: Host, item: Attachment) -> list[str]:
