@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 
-from cni.model.stamp import is_of_boot, records_folder
+from cni.model.stamp import is_of_boot, records_folder, table_comment
 from cni.protocol.errors import kernel_refused
 from cni.state.place import first_folder, read_boot_id
 from cni.state.store import Store
 from nft.netlink import Netlink
+from nft.ruleset import RULES
 from nft.table import Table, rules_digest
 from nft.value import Value
 
@@ -36,6 +37,11 @@ class Handles(Value):
         change()
         if right:
             self.store.notes.put_rules(rules_digest(self.table.rules()))
+
+    @property
+    def comment(self) -> str:
+        """What the table says of itself, if it is of this boot, has this version's rules and our records."""
+        return table_comment(RULES, self.store.boot, self.store.data_dir)
 
     @property
     def table_serves(self) -> bool:

@@ -6,7 +6,7 @@ says what to undo. The bridge has a file of its own, `bridge`.
 
 from __future__ import annotations
 
-from cni.forwarding import note_from_table, note_localnet, set_host_sysctls, unrouted
+from cni.forwarding import note_from_table, set_host_sysctls
 from cni.handles import Handles, open_handles
 from cni.kernel import sysctl
 from cni.kernel.links import get_link, port_names
@@ -19,15 +19,14 @@ from cni.model.projection import (
     cross_elements,
     direct_elements,
     marker,
-    widest_elements,
 )
-from cni.model.stamp import is_of_boot, table_comment
-from cni.protocol.errors import ADDRESS_TAKEN, IO_FAILURE, PORT_TAKEN, TRY_AGAIN_LATER, CniError, kernel_refused
+from cni.model.stamp import is_of_boot
+from cni.protocol.errors import ADDRESS_TAKEN, PORT_TAKEN, TRY_AGAIN_LATER, CniError, kernel_refused
 from cni.state.store import Damaged
-from nft.elements import Element, element_text, pack
-from nft.errors import Conflict, LoadError, TableMissing
-from nft.ruleset import RULES, is_whole, replacing_text
-from nft.schema import IFNAME, INTERVALS, TABLE
+from nft.elements import Element, element_text
+from nft.errors import Conflict, TableMissing
+from nft.ruleset import is_whole
+from nft.schema import TABLE
 from nft.table import rules_digest
 
 TYPE_CHECKING = False
@@ -255,7 +254,7 @@ class Host:
 
     @property
     def comment(self) -> str:
-        return table_comment(RULES, self.store.boot, self.store.data_dir)
+        return self.handles.comment
 
     def rules_are_ours(self) -> bool:
         """As they were loaded; as many as were loaded, where more is not known."""
@@ -264,89 +263,9 @@ class Host:
 
     def rebuild_table(self) -> list[Attachment]:
         """The whole table from all records in one transaction. Returns them. Raises CniError code 5."""
-        from cni.recovery import rebuild_living, wanted_elements
-        from nft.elements import elements_text
-        from nft.libnftables import run_text
-        from nft.version import refuse_old
+        from cni.rebuilding import rebuild_table
 
-        try:
-            refuse_old()
-            rebuild_living(self.handles)
-            items = self.records()
-            for item in items:  # of an earlier version, which did not note all of it
-                self.store.index(item)
-                note_localnet(self.handles, item)
-            self.store.notes.put_rules("")
-            beside = ""
-            if any(item.conditions for item in items):
-                from cni.conditions import whole_text
-
-                beside = whole_text(items)
-            run_text(replacing_text(self.comment, beside + elements_text(wanted_elements(self.handles, items))))
-        except LoadError as problem:
-            raise CniError(IO_FAILURE, str(problem), problem.hint) from None
-        if any(item.is_fast for item in items):
-            from cni.fastpath import restore
-
-            restore(self.handles)
-        self.store.notes.put_rules(rules_digest(self.table.rules()))
-        self._forget_contradictions(items)
-        return items
-
-    def delete_elements(self, item: Attachment, last: bool) -> None:
-        """What has these keys is this attachment's if its marker is there; without it, what bears its name."""
-        own = attachment_elements(item)
-        if own and self.table.get(own[0]) is None:
-            named = [self.table.get(element) for element in own]
-            own = [element for element in named if element is not None and element.comment == item.ident]
-        shared = self._all_of_the_bridge(item) if last else self._no_longer_shared(item)
-        if last:
-            kept = unrouted(self.handles)
-            shared = [element for element in shared if element not in kept]
-        shared += cross_elements(item, self.store.of_container(item))
-        doomed = own + [element for element in shared if self.table.get(element) == element]
-        if doomed:
-            self.table.delete(doomed)
-        if not last and any(element.end for element in doomed):
-            self._add_prefixes(item)
-
-    def _add_prefixes(self, item: Attachment) -> None:
-        """Those of the others on its bridge, which may have been inside one of the attachment's that goes."""
-        for other in self.store.sharing(item):
-            for prefix in direct_elements(other) if other else []:
-                try:
-                    self.table.add([], [prefix])
-                except Conflict:
-                    continue  # inside another one's that is there
-
-    def _all_of_the_bridge(self, item: Attachment) -> list[Element]:
-        """Also what another one gave it, whose record was lost or said otherwise."""
-        if not item.bridge:
-            return []
-        name = pack((IFNAME,), (item.bridge,))
-        direct = [element for element in self.table.elements(INTERVALS) if element.key.startswith(name)]
-        return list(dict.fromkeys([*widest_elements(item.bridge, item.made), *bridge_elements(item), *direct]))
-
-    def _no_longer_shared(self, item: Attachment) -> list[Element]:
-        """What none of the others gives the bridge: after a change of `isolation`, for example. In most cases the first
-        one gives it all. Nothing, where a record is damaged or lost: what its container needs is not known."""
-        left = bridge_elements(item)
-        prefixes = item.direct
-        known = False
-        for other in self.store.sharing(item):
-            if other is None:
-                return []
-            given = bridge_elements(other)
-            left = [element for element in left if element not in given]
-            if prefixes == other.direct:
-                prefixes = ()
-            elif prefixes:
-                theirs = set(other.direct)
-                prefixes = tuple(prefix for prefix in prefixes if prefix not in theirs)
-            known = True
-            if not left and not prefixes:
-                break
-        return left + direct_elements(item.replace(direct=prefixes)) if known else []
+        return rebuild_table(self.handles)
 
     # Connections
 
@@ -370,12 +289,6 @@ class Host:
             from cni.kernel.flows import forget_ports
 
             forget_ports(self.table.netlink, mappings, addresses)
-
-    def _forget_contradictions(self, items: list[Attachment]) -> None:
-        if items:
-            from cni.kernel.flows import forget_contradictions
-
-            forget_contradictions(self.table.netlink, items, lambda address: is_local(self.rtnl, address))
 
 
 def _refusal(conflict: Conflict) -> CniError:

@@ -39,7 +39,7 @@ SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE = {
 }.get(os.uname().machine[:4], (32, 33, 71))
 NLMSGERR_ATTR_MSG = 1
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
-RECEIVE = 1 << 17  # bytes; larger than any datagram of a dump (32 KiB) or of an answer to a batch
+RECEIVE = 1 << 16  # bytes; larger than any datagram (a dump has 32 KiB), and below what glibc takes a mapping for
 DUMP_TRIES = 50
 RTM_GETADDR = 22  # include/uapi/linux/rtnetlink.h
 ONE_DATAGRAM = 32  # addresses; the first one of a listing has a page

@@ -34,6 +34,7 @@ from cni.protocol.spec import Result, ResultAddress
 from cni.state.lease_files import LeaseFiles
 from cni.state.leases import lease_folder
 from cni.verbs.attach import refuse_held_ports, without_shared_ports
+from cni.withdrawal import delete_elements
 from nft.value import Value
 
 TYPE_CHECKING = False
@@ -215,7 +216,7 @@ def take_over(host: Host, entry: Cached, item: Attachment) -> None:
         host.store.update(item.replace(done=True))
     except Exception:
         host.try_roll_back()
-        host.delete_elements(item, host.is_last(item))
+        delete_elements(host.handles, item, host.is_last(item))
         rename(host, item.link, entry.link)
         host.remove_record(item.replace(lease_folder=""))
         if host.store.is_last(item):

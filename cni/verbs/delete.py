@@ -61,10 +61,12 @@ def is_anothers(request: Request) -> bool:
 
 
 def detach(host: Host, item: Attachment, remover: Remover | None = None) -> None:
+    from cni.withdrawal import delete_elements  # here: an ADD imports this file and comes here only if it fails
+
     last = host.is_last(item)
     if item.kind.own_link:
         set_down(host.rtnl, item.link)
-    host.delete_elements(item, last)
+    delete_elements(host.handles, item, last)
     if item.is_fast:
         from cni.fastpath import release
 

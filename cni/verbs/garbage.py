@@ -21,6 +21,7 @@ from cni.protocol.request import Request
 from cni.recovery import rebuild_network
 from cni.state.leases import lease_folder
 from cni.verbs.delegate import pass_on
+from cni.withdrawal import delete_elements
 
 KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # SPEC.md 1.1.0 renamed it; libcni sends both
 
@@ -79,13 +80,13 @@ def detach_many(host: Host, network: str, items: list[Attachment], remover: Remo
     final = {item.bridge: item for item in items if item.bridge}  # on each bridge; only after these it can be empty
     for item in items:
         if item is final.get(item.bridge) and host.is_last(item):
-            host.delete_elements(item, last=True)
+            delete_elements(host.handles, item, last=True)
             remove_links(host.rtnl, leave_bridge(host, item))
             host.store.bridges.drop(item.bridge)
             del final[item.bridge]
         host.remove_record(item)
     for item in final.values():
-        host.delete_elements(item, last=False)
+        delete_elements(host.handles, item, last=False)
     for item in {item.bridge: item for item in items if item.is_fast}.values():
         from cni.fastpath import release
 
@@ -110,4 +111,4 @@ def _delete_elements(host: Host, items: list[Attachment]) -> None:
     crossing = [element for item in marked for element in cross_elements(item, host.store.of_container(item))]
     host.table.delete(list(dict.fromkeys(crossing)))
     for item in others:
-        host.delete_elements(item, last=False)
+        delete_elements(host.handles, item, last=False)

@@ -25,6 +25,8 @@ LAYERS = (
         "cni.recovery",
         "cni.fastpath",
         "cni.conditions",
+        "cni.withdrawal",
+        "cni.rebuilding",
     ),
     *("cni.firewalld", "cni.host", "cni.adoption", "cni.predecessor", "cni.bridge", "cni.hostside"),
     *("cni.verbs", "cni.dropin", "cni.operate", "cni.main"),

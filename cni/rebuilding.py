@@ -1,0 +1,52 @@
+"""The whole table anew, from all records in one transaction: where it was missing, of another boot or of other rules.
+
+Connections that began while it was missing and contradict it are forgotten, no others.
+"""
+
+from __future__ import annotations
+
+from cni.forwarding import note_localnet
+from cni.handles import Handles
+from cni.kernel.flows import forget_contradictions
+from cni.kernel.routes import is_local
+from cni.model.attachment import Attachment
+from cni.protocol.errors import IO_FAILURE, CniError
+from cni.recovery import all_records, rebuild_living, wanted_elements
+from nft.elements import elements_text
+from nft.errors import LoadError
+from nft.libnftables import run_text
+from nft.ruleset import replacing_text
+from nft.table import rules_digest
+from nft.version import refuse_old
+
+
+def rebuild_table(handles: Handles) -> list[Attachment]:
+    """Returns all attachments. Raises CniError code 5."""
+    try:
+        refuse_old()
+        rebuild_living(handles)
+        items = list(all_records(handles))
+        for item in items:  # of an earlier version, which did not note all of it
+            handles.store.index(item)
+            note_localnet(handles, item)
+        handles.store.notes.put_rules("")
+        run_text(replacing_text(handles.comment, _conditions(items) + elements_text(wanted_elements(handles, items))))
+    except LoadError as problem:
+        raise CniError(IO_FAILURE, str(problem), problem.hint) from None
+    if any(item.is_fast for item in items):
+        from cni.fastpath import restore
+
+        restore(handles)
+    handles.store.notes.put_rules(rules_digest(handles.table.rules()))
+    if items:
+        forget_contradictions(handles.table.netlink, items, lambda address: is_local(handles.rtnl, address))
+    return items
+
+
+def _conditions(items: list[Attachment]) -> str:
+    """What elements of theirs lead to."""
+    if not any(item.conditions for item in items):
+        return ""
+    from cni.conditions import whole_text
+
+    return whole_text(items)

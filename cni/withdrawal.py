@@ -1,0 +1,79 @@
+"""An attachment's elements leave the table: its own, and those of its bridge that nobody else gives it.
+
+Whose an element is says its marker in `attachments`, or its comment where that is missing.
+"""
+
+from __future__ import annotations
+
+from cni.forwarding import unrouted
+from cni.handles import Handles
+from cni.model.attachment import Attachment
+from cni.model.projection import (
+    attachment_elements,
+    bridge_elements,
+    cross_elements,
+    direct_elements,
+    widest_elements,
+)
+from nft.elements import Element, pack
+from nft.errors import Conflict
+from nft.schema import IFNAME, INTERVALS
+
+
+def delete_elements(handles: Handles, item: Attachment, last: bool) -> None:
+    """What has these keys is this attachment's if its marker is there; without it, what bears its name."""
+    own = attachment_elements(item)
+    if own and handles.table.get(own[0]) is None:
+        named = [handles.table.get(element) for element in own]
+        own = [element for element in named if element is not None and element.comment == item.ident]
+    shared = _all_of_the_bridge(handles, item) if last else _no_longer_shared(handles, item)
+    if last:
+        kept = unrouted(handles)
+        shared = [element for element in shared if element not in kept]
+    shared += cross_elements(item, handles.store.of_container(item))
+    doomed = own + [element for element in shared if handles.table.get(element) == element]
+    if doomed:
+        handles.table.delete(doomed)
+    if not last and any(element.end for element in doomed):
+        _add_prefixes(handles, item)
+
+
+def _add_prefixes(handles: Handles, item: Attachment) -> None:
+    """Those of the others on its bridge, which may have been inside one of the attachment's that goes."""
+    for other in handles.store.sharing(item):
+        for prefix in direct_elements(other) if other else []:
+            try:
+                handles.table.add([], [prefix])
+            except Conflict:
+                continue  # inside another one's that is there
+
+
+def _all_of_the_bridge(handles: Handles, item: Attachment) -> list[Element]:
+    """Also what another one gave it, whose record was lost or said otherwise."""
+    if not item.bridge:
+        return []
+    name = pack((IFNAME,), (item.bridge,))
+    direct = [element for element in handles.table.elements(INTERVALS) if element.key.startswith(name)]
+    return list(dict.fromkeys([*widest_elements(item.bridge, item.made), *bridge_elements(item), *direct]))
+
+
+def _no_longer_shared(handles: Handles, item: Attachment) -> list[Element]:
+    """What none of the others gives the bridge: after a change of `isolation`, for example. In most cases the first
+    one gives it all. Nothing, where a record is damaged or lost: what its container needs is not known."""
+    left = bridge_elements(item)
+    prefixes = item.direct
+    known = False
+    for other in handles.store.sharing(item):
+        if other is None:
+            return []
+        given = bridge_elements(other)
+        left = [element for element in left if element not in given]
+        if prefixes == other.direct:
+            prefixes = ()
+        elif prefixes:
+            theirs = set(other.direct)
+            prefixes = tuple(prefix for prefix in prefixes if prefix not in theirs)
+        known = True
+        if not left and not prefixes:
+            break
+    return left + direct_elements(item.replace(direct=prefixes)) if known else []
