@@ -8,7 +8,7 @@ from __future__ import annotations
 from cni.host import Host
 from cni.model.attachment import LEASED, Attachment, Lease
 from cni.model.choice import choose
-from cni.model.config import Ipam, parse_ipam
+from cni.model.ipam import Ipam, parse_ipam
 from cni.model.names import derived_mac, identity
 from cni.protocol.errors import INVALID_CONFIG, NOT_READY, CniError
 from cni.protocol.request import Request

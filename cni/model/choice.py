@@ -8,7 +8,7 @@ asked for, so the cost does not grow with the number of leases. What others than
 from __future__ import annotations
 
 from cni.model.attachment import Lease
-from cni.model.config import Ipam
+from cni.model.ipam import Ipam
 from cni.model.ranges import Range
 from cni.protocol.errors import ADDRESS_TAKEN, INVALID_CONFIG, NO_FREE_ADDRESS, CniError
 from nft.addresses import Address, Prefix

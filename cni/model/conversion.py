@@ -7,7 +7,8 @@ as it is, so that programs that made the network go on knowing it. Files are `cn
 
 from __future__ import annotations
 
-from cni.model.config import BACKENDS, LEASE_FILES, parse_network
+from cni.model.config import BACKENDS, parse_network
+from cni.model.ipam import LEASE_FILES
 from cni.protocol.errors import CniError
 from cni.protocol.request import BUILT_IN_IPAM, Request
 from cni.protocol.versions import NEWEST

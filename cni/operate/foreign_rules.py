@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 
-from cni.model.config import LEASE_FILES
+from cni.model.ipam import LEASE_FILES
 from cni.operate.walk.ruleset import Chain, Rule
 from cni.operate.walk.step import Step, warn
 from cni.operate.walk.world import World

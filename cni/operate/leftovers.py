@@ -11,7 +11,7 @@ import os
 import re
 
 from cni.host import Host
-from cni.model.config import LEASE_FILES
+from cni.model.ipam import LEASE_FILES
 from cni.model.reference import ADMIN, FORWARD, HOSTPORTS, ISOLATION, MASQUERADE, PORTS, SHARED, TABLES, Traces
 from cni.predecessor import forward_drops, listed
 from cni.state.lease_files import LeaseFiles

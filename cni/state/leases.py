@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cni.model.attachment import Lease, lease_name
 from cni.model.choice import Leases
-from cni.model.config import LEASE_FILES, Ipam
+from cni.model.ipam import LEASE_FILES, Ipam
 from cni.model.names import identity
 from cni.protocol.errors import CniError
 from cni.protocol.fields import Fields

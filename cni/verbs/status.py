@@ -11,7 +11,8 @@ from cni.kernel import sysctl
 from cni.kernel.links import get_link
 from cni.model.attachment import ISOLATED
 from cni.model.choice import gateways_of, next_free
-from cni.model.config import Ipam, parse_network
+from cni.model.config import parse_network
+from cni.model.ipam import Ipam
 from cni.protocol.errors import NOT_READY, NOT_READY_DEGRADED, TRY_AGAIN_LATER, CniError, kernel_refused
 from cni.protocol.request import Request
 from cni.state.leases import HeldLeases

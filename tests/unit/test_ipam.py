@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cni.model.choice import NEAR, Leases, choose
-from cni.model.config import Ipam, parse_ipam
+from cni.model.ipam import Ipam, parse_ipam
 from cni.protocol.errors import ADDRESS_TAKEN, INVALID_CONFIG, NO_FREE_ADDRESS, CniError
 from nft.addresses import Address, parse_address
 

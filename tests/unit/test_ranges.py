@@ -15,7 +15,7 @@ from asking import refusal, request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni.model.config import parse_ipam
+from cni.model.ipam import parse_ipam
 from cni.model.ranges import Range
 from cni.protocol.errors import INVALID_CONFIG, CniError
 from nft.addresses import parse_address
