@@ -60,6 +60,16 @@ def is_stopped(process: int) -> bool:
     return "\nState:\tT" in Path(f"/proc/{process}/status").read_text()
 
 
+def running(program: Path) -> list[int]:
+    """Also who has lost its parent, or was forked a moment ago."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(program) in path.read_text():
+                found.append(int(path.parent.name))
+    return found
+
+
 @contextlib.contextmanager
 def kept_by(
     host: Host, program: str, folder: Path, config: Json = CONFIG
@@ -84,7 +94,7 @@ def kept_by(
             yield parent, next(filter(is_stopped, kept))
         finally:
             parent.kill()
-            for child in kept:
+            for child in running(folder / "kept.py"):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
 
