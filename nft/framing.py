@@ -5,7 +5,7 @@ Numbers and layouts are from include/uapi/linux/netlink.h.
 
 from __future__ import annotations
 
-from struct import Struct
+from .stdlib import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

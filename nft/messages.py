@@ -7,8 +7,6 @@ host matter. Numbers are from include/uapi/linux/netfilter/{nfnetlink,nf_tables}
 
 from __future__ import annotations
 
-from struct import Struct
-
 from .elements import Element
 from .framing import NLA_F_NESTED as NESTED
 from .framing import (
@@ -24,6 +22,7 @@ from .framing import (
     text,
 )
 from .schema import GATES, LAYER2, TABLE
+from .stdlib import Struct
 from .value import Value
 
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-from struct import Struct
 
 from .errors import KernelError
 from .framing import (
@@ -22,7 +21,7 @@ from .framing import (
     message,
     messages,
 )
-from .stdlib import AF_NETLINK, SO_RCVBUF, SO_SNDBUF, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
+from .stdlib import AF_NETLINK, SO_RCVBUF, SO_SNDBUF, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, Struct, socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

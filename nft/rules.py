@@ -6,12 +6,12 @@ What iptables-nft makes is the same to the kernel. Which of them may go is not k
 from __future__ import annotations
 
 import errno
-from struct import Struct
 
 from . import messages
 from .errors import KernelError
 from .framing import attr, attr_name, attributes, items, text
 from .netlink import Netlink
+from .stdlib import Struct
 from .value import Value
 
 FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}  # NFPROTO_*

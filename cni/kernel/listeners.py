@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-from struct import Struct
 
 from cni.kernel.routes import is_local
 from cni.model.ports import PortMapping, collide
@@ -19,6 +18,7 @@ from nft.addresses import FAMILY, Address, from_packed
 from nft.elements import PROTOCOLS
 from nft.framing import attributes
 from nft.netlink import Netlink
+from nft.stdlib import Struct
 from nft.value import Value
 
 TYPE_CHECKING = False

@@ -12,13 +12,13 @@ messages an ADD with published ports would load for nothing.
 
 from __future__ import annotations
 
-from struct import Struct
 from sys import byteorder
 
 from cni.kernel.links import get_link
 from cni.kernel.rtnetlink import CREATE
 from nft.framing import attr, attr_name, attr_u32
 from nft.netlink import Netlink
+from nft.stdlib import Struct
 
 RTM_NEWQDISC, RTM_NEWTFILTER = 36, 44
 TCMSG = Struct("=BxxxiIII")  # family, index, handle, parent, info

@@ -7,10 +7,9 @@ Whether it is worth asking is decided in `cni.adoption`.
 from __future__ import annotations
 
 import time
-from struct import Struct
 
 from nft.addresses import Address, format_mac, parse_prefix
-from nft.stdlib import SOCK_CLOEXEC, SOCK_RAW, socket
+from nft.stdlib import SOCK_CLOEXEC, SOCK_RAW, Struct, socket
 
 SECONDS = 0.1  # a machine that is awake answers within one of a wired LAN, or of Wi-Fi
 AF_PACKET, ETH_P_ARP, ETH_P_IPV6 = 17, 0x0806, 0x86DD  # include/linux/socket.h, include/uapi/linux/if_ether.h

@@ -6,11 +6,11 @@ include/uapi/linux/{rtnetlink,pkt_sched,pkt_cls}.h and include/uapi/linux/tc_act
 
 from __future__ import annotations
 
-from struct import Struct
 from sys import byteorder
 
 from cni.kernel.rtnetlink import IFF_UP, IFINFO, IFLA_ADDRESS, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU
 from nft.framing import attr, attr_name, attr_u32, attributes, text
+from nft.stdlib import Struct
 from nft.value import Value
 
 RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38

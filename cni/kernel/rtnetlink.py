@@ -7,10 +7,9 @@ rtnetlink,if_link,if_addr,veth}.h.
 
 from __future__ import annotations
 
-from struct import Struct
-
 from nft.addresses import FAMILY, Address, Prefix
 from nft.framing import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, attr, attr_name, attr_u32, attributes, walk
+from nft.stdlib import Struct
 
 CREATE = NLM_F_CREATE | NLM_F_EXCL
 APPEND = NLM_F_CREATE | NLM_F_APPEND

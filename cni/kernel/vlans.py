@@ -8,7 +8,6 @@ from the kernel's include/uapi/linux/if_bridge.h and if_link.h.
 from __future__ import annotations
 
 import errno
-from struct import Struct
 from sys import byteorder
 
 from cni.kernel import rtnetlink
@@ -19,6 +18,7 @@ from cni.model.wire import Wire
 from cni.protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError, kernel_refused
 from nft.framing import NLA, NLA_TYPE_MASK, attr, attr_name, attr_u32, attributes, walk
 from nft.netlink import Netlink, is_missing
+from nft.stdlib import Struct
 
 AF_BRIDGE = 7
 IFLA_AF_SPEC, IFLA_BRIDGE_VLAN_INFO = 26, 2

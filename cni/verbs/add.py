@@ -16,7 +16,6 @@ from cni.protocol.spec import Result
 from cni.state.leases import HeldLeases
 from cni.verbs.attach import attach, refuse_held_ports, refuse_taken_ports, without_shared_ports
 from cni.verbs.delegate import with_lease
-from cni.verbs.delete import detach
 from cni.verbs.implied import with_implied
 
 
@@ -61,6 +60,8 @@ def _add(host: Host, request: Request, network: Network, netns: int, ident: str)
             host.store.begin(item)  # a DEL that was killed may have freed some of it
             held.files.unlock()
             return attach(host, item, netns, again=True)
+        from cni.verbs.delete import detach
+
         detach(host, before)
     refuse_taken_ports(host, item, network.allow_bound_ports)
     if not host.store.folder.has("attachments", request.network):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from cni import hostside
 from cni.host import Host
-from cni.kernel.deletion import remove_links
 from cni.kernel.links import Link, announce, configure_container, get_link, is_pair
 from cni.model.attachment import Attachment
 from cni.model.names import derived_mac
@@ -18,7 +17,6 @@ from cni.protocol.errors import PORT_TAKEN, CniError
 from cni.protocol.log import say
 from cni.protocol.spec import Result
 from cni.state.claims import Claims
-from cni.verbs.delete import detach
 
 
 def attach(host: Host, item: Attachment, netns: int, again: bool = False, linked: bool = False) -> Result:
@@ -32,6 +30,8 @@ def attach(host: Host, item: Attachment, netns: int, again: bool = False, linked
         host.store.update(item.replace(done=True))
     except Exception:
         host.try_roll_back()
+        from cni.verbs.delete import detach
+
         try:
             detach(host, item)
         except (CniError, OSError) as error:  # the first error is the one to tell; DEL goes on from here
@@ -42,7 +42,7 @@ def attach(host: Host, item: Attachment, netns: int, again: bool = False, linked
 
 def link(host: Host, item: Attachment, netns: int) -> None:
     """The pair alone, before there are addresses: what a foreign IPAM plugin may look for. The record exists."""
-    remove_links(host.rtnl, [item.link])  # of an ADD that was killed
+    _remove_link(host, item)  # of an ADD that was killed
     hostside.make(host, item, hostside.ready(host, item), netns)
 
 
@@ -55,7 +55,7 @@ def apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool = 
     master = bridge.index if bridge else 0
     port = get_link(host.rtnl, item.link)
     if port is not None and not ((again or linked) and port.master == master and is_pair(port, item, netns)):
-        remove_links(host.rtnl, [item.link])  # of an ADD that was killed, or of a namespace that is no more
+        _remove_link(host, item)  # of an ADD that was killed, or of a namespace that is no more
         port = None
     if port is None:
         hostside.make(host, item, bridge, netns)
@@ -66,7 +66,7 @@ def apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool = 
     except CniError:
         if port is None:
             raise
-        remove_links(host.rtnl, [item.link])  # more is missing than can be put back one by one
+        _remove_link(host, item)  # more is missing than can be put back one by one
         hostside.make(host, item, bridge, netns)
         inside = configure_container(item, netns)
     host.forget_flows_to(item.mappings, item.addresses)
@@ -77,6 +77,12 @@ def apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool = 
     if bridge is not None and item.leases and item.link_up:
         announce(host.rtnl, item, inside)
     return _result(host, item, bridge)
+
+
+def _remove_link(host: Host, item: Attachment) -> None:
+    from cni.kernel.deletion import remove_links
+
+    remove_links(host.rtnl, [item.link])
 
 
 def _result(host: Host, item: Attachment, bridge: Link | None) -> Result:

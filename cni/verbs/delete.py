@@ -21,6 +21,7 @@ from cni.model.attachment import Attachment
 from cni.model.names import host_link, identity, shaper_link
 from cni.protocol.request import Request
 from cni.verbs.delegate import pass_on
+from cni.withdrawal import delete_elements
 
 CACHE = "/var/lib/cni/results"  # libcni's (CacheDir of its api.go)
 
@@ -61,8 +62,6 @@ def is_anothers(request: Request) -> bool:
 
 
 def detach(host: Host, item: Attachment, remover: Remover | None = None) -> None:
-    from cni.withdrawal import delete_elements  # here: an ADD imports this file and comes here only if it fails
-
     last = host.is_last(item)
     if item.kind.own_link:
         set_down(host.rtnl, item.link)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.scratch import PLUGIN, Host, network, port
 
-PRIVATE = ("_json", "_socket", "_signal", "_blake2", "_ctypes")
+PRIVATE = ("_json", "_socket", "_signal", "_struct", "_blake2", "_ctypes")
 BREAK = """
 import builtins, sys, types
 real = builtins.__import__

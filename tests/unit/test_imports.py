@@ -40,7 +40,17 @@ ALLOWED_FOR_VERSION = {
 FORBIDDEN_OURS = {
     "CHECK": {"cni.verbs.add", "cni.verbs.status", *RARE},
     "STATUS": {"cni.verbs.add", *RARE},
-    "ADD": {"cni.verbs.status", "cni.verbs.check", "cni.verbs.drift", "cni.kernel.listing", *RARE},
+    "ADD": {
+        "cni.verbs.delete",
+        "cni.kernel.deletion",
+        "cni.withdrawal",
+        "cni.rebuilding",
+        "cni.verbs.status",
+        "cni.verbs.check",
+        "cni.verbs.drift",
+        "cni.kernel.listing",
+        *RARE,
+    },
     "DEL": {"cni.verbs.status", "cni.verbs.check", "cni.verbs.drift", "cni.kernel.listing", *RARE},
 }
 
