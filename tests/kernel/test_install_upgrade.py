@@ -101,6 +101,25 @@ def code_folders(host: Host) -> list[str]:
     return host.run("find", LIB, "-mindepth", "1", "-maxdepth", "1", "-type", "d").split()
 
 
+def test_what_an_older_version_attached_passes_check_right_after_an_upgrade(fresh: Host, tmp_path: Path) -> None:
+    """Its table had that version's rules until the next ADD or the next start of a watch; nothing of either is here."""
+    checkout = copied(tmp_path, "0.0.1")
+    rules = checkout / "nft" / "ruleset.py"
+    text = rules.read_text()
+    assert text.count("\t\tct state related accept\n") == 1
+    rules.write_text(text.replace("\t\tct state related accept\n", ""))
+    install(fresh, "--no-units", checkout=checkout)
+    previous = {"prevResult": fresh.add(CONFIG, "c1", plugin=f"{BIN}/nftcni")}
+    with Server(fresh.place("c1"), 80):
+        said = install(fresh, "--no-units")
+        assert "restored net0/c1/eth0" in said
+        answer = fresh.cni("CHECK", {**CONFIG, **previous}, "c1", plugin=f"{BIN}/nftcni")
+        assert answer.status == 0, answer.words
+        assert ask(fresh, "127.0.0.1", 8080) == "c1 10.88.0.1"
+        assert "restored" not in install(fresh, "--no-units"), "nothing is touched that is right"
+    fresh.delete(CONFIG, "c1", plugin=f"{BIN}/nftcni")
+
+
 # The layout of 0.1.0: stubs that name the code's folder themselves
 
 
