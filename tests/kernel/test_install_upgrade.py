@@ -275,3 +275,30 @@ def test_a_kill_during_the_first_installation_leaves_nothing_that_half_works(ste
             assert not left, f"step {step}: {left}"
         clear(stepped)
     assert step > 20
+
+
+def test_a_kill_at_any_step_of_uninstalling_can_be_finished_or_undone(stepped: Host) -> None:
+    """What is left is whole or gone for a runtime; each second time it is installed again first."""
+    before = [line for line in tree(stepped, "/opt", "/usr/local") if "nftcni" in line]
+    both(stepped, CHECKOUT)
+    stepped.run(
+        "tar", "-C", "/", "-cf", "/run/saved.tar", "opt", LIB[1:], "usr/local/sbin", "usr/local/share", "etc/cni"
+    )
+    step = 0
+    while True:
+        step += 3  # each third step, and after every second of those it is installed again
+        interrupted = killed(stepped, CHECKOUT, step, "--uninstall")
+        for folder in (BIN, SECOND):
+            if stepped.file(f"{folder}/nftcni").exists():
+                assert stepped.run(f"{folder}/nftcni", "--version")
+        if not interrupted:
+            break
+        if step % 2 == 0:
+            both(stepped, CHECKOUT)
+            assert stepped.run(f"{SECOND}/bridge", "--version")
+        if stepped.file(f"{LIB}/manifest").exists():
+            install(stepped, "--uninstall")
+        left = [line for line in tree(stepped, "/opt", "/usr/local") if "nftcni" in line and line not in before]
+        assert not left, f"step {step}: {left}"
+        restore(stepped)
+    assert step > 10

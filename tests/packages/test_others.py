@@ -203,3 +203,14 @@ def test_the_bill_of_materials_names_every_file_and_dependency(release: Path, ve
     known = {item["SPDXID"] for item in [*bill["packages"], *bill["files"]]} | {"SPDXRef-DOCUMENT"}
     for relation in bill["relationships"]:
         assert {relation["spdxElementId"], relation["relatedSpdxElement"]} <= known
+
+
+def test_the_bill_of_materials_is_valid_by_the_tools_of_spdx(release: Path, version: str) -> None:
+    from spdx_tools.spdx.parser.parse_anything import parse_file
+    from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+
+    bill = parse_file(str(release / f"nftcni-{version}.spdx.json"))
+    assert [item.validation_message for item in validate_full_spdx_document(bill)] == []
+    damaged = parse_file(str(release / f"nftcni-{version}.spdx.json"))
+    damaged.packages[0].spdx_id = "nftcni"
+    assert validate_full_spdx_document(damaged), "it would say"
