@@ -6,13 +6,14 @@ The versions are copies of this checkout with other numbers; what a runtime find
 from __future__ import annotations
 
 import json
+import socket
 import time
 from pathlib import Path
 
 import pytest
 from support.installed import BIN, LIB, copied, install, set_version, tree, write
 from support.scratch import CHECKOUT, Host, network, port
-from support.traffic import Server, ask
+from support.traffic import Server, ask, open_socket
 
 CONFIG = network("net0", "10.88.0.0/24", "fd00:88::/64", ports=[port(8080, 80)])
 SECOND = "/opt/nftcni/bin"
@@ -102,7 +103,8 @@ def code_folders(host: Host) -> list[str]:
 
 
 def test_what_an_older_version_attached_passes_check_right_after_an_upgrade(fresh: Host, tmp_path: Path) -> None:
-    """Its table had that version's rules until the next ADD or the next start of a watch; nothing of either is here."""
+    """Its table had that version's rules until the next ADD or the next start of a watch; nothing of either is here. A
+    connection through a published port goes on meanwhile."""
     checkout = copied(tmp_path, "0.0.1")
     rules = checkout / "nft" / "ruleset.py"
     text = rules.read_text()
@@ -110,11 +112,22 @@ def test_what_an_older_version_attached_passes_check_right_after_an_upgrade(fres
     rules.write_text(text.replace("\t\tct state related accept\n", ""))
     install(fresh, "--no-units", checkout=checkout)
     previous = {"prevResult": fresh.add(CONFIG, "c1", plugin=f"{BIN}/nftcni")}
+    with fresh.place("c1").entered():
+        listener = socket.create_server(("0.0.0.0", 80))
+    with listener, open_socket(fresh, socket.AF_INET, "tcp") as client:
+        client.settimeout(10)
+        client.connect(("127.0.0.1", 8080))
+        server, _ = listener.accept()
+        server.settimeout(10)
+        with server:
+            said = install(fresh, "--no-units")
+            for one, other in ((client, server), (server, client)):
+                one.sendall(b"still here")
+                assert other.recv(100) == b"still here"
+    assert "restored net0/c1/eth0" in said
+    answer = fresh.cni("CHECK", {**CONFIG, **previous}, "c1", plugin=f"{BIN}/nftcni")
+    assert answer.status == 0, answer.words
     with Server(fresh.place("c1"), 80):
-        said = install(fresh, "--no-units")
-        assert "restored net0/c1/eth0" in said
-        answer = fresh.cni("CHECK", {**CONFIG, **previous}, "c1", plugin=f"{BIN}/nftcni")
-        assert answer.status == 0, answer.words
         assert ask(fresh, "127.0.0.1", 8080) == "c1 10.88.0.1"
         assert "restored" not in install(fresh, "--no-units"), "nothing is touched that is right"
     fresh.delete(CONFIG, "c1", plugin=f"{BIN}/nftcni")
