@@ -17,15 +17,15 @@ complete -c nftcni -n __fish_use_subcommand -a migrate -d 'take over the running
 complete -c nftcni -n __fish_use_subcommand -a watch -d 'repair within a moment whenever somebody flushes the table'
 complete -c nftcni -n '__fish_seen_subcommand_from list' -l port -r -d 'only who publishes this host port'
 complete -c nftcni -n '__fish_seen_subcommand_from list' -l json -d 'for programs: the records (schema nftcni/list)'
-complete -c nftcni -n '__fish_seen_subcommand_from list' -a "(nftcni list 2>/dev/null | string split -f 1 ' ' | string replace -r '/[^/]*$' '')"
+complete -c nftcni -n '__fish_seen_subcommand_from list' -a '(nftcni list 2>/dev/null | string split -f 1 \' \' | string replace -r \'/[^/]*$\' \'\')'
 complete -c nftcni -n '__fish_seen_subcommand_from ports' -l json -d 'for programs (schema nftcni/ports)'
 complete -c nftcni -n '__fish_seen_subcommand_from explain' -l from -r -d 'who asks (a neighbour of this host)'
 complete -c nftcni -n '__fish_seen_subcommand_from explain' -l live -d 'also send one packet, and trace it through the rules'
 complete -c nftcni -n '__fish_seen_subcommand_from explain' -l json -d 'for programs (schema nftcni/explain)'
-complete -c nftcni -n '__fish_seen_subcommand_from explain' -a "(nftcni list 2>/dev/null | string split -f 1 ' ' | string replace -r '/[^/]*$' '')"
+complete -c nftcni -n '__fish_seen_subcommand_from explain' -a '(nftcni list 2>/dev/null | string split -f 1 \' \' | string replace -r \'/[^/]*$\' \'\')'
 complete -c nftcni -n '__fish_seen_subcommand_from doctor' -l json -d 'for programs (schema nftcni/doctor)'
 complete -c nftcni -n '__fish_seen_subcommand_from repair' -l check -d 'only tell'
-complete -c nftcni -n '__fish_seen_subcommand_from repair' -a "(nftcni list 2>/dev/null | string split -f 1 ' ' | string replace -r '/[^/]*$' '')"
+complete -c nftcni -n '__fish_seen_subcommand_from repair' -a '(nftcni list 2>/dev/null | string split -f 1 \' \' | string replace -r \'/[^/]*$\' \'\')'
 complete -c nftcni -n '__fish_seen_subcommand_from check' -l json -d 'for programs (schema nftcni/check)'
 complete -c nftcni -n '__fish_seen_subcommand_from check' -F
 complete -c nftcni -n '__fish_seen_subcommand_from top' -l once -d 'one look, also on a terminal'
@@ -41,7 +41,7 @@ complete -c nftcni -n '__fish_seen_subcommand_from graph' -l dot -d 'in the lang
 complete -c nftcni -n '__fish_seen_subcommand_from graph' -l output -r -d 'into a file'
 complete -c nftcni -n '__fish_seen_subcommand_from gc' -l dry-run -d 'only tell'
 complete -c nftcni -n '__fish_seen_subcommand_from forget' -l force -d 'also for one that lives: it loses its network'
-complete -c nftcni -n '__fish_seen_subcommand_from forget' -a "(nftcni list 2>/dev/null | string split -f 1 ' ' | string replace -r '/[^/]*$' '')"
+complete -c nftcni -n '__fish_seen_subcommand_from forget' -a '(nftcni list 2>/dev/null | string split -f 1 \' \' | string replace -r \'/[^/]*$\' \'\')'
 complete -c nftcni -n '__fish_seen_subcommand_from convert' -l all -d 'every network in the folder that can be'
 complete -c nftcni -n '__fish_seen_subcommand_from convert' -l back -d 'put the original back'
 complete -c nftcni -n '__fish_seen_subcommand_from migrate' -l dry-run -d 'only tell'

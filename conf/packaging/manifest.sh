@@ -119,6 +119,12 @@ changed() { # KIND PATH: is what is there another thing than what was put there?
     esac
 }
 
+relabel() { # SELinux: what comes by a rename, or into a new folder, has that folder's label instead of its path's
+    [ -z "$root" ] && command -v selinuxenabled >/dev/null && selinuxenabled || return 0
+    { paths_of dir && paths_of file && paths_of link; } | xargs restorecon
+    paths_of code | xargs restorecon -R
+}
+
 remove_recorded() {
     # Last come, first gone: the stub goes before the code it runs.
     sed '1!G;h;$!d' "$root$manifest" >"$root$manifest.reversed"

@@ -13,7 +13,7 @@ systemd_runs() { [ -d /run/systemd/system ] && has_systemd; }
 has_openrc() { command -v rc-update >/dev/null; }
 openrc_runs() { [ -d /run/openrc ]; }
 
-install_services() {
+put_services() {
     if has_systemd || [ -n "$root" ]; then
         for unit in nftcni-repair@.service $watch.service nftcni-metrics.socket nftcni-metrics@.service; do
             sed "s|/opt/cni/bin/nftcni|$bin_dir/nftcni|" "conf/systemd/$unit" | put_file 644 "$unit_dir/$unit"
@@ -22,6 +22,9 @@ install_services() {
     if { [ -z "$root" ] && has_openrc && ! has_systemd; } || { [ -n "$root" ] && [ -x "$root/sbin/openrc-run" ]; }; then
         sed "s|/opt/cni/bin/nftcni|$bin_dir/nftcni|" conf/openrc/$watch | put_file 755 "$init_script"
     fi
+}
+
+start_services() {
     if [ -n "$root" ]; then
         echo "nothing is enabled in $root: enable $watch (systemd or OpenRC) where it is booted"
     elif has_systemd; then
@@ -58,13 +61,23 @@ enable_units() {
 
 disable_services() {
     if has_systemd && recorded_unit; then
-        # Also those that an administrator enabled for other services. A template cannot be stopped as such.
-        ! systemd_runs || systemctl -q stop $watch.service 'nftcni-repair@*.service'
-        systemctl -q disable $watch.service nftcni-repair@.service
+        # Also those that an administrator enabled for other services. A template cannot be stopped as such. Of units that
+        # it does not find, below another prefix for example, systemctl says so by a failure (systemd 262: of `disable`).
+        ! systemd_runs || systemctl -q stop $watch.service 'nftcni-repair@*.service' 2>/dev/null || true
+        systemctl -q disable $watch.service nftcni-repair@.service 2>/dev/null || true
     fi
     if has_openrc && recorded file "$init_script"; then
         ! openrc_runs || rc-service -q $watch stop
         rc-update -q del $watch default
+    fi
+}
+
+package_services() { # those of the distribution's package go on, if it is installed as well
+    if has_systemd && { [ -e /usr/lib/systemd/system/$watch.service ] || [ -e /lib/systemd/system/$watch.service ]; }; then
+        now=""
+        ! systemd_runs || now=--now
+        # shellcheck disable=SC2086  # words
+        systemctl -q enable $now $watch.service || true
     fi
 }
 

@@ -323,6 +323,7 @@ def test_two_installations_of_the_answers_do_not_call_each_other(fresh: Host) ->
 
 
 OLD_PYTHON = "printf '#!/bin/sh\\nexit 1\\n' > /run/old; chmod 755 /run/old; mv /run/old /usr/bin/python3"
+OLD_NFT = "printf '#!/bin/sh\\necho nftables v0.9.8\\n' >/run/nft; chmod 755 /run/nft; mv /run/nft /usr/sbin/nft"
 REFUSALS: dict[str, tuple[list[str], str]] = {  # what it says: its arguments, what is done to the host before
     "needs a value": (["--bin-dir"], ""),
     "no conf/net.d/nonesuch.conflist": (["--conflist", "nonesuch"], ""),
@@ -333,6 +334,7 @@ REFUSALS: dict[str, tuple[list[str], str]] = {  # what it says: its arguments, w
     "only letters": (["--bin-dir", "/opt/a b"], ""),
     "needs /usr/bin/python3": ([], "rm /usr/bin/python3"),
     "needs Python 3.9": ([], OLD_PYTHON),
+    "nft 0.9.8 is too old, 1.0.0 is needed": ([], OLD_NFT),
     "missing: nftables": ([], "rm -r /usr/lib/python3/dist-packages/nftables; rm -f /usr/bin/apt-get"),
 }
 

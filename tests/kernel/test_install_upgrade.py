@@ -6,13 +6,14 @@ The versions are copies of this checkout with other numbers; what a runtime find
 from __future__ import annotations
 
 import json
+import socket
 import time
 from pathlib import Path
 
 import pytest
 from support.installed import BIN, LIB, copied, install, set_version, tree, write
 from support.scratch import CHECKOUT, Host, network, port
-from support.traffic import Server, ask
+from support.traffic import Server, ask, open_socket
 
 CONFIG = network("net0", "10.88.0.0/24", "fd00:88::/64", ports=[port(8080, 80)])
 SECOND = "/opt/nftcni/bin"
@@ -99,6 +100,37 @@ def wait_for(condition: object) -> None:
 
 def code_folders(host: Host) -> list[str]:
     return host.run("find", LIB, "-mindepth", "1", "-maxdepth", "1", "-type", "d").split()
+
+
+def test_what_an_older_version_attached_passes_check_right_after_an_upgrade(fresh: Host, tmp_path: Path) -> None:
+    """Its table had that version's rules until the next ADD or the next start of a watch; nothing of either is here. A
+    connection through a published port goes on meanwhile."""
+    checkout = copied(tmp_path, "0.0.1")
+    rules = checkout / "nft" / "ruleset.py"
+    text = rules.read_text()
+    assert text.count("\t\tct state related accept\n") == 1
+    rules.write_text(text.replace("\t\tct state related accept\n", ""))
+    install(fresh, "--no-units", checkout=checkout)
+    previous = {"prevResult": fresh.add(CONFIG, "c1", plugin=f"{BIN}/nftcni")}
+    with fresh.place("c1").entered():
+        listener = socket.create_server(("0.0.0.0", 80))
+    with listener, open_socket(fresh, socket.AF_INET, "tcp") as client:
+        client.settimeout(10)
+        client.connect(("127.0.0.1", 8080))
+        server, _ = listener.accept()
+        server.settimeout(10)
+        with server:
+            said = install(fresh, "--no-units")
+            for one, other in ((client, server), (server, client)):
+                one.sendall(b"still here")
+                assert other.recv(100) == b"still here"
+    assert "restored net0/c1/eth0" in said
+    answer = fresh.cni("CHECK", {**CONFIG, **previous}, "c1", plugin=f"{BIN}/nftcni")
+    assert answer.status == 0, answer.words
+    with Server(fresh.place("c1"), 80):
+        assert ask(fresh, "127.0.0.1", 8080) == "c1 10.88.0.1"
+        assert "restored" not in install(fresh, "--no-units"), "nothing is touched that is right"
+    fresh.delete(CONFIG, "c1", plugin=f"{BIN}/nftcni")
 
 
 # The layout of 0.1.0: stubs that name the code's folder themselves
@@ -256,3 +288,30 @@ def test_a_kill_during_the_first_installation_leaves_nothing_that_half_works(ste
             assert not left, f"step {step}: {left}"
         clear(stepped)
     assert step > 20
+
+
+def test_a_kill_at_any_step_of_uninstalling_can_be_finished_or_undone(stepped: Host) -> None:
+    """What is left is whole or gone for a runtime; each second time it is installed again first."""
+    before = [line for line in tree(stepped, "/opt", "/usr/local") if "nftcni" in line]
+    both(stepped, CHECKOUT)
+    stepped.run(
+        "tar", "-C", "/", "-cf", "/run/saved.tar", "opt", LIB[1:], "usr/local/sbin", "usr/local/share", "etc/cni"
+    )
+    step = 0
+    while True:
+        step += 3  # each third step, and after every second of those it is installed again
+        interrupted = killed(stepped, CHECKOUT, step, "--uninstall")
+        for folder in (BIN, SECOND):
+            if stepped.file(f"{folder}/nftcni").exists():
+                assert stepped.run(f"{folder}/nftcni", "--version")
+        if not interrupted:
+            break
+        if step % 2 == 0:
+            both(stepped, CHECKOUT)
+            assert stepped.run(f"{SECOND}/bridge", "--version")
+        if stepped.file(f"{LIB}/manifest").exists():
+            install(stepped, "--uninstall")
+        left = [line for line in tree(stepped, "/opt", "/usr/local") if "nftcni" in line and line not in before]
+        assert not left, f"step {step}: {left}"
+        restore(stepped)
+    assert step > 10

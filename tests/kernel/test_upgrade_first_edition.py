@@ -1,6 +1,7 @@
 """From the table's first edition (0.1.0) to this one: under traffic, and nobody is shut out or let in by it.
 
-What 0.1.0 has in the kernel and on disk is written here as it was: its table, its elements, its record of schema 2.
+What 0.1.0 has in the kernel and on disk is written here as it was: its table, its elements, its record: of schema
+1, or of schema 2, which came between the versions.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """What a virtual machine is booted from, made of Debian packages once and kept in a cache folder.
 
-A kernel is `vmlinux` (qemu starts it by PVH, so nothing is decompressed by an emulated processor) and `modules.cpio`; a
-userland is one archive more. No disk and no driver of one is needed: all of it is the initramfs. `machine` boots it.
+A kernel is `vmlinux` (on amd64 qemu starts it by PVH, so nothing is decompressed by an emulated processor) and
+`modules.cpio`; a userland is one archive more. No disk and no driver of one is needed: all of it is the initramfs.
+`machine` boots it.
 """
 
 from __future__ import annotations
 
 import lzma
 import os
+import re
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from typing import Callable
 
 from kernels import newc
 from kernels.newc import DEVICE, Archive
-from kernels.suites import DRIVERS, MODULES, USERLAND
+from kernels.suites import AMD64, DRIVERS, MODULES, USERLAND, Machine
 from support import debian
 from support.debian import Apt, Unavailable, run, settle, unpack
 from support.kept import kept
@@ -26,32 +28,44 @@ NOT_NEEDED = (
     *("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/zoneinfo", "usr/share/perl"),
     *("usr/share/bash-completion", "usr/share/lintian", "usr/share/i18n", "usr/lib/systemd", "usr/lib/udev"),
     "var/lib/dpkg",
-    *("usr/lib/x86_64-linux-gnu/gconv", "usr/lib/x86_64-linux-gnu/perl", "usr/lib/x86_64-linux-gnu/perl-base"),
 )
+NOT_NEEDED_OF_LIBRARIES = re.compile("usr/lib/[^/]+-linux-[^/]+/(gconv|perl|perl-base)(/|$)")
 EMPTY = ("dev", "proc", "root", "run", "sys", "tmp")
 
 
-def kernel(suite: str) -> Path:
-    return kept(f"kernel-{suite}", repr((MODULES, DRIVERS)), [__file__, newc.__file__], partial(make_kernel, suite))
-
-
-def userland(suite: str) -> Path:
+def kernel(machine: Machine) -> Path:
+    what = repr((MODULES, DRIVERS, machine.processor.kernel))
     code = [__file__, newc.__file__, debian.__file__]
-    return kept(f"userland-{suite}", repr(USERLAND), code, partial(make_userland, suite))
+    return kept(f"kernel-{machine.kernel}{of(machine)}", what, code, partial(make_kernel, machine))
+
+
+def userland(machine: Machine) -> Path:
+    code = [__file__, newc.__file__, debian.__file__]
+    return kept(f"userland-{machine.userland}{of(machine)}", repr(USERLAND), code, partial(make_userland, machine))
+
+
+def of(machine: Machine) -> str:
+    return "" if machine.processor is AMD64 else f"-{machine.processor.name}"
+
+
+def apt_of(suite: str, machine: Machine, folder: Path) -> Apt:
+    return Apt(suite, folder, "" if machine.processor is AMD64 else machine.processor.name)
 
 
 # The kernel
 
 
-def make_kernel(suite: str, work: Path, made: Path) -> None:
-    apt = Apt(suite, work / "apt")
+def make_kernel(machine: Machine, work: Path, made: Path) -> None:
+    apt = apt_of(machine.kernel, machine, work / "apt")
+    meta = machine.processor.kernel
     root = work / "root"
-    unpack([apt.fetch_alone(name) for name in kernel_packages(apt)], root)
-    images = [*root.glob("boot/vmlinuz-*"), *root.glob("usr/lib/modules/*/vmlinuz")]
+    unpack([apt.fetch_alone(name) for name in kernel_packages(apt, meta)], root)
+    images = [*root.glob("boot/vmlinu[xz]-*"), *root.glob("usr/lib/modules/*/vmlinuz")]
     if len(images) != 1:
-        raise Unavailable(f"{suite}: linux-image-amd64 brings {len(images)} kernels")
+        raise Unavailable(f"{machine.kernel}: {meta} brings {len(images)} kernels")
     release = os.listdir(root / "usr/lib/modules")[0]
-    (made / "vmlinux").write_bytes(vmlinux(images[0].read_bytes()))
+    image = images[0].read_bytes()
+    (made / "vmlinux").write_bytes(vmlinux(image) if machine.processor is AMD64 else image)
     modules = root / "usr/lib/modules" / release
     for path in [path for path in modules.rglob("*.ko*") if not is_wanted(path.relative_to(modules))]:
         path.unlink()
@@ -67,9 +81,9 @@ def make_kernel(suite: str, work: Path, made: Path) -> None:
         )
 
 
-def kernel_packages(apt: Apt) -> Iterator[str]:
+def kernel_packages(apt: Apt, meta: str) -> Iterator[str]:
     """The image that the metapackage means, and what has its parts where a suite splits it (sid)."""
-    image = next(name for name in apt.dependencies("linux-image-amd64") if name.startswith("linux-image-"))
+    image = next(name for name in apt.dependencies(meta) if name.startswith("linux-image-"))
     yield image
     yield from (name for name in apt.dependencies(image) if name.startswith(("linux-binary-", "linux-modules-")))
 
@@ -105,10 +119,10 @@ def _unzstd(data: bytes) -> bytes:
 # The userland
 
 
-def make_userland(suite: str, work: Path, made: Path) -> None:
+def make_userland(machine: Machine, work: Path, made: Path) -> None:
     root = work / "root"
-    unpack(Apt(suite, work / "apt").fetch(USERLAND), root)
-    settle(root)
+    unpack(apt_of(machine.userland, machine, work / "apt").fetch(USERLAND), root)
+    settle(root, runs_here=machine.processor is AMD64)
     with Archive(made / "userland.cpio") as archive:
         for name in EMPTY:
             archive.folder(name)
@@ -117,4 +131,5 @@ def make_userland(suite: str, work: Path, made: Path) -> None:
 
 
 def _is_needed(name: str) -> bool:
-    return not name.startswith(NOT_NEEDED) and name.partition("/")[0] not in EMPTY
+    unneeded = name.startswith(NOT_NEEDED) or NOT_NEEDED_OF_LIBRARIES.match(name)
+    return not unneeded and name.partition("/")[0] not in EMPTY

@@ -1,7 +1,7 @@
 """One virtual machine from start to end: qemu without KVM, so that it runs wherever the tests do.
 
-A command runs in it as root, in a copy of the checkout at /nftcni; what it writes to /dev/ttyS1 comes back. Kernels and
-userlands are `image`.
+A command runs in it as root, in a copy of the checkout at /nftcni; what it writes to the processor's `reports` comes
+back. Kernels and userlands are `image`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ from kernels.suites import PRELOADED, Machine
 from support.kept import cache
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-MEMORY = 3072  # MiB; an initramfs is there twice while it is unpacked
 KERNEL_ARGUMENTS = (
-    "console=ttyS0 rdinit=/init panic=-1 loglevel=3 mitigations=off nokaslr no_timer_check random.trust_cpu=on "
-    "net.ifnames=0"
+    "rdinit=/init panic=-1 loglevel=3 mitigations=off nokaslr no_timer_check random.trust_cpu=on net.ifnames=0"
 )
 QEMU = (
-    *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "Nehalem,+rdrand", "-smp", "2", "-m", str(MEMORY)),
-    *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-monitor", "none"),
+    *("-accel", "tcg,thread=multi", "-smp", "2", "-nodefaults", "-no-user-config"),
+    *("-display", "none", "-no-reboot", "-monitor", "none"),
 )
 
 
 @dataclass
 class Outcome:
-    """`status` is the command's, None if it did not come to its end; `reports` are the lines it wrote to /dev/ttyS1."""
+    """`status` is the command's, None if it did not come to its end; `reports` are the lines it wrote to the second
+    serial line, or, where there is none, to the console."""
 
     status: int | None
     reports: list[str]
@@ -39,7 +38,8 @@ class Outcome:
 
 
 def boot(machine: Machine, command: str, seconds: int) -> Outcome:
-    kernel, userland = image.kernel(machine.kernel), image.userland(machine.userland)
+    kernel, userland, processor = image.kernel(machine), image.userland(machine), machine.processor
+    files = ["console"] if processor.reports == "/dev/console" else ["console", "reports"]
     with tempfile.TemporaryDirectory(prefix="booted.", dir=cache()) as folder:
         work = Path(folder)
         with Archive(work / "payload.cpio") as archive:
@@ -48,10 +48,11 @@ def boot(machine: Machine, command: str, seconds: int) -> Outcome:
             for part in (userland / "userland.cpio", kernel / "modules.cpio", work / "payload.cpio"):
                 with part.open("rb") as source:
                     shutil.copyfileobj(source, whole)
+        arguments = f"console={processor.console} reports={processor.reports} {KERNEL_ARGUMENTS}"
         words = [
-            *QEMU,
-            *("-serial", f"file:{work}/console", "-serial", f"file:{work}/reports"),
-            *("-kernel", str(kernel / "vmlinux"), "-initrd", str(work / "initramfs"), "-append", KERNEL_ARGUMENTS),
+            *(*processor.qemu, *QEMU, "-m", str(processor.memory)),
+            *(word for name in files for word in ("-serial", f"file:{work}/{name}")),
+            *("-kernel", str(kernel / "vmlinux"), "-initrd", str(work / "initramfs"), "-append", arguments),
         ]
         with subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -62,7 +63,7 @@ def boot(machine: Machine, command: str, seconds: int) -> Outcome:
                 said = f"ended after {seconds} s without an end"
             finally:
                 qemu.kill()
-        console, reports = (_text(work / name) for name in ("console", "reports"))
+        console, reports = _text(work / files[0]), _text(work / files[-1])
     lines = reports.splitlines()
     told = [line for line in lines if line.startswith("status ")]
     return Outcome(

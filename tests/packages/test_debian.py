@@ -100,6 +100,28 @@ def test_another_python_gets_its_archive(system: System, release: Path, version:
     assert archives(system) == made
 
 
+def test_it_comes_and_goes_over_what_conf_install_put_there(system: System, release: Path, version: str) -> None:
+    """Both serve meanwhile, from the same records; the other one's service is enabled afterwards as it was before."""
+    checkout = system.file("/run/checkout")
+    shutil.copytree(CHECKOUT / "cni", checkout / "cni")
+    shutil.copytree(CHECKOUT / "nft", checkout / "nft")
+    shutil.copytree(CHECKOUT / "conf", checkout / "conf")
+    system.run("sh", "/run/checkout/conf/install", "--no-packages", "--conflist", "none")
+    # Neither systemd nor its systemctl is in a bare system: what they would have done.
+    unit = "/usr/local/lib/systemd/system/nftcni-watch.service"
+    wants = "/etc/systemd/system/multi-user.target.wants"
+    system.run("sh", "-ec", f"mkdir -p $(dirname {unit}) {wants}; echo >{unit}; ln -s {unit} {wants}")
+    before = system.tree()
+    deb = str(release / NAMES["deb"].format(version))
+    system.dpkg("-i", deb)
+    system.host.container("c1")
+    assert cni(system, "ADD").status == 0
+    assert cni(system, "DEL", plugin="/opt/cni/bin/nftcni").status == 0
+    system.run("dpkg", "-P", "nftcni")
+    assert system.tree() == before
+    assert system.run("/opt/cni/bin/nftcni", "--version") == f"nftcni {version}\n"
+
+
 def test_lintian_has_nothing_to_say(release: Path, version: str) -> None:
     assert shutil.which("lintian")
     words = [

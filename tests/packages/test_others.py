@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
-from building import LATER, NAMES, build, run
-from support.installed import tree
+from building import LATER, NAMES, run
+from support.installed import DROP_IN, tree
 from support.scratch import CHECKOUT, Host, network, port
 
 CONFIG = network("net0", "10.88.0.0/24", ports=[port(8080, 80)])
 BIN = {"deb": "usr/lib/cni", "archlinux": "usr/lib/cni", "rpm": "usr/libexec/cni", "apk": "usr/libexec/cni"}
+# On Arch /usr/sbin is a link, and pacman refuses a package that has a folder there.
+COMMAND = {"deb": "usr/sbin", "rpm": "usr/sbin", "apk": "usr/sbin", "archlinux": "usr/bin"}
 LISTED = {
     "deb": "dpkg-deb --fsys-tarfile {} | tar -t",
     "rpm": "rpm -qlp {}",
@@ -41,13 +44,18 @@ def test_each_package_has_all_of_it(release: Path, version: str, kind: str) -> N
     sources = {
         f"{prefix}/{path.relative_to(CHECKOUT)}" for top in ("cni", "nft") for path in (CHECKOUT / top).rglob("*.py")
     }
+    share = {"man/man8/nftcni.8.gz", "bash-completion/completions/nftcni", "zsh/site-functions/_nftcni"}
+    share |= {"fish/vendor_completions.d/nftcni.fish", "doc/nftcni/README.md", "doc/nftcni/podcidr.template"}
+    assert {f"usr/share/{name}" for name in share} <= found
+    assert {f"usr/lib/nftcni/drop-in/{name}" for name in ("nftcni", *DROP_IN)} <= found
     units = "lib/systemd/system" if kind == "deb" else "usr/lib/systemd/system"
-    services = {f"{units}/nftcni-watch.service", f"{units}/nftcni-repair@.service"}
-    assert sources | CONFLISTS | {f"{BIN[kind]}/nftcni", "usr/sbin/nftcni", "usr/lib/nftcni/current"} <= found
+    services = {f"{units}/{path.name}" for path in (CHECKOUT / "conf" / "systemd").iterdir()}
+    assert sources | CONFLISTS | {f"{BIN[kind]}/nftcni", f"{COMMAND[kind]}/nftcni", "usr/lib/nftcni/current"} <= found
     assert ({"etc/init.d/nftcni-watch"} if kind == "apk" else services) <= found
     assert not [
         name for name in found if name.startswith("etc/cni") or "manifest" in name or "/archive.cpython" in name
     ]
+    assert kind != "archlinux" or not [name for name in found if name.startswith(("usr/sbin", "bin", "sbin", "lib"))]
 
 
 def test_its_conflists_are_configuration_files(release: Path, version: str) -> None:
@@ -87,34 +95,82 @@ def test_an_rpm_is_installed_upgraded_and_removed(fresh: Host, release: Path, la
     codes = fresh.run("sh", "-c", "ls -d /usr/lib/nftcni/code-*; ls /usr/lib/nftcni/current/archive.*").split()
     assert len(codes) == 2, codes
     assert fresh.cni("CHECK", {**CONFIG, "prevResult": result}, plugin=plugin).status == 0
-    refused = fresh.call(*rpm, "-e", "nftcni")
-    assert refused.returncode != 0 and "containers are attached" in refused.stderr
+    back = ("-U", "--nodeps", "--oldpackage", str(release / NAMES["rpm"].format(version)))
+    for words in (("-e", "nftcni"), back):
+        refused = fresh.call(*rpm, *words)
+        assert refused.returncode != 0 and "containers are attached" in refused.stderr
+        assert fresh.run("nftcni", "--version") == f"nftcni {LATER}\n"
     fresh.delete(CONFIG, plugin=plugin)
+    fresh.run(*rpm, *back)
+    assert fresh.run("nftcni", "--version") == f"nftcni {version}\n"
     fresh.run(*rpm, "-e", "nftcni")
     left = {line.split()[0] for line in set(tree(fresh, "/etc", "/usr")) - set(before)}
     assert not [path for path in left if "nftcni" in path], left
 
 
 UNPACK = {"apk": "gzip -dc {} 2>/dev/null | tar -x --ignore-zeros", "archlinux": "tar -xf {}"}
-SCRIPT = {"apk": "sh ./.post-install 0.0", "archlinux": "bash -c '. ./.INSTALL; post_install 0.0'"}
+# By the shells that the managers take: BusyBox' and bash.
+SCRIPT = {
+    "apk": "PATH=/run/tools:$PATH /run/tools/sh ./.{} {}",
+    "archlinux": "bash -c '. ./.INSTALL; \"$@\"' bash {} {}",
+}
+NAMED = {  # what apk calls it, and pacman
+    "installed": ("post-install", "post_install"),
+    "upgraded": ("post-upgrade", "post_upgrade"),
+    "goes": ("pre-deinstall", "pre_remove"),
+    "gone": ("post-deinstall", "post_remove"),
+}
 
 
 @pytest.mark.parametrize("kind", UNPACK)
-def test_what_is_unpacked_serves(fresh: Host, release: Path, version: str, kind: str) -> None:
-    """With the script that its manager would run then."""
-    package = release / NAMES[kind].format(version)
-    fresh.run("sh", "-ec", f"mkdir /run/apart; cd /run/apart; {UNPACK[kind].format(package)}")
-    fresh.run("sh", "-ec", "cd /run/apart; tar -c usr etc | tar -x --keep-directory-symlink -C /")
-    fresh.run("sh", "-c", f"cd /run/apart; {SCRIPT[kind]}")
+def test_what_is_unpacked_serves_is_upgraded_and_goes(fresh: Host, release: Path, version: str, kind: str) -> None:
+    """With the scripts that its manager would run then. Neither manager minds a script that refuses, so a container
+    that is attached keeps its table and its record, and the package that is installed again takes it over."""
+
+    def script(when: str) -> subprocess.CompletedProcess[str]:
+        name = NAMED[when][kind == "archlinux"]
+        return fresh.call("sh", "-c", f"cd /run/apart; {SCRIPT[kind].format(name, version)}")
+
+    def unpack() -> None:
+        fresh.run("sh", "-ec", "cd /run/apart; tar -c usr etc | tar -x --keep-directory-symlink -C /")
+        assert script("installed").returncode == 0
+
+    fresh.run("sh", "-ec", "mkdir /run/apart /run/tools; ln -s $(command -v busybox) /run/tools/sh")
+    fresh.run("sh", "-ec", f"cd /run/apart; {UNPACK[kind].format(release / NAMES[kind].format(version))}")
+    unpack()
     assert fresh.run("sh", "-c", "ls /usr/lib/nftcni/current/archive.cpython*").strip()
+    fresh.run("sh", "-c", "mkdir /usr/lib/nftcni/code-0; touch /usr/lib/nftcni/code-0/archive.cpython-39")
+    assert script("upgraded").returncode == 0
+    assert len(fresh.run("sh", "-c", "ls -d /usr/lib/nftcni/code-*").split()) == 1
+
     plugin = f"/{BIN[kind]}/nftcni"
     fresh.add(CONFIG, plugin=plugin)
+    elements, records = fresh.elements(), fresh.state_files()
+    refusal = script("goes")
+    assert refusal.returncode == 1 and "net0/c1/eth0" in refusal.stderr
+    fresh.run("sh", "-c", f"rm -r /usr/lib/nftcni/code-*/cni /usr/lib/nftcni/current {plugin}")
+    assert script("gone").returncode == 0
+    assert not fresh.file("/usr/lib/nftcni").exists()
+    assert (fresh.elements(), fresh.state_files()) == (elements, records)
+
+    unpack()
     fresh.delete(CONFIG, plugin=plugin)
+    assert script("goes").returncode == 0
+    assert "nftcni" not in fresh.run("nft", "list", "ruleset")
+    fresh.run("sh", "-c", f"rm -r /usr/lib/nftcni/code-*/cni /usr/lib/nftcni/current {plugin}")
+    assert script("gone").returncode == 0
+    assert not fresh.file("/usr/lib/nftcni").exists() and not fresh.file("/run/nftcni").exists()
 
 
 def test_the_same_commit_gives_the_same_bytes(nfpm: str, repository: Path, release: Path, tmp_path: Path) -> None:
-    build(nfpm, repository, tmp_path)
-    assert (tmp_path / "SHA256SUMS").read_text() == (release / "SHA256SUMS").read_text()
+    """Whoever builds it: a clone that a umask has closed, in a folder with a blank, in another zone and language."""
+    clone, out = tmp_path / "a clone", tmp_path / "out"
+    run("sh", "-c", 'umask 077; git clone -q "$1" "$2"', "sh", str(repository), str(clone))
+    assert (clone / "README.md").stat().st_mode & 0o777 == 0o600
+    script = 'umask 077; exec conf/packaging/build "$1"'
+    env = {"PATH": f"{nfpm}:{os.environ['PATH']}", "TZ": "Pacific/Auckland", "LC_ALL": "tr_TR.ISO-8859-9"}
+    run("sh", "-c", script, "sh", str(out), env=env, cwd=clone)
+    assert (out / "SHA256SUMS").read_text() == (release / "SHA256SUMS").read_text()
 
 
 def test_the_checksums_are_those_of_all_files(release: Path) -> None:
@@ -147,3 +203,14 @@ def test_the_bill_of_materials_names_every_file_and_dependency(release: Path, ve
     known = {item["SPDXID"] for item in [*bill["packages"], *bill["files"]]} | {"SPDXRef-DOCUMENT"}
     for relation in bill["relationships"]:
         assert {relation["spdxElementId"], relation["relatedSpdxElement"]} <= known
+
+
+def test_the_bill_of_materials_is_valid_by_the_tools_of_spdx(release: Path, version: str) -> None:
+    from spdx_tools.spdx.parser.parse_anything import parse_file
+    from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+
+    bill = parse_file(str(release / f"nftcni-{version}.spdx.json"))
+    assert [item.validation_message for item in validate_full_spdx_document(bill)] == []
+    damaged = parse_file(str(release / f"nftcni-{version}.spdx.json"))
+    damaged.packages[0].spdx_id = "nftcni"
+    assert validate_full_spdx_document(damaged), "it would say"

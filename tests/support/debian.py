@@ -48,9 +48,10 @@ def mirror() -> str:
 
 
 class Apt:
-    """The apt of one suite in a folder of its own; nothing counts as installed."""
+    """The apt of one suite in a folder of its own; nothing counts as installed. The packages are this machine's, or
+    those of another `architecture`."""
 
-    def __init__(self, suite: str, folder: Path) -> None:
+    def __init__(self, suite: str, folder: Path, architecture: str = "") -> None:
         self.archives = folder / "cache" / "archives"
         for path in (folder / "lists" / "partial", self.archives / "partial"):
             path.mkdir(parents=True, exist_ok=True)
@@ -78,6 +79,9 @@ class Apt:
             "APT::Sandbox::User": "root",
         }
         lines = [f'{key} "{value}";' for key, value in options.items()]
+        if architecture:
+            lines += [f'APT::Architecture "{architecture}";', "#clear APT::Architectures;"]
+            lines += [f'APT::Architectures {{ "{architecture}"; }};']
         (folder / "apt.conf").write_text("\n".join([*kept, *lines, ""]))
         self._env = {"APT_CONFIG": str(folder / "apt.conf")}
         self._run("apt-get", "update", "-qq")
@@ -117,17 +121,24 @@ def unpack(debs: Iterable[Path], root: Path) -> None:
             raise Unavailable(f"{deb.name} cannot be unpacked")
 
 
-def settle(root: Path) -> None:
-    """What maintainer scripts would have done, as far as programs need it; Python's bytecode with it."""
+def settle(root: Path, runs_here: bool = True) -> None:
+    """What maintainer scripts would have done, as far as programs need it; Python's bytecode with it, which serves
+    whatever time its source has. Programs of another processor are not run: this machine's Python makes the bytecode,
+    which is the same for all processors, and no use but no harm to a Python of another version."""
     for name, target in (("sh", "dash"), ("awk", "mawk")):
         if not os.path.lexists(root / "usr/bin" / name):
             (root / "usr/bin" / name).symlink_to(target)
     for name, text in ETC.items():
         (root / "etc").mkdir(exist_ok=True)
         (root / "etc" / name).write_text(text)
-    run("ldconfig", "-r", str(root))
+    if runs_here:
+        run("ldconfig", "-r", str(root))
     for unneeded in root.glob("usr/lib/python3*/*"):
         if unneeded.name in NOT_NEEDED_OF_PYTHON:
             shutil.rmtree(unneeded)
     own = f"/usr/lib/{os.readlink(root / 'usr/bin/python3')}"  # there may be parts of other versions
-    run("chroot", str(root), "python3", "-I", "-m", "compileall", "-q", "/usr/lib/python3", own)
+    words = ("python3", "-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
+    if runs_here:
+        run("chroot", str(root), *words, "/usr/lib/python3", own)
+    else:
+        run(*words, "-s", str(root), f"{root}/usr/lib/python3", f"{root}{own}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 import threading
 from struct import pack
 
@@ -40,7 +41,7 @@ class Socket:
     def send(self, data: bytes) -> int:
         assert self.left == [], "the socket still lists: the kernel would say EBUSY"
         self.asked += 1
-        sequence = int.from_bytes(data[8:12], "little")
+        sequence = int.from_bytes(data[8:12], sys.byteorder)
         script = self.scripts[min(self.asked, len(self.scripts)) - 1]
         self.left = [message(kind, flags, sequence, body) for kind, flags, body in script]
         return len(data)

@@ -22,3 +22,10 @@ def test_status_refuses(host: Host) -> None:
 def test_doctor_tells(host: Host) -> None:
     done = host.command("doctor")
     assert done.returncode == 1 and WORDS in done.stdout, done.stdout
+
+
+def test_install_refuses(host: Host) -> None:
+    before = host.run("find", "/etc", "/usr", "-maxdepth", "3")
+    done = host.call("conf/install")
+    assert done.returncode == 1 and WORDS in done.stderr, done.stdout + done.stderr
+    assert host.run("find", "/etc", "/usr", "-maxdepth", "3") == before and not host.file("/opt").exists()
