@@ -99,6 +99,19 @@ CASES = [
         ("inside net0/web/eth0", "INPUT"),
         "iptables",
     ),
+    Case(
+        "led to a port where nobody listens",
+        IN + "nft 'add table inet own; add chain inet own pre { type nat hook prerouting priority -100; };"
+        " add rule inet own pre tcp dport 80 redirect to :15001'",
+        ("inside net0/web/eth0", "inet own", "15001", "nobody listens"),
+        "nft delete rule inet own pre",
+    ),
+    Case(
+        "led to a port where nobody listens, by iptables",
+        IN + "iptables-nft -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination 10.88.0.2:81",
+        ("inside net0/web/eth0", "10.88.0.2:81", "nobody listens"),
+        "-t nat -D PREROUTING",
+    ),
 ]
 # What a program has to do itself: no command of ours can.
 PROGRAMS: dict[str, tuple[Callable[[Scene], Server | None], tuple[str, ...]]] = {
@@ -210,3 +223,20 @@ def test_gc_frees_all_that_have_ended(scene: Scene) -> None:
     assert "2 of 4 attachments" in done.stdout and "net1/one/eth0" in done.stdout
     assert scene.findings("doctor") == [] and scene.lives("lan")
     assert not [item for item in scene.host.state_files() if "net1" in item]
+
+
+def test_a_container_that_leads_its_port_on(scene: Scene) -> None:
+    """A host of containers itself (kind, Docker in Docker): nobody in it listens on the port, and doctor said so."""
+    pod = scene.host.container("pod")
+    scene.sh(
+        "ip -n web link add down0 type veth peer name eth0 netns pod; ip -n web link set down0 up;"
+        "ip -n web addr add 10.244.0.1/24 dev down0; ip -n pod addr add 10.244.0.2/24 dev eth0;"
+        "ip -n pod link set eth0 up; ip -n pod route add default via 10.244.0.1;"
+        "ip netns exec web sysctl -qw net.ipv4.ip_forward=1;"
+        f"{IN}nft 'add table ip own; add chain ip own pre {{ type nat hook prerouting priority -100; }};"
+        " add rule ip own pre tcp dport 80 dnat to 10.244.0.2:8000'"
+    )
+    scene.servers.pop(0).close()
+    scene.servers += [Server(pod, 8000), Server(scene.web, 80, address="::")]
+    assert scene.reach("lan").startswith("pod ") and scene.lives("lan6")
+    assert scene.findings("doctor") == [] and scene.findings("explain 8080") == []

@@ -11,12 +11,13 @@ from cni.model.ports import PortMapping
 from cni.operate.walk.discovery import discovery_steps, outside_steps
 from cni.operate.walk.drops import dropped
 from cni.operate.walk.inside import Inside
+from cni.operate.walk.ipsec import IN, OUT
 from cni.operate.walk.judge import NAT, OURS, Verdict
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.policy import LOCAL, looks_up
 from cni.operate.walk.port import neighbour_steps, port_steps
 from cni.operate.walk.remedy import delete_rule
-from cni.operate.walk.routing import route_steps
+from cni.operate.walk.routing import ipsec_policy, ipsec_steps, route_steps, unreached_steps
 from cni.operate.walk.step import Step, note, ok, stop
 from cni.operate.walk.world import Client, World
 from nft.addresses import Address
@@ -49,7 +50,7 @@ class Follow:
             ok("element", f"{mapping} is published for {self.item.ident}: table inet {TABLE} has its element")
         ]
         steps += self._address(mapping, target)
-        steps += self._unreached(client)
+        steps += unreached_steps(self.world, client)
         packet = Packet(mapping.protocol, client.address, target, mapping.host_port)
         steps += self._arrive(packet, client) + self._tracked(packet)
         if any(step.kind == "uplink" for step in steps):
@@ -102,18 +103,6 @@ class Follow:
             )
         ]
 
-    def _unreached(self, client: Client) -> list[Step]:
-        if client.link or not client.named:
-            return []
-        off = [
-            link
-            for link in self.world.uplinks
-            if client.address.version == 6 and self.kernel.sysctl(f"ipv6/conf/{link}/disable_ipv6") == "1"
-        ]
-        commands = [f"sysctl -w net.ipv6.conf.{link.replace('.', '/')}.disable_ipv6=0" for link in off]
-        because = f"IPv6 is off on {', '.join(off)}" if off else "no link of this host leads there"
-        return [stop("route", f"no route to {client.address}", because, *commands)]
-
     def _arrive(self, packet: Packet, client: Client) -> list[Step]:
         judge = self.world.judge
         if client.is_host:
@@ -132,8 +121,10 @@ class Follow:
         if client.is_host:
             steps += self._loopback(packet)
             packet.at("", bridge)
+            steps += ipsec_policy(self.kernel, OUT, packet)
         else:
             packet.at(client.link, bridge)
+            steps += ipsec_steps(self.kernel, packet, came=packet.original)
             steps += self._judged(judge.pass_hook("forward", packet, skip=OURS), packet, "forward")
         probe_saddr = packet.saddr
         steps += self._judged(judge.pass_hook("postrouting", packet, skip=OURS), packet, "postrouting")
@@ -164,7 +155,7 @@ class Follow:
             return []
         if item.is_ptp:
             return [ok("port", f"{item.link} leads to the container, and is up")]
-        steps = port_steps(item, self.kernel.links[item.link])
+        steps = port_steps(self.kernel, item, self.kernel.links[item.link])
         steps += self._bridge_rules(("output", "postrouting"), packet.at("", item.link))
         steps += self._judged(self.world.judge.pass_device("egress", item.link, packet), packet, "egress")
         return steps + neighbour_steps(self.kernel, item, packet.daddr)
@@ -200,9 +191,12 @@ class Follow:
         steps += self._judged(judge.pass_hook("prerouting", packet, skip=OURS), packet, "prerouting")
         steps += self._tracked(packet)
         if client.is_host:
+            steps += ipsec_policy(self.kernel, IN, packet)
             return steps + self._judged(judge.pass_hook("input", packet, skip=OURS), packet, "input")
         steps += route_steps(self.world, packet, item.bridge, client.link)
         packet.at(item.bridge, client.link)
+        asker, asked, sport, dport = packet.original
+        steps += ipsec_steps(self.kernel, packet, leaves=(asked, asker, dport, sport))
         for hook in ("forward", "postrouting"):
             steps += self._judged(judge.pass_hook(hook, packet, skip=OURS), packet, hook)
         return steps + self._judged(judge.pass_device("egress", client.link or "-", packet), packet, "egress")
@@ -241,6 +235,9 @@ class Follow:
         steps += self._tracked(packet) if item.is_masqueraded(packet.version) else []
         steps += route_steps(self.world, packet, item.bridge, client.link)
         packet.at(item.bridge, client.link)
+        outside = self.world.host_address(client) if item.is_masqueraded(packet.version) else None
+        leaves = (outside or source, packet.daddr, packet.sport, packet.dport)
+        steps += ipsec_steps(self.kernel, packet, leaves=leaves)
         for hook in ("forward", "postrouting"):
             steps += self._judged(judge.pass_hook(hook, packet, skip=OURS), packet, hook)
         back = packet.answer().at(client.link, "")
@@ -248,8 +245,9 @@ class Follow:
         steps += self._judged(judge.pass_device("ingress", client.link or "-", back), back, "ingress")
         steps += self._judged(judge.pass_hook("prerouting", back, skip=OURS), back, "prerouting")
         steps += self._tracked(back) if item.is_masqueraded(packet.version) else []
-        back.daddr = source
+        back.daddr, back.dport = source, packet.sport
         back.at(client.link, item.bridge)
+        steps += ipsec_steps(self.kernel, back, came=(leaves[1], leaves[0], leaves[3], leaves[2]))
         return steps + self._judged(judge.pass_hook("forward", back, skip=OURS), back, "forward")
 
     # Verdicts as steps

@@ -7,7 +7,7 @@ from cni.operate.walk.judge import Judge, Verdict
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.policy import one_address
-from cni.operate.walk.remedy import has_program, iptables_of
+from cni.operate.walk.remedy import delete_rule, has_program, iptables_of
 from cni.operate.walk.routing import MAIN, ended_step, taken_by_rule
 from cni.operate.walk.sockets import processes_of
 from cni.operate.walk.step import STOP, Step, note, ok, stop
@@ -39,9 +39,14 @@ class Inside:
         judge = Judge(kernel.rules, kernel)
         request = Packet(packet.proto, packet.saddr, packet.daddr, packet.dport, packet.sport).at(self.item.ifname, "")
         steps += self._judged(judge.pass_device("ingress", self.item.ifname, request), request)
-        steps += self._judged(judge.pass_hook("prerouting", request), request)
+        verdicts = judge.pass_hook("prerouting", request)
+        steps += self._judged(verdicts, request)
+        led = next((one for one in verdicts if one.word in ("dnat", "redirect")), None)
+        if led is not None and not kernel.has(request.daddr):
+            what = f"inside {self.item.ident} {led} leads it on to {request.daddr}:{request.dport}"
+            return [*steps, note("inside-dnat", what, "the container is a router itself, or a host of containers")]
         steps += self._judged(judge.pass_hook("input", request), request)
-        steps += self.listening(kernel, request)
+        steps += self.listening(kernel, request) if led is None else self._led(kernel, request, packet, led)
         answer = request.answer().at("", self.item.ifname)
         steps += self._way_back(kernel, answer)
         for hook in ("output", "postrouting"):
@@ -177,6 +182,17 @@ class Inside:
         )
         enter = f"# see for yourself: {self._enter} ss -ln{'u' if packet.proto == 'udp' else 't'}p"
         return [stop("nobody-listens", f"nobody in {item.ident} listens on {where}", hint, enter)]
+
+    def _led(self, kernel: Kernel, request: Packet, packet: Packet, verdict: Verdict) -> list[Step]:
+        """A proxy beside the program (sidecar) takes its packets by such a rule, and may have ended."""
+        steps = self.listening(kernel, request)
+        if not any(step.verdict == STOP for step in steps) or verdict.at is None or verdict.rule is None:
+            return steps
+        where = f"{request.daddr}:{request.dport}/{request.proto}"
+        what = f"inside {self.item.ident} {verdict} leads port {packet.dport} to {where}, where nobody listens"
+        because = "start what is to listen there (a proxy beside the program?), or take the rule away"
+        remove = f"{self._enter} {delete_rule(verdict.at, verdict.rule.handle, verdict.rule.text)}"
+        return [stop("inside-dnat", what, because, remove)]
 
     def _judged(self, verdicts: list[Verdict], packet: Packet) -> list[Step]:
         found = []

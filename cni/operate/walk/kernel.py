@@ -15,7 +15,9 @@ from functools import cached_property
 from shutil import which
 from typing import Any
 
+from cni.kernel import rtnetlink
 from cni.kernel.netns import Inside
+from cni.operate.walk.ipsec import Policy, read_policies
 from cni.operate.walk.iptables import add_iptables, legacy_tables
 from cni.operate.walk.lookup import KINDS, Way, look_up
 from cni.operate.walk.packet import Packet
@@ -23,6 +25,7 @@ from cni.operate.walk.policy import Rule, read_rule
 from cni.operate.walk.ruleset import CannotLook, Ruleset, add_devices, lacks_devices, program, read_ruleset
 from cni.operate.walk.sockets import Listener, listeners
 from nft.addresses import Address, Prefix, parse_address
+from nft.framing import attributes
 from nft.netlink import Netlink
 from nft.table import Table
 
@@ -70,7 +73,7 @@ class Kernel:
     """Of the network namespace that the descriptor names, or of the process's own."""
 
     def __init__(self, netns: int = -1) -> None:
-        self._netns = netns
+        self.netns = netns
         self._policies: dict[int, list[Rule]] = {}
         library = pyroute2()
         with self.entered():
@@ -86,10 +89,10 @@ class Kernel:
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        if self._netns < 0:
+        if self.netns < 0:
             yield
         else:
-            with Inside(self._netns):
+            with Inside(self.netns):
                 yield
 
     # Links and addresses
@@ -116,6 +119,12 @@ class Kernel:
                 dict(item.get_attr("IFLA_STATS64") or {}),
             )
         return found
+
+    def port_attribute(self, link: Link, number: int) -> bytes:
+        """One of a bridge's port that pyroute2 may have no name of; b"" where the kernel has none."""
+        answer = self._rtnl.ask(rtnetlink.RTM_GETLINK, rtnetlink.get_link_at(link.index))
+        info = attributes(attributes(answer, rtnetlink.IFINFO.size).get(rtnetlink.IFLA_LINKINFO, b""))
+        return attributes(info.get(rtnetlink.IFLA_INFO_SLAVE_DATA, b"")).get(number, b"")
 
     @cached_property
     def names(self) -> dict[int, str]:
@@ -230,6 +239,11 @@ class Kernel:
                 add_devices(found, nft_says("list", "chains"))
             add_iptables(found)
             return found
+
+    @cached_property
+    def ipsec(self) -> list[Policy]:
+        with self.entered():
+            return read_policies()
 
     @cached_property
     def listeners(self) -> list[Listener]:

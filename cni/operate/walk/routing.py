@@ -1,18 +1,21 @@
-"""The kernel's routing of one packet: the way, policy rules, rp_filter, forwarding of the link it came by."""
+"""The kernel's routing of one packet: the way, policy rules, rp_filter, forwarding of a link, IPsec policies."""
 
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 from cni.operate.walk import policy
+from cni.operate.walk.ipsec import FWD, OUT, blocked
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.lookup import Way
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.step import Step, ok, stop
-from cni.operate.walk.world import World
+from cni.operate.walk.world import Client, World
 from nft.addresses import Address, Prefix
 
 MAIN = (0, 254, 255)
+Ends = tuple[Address, Address, int, int]  # source, destination, their ports
 
 
 def route_steps(world: World, packet: Packet, iif: str, wanted: str) -> list[Step]:
@@ -38,6 +41,43 @@ def route_steps(world: World, packet: Packet, iif: str, wanted: str) -> list[Ste
         said = f"{packet.daddr} leads by {way.link}" + (f" via {way.via}" if way.via else "")
         return steps or [ok("route", said)]
     return steps + [_elsewhere(world, packet, way, wanted)]
+
+
+def unreached_steps(world: World, client: Client) -> list[Step]:
+    """No link has an address there. Of a client that nobody named only IPv6 is missed that is off on the uplinks
+    alone: off everywhere it is meant to be."""
+    off = [
+        link
+        for link in world.uplinks
+        if client.address.version == 6 and world.kernel.sysctl(f"ipv6/conf/{link}/disable_ipv6") == "1"
+    ]
+    if client.link or not (client.named or (off and world.kernel.sysctl("ipv6/conf/all/disable_ipv6") == "0")):
+        return []
+    commands = [f"sysctl -w net.ipv6.conf.{link.replace('.', '/')}.disable_ipv6=0" for link in off]
+    commands += [f"# what manages {link} has to give its IPv6 addresses again: they went with it" for link in off]
+    because = f"IPv6 is off on {', '.join(off)}" if off else "no link of this host leads there"
+    what = f"no route to {client.address}" if client.named else "nobody outside reaches a port by IPv6"
+    return [stop("route", what, because, *commands)]
+
+
+def ipsec_steps(kernel: Kernel, packet: Packet, came: Ends | None = None, leaves: Ends | None = None) -> list[Step]:
+    """IPsec policies for a packet that is forwarded with the ends it has now. Direction fwd is asked with those that it
+    `came` with (nf_nat_decode_session), direction out again with those that it `leaves` with (nf_xfrm_me_harder)."""
+    own = (packet.saddr, packet.daddr, packet.sport, packet.dport)
+    asked = [(FWD, came or own), (OUT, own), *([(OUT, leaves)] if leaves else [])]
+    return [
+        step
+        for direction, (saddr, daddr, sport, dport) in asked
+        for step in ipsec_policy(kernel, direction, replace(packet, saddr=saddr, daddr=daddr, sport=sport, dport=dport))
+    ]
+
+
+def ipsec_policy(kernel: Kernel, direction: str, packet: Packet) -> list[Step]:
+    """Links that are told so ask none (ip-sysctl.rst)."""
+    link, key = (packet.oif, "disable_xfrm") if direction == OUT else (packet.iif, "disable_policy")
+    if packet.version == 4 and "1" in (kernel.sysctl(f"ipv4/conf/{name}/{key}") for name in ("all", link) if name):
+        return []
+    return blocked(kernel.ipsec, direction, packet)
 
 
 def _forwarding(world: World, version: int, iif: str) -> list[Step]:

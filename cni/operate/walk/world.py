@@ -17,6 +17,7 @@ from cni.kernel.links import Link
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
 from cni.operate.repair import table_differences
+from cni.operate.strayed import strayed
 from cni.operate.walk.judge import Judge
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.remedy import Traffic
@@ -79,12 +80,19 @@ class World:
         if self.is_ended(item):
             return []
         if f"the link {item.link} is missing" in problems:
-            again = f"nftcni repair {item.network}/{item.container}"
-            return [stop("link", f"{item.ident}: the link {item.link} to it is missing", "somebody deleted it", again)]
+            return [self._lost_link(item)]
         if not problems:
             return []
         kind = "link" if any(one.startswith(("the bridge", "the link")) for one in problems) else "drift"
         return [stop(kind, f"{item.ident}: {'; '.join(problems)}", "", "nftcni repair")]
+
+    def _lost_link(self, item: Attachment) -> Step:
+        what = f"{item.ident}: the link {item.link} to it is missing"
+        inside = self.inside(item)
+        found = strayed(item, inside.netns) if isinstance(inside, Kernel) else None
+        if found is not None:
+            return stop("link", what, found.where, *found.remedy)
+        return stop("link", what, "somebody deleted it", f"nftcni repair {item.network}/{item.container}")
 
     def is_ended(self, item: Attachment) -> bool:
         """Its namespace is gone, and with it the link."""
