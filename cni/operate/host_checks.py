@@ -1,7 +1,7 @@
 """What `doctor` looks at besides the packets' ways: the host as a whole, and containers against each other.
 
 Each check takes the world and returns steps; a healthy host gives no finding. CNI's folders are `conf_checks`, other
-nodes `cluster_checks`.
+nodes `cluster_checks`, links and what is at their other end `link_checks`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import re
 
 from cni.model.ports import collide
-from cni.operate import conf_checks, foreign_rules
+from cni.operate import conf_checks, foreign_rules, link_checks
 from cni.operate.walk.drops import dropped
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.packet import Packet
@@ -185,51 +185,6 @@ def duplicate_addresses(world: World) -> list[Step]:
     return found
 
 
-def duplicate_macs(world: World) -> list[Step]:
-    found = []
-    seen: dict[tuple[str, bytes], str] = {}
-    for item in world.items:
-        if item.bridge and item.mac and item.kind.own_link:
-            other = seen.setdefault((item.bridge, item.mac), item.ident)
-            if other != item.ident:
-                mac = item.mac.hex(":")
-                found.append(
-                    warn(
-                        "duplicate-mac",
-                        f"{other} and {item.ident} both have the MAC address {mac} on {item.bridge}",
-                        "the bridge sends to whoever spoke last; give them different ones (mac, runtimeConfig.mac)",
-                    )
-                )
-    return found
-
-
-def mtus(world: World) -> list[Step]:
-    """A frame that is longer than the other end of the pair takes is dropped without a word (is_skb_forwardable)."""
-    found = []
-    for item in world.items:
-        inside, port = world.inside(item), world.kernel.links.get(item.link)
-        bridge = world.kernel.links.get(item.bridge)
-        if not isinstance(inside, Kernel) or port is None or bridge is None or item.ifname not in inside.links:
-            continue
-        within = inside.links[item.ifname].mtu
-        if not within == port.mtu == bridge.mtu:
-            mtu = item.mtu or min(within, port.mtu, 1500)
-            where = (
-                f"of {item.ifname} in {item.ident} is {within}, of its port {port.mtu}, of {item.bridge} {bridge.mtu}"
-            )
-            found.append(
-                warn(
-                    "mtu",
-                    f"the MTU {where}",
-                    "what is longer than the shortest is dropped without a word",
-                    f"ip link set {item.bridge} mtu {mtu}",
-                    f"ip link set {item.link} mtu {mtu}",
-                    f"nsenter --net={item.sandbox} ip link set {item.ifname} mtu {mtu}",
-                )
-            )
-    return found
-
-
 def conntrack(world: World) -> list[Step]:
     count, limit = (world.kernel.sysctl(f"netfilter/nf_conntrack_{key}") for key in ("count", "max"))
     if count.isdigit() and limit.isdigit() and int(limit) and int(count) >= FULL * int(limit):
@@ -278,8 +233,7 @@ CHECKS = (
     listeners_on_published_ports,
     addresses_inside_networks,
     duplicate_addresses,
-    duplicate_macs,
-    mtus,
+    *link_checks.CHECKS,
     conntrack,
     fast_path,
     foreign_rules.leftovers,

@@ -20,7 +20,7 @@ from cni.protocol.spec import Route
 from cni.state.claims import Claims
 from nft.addresses import format_mac
 from nft.elements import Element, element_text
-from nft.messages import NFPROTO_BRIDGE
+from nft.messages import NFPROTO_BRIDGE, NFPROTO_INET
 from nft.netlink import Netlink
 from nft.schema import TABLE
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nft.addresses import Prefix
+
+
+FAMILIES = {NFPROTO_INET: "inet", NFPROTO_BRIDGE: "bridge"}
 
 
 def table_problems(host: Host) -> list[str]:
@@ -44,6 +47,9 @@ def table_problems(host: Host) -> list[str]:
         if (NFPROTO_BRIDGE, TABLE) not in host.table.tables():
             return [f"table bridge {TABLE} is missing"]
         return [f"the rules of table inet {TABLE} are not those that nftcni loaded"]
+    for family, name in host.table.dormant():
+        if name == TABLE:
+            return [f"table {FAMILIES[family]} {TABLE} is dormant: none of its rules is asked"]
     return []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from support.broken import PORTS, Case, Scene, examine
+from support.broken import PATIENT, PORTS, Case, Scene, examine
 from support.scratch import Host, network, port
 from support.traffic import Server
 
@@ -189,6 +189,15 @@ def test_frames_that_are_too_long(scene: Scene) -> None:
     assert found["kind"] == "mtu" and "9000" in found["what"]
     scene.sh("\n".join(found["remedy"]))
     assert echo() and scene.findings("doctor") == []
+
+
+def test_the_mtu_of_one_container(scene: Scene) -> None:
+    """The remedy is for that one: it used to make the bridge as small, and with it every other container."""
+    scene.sh("ip -n web link set eth0 mtu 1000")
+    commands = [command for step in scene.findings("doctor") for command in step["remedy"]]
+    assert commands and not any(word in command for command in commands for word in ("br0", scene.link, "peer"))
+    scene.sh("\n".join(dict.fromkeys(commands)))
+    assert scene.findings("doctor") == [] and scene.lives("lan6", PATIENT)
 
 
 def test_ended_without_del(scene: Scene) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from support.broken import PATIENT, SHORT, Case, Scene, examine
 from support.scratch import Host, network
+from support.traffic import ask
 
 TUN = "ip link add tun9 type veth peer name tun9p; ip link set tun9p up; ip link set tun9 up; "
 
@@ -148,6 +149,32 @@ CASES = [
         see="explain 8080/tcp --from 198.51.100.2",
     ),
     Case(
+        "the subnet's route is gone",  # systemd-networkd and NetworkManager take foreign ones away
+        "ip route del 10.88.0.0/24 dev br0",
+        ("no route to 10.88.0.2", "10.88.0.1/24", "deleted its route"),
+        "ip route add 10.88.0.0/24 dev br0",
+    ),
+    Case(
+        "the subnet's route of IPv6 is gone",
+        "ip -6 route del fd00:88::/64 dev br0",
+        ("no route to fd00:88::2", "deleted its route"),
+        "ip -6 route add fd00:88::/64 dev br0",
+        "lan6",
+    ),
+    Case(
+        "the route of the host's own address is gone",
+        "ip route del local 198.51.100.1 dev to-lan table local",
+        ("198.51.100.1 of to-lan", "table local"),
+        "ip route add local 198.51.100.1",
+    ),
+    Case(
+        "the uplink became a port of a bridge",
+        "ip route add default via 198.51.100.2;"
+        "ip link add lan0 type bridge; ip link set lan0 up; ip link set to-lan master lan0",
+        ("to-lan is a port of the bridge lan0", "198.51.100.1/24"),
+        "ip addr add 198.51.100.1/24 dev lan0",
+    ),
+    Case(
         "the host has the address", "ip addr add 10.88.0.2/32 dev lo", ("10.88.0.2", "lo"), "ip addr del 10.88.0.2/32"
     ),
     Case(
@@ -158,6 +185,13 @@ CASES = [
         see="explain 8080/tcp --from 198.51.100.2",
     ),
     # The bridge and its ports
+    Case(
+        "the bridge's MTU is too small for IPv6",
+        "ip link set br0 mtu 1000",
+        ("fd00:88::1/64", "MTU of br0 is 1000"),
+        "ip link set br0 mtu 1500",
+        "lan6",
+    ),
     Case("bridge down", "ip link set br0 down", ("br0 is down",), "nftcni repair"),
     Case("bridge deleted", "ip link del br0", ("br0 is missing",), "nftcni repair"),
     Case("gateway address", "ip addr flush dev br0", ("10.88.0.1/24",), "nftcni repair"),
@@ -246,6 +280,14 @@ CASES = [
     Case("flushed ruleset", "nft flush ruleset", ("inet nftcni is missing",), "nftcni repair"),
     Case("deleted table", "nft delete table inet nftcni", ("inet nftcni is missing",), "nftcni repair"),
     Case("deleted table of frames", "nft delete table bridge nftcni", ("bridge nftcni is missing",), "repair", path=""),
+    Case("our table sleeps", "nft add table inet nftcni '{ flags dormant; }'", ("inet nftcni is dormant",), "repair"),
+    Case(
+        "our table of frames sleeps",
+        "nft add table bridge nftcni '{ flags dormant; }'",
+        ("bridge nftcni is dormant",),
+        "repair",
+        path="",
+    ),
     Case("flushed table", "nft flush table inet nftcni", ("rules",), "nftcni repair"),
     Case("flushed map", "nft flush map inet nftcni dnat4", ("dnat4",), "nftcni repair"),
     Case("deleted element", "nft delete element inet nftcni dnat4 '{ tcp . 8080 }'", ("8080",), "nftcni repair"),
@@ -318,6 +360,45 @@ def test_a_host_without_ipv6_is_healthy(scene: Scene) -> None:
     """Off everywhere but on our bridge, as an operator writes it into sysctl.conf before anything is attached."""
     scene.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1; nftcni repair")
     assert scene.lives("lan") and scene.findings("doctor") == []
+
+
+def test_a_cable_that_is_out(scene: Scene) -> None:
+    scene.sh("ip -n lan link set eth0 down")
+    assert not scene.lives("lan", SHORT)
+    for words in ("doctor", "explain 8080/tcp", "explain 8080/tcp --from 198.51.100.2"):
+        found = scene.findings(words)
+        assert found and all("to-lan is up, but has no carrier" in step["what"] for step in found)
+    scene.sh("ip -n lan link set eth0 up")
+    scene.sh("until ip -br link show to-lan | grep -q LOWER_UP; do sleep 0.1; done")
+    assert (scene.lives("lan") or scene.lives("lan", PATIENT)) and scene.findings("doctor") == []
+
+
+def test_a_router_that_does_not_answer(scene: Scene) -> None:
+    scene.sh("ip addr add 203.0.113.1/24 dev to-lan; ip route add default via 203.0.113.2")
+    while "FAILED" not in scene.host.run("ip", "neigh", "show", "203.0.113.2"):
+        ask(scene.host, "203.0.113.2", 80, timeout=SHORT)
+    (found,) = scene.findings("doctor")
+    assert "router 203.0.113.2 on to-lan does not answer" in found["what"]
+    scene.lan.run("ip", "addr", "add", "203.0.113.2/24", "dev", "eth0")
+    scene.sh("\n".join(found["remedy"]))
+    assert scene.findings("doctor") == []
+
+
+def test_an_address_that_another_machine_has(scene: Scene) -> None:
+    """The kernel does not use it (dadfailed); the remedy used to add it once more."""
+    scene.lan.run("ip", "addr", "add", "2001:db8:100::9/64", "dev", "eth0", "nodad")
+    scene.sh(
+        "ip addr del 2001:db8:100::1/64 dev to-lan; sysctl -qw net.ipv6.conf.to-lan.accept_dad=1;"
+        "ip addr add 2001:db8:100::9/64 dev to-lan;"
+        "until ip -6 addr show dev to-lan | grep -q dadfailed; do sleep 0.1; done"
+    )
+    found = [step for step in scene.findings("doctor") if step["kind"] == "duplicate"]
+    assert len(found) == 1 and "another machine" in found[0]["what"]
+    scene.lan.run("ip", "addr", "del", "2001:db8:100::9/64", "dev", "eth0")
+    scene.sh("\n".join(found[0]["remedy"]))
+    scene.sh("while ip -6 addr show dev to-lan | grep -q tentative; do sleep 0.1; done")
+    assert ask(scene.lan, "2001:db8:100::9", 8080, timeout=PATIENT).startswith("web ")
+    assert scene.findings("doctor") == []
 
 
 def test_no_link_is_made_beside_one_that_was_moved_away(scene: Scene) -> None:

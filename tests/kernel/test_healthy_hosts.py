@@ -113,6 +113,14 @@ HOSTS = {
     "two ways out": "ip link add far type veth peer name farp; ip link set far up; ip link set farp up;"
     "ip addr add 203.0.113.1/24 dev far; ip route add default via 203.0.113.2;"
     "ip route add default via 198.51.100.2 table 100; ip rule add from 198.51.100.1 lookup 100",
+    "a second link without a cable": "sysctl -qw net.ipv4.conf.all.ignore_routes_with_linkdown=1;"
+    "ip link add off type veth peer name offp; ip link set off up; ip addr add 203.0.113.1/24 dev off;"
+    "ip route add default via 198.51.100.2; ip route add default via 203.0.113.2 dev off metric 500",
+    "one address of a provider": "ip addr del 198.51.100.1/24 dev to-lan; ip addr add 198.51.100.1/32 dev to-lan;"
+    "ip route add 198.51.100.2 dev to-lan; ip route add default via 198.51.100.2",
+    "a container with another MAC address": "ip -n web link set eth0 address 02:00:00:00:00:55; ip neigh flush all",
+    "a table that sleeps": "nft -f - <<'END'\ntable inet off {\n flags dormant\n chain forward {\n"
+    " type filter hook forward priority filter; policy drop;\n }\n}\nEND",
     "br_netfilter": "sysctl -qw net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1\n"
     + NFTABLES_CONF,
 }

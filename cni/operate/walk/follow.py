@@ -14,11 +14,18 @@ from cni.operate.walk.inside import Inside
 from cni.operate.walk.ipsec import IN, OUT
 from cni.operate.walk.judge import NAT, OURS, Verdict
 from cni.operate.walk.packet import Packet
-from cni.operate.walk.policy import LOCAL, looks_up
 from cni.operate.walk.port import neighbour_steps, port_steps
 from cni.operate.walk.remedy import delete_rule
-from cni.operate.walk.routing import ipsec_policy, ipsec_steps, route_steps, unreached_steps
+from cni.operate.walk.routing import (
+    ipsec_policy,
+    ipsec_steps,
+    loopback_steps,
+    route_steps,
+    unreached_steps,
+    uplink_steps,
+)
 from cni.operate.walk.step import Step, note, ok, stop
+from cni.operate.walk.target import address_steps
 from cni.operate.walk.world import Client, World
 from nft.addresses import Address
 from nft.schema import TABLE
@@ -49,7 +56,7 @@ class Follow:
         steps = steps or [
             ok("element", f"{mapping} is published for {self.item.ident}: table inet {TABLE} has its element")
         ]
-        steps += self._address(mapping, target)
+        steps += address_steps(self.world, str(mapping), target)
         steps += unreached_steps(self.world, client)
         packet = Packet(mapping.protocol, client.address, target, mapping.host_port)
         steps += self._arrive(packet, client) + self._tracked(packet)
@@ -82,27 +89,6 @@ class Follow:
             return mapping.host_ip
         return None
 
-    def _address(self, mapping: PortMapping, target: Address) -> list[Step]:
-        kind = self.kernel.address_type(target)
-        if kind == "local":
-            return [ok("fib", f"{target} is an address of this host")]
-        if self.kernel.has(target) and not looks_up(self.kernel.policy_rules(target.version)[:1], LOCAL):
-            six = "-6 " if target.version == 6 else ""
-            what = f"{target} is an address of this host, but other rules of `ip {six}rule` come before table local"
-            return [
-                stop("policy-rule", what, f"for the kernel it is {kind}", f"ip {six}rule add lookup local priority 0")
-            ]
-        link = next(iter(self.world.uplinks), "lo")
-        length = 32 if target.version == 4 else 128
-        return [
-            stop(
-                "host-ip",
-                f"{mapping}: this host has no address {target}",
-                f"for the kernel it is {kind}, so no packet to it is taken for a published port",
-                f"ip addr add {target}/{length} dev {link}",
-            )
-        ]
-
     def _arrive(self, packet: Packet, client: Client) -> list[Step]:
         judge = self.world.judge
         if client.is_host:
@@ -111,6 +97,10 @@ class Follow:
         link = self.kernel.links.get(client.link)
         if client.link and (link is None or not link.up):
             return [stop("uplink", f"{client.link} is down", "", f"ip link set {client.link} up")]
+        if link is not None:
+            steps = uplink_steps(self.kernel, link)
+            if steps:
+                return steps
         packet.at(client.link, "")
         steps = self._judged(judge.pass_device("ingress", client.link or "-", packet), packet, "ingress")
         return steps + self._judged(judge.pass_hook("prerouting", packet, skip=OURS), packet, "prerouting")
@@ -119,7 +109,7 @@ class Follow:
         judge, bridge = self.world.judge, self.item.bridge
         steps = route_steps(self.world, packet, "" if client.is_host else client.link, bridge)
         if client.is_host:
-            steps += self._loopback(packet)
+            steps += loopback_steps(self.kernel, packet, bridge)
             packet.at("", bridge)
             steps += ipsec_policy(self.kernel, OUT, packet)
         else:
@@ -133,21 +123,6 @@ class Follow:
             steps += self._judged(judge.pass_device("egress", bridge, packet), packet, "egress")
         return steps + self._port(packet)
 
-    def _loopback(self, packet: Packet) -> list[Step]:
-        bridge = self.item.bridge
-        if not packet.saddr.is_loopback or packet.version != 4 or not bridge:
-            return []
-        if "1" in (self.kernel.sysctl(f"ipv4/conf/{name}/route_localnet") for name in ("all", bridge)):
-            return [ok("route-localnet", f"route_localnet is on for {bridge}")]
-        return [
-            stop(
-                "route-localnet",
-                f"net/ipv4/conf/{bridge}/route_localnet is 0",
-                "a packet from 127.0.0.1 does not leave the loopback device without it",
-                f"sysctl -w net.ipv4.conf.{bridge.replace('.', '/')}.route_localnet=1",
-            )
-        ]
-
     def _port(self, packet: Packet) -> list[Step]:
         """The bridge and the port of it that leads to the container."""
         item = self.item
@@ -158,7 +133,7 @@ class Follow:
         steps = port_steps(self.kernel, item, self.kernel.links[item.link])
         steps += self._bridge_rules(("output", "postrouting"), packet.at("", item.link))
         steps += self._judged(self.world.judge.pass_device("egress", item.link, packet), packet, "egress")
-        return steps + neighbour_steps(self.kernel, item, packet.daddr)
+        return steps + neighbour_steps(self.kernel, item, packet.daddr, self.world.inside(item))
 
     def _discovery(self, version: int) -> list[Step]:
         """The same for every port: looked at once."""

@@ -11,7 +11,7 @@ from cni.operate.walk.remedy import delete_rule, has_program, iptables_of
 from cni.operate.walk.routing import MAIN, ended_step, taken_by_rule
 from cni.operate.walk.sockets import processes_of
 from cni.operate.walk.step import STOP, Step, note, ok, stop
-from cni.operate.walk.world import World
+from cni.operate.walk.world import MIN_MTU6, SMALL, World
 from nft.addresses import Address, format_mac
 
 
@@ -104,7 +104,12 @@ class Inside:
         lacking = [lease.address for lease in item.leases if lease.address.address not in [one.address for one in held]]
         if lacking:
             said = ", ".join(map(str, lacking))
-            return [*steps, stop("inside-address", f"{where} lacks the address {said}", "", self._again)]
+            what, host_end = f"{where} lacks the address {said}", self.world.kernel.links.get(item.link)
+            if link.mtu < MIN_MTU6 and any(one.version == 6 for one in lacking):
+                mtu = host_end.mtu if host_end is not None and host_end.mtu >= MIN_MTU6 else 1500
+                wider = f"{self._enter} ip link set {item.ifname} mtu {mtu}"
+                return [*steps, stop("inside-address", what, f"its MTU is {link.mtu}, and {SMALL}", wider, self._again)]
+            return [*steps, stop("inside-address", what, "", self._again)]
         return [*steps, ok("interface", f"{where} is up and has {', '.join(str(one) for one in item.addresses)}")]
 
     def _way_back(self, kernel: Kernel, packet: Packet) -> list[Step]:

@@ -31,6 +31,7 @@ from nft.table import Table
 
 NEIGHBOUR_STATES = {0x20: "FAILED", 0x80: "PERMANENT", 0x02: "REACHABLE", 0x04: "STALE", 0x01: "INCOMPLETE"}
 FAMILIES = {4: 2, 6: 10}
+NFT_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}  # NFPROTO_* of linux/netfilter.h
 INSTALL = "install the distribution's package python3-pyroute2 (py3-pyroute2 on Alpine)"
 
 
@@ -139,6 +140,17 @@ class Kernel:
             found.append((self.names.get(item["index"], ""), Prefix(parse_address(text), item["prefixlen"])))
         return found
 
+    @cached_property
+    def address_flags(self) -> dict[tuple[str, Address], int]:
+        """(link, address) to IFA_F_*."""
+        found = {}
+        for item in self._route.get_addr():
+            text = item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS")
+            flags = item.get_attr("IFA_FLAGS")
+            key = (self.names.get(item["index"], ""), parse_address(text))
+            found[key] = item["flags"] if flags is None else flags
+        return found
+
     def addresses_of(self, link: str) -> list[Prefix]:
         return [prefix for name, prefix in self.addresses if name == link]
 
@@ -232,11 +244,14 @@ class Kernel:
     @cached_property
     def rules(self) -> Ruleset:
         with self.entered():
-            if not _has_rules():
+            sleeping = _dormant()
+            if sleeping is None:
                 return Ruleset()  # most containers: no program has to be started for it
             found = read_ruleset(nft_says("-j", "list", "ruleset"))
             if lacks_devices(found):
                 add_devices(found, nft_says("list", "chains"))
+            for family, name in sleeping:
+                found.without_table(NFT_FAMILIES.get(family, ""), name)
             add_iptables(found)
             return found
 
@@ -251,10 +266,11 @@ class Kernel:
             return listeners()
 
 
-def _has_rules() -> bool:
+def _dormant() -> list[tuple[int, str]] | None:
+    """Tables whose chains are not asked; None where there is no rule at all."""
     table = Table()
     try:
-        return bool(table.tables() or legacy_tables("ip") or legacy_tables("ip6"))
+        return table.dormant() if table.tables() or legacy_tables("ip") or legacy_tables("ip6") else None
     finally:
         table.netlink.close()
 

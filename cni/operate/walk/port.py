@@ -42,10 +42,12 @@ def _flags(kernel: Kernel, item: Attachment, port: Link) -> list[Step]:
     return steps
 
 
-def neighbour_steps(kernel: Kernel, item: Attachment, address: Address) -> list[Step]:
+def neighbour_steps(kernel: Kernel, item: Attachment, address: Address, inside: Kernel | str) -> list[Step]:
+    """A container may give itself another MAC address, or have a second link there (macvlan)."""
     state, mac = kernel.neighbours.get((item.bridge, address), ("", ""))
     own = item.mac.hex(":")
-    if mac and mac != own and state in ("PERMANENT", "REACHABLE", "STALE"):
+    known = {own} if isinstance(inside, str) else {own, *(link.mac for link in inside.links.values())}
+    if mac and mac not in known and state in ("PERMANENT", "REACHABLE", "STALE"):
         return [
             stop(
                 "neighbour",

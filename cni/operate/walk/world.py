@@ -29,6 +29,8 @@ from nft.addresses import Address, Prefix, parse_address
 OVERLAYS = ("flannel", "cilium", "cali", "tunl", "vxlan", "kube-", "weave", "docker", "br-", "virbr", "podman", "cni")
 
 
+MIN_MTU6 = 1280  # IPV6_MIN_MTU of include/net/ipv6.h
+SMALL = "IPv6 needs 1280: the kernel takes its addresses away"
 # Sysctls that the walk looks at itself.
 WALKED = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/")
 
@@ -84,7 +86,12 @@ class World:
         if not problems:
             return []
         kind = "link" if any(one.startswith(("the bridge", "the link")) for one in problems) else "drift"
-        return [stop(kind, f"{item.ident}: {'; '.join(problems)}", "", "nftcni repair")]
+        what, bridge = f"{item.ident}: {'; '.join(problems)}", self.kernel.links.get(item.bridge)
+        if bridge is not None and bridge.mtu < MIN_MTU6 and item.address_of(6) is not None:
+            mtu = max([link.mtu for link in self.kernel.links.values() if link.master == bridge.index], default=0)
+            wider = f"ip link set {item.bridge} mtu {mtu if mtu >= MIN_MTU6 else 1500}"
+            return [stop(kind, what, f"the MTU of {item.bridge} is {bridge.mtu}, and {SMALL}", wider, "nftcni repair")]
+        return [stop(kind, what, "", "nftcni repair")]
 
     def _lost_link(self, item: Attachment) -> Step:
         what = f"{item.ident}: the link {item.link} to it is missing"
@@ -147,7 +154,10 @@ class World:
     def clients(self, version: int) -> list[Client]:
         """One for each uplink: a neighbour that is known, else the gateway, else any other address of its subnet."""
         found = []
-        for link in dict.fromkeys((*self.uplinks, *self._addressed)):
+        links = list(dict.fromkeys((*self.uplinks, *self._addressed)))
+        # A second link whose cable is out keeps nobody from coming by the first one.
+        alive = [name for name in links if name not in self.kernel.links or self.kernel.links[name].carrier]
+        for link in alive or links:
             prefixes = [
                 prefix
                 for prefix in self.kernel.addresses_of(link)
