@@ -110,6 +110,7 @@ def executables() -> list[Step]:
             "executable",
             f"there is no executable {TYPE} in {', '.join(BIN_DIRS[:2])}",
             "runtimes look there, unless they are told another folder",
+            f"mkdir -p {BIN_DIRS[0]}",
             f"ln -s {os.path.realpath(here)} {BIN_DIRS[0]}/{TYPE}",
         )
     ]

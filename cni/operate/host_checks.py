@@ -10,7 +10,7 @@ import os
 import re
 
 from cni.model.ports import collide
-from cni.operate import conf_checks, foreign_rules, link_checks
+from cni.operate import conf_checks, foreign_rules, link_checks, pools
 from cni.operate.walk.drops import dropped
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.packet import Packet
@@ -228,6 +228,7 @@ CHECKS = (
     libraries,
     versions,
     conf_checks.folders,
+    pools.exhausted,
     before_the_first,
     unread_rules,
     listeners_on_published_ports,

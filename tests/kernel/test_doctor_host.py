@@ -198,3 +198,28 @@ def test_what_cannot_be_looked_at(host: Host) -> None:
     host.run("mount", "-t", "tmpfs", "-o", "ro", "none", "/run/nftcni")
     done = host.command("doctor")
     assert done.returncode == 2 and "/run/nftcni" in done.stderr
+
+
+def test_a_network_without_a_free_address(scene: Scene) -> None:
+    """Living containers have all, or one that ended without DEL: STATUS said so, and doctor did not."""
+    plugin = {**GOOD["plugins"][0], "bridge": "br9", "ipam": {"ranges": [[{"subnet": "10.99.0.0/30"}]]}}
+    tiny = {"cniVersion": "1.0.0", "name": "tiny", "plugins": [plugin]}
+    scene.host.file("/run/net.d/10-tiny.conflist").write_text(json.dumps(tiny))
+    scene.host.env["CNI_PATH"] = "/run/bin"
+    assert scene.findings("doctor") == []
+    config = network("tiny", "10.99.0.0/30", bridge="br9", version="1.0.0")
+    scene.host.add(config, "one")
+    (found,) = scene.findings("doctor")
+    assert found["kind"] == "pool" and "tiny" in found["what"] and "of 10.99.0.0/30 are leased" in found["what"]
+    assert "nftcni list" in found["because"]
+    scene.host.end("one")
+    found = {step["kind"]: step for step in scene.findings("doctor")}["pool"]
+    assert "1 of its containers have ended" in found["because"] and found["remedy"] == ["nftcni gc"]
+    scene.sh("nftcni gc")
+    scene.host.add(config, "two")
+    scene.host.delete(config, "two")
+    only = [{"subnet": "10.99.0.0/24", "rangeStart": "10.99.0.9", "rangeEnd": "10.99.0.9"}]
+    plugin["ipam"] = {"ranges": [only]}
+    scene.host.file("/run/net.d/10-tiny.conflist").write_text(json.dumps(tiny))
+    scene.host.add({**config, "ipam": plugin["ipam"]}, "three")  # a network that was made for one container
+    assert scene.findings("doctor") == []

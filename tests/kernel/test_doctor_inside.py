@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from support.broken import PATIENT, PORTS, Case, Scene, examine
@@ -232,6 +235,39 @@ def test_gc_frees_all_that_have_ended(scene: Scene) -> None:
     assert "2 of 4 attachments" in done.stdout and "net1/one/eth0" in done.stdout
     assert scene.findings("doctor") == [] and scene.lives("lan")
     assert not [item for item in scene.host.state_files() if "net1" in item]
+
+
+HANGING = """import socket, time
+held = socket.socket(socket.AF_INET6)
+held.bind(("::", 80))
+held.listen(9)
+print("ready", flush=True)
+time.sleep(600)"""
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["hangs", "stopped"])
+def test_a_program_that_takes_no_connection(scene: Scene, stopped: bool) -> None:
+    """It listens, so doctor was content: what waits at its socket tells."""
+    scene.servers.pop(0).close()
+    with scene.host.popen(
+        "nsenter", "--net=/run/netns/web", "/usr/bin/python3", "-c", HANGING, stdout=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+            assert scene.findings("doctor") == [], "nobody has asked yet"
+            if stopped:
+                process.send_signal(signal.SIGSTOP)
+            assert scene.reach("lan") == "silence"
+            (found,) = scene.findings("doctor")
+            assert found["kind"] == ("stopped" if stopped else "hangs") and "in net0/web/eth0" in found["what"]
+            assert "python3" in found["because"] and "connections wait" in found["because"]
+            assert found["remedy"] == ([f"kill -CONT {process.pid}"] if stopped else found["remedy"])
+            scene.sh("\n".join(found["remedy"]))
+            assert "T (stopped)" not in Path(f"/proc/{process.pid}/status").read_text()
+        finally:
+            process.kill()
+    scene.servers.insert(0, Server(scene.web, 80))
+    assert scene.lives("lan") and scene.findings("doctor") == []
 
 
 def test_a_container_that_leads_its_port_on(scene: Scene) -> None:

@@ -7,6 +7,7 @@ from cni.operate.walk.judge import Judge, Verdict
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.policy import one_address
+from cni.operate.walk.program import waiting_steps
 from cni.operate.walk.remedy import delete_rule, has_program, iptables_of
 from cni.operate.walk.routing import MAIN, ended_step, taken_by_rule
 from cni.operate.walk.sockets import processes_of
@@ -167,6 +168,8 @@ class Inside:
             of_proto = [one for one in of_proto if one.port]
         takers = [one for one in of_proto if one.port == packet.dport and one.takes(packet.daddr)]
         if takers:
+            if all(one.waiting for one in takers):
+                return waiting_steps(kernel, item, takers)
             return [ok("listener", f"somebody in {item.container[:12]} listens on {takers[0]}")]
         same = [one for one in of_proto if one.port == packet.dport]
         if same:

@@ -262,6 +262,9 @@ class Kernel:
 
     @cached_property
     def listeners(self) -> list[Listener]:
+        return self.listeners_now()
+
+    def listeners_now(self) -> list[Listener]:
         with self.entered():
             return listeners()
 
