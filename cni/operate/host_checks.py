@@ -228,6 +228,7 @@ CHECKS = (
     libraries,
     versions,
     conf_checks.folders,
+    conf_checks.in_use,
     pools.exhausted,
     before_the_first,
     unread_rules,

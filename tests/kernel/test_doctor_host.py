@@ -223,3 +223,20 @@ def test_a_network_without_a_free_address(scene: Scene) -> None:
     scene.host.file("/run/net.d/10-tiny.conflist").write_text(json.dumps(tiny))
     scene.host.add({**config, "ipam": plugin["ipam"]}, "three")  # a network that was made for one container
     assert scene.findings("doctor") == []
+
+
+def test_a_network_on_the_subnet_of_the_lan(scene: Scene) -> None:
+    """ADD refuses it: only `check` said so. A wider route is in nobody's way, nor is one to a single address."""
+    plugin = {**GOOD["plugins"][0], "bridge": "br9", "ipam": {"ranges": [[{"subnet": "198.51.100.0/24"}]]}}
+    place = scene.host.file("/run/net.d/10-lan.conflist")
+    place.write_text(json.dumps({"cniVersion": "1.0.0", "name": "lan", "plugins": [plugin]}))
+    scene.host.env["CNI_PATH"] = "/run/bin"
+    (found,) = scene.findings("doctor")
+    assert found["kind"] == "subnet-in-use" and "198.51.100.0/24 by to-lan" in found["what"]
+    config = network("lan", "198.51.100.0/24", bridge="br9", version="1.0.0")
+    scene.host.container("c9")
+    assert "in use there already" in scene.host.refused("ADD", config, "c9").words
+    place.write_text(place.read_text().replace("198.51.100.0/24", "198.18.9.0/24"))
+    scene.sh("ip route add 198.18.0.0/15 via 198.51.100.2; ip route add 198.18.9.7 via 198.51.100.2")
+    assert scene.findings("doctor") == []
+    scene.host.add(network("lan", "198.18.9.0/24", bridge="br9", version="1.0.0"), "c9")
