@@ -61,6 +61,19 @@ CASES = [
         "-t mangle -I PREROUTING",
     ),
     Case(
+        "a policy before the route is looked up",  # behind DNAT: the remedy asked for the published port there
+        table(
+            "inet fw",
+            "pre",
+            "type filter hook prerouting priority filter; policy drop;\n ct state established,related accept\n"
+            " icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept\n iifname lo accept",
+        ),
+        ("inet fw", "pre", "policy"),
+        "ct status dnat",
+        see="doctor",
+        closed=True,
+    ),
+    Case(
         "the bridge is named, by a drop",
         table("inet fw", "fc", f'{DROP}\n oifname "br0" drop'),
         ("inet fw", "fc", "br0"),
@@ -317,6 +330,28 @@ CASES = [
         "taken by a foreign DNAT",
         table("ip nat2", "pre", "type nat hook prerouting priority -150\n tcp dport 8080 dnat to 198.51.100.9:80"),
         ("ip nat2", "198.51.100.9"),
+        "delete rule ip nat2 pre",
+    ),
+    Case(
+        "a sender that the host had once",
+        table("ip nat2", "post", "type nat hook postrouting priority 0\n ip saddr 10.88.0.0/24 snat to 198.51.100.7"),
+        ("ip nat2", "198.51.100.7", "does not have"),
+        "delete rule ip nat2 post",
+        path="out",
+        see="doctor",
+    ),
+    Case(
+        "a sender that the host had once, by iptables",
+        "iptables-nft -t nat -I POSTROUTING -s 10.88.0.0/24 -j SNAT --to-source 198.51.100.7",
+        ("ip nat", "198.51.100.7"),
+        "-t nat -D POSTROUTING",
+        path="out",
+        see="explain web",
+    ),
+    Case(
+        "led to another port of the container",
+        table("ip nat2", "pre", "type nat hook prerouting priority -150\n tcp dport 8080 dnat to 10.88.0.2:81"),
+        ("ip nat2", "10.88.0.2, port 81"),
         "delete rule ip nat2 pre",
     ),
     Case(

@@ -41,6 +41,12 @@ CASES = [
         ("blackhole 198.51.100.0/24",),
         "route del blackhole",
     ),
+    Case(
+        "a default route that drops",
+        "ip -n web route replace blackhole default",
+        ("blackhole default",),
+        "nftcni repair net0/web",
+    ),
     Case("a rule that drops", "ip -n web rule add from 10.88.0.2 prohibit", ("prohibit",), "ip rule del priority"),
     Case(
         "a VPN inside",
@@ -103,6 +109,24 @@ CASES = [
         "iptables",
     ),
     Case(
+        "a port of a bridge of its own",
+        "ip -n web link add inner type bridge; ip -n web link set inner up; ip -n web link set eth0 master inner",
+        ("eth0 of net0/web/eth0 is a port of inner",),
+        "ip link set eth0 nomaster",
+    ),
+    Case(
+        "its own IPsec, inward",
+        "ip -n web xfrm policy add src 0.0.0.0/0 dst 10.88.0.2 dir in action block",
+        ("inside net0/web/eth0", "IPsec", "dir in"),
+        "ip xfrm policy delete dir in",
+    ),
+    Case(
+        "its own IPsec, outward",
+        "ip -n web xfrm policy add src 10.88.0.2 dst 0.0.0.0/0 dir out action block",
+        ("inside net0/web/eth0", "IPsec", "dir out"),
+        "ip xfrm policy delete dir out",
+    ),
+    Case(
         "led to a port where nobody listens",
         IN + "nft 'add table inet own; add chain inet own pre { type nat hook prerouting priority -100; };"
         " add rule inet own pre tcp dport 80 redirect to :15001'",
@@ -135,6 +159,8 @@ def scene(host: Host) -> Iterator[Scene]:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_inside(scene: Scene, case: Case) -> None:
+    if "xfrm" in case.script and scene.host.call("ip", "xfrm", "policy", "list").returncode:
+        pytest.skip("NOT RUN: this kernel has no IPsec (CONFIG_XFRM_USER)")
     examine(scene, case)
 
 

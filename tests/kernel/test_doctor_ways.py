@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from support.broken import PATIENT, SHORT, Case, Scene, examine
-from support.scratch import Host, network
-from support.traffic import ask
+from support.scratch import Host, network, port
+from support.traffic import Server, ask
 
 TUN = "ip link add tun9 type veth peer name tun9p; ip link set tun9p up; ip link set tun9 up; "
 
@@ -195,6 +195,14 @@ CASES = [
     Case("bridge down", "ip link set br0 down", ("br0 is down",), "nftcni repair"),
     Case("bridge deleted", "ip link del br0", ("br0 is missing",), "nftcni repair"),
     Case("gateway address", "ip addr flush dev br0", ("10.88.0.1/24",), "nftcni repair"),
+    Case(
+        "no link-local address",
+        "ip addr del $(ip -6 -o addr show dev br0 scope link | awk '{print $4}') dev br0;"
+        "ip -6 neigh flush all; ip -n web -6 neigh flush all",
+        ("br0 has no link-local",),
+        "addr_gen_mode=0",
+        "lan6",
+    ),
     Case("not a port", "ip link set $LINK nomaster", ("is not a port",), "nftcni repair"),
     Case(
         "another bridge's port",
@@ -371,6 +379,20 @@ def test_a_cable_that_is_out(scene: Scene) -> None:
     scene.sh("ip -n lan link set eth0 up")
     scene.sh("until ip -br link show to-lan | grep -q LOWER_UP; do sleep 0.1; done")
     assert (scene.lives("lan") or scene.lives("lan", PATIENT)) and scene.findings("doctor") == []
+
+
+def test_a_wrong_neighbour_entry_point_to_point(scene: Scene) -> None:
+    """Only on bridges were neighbours looked at."""
+    scene.host.add(network("pp", "10.66.0.0/24", mode="ptp", bridge=None, ports=[port(8081, 80)]), "c9")
+    scene.servers.append(Server(scene.host.place("c9"), 80))
+    assert ask(scene.lan, "198.51.100.1", 8081).startswith("c9 ") and scene.findings("doctor") == []
+    (link,) = (way["dev"] for way in scene.host.json("ip", "-j", "route", "get", "10.66.0.2"))
+    scene.sh(f"ip neigh replace 10.66.0.2 lladdr 02:00:00:00:00:99 dev {link} nud permanent")
+    assert ask(scene.lan, "198.51.100.1", 8081, timeout=SHORT) == "silence"
+    (found,) = scene.findings("doctor")
+    assert found["kind"] == "neighbour" and "02:00:00:00:00:99" in found["what"]
+    scene.sh("\n".join(found["remedy"]))
+    assert ask(scene.lan, "198.51.100.1", 8081).startswith("c9 ") and scene.findings("doctor") == []
 
 
 def test_a_router_that_does_not_answer(scene: Scene) -> None:

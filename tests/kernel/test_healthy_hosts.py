@@ -116,6 +116,8 @@ HOSTS = {
     "a second link without a cable": "sysctl -qw net.ipv4.conf.all.ignore_routes_with_linkdown=1;"
     "ip link add off type veth peer name offp; ip link set off up; ip addr add 203.0.113.1/24 dev off;"
     "ip route add default via 198.51.100.2; ip route add default via 203.0.113.2 dev off metric 500",
+    "the same DNAT once more": "nft -f - <<'END'\ntable ip own {\n chain pre {\n"
+    " type nat hook prerouting priority -150;\n tcp dport 8080 dnat to 10.88.0.2:80\n }\n}\nEND",
     "one address of a provider": "ip addr del 198.51.100.1/24 dev to-lan; ip addr add 198.51.100.1/32 dev to-lan;"
     "ip route add 198.51.100.2 dev to-lan; ip route add default via 198.51.100.2",
     "a container with another MAC address": "ip -n web link set eth0 address 02:00:00:00:00:55; ip neigh flush all",

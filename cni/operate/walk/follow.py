@@ -26,6 +26,7 @@ from cni.operate.walk.routing import (
 )
 from cni.operate.walk.step import Step, note, ok, stop
 from cni.operate.walk.target import address_steps
+from cni.operate.walk.translation import translated
 from cni.operate.walk.world import Client, World
 from nft.addresses import Address
 from nft.schema import TABLE
@@ -41,12 +42,13 @@ class Follow:
         self.kernel = world.kernel
         self.item = item
         self.inside = Inside(world, item)
+        self.port = 0  # of the container, for a packet to a published one
 
     # To a published port
 
     def inbound(self, mapping: PortMapping, client: Client) -> list[Step]:
         version = client.address.version
-        container = self.item.address_of(version)
+        container, self.port = self.item.address_of(version), mapping.container_port
         target = self._target(mapping, client)
         if container is None or target is None:
             return []
@@ -128,12 +130,13 @@ class Follow:
         item = self.item
         if not item.kind.own_link:
             return []
+        searched = neighbour_steps(self.kernel, item, packet.daddr, self.world.inside(item))
         if item.is_ptp:
-            return [ok("port", f"{item.link} leads to the container, and is up")]
+            return [ok("port", f"{item.link} leads to the container, and is up"), *searched]
         steps = port_steps(self.kernel, item, self.kernel.links[item.link])
         steps += self._bridge_rules(("output", "postrouting"), packet.at("", item.link))
         steps += self._judged(self.world.judge.pass_device("egress", item.link, packet), packet, "egress")
-        return steps + neighbour_steps(self.kernel, item, packet.daddr, self.world.inside(item))
+        return steps + searched
 
     def _discovery(self, version: int) -> list[Step]:
         """The same for every port: looked at once."""
@@ -231,7 +234,7 @@ class Follow:
         steps = []
         for verdict in verdicts:
             if verdict.word in NAT and (verdict.chain.family, verdict.chain.table) != OURS:
-                steps += self._translated(verdict, packet)
+                steps += translated(self.world, self.item, verdict, packet, self.port)
             elif verdict.drops and not verdict.certain:
                 steps.append(
                     note(
@@ -255,20 +258,6 @@ class Follow:
                 "untracked",
                 f"{verdict} keeps packets out of the connection tracker",
                 "what is not tracked is not translated: neither a published port nor the masquerade works",
-                delete_rule(verdict.at, verdict.rule.handle, verdict.rule.text),
-            )
-        ]
-
-    def _translated(self, verdict: Verdict, packet: Packet) -> list[Step]:
-        if verdict.word not in ("dnat", "redirect") or packet.daddr in self.item.addresses:
-            return []
-        assert verdict.at is not None and verdict.rule is not None, "only a rule translates"
-        port = f"{packet.original[3]}/{packet.proto}"
-        return [
-            stop(
-                "foreign-dnat",
-                f"{verdict} takes the port {port} and leads it to {packet.daddr}",
-                "it is asked before ours, or somebody publishes the same port there",
                 delete_rule(verdict.at, verdict.rule.handle, verdict.rule.text),
             )
         ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from cni.model.attachment import Attachment
+from cni.operate.walk.ipsec import IN, OUT
 from cni.operate.walk.judge import Judge, Verdict
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.policy import one_address
 from cni.operate.walk.program import waiting_steps
 from cni.operate.walk.remedy import delete_rule, has_program, iptables_of
-from cni.operate.walk.routing import MAIN, ended_step, taken_by_rule
+from cni.operate.walk.routing import MAIN, ended_step, ipsec_policy, taken_by_rule
 from cni.operate.walk.sockets import processes_of
 from cni.operate.walk.step import STOP, Step, note, ok, stop
 from cni.operate.walk.world import MIN_MTU6, SMALL, World
@@ -47,9 +48,11 @@ class Inside:
             what = f"inside {self.item.ident} {led} leads it on to {request.daddr}:{request.dport}"
             return [*steps, note("inside-dnat", what, "the container is a router itself, or a host of containers")]
         steps += self._judged(judge.pass_hook("input", request), request)
+        steps += self._ipsec(kernel, IN, request)
         steps += self.listening(kernel, request) if led is None else self._led(kernel, request, packet, led)
         answer = request.answer().at("", self.item.ifname)
         steps += self._way_back(kernel, answer)
+        steps += self._ipsec(kernel, OUT, answer)
         for hook in ("output", "postrouting"):
             steps += self._judged(judge.pass_hook(hook, answer), answer)
         return steps
@@ -71,6 +74,13 @@ class Inside:
         # Where a container does not want to go is its own affair.
         return steps + [
             note("inside-firewall", f"inside {self.item.ident} {one} drops it") for one in verdicts if one.drops
+        ]
+
+    def _ipsec(self, kernel: Kernel, direction: str, packet: Packet) -> list[Step]:
+        found = ipsec_policy(kernel, direction, packet)
+        return [
+            stop(step.kind, f"inside {self.item.ident} {step.what}", step.because, f"{self._enter} {step.remedy[0]}")
+            for step in found
         ]
 
     def ended(self, why: str) -> Step:
@@ -98,6 +108,11 @@ class Inside:
             return [
                 stop("inside-link", f"{where} is down", "", f"{self._enter} ip link set {item.ifname} up", self._again)
             ]
+        master = kernel.bridge_of(item.ifname)
+        if kernel.link_kind(master) == "bridge" and kernel.addresses_of(item.ifname):
+            what = f"{where} is a port of {master}, and has its addresses itself"
+            because = f"what comes in is {master}'s, which has none of them"
+            return [stop("inside-link", what, because, f"{self._enter} ip link set {item.ifname} nomaster")]
         steps = []
         if item.mac and link.mac and link.mac != format_mac(item.mac):
             steps.append(note("mac", f"{where} has the MAC address {link.mac}, attached was {format_mac(item.mac)}"))
@@ -131,7 +146,8 @@ class Inside:
         if way.error or way.kind != "unicast":
             ended = ended_step(kernel, packet, "", f"{item.ident} sends to {client}", f"{self._enter} ")
             if ended is not None:
-                return [ended]
+                lost = [self._again] if any(command.endswith(" default") for command in ended.remedy) else []
+                return [ended.replace(remedy=(*ended.remedy, *lost))]  # the container's own default route is gone, too
             if not near and not any(
                 route.dst.length == 0 and route.dst.version == client.version for route in item.routes
             ):

@@ -130,5 +130,5 @@ def blocked(policies: list[Policy], direction: str, packet: Packet) -> list[Step
     first = next((one for one in policies if one.direction == direction and one.takes(packet)), None)
     if first is None or not first.blocks:
         return []
-    what = f"an IPsec policy of this host blocks packets from {packet.saddr} to {packet.daddr}: {first}"
+    what = f"an IPsec policy blocks packets from {packet.saddr} to {packet.daddr}: {first}"
     return [stop("ipsec", what, "no chain sees it; `ip xfrm policy` lists them", first.remedy)]

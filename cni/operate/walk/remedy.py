@@ -14,6 +14,7 @@ from cni.operate.walk.packet import Packet
 from cni.operate.walk.ruleset import Chain, Ruleset
 from nft.addresses import Prefix
 
+DSTNAT = -100  # NF_IP_PRI_NAT_DST of include/uapi/linux/netfilter_ipv4.h
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin"
 
 
@@ -115,6 +116,8 @@ def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
             return [f"iifname {links}"]
         if packet.direction == "reply" or not packet.original[3]:
             return ["ct state established,related"] if chain.prio > -200 else [f"{packet.family} saddr {packet.saddr}"]
+        if chain.prio > DSTNAT:  # the packet has the container's address and port by then
+            return ["ct status dnat"]
         return [f"{port} fib daddr type local"]
     if chain.hook == "output":
         if chain.prio <= -200:
