@@ -154,6 +154,9 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
                 os.close(netns)
             return False
         hostside.finish(host, item, hostside.ready(host, item))
+    for name in item.leased:
+        if not host.store.claims.lease_holder(name):
+            host.store.claims.lease(name, item.ident)
     waiting = waiting_in_vain(host.store.claims, item)
     if waiting:
         host.hand_over(item.ident, waiting)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.broken import SHORT, Case, Scene, examine
-from support.scratch import Host
-from support.traffic import ask
+from support.scratch import Host, network, port
+from support.traffic import Server, ask, serving
 
 FORWARD = "type filter hook forward priority filter"
 DROP = f"{FORWARD}; policy drop"
@@ -369,6 +370,9 @@ CASES = [
 ]
 
 
+IPTABLES = "iptables-nft -P FORWARD DROP"
+
+
 @pytest.fixture
 def scene(host: Host) -> Iterator[Scene]:
     made = Scene(host)
@@ -391,6 +395,36 @@ def test_siblings_whose_frames_pass_by_a_firewall_for_packets(scene: Scene) -> N
         "between", f"nft 'table inet fw {{ {chain}; }}'", ("inet fw", "br_netfilter"), "inet fw", "sibling", "doctor"
     )
     examine(scene, case)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [table("inet fw", "fc", DROP), table("inet fw", "pc", DROP.replace("forward", "postrouting")), IPTABLES],
+    ids=["forward", "postrouting", "iptables"],
+)
+@pytest.mark.parametrize("alone", [False, True])
+def test_published_on_a_bridge_whose_router_is_another_machine(host: Host, script: str, alone: bool) -> None:
+    """The remedy named our own bridges only: it did not help, and without any of them it was no nft at all."""
+    lan = host.neighbour()
+    host.run("ip", "addr", "flush", "dev", "to-lan", "scope", "global")
+    host.run("ip", "link", "add", "lan0", "type", "bridge")
+    for words in ("link set lan0 up", "link set to-lan master lan0", "addr add 198.51.100.1/24 dev lan0"):
+        host.run("ip", *words.split())
+    host.run("ip", "route", "add", "default", "via", "198.51.100.2")
+    only = {"subnet": "198.51.100.0/24", "rangeStart": "198.51.100.60", "gateway": "198.51.100.2"}
+    config = network("lan", bridge="lan0", version="1.0.0", ports=[port(8080, 80)])
+    host.add({**config, "ipam": {"ranges": [[only]]}}, "web")
+    if not alone:
+        host.add(network("net0", bridge="br0", version="1.0.0"), "other")
+    with serving(Server(host.place("web"), 80)):
+        assert ask(lan, "198.51.100.1", 8080).startswith("web ")
+        assert host.command("doctor").returncode == 0, host.command("doctor").stdout
+        host.run("sh", "-ec", script)
+        assert ask(lan, "198.51.100.1", 8080, timeout=SHORT) == "silence"
+        found = json.loads(host.command("doctor", "--json").stdout)["findings"]
+        host.run("sh", "-ec", "\n".join(command for step in found for command in step["remedy"]))
+        assert ask(lan, "198.51.100.1", 8080).startswith("web "), found
+        assert host.command("doctor").returncode == 0, host.command("doctor").stdout
 
 
 def test_each_neighbour_of_a_link_is_looked_at(scene: Scene) -> None:

@@ -206,6 +206,11 @@ class Follow:
         steps += self.inside.send(packet)
         if any(step.kind in BLOCKING for step in steps):
             return steps
+        if item.uplink:
+            return [
+                *steps,
+                ok("uplink", f"the router of {item.bridge} is another machine: the host does not forward it"),
+            ]
         steps += self._discovery(packet.version) + self._outside(client)
         steps += self._from_port(packet)
         packet.at(item.bridge, "")

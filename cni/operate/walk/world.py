@@ -130,7 +130,9 @@ class World:
             and link.index not in ports
             and link.name not in self.uplinks
         ]
-        return Traffic(self.bridges, self.subnets, tuple(sorted(others)), self.uplinks)
+        adopted = tuple(sorted({item.bridge for item in self.items if item.bridge and item.uplink}))
+        guests = tuple(address for item in self.items if item.bridge in adopted for address in item.addresses)
+        return Traffic(self.bridges, self.subnets, tuple(sorted(others)), self.uplinks, adopted, guests)
 
     @cached_property
     def uplinks(self) -> tuple[str, ...]:
