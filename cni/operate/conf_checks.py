@@ -37,13 +37,18 @@ def our_networks() -> list[tuple[str, list[Prefix]]]:
     return found
 
 
-def fast_networks() -> list[str]:
-    """The files with a network of ours that asks for the fast path."""
-    return [
-        document.path
-        for document in documents()
-        if any(key.lower() == "fastpath" and on is True for plugin in document.plugins for key, on in plugin.items())
-    ]
+def files_with(flag: str) -> list[str]:
+    """Those with a network of ours for which the flag is on."""
+    return [document.path for document in documents() if _is_on(document, flag)]
+
+
+def networks_with(flag: str) -> set[str]:
+    return {document.name for document in documents() if _is_on(document, flag)}
+
+
+def _is_on(document: Document, flag: str) -> bool:
+    keys = (one for plugin in document.plugins for one in plugin.items())
+    return any(key.lower() == flag.lower() and on is True for key, on in keys)
 
 
 def folders(world: World) -> list[Step]:

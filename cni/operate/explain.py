@@ -108,6 +108,7 @@ def document(ways: list[Way]) -> dict[str, object]:
 
 def _print(ways: list[Way]) -> None:
     from cni.operate.screen import paint
+    from cni.operate.ways import FILTERS
 
     for number, way in enumerate(ways):
         if number:
@@ -117,7 +118,9 @@ def _print(ways: list[Way]) -> None:
         for step in dict.fromkeys(way.steps):
             print_step(step, first=step.verdict == "stop" and not stopped)
             stopped = stopped or step.verdict == "stop"
-        if not stopped:
+        if any(step.kind in FILTERS and not step.is_finding for step in way.steps):
+            print("  it ends there, as somebody's rules have it")
+        elif not stopped:
             print(
                 "  the packet arrives, and its answer too"
                 if not way.title.startswith("host port")

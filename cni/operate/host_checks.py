@@ -99,7 +99,9 @@ def unread_rules(world: World) -> list[Step]:
 
 def listeners_on_published_ports(world: World) -> list[Step]:
     """The runtimes' own reservers hold the sockets on purpose."""
-    ports = {(mapping.host_port, mapping.protocol) for item in world.items for mapping in item.mappings}
+    allowed = conf_checks.networks_with("allowBoundPorts")
+    items = [item for item in world.items if item.network not in allowed]
+    ports = {(mapping.host_port, mapping.protocol) for item in items for mapping in item.mappings}
     held = [one for one in world.kernel.listeners if (one.port, one.proto) in ports]
     processes = processes_of({one.inode for one in held})
     found = []
@@ -107,7 +109,7 @@ def listeners_on_published_ports(world: World) -> list[Step]:
         process = processes.get(one.inode)
         if reserver(process, one.port):
             continue
-        for item in world.items:
+        for item in items:
             for mapping in item.mappings:
                 same = (mapping.host_port, mapping.protocol) == (one.port, one.proto)
                 if (
@@ -203,7 +205,7 @@ def fast_path(world: World) -> list[Step]:
     """Networks that ask for it on a kernel without flowtables; a flowtable that listens beside the packets' way."""
     slow = "flows that come in by another link go the usual way"
     found = [warn("fast-path", one, slow, "nftcni repair") for one in world.beside_the_fast_path]
-    asking = conf_checks.fast_networks()
+    asking = conf_checks.files_with("fastPath")
     missing = lacking(Netlink(NETLINK_NETFILTER)) if asking else []
     if missing:
         said = f"fastPath in {', '.join(asking)}: this kernel lacks {', '.join(missing)}"

@@ -79,6 +79,22 @@ def test_a_listener_on_a_published_port(scene: Scene) -> None:
     assert scene.findings("doctor") == []
 
 
+def test_a_listener_that_the_network_allows(scene: Scene) -> None:
+    """The operator has written allowBoundPorts: the container is to have the port's clients. Doctor said: kill it."""
+    plugin = {**GOOD["plugins"][0], "bridge": "br9", "ipam": {"ranges": [[{"subnet": "10.99.0.0/24"}]]}}
+    plugin["allowBoundPorts"] = True
+    text = json.dumps({"cniVersion": "1.0.0", "name": "shared", "plugins": [plugin]})
+    scene.host.env["CNI_PATH"] = "/run/bin"
+    scene.host.file("/run/net.d/10-shared.conflist").write_text(text)
+    with serving(Server(scene.host, 8099)):
+        config = network("shared", "10.99.0.0/24", bridge="br9", version="1.0.0", ports=[port(8099, 80)])
+        scene.host.add({**config, "allowBoundPorts": True}, "c9")
+        scene.servers.append(Server(scene.host.place("c9"), 80))
+        assert ask(scene.lan, "198.51.100.1", 8099).startswith("c9 ") and scene.findings("doctor") == []
+        scene.host.file("/run/net.d/10-shared.conflist").write_text(text.replace('Ports": true', 'Ports": false'))
+        assert [step["kind"] for step in scene.findings("doctor")] == ["listener"]
+
+
 def test_the_reserver_of_nerdctl(scene: Scene) -> None:
     """`sleep infinity` that inherited the socket, as nerdctl starts it."""
     code = LISTEN.replace("time.sleep(60)", "s.set_inheritable(True);import os;os.execvp('sleep',['sleep','infinity'])")
