@@ -38,9 +38,12 @@ def main() -> None:
     try:
         status = run()
         sys.stdout.flush()
+    except BrokenPipeError:
+        status = status or 1  # whoever read has enough
     except OSError as error:
         from cni.protocol.log import say
 
+        status = status or 1
         say(f"writing to stdout: {error}")
     except Exception:  # a defect of ours in a command for people; verbs answer by a document
         from traceback import print_exc

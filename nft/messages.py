@@ -32,7 +32,7 @@ NEWRULE, GETRULE, GETSET = (SUBSYSTEM | number for number in (6, 7, 10))
 NEWSETELEM, GETSETELEM, DELSETELEM, NEWGEN = (SUBSYSTEM | number for number in (12, 13, 14, 15))
 NFPROTO_INET, NFPROTO_BRIDGE = 1, 7
 NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFTA_TABLE_USERDATA = 1, 2, 6
-NFT_TABLE_F_OWNER = 2
+NFT_TABLE_F_DORMANT, NFT_TABLE_F_OWNER = 1, 2
 NFTA_LIST_TABLE, NFTA_LIST_SET, NFTA_LIST_ELEMENTS = 1, 2, 3
 NFTA_LIST_ELEM = 1
 NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA, NFTA_ELEM_KEY_END = 1, 2, 6, 10
@@ -177,6 +177,12 @@ def read_table(payload: bytes) -> tuple[tuple[int, str], bool]:
     parts = attributes(payload, _NFGEN.size)
     flags = int.from_bytes(parts.get(NFTA_TABLE_FLAGS, b""), "big")
     return (payload[0], text(parts.get(NFTA_TABLE_NAME, b""))), bool(flags & NFT_TABLE_F_OWNER)
+
+
+def is_dormant(payload: bytes) -> bool:
+    """Of a table whose chains are not asked."""
+    flags = int.from_bytes(attributes(payload, _NFGEN.size).get(NFTA_TABLE_FLAGS, b""), "big")
+    return bool(flags & NFT_TABLE_F_DORMANT)
 
 
 def read_generation_process(payload: bytes) -> int:

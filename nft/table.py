@@ -111,6 +111,11 @@ class Table:
         """All tables of the network namespace, (family, name), and whether they have an owner."""
         return dict(messages.read_table(payload) for payload in self.netlink.dump(messages.GETTABLE, messages.nfgen(0)))
 
+    def dormant(self) -> list[tuple[int, str]]:
+        """(family, name) of the tables whose chains are not asked."""
+        found = self.netlink.dump(messages.GETTABLE, messages.nfgen(0))
+        return [messages.read_table(payload)[0] for payload in found if messages.is_dormant(payload)]
+
     def _transact(self, changes: list[tuple[int, int, bytes]]) -> list[KernelError]:
         if not changes:
             return []  # the kernel answers nothing to an empty batch

@@ -9,7 +9,7 @@ from cni.operate.document import ERROR, TYPE, Document, Finding
 from cni.operate.lint import read
 from cni.operate.walk.step import Step, stop, warn
 from cni.operate.walk.world import World
-from nft.addresses import Prefix
+from nft.addresses import BITS, Prefix
 
 CONF_DIR = "/etc/cni/net.d"
 BIN_DIRS = ("/opt/cni/bin", "/opt/nftcni/bin", "/usr/lib/cni", "/usr/libexec/cni")
@@ -37,13 +37,18 @@ def our_networks() -> list[tuple[str, list[Prefix]]]:
     return found
 
 
-def fast_networks() -> list[str]:
-    """The files with a network of ours that asks for the fast path."""
-    return [
-        document.path
-        for document in documents()
-        if any(key.lower() == "fastpath" and on is True for plugin in document.plugins for key, on in plugin.items())
-    ]
+def files_with(flag: str) -> list[str]:
+    """Those with a network of ours for which the flag is on."""
+    return [document.path for document in documents() if _is_on(document, flag)]
+
+
+def networks_with(flag: str) -> set[str]:
+    return {document.name for document in documents() if _is_on(document, flag)}
+
+
+def _is_on(document: Document, flag: str) -> bool:
+    keys = (one for plugin in document.plugins for one in plugin.items())
+    return any(key.lower() == flag.lower() and on is True for key, on in keys)
 
 
 def folders(world: World) -> list[Step]:
@@ -61,6 +66,25 @@ def _step(document: Document, one: Finding) -> Step:
     make = stop if one.level == ERROR else warn
     where = f"{document.path}:{one.line}:{one.column}"
     return make("conf", f"{where}: {one.text}", one.hint, f"nftcni check {document.path}")
+
+
+def in_use(world: World) -> list[Step]:
+    """Subnets that the host has a route to elsewhere: the network's first ADD is refused (bridge._refuse_elsewhere).
+    A route to one address inside, as overlays have, is none."""
+    found = []
+    for document in documents():
+        bridges = {str(plugin.get("bridge") or "nftcni0") for plugin in document.plugins}
+        for prefix, _text in document.subnets if bridges else ():
+            # What there is with containers on it, is looked at with them.
+            if any(link in world.kernel.links for link in bridges):
+                continue
+            for dst, table, link, _kind, _via in world.kernel.routes:
+                one_of_it = prefix.length <= dst.length < BITS[dst.version] and dst.address in prefix.network
+                if table == 254 and link not in bridges and one_of_it:
+                    what = f"{document.path}: the subnet {prefix} meets the host's route to {dst} by {link}"
+                    because = "ADD refuses a subnet that is in use elsewhere; give the network another one"
+                    found.append(warn("subnet-in-use", what, because, f"nftcni check {document.path}"))
+    return found
 
 
 def misplaced() -> list[Step]:
@@ -110,6 +134,7 @@ def executables() -> list[Step]:
             "executable",
             f"there is no executable {TYPE} in {', '.join(BIN_DIRS[:2])}",
             "runtimes look there, unless they are told another folder",
+            f"mkdir -p {BIN_DIRS[0]}",
             f"ln -s {os.path.realpath(here)} {BIN_DIRS[0]}/{TYPE}",
         )
     ]

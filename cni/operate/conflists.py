@@ -106,6 +106,8 @@ def against_others(document: Document) -> list[Finding]:
         for dst, link in routes:
             if conf_checks.meet(prefix, dst):
                 hint = "ADD refuses a subnet that is in use elsewhere"
+                if dst.length < prefix.length:
+                    hint = "the host reaches containers at these addresses then, and not what is there now"
                 found.append(
                     Finding(WARNING, line, column, f"{prefix} overlaps the host's route to {dst} by {link}", hint)
                 )

@@ -51,11 +51,27 @@ def why_ended(host: Host, item: Attachment) -> str:
         netns = open_netns(item.sandbox)
     except CniError:
         return f"its namespace {item.sandbox} is gone"
-    os.close(netns)
+    try:
+        moved = item.kind.own_link and _has_its_interface(item, netns)
+    finally:
+        os.close(netns)
     # The number of a process that has ended may be another's by now; a veth pair ends with its namespace alone.
-    if item.kind.own_link and item.sandbox.startswith("/proc/"):
+    if item.kind.own_link and item.sandbox.startswith("/proc/") and not moved:
         return f"its link {item.link} is gone, and {item.sandbox} is another process by now"
     return ""
+
+
+def _has_its_interface(item: Attachment, netns: int) -> bool:
+    """It lives, and the other end was renamed or moved away."""
+    from cni.kernel.links import get_link
+    from cni.kernel.netns import Inside
+    from nft.netlink import Netlink
+
+    with Inside(netns):
+        inside = Netlink()
+    link = get_link(inside, item.ifname)
+    inside.close()
+    return link is not None and link.mac == item.mac
 
 
 def free(host: Host, items: list[Attachment]) -> None:

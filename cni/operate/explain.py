@@ -108,6 +108,8 @@ def document(ways: list[Way]) -> dict[str, object]:
 
 def _print(ways: list[Way]) -> None:
     from cni.operate.screen import paint
+    from cni.operate.walk.condition import KIND as CONDITION
+    from cni.operate.ways import FILTERS
 
     for number, way in enumerate(ways):
         if number:
@@ -116,8 +118,10 @@ def _print(ways: list[Way]) -> None:
         stopped = False
         for step in dict.fromkeys(way.steps):
             print_step(step, first=step.verdict == "stop" and not stopped)
-            stopped = stopped or step.verdict == "stop" or step.kind == "condition"
-        if not stopped:
+            stopped = stopped or step.verdict == "stop"
+        if any(step.kind in (*FILTERS, CONDITION) and not step.is_finding for step in way.steps):
+            print("  it ends there, as somebody's rules have it")
+        elif not stopped:
             print(
                 "  the packet arrives, and its answer too"
                 if not way.title.startswith("host port")

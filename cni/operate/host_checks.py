@@ -1,7 +1,7 @@
 """What `doctor` looks at besides the packets' ways: the host as a whole, and containers against each other.
 
 Each check takes the world and returns steps; a healthy host gives no finding. CNI's folders are `conf_checks`, other
-nodes `cluster_checks`.
+nodes `cluster_checks`, links and what is at their other end `link_checks`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import re
 
 from cni.model.ports import collide
-from cni.operate import conf_checks, foreign_rules
+from cni.operate import conf_checks, foreign_rules, link_checks, pools
 from cni.operate.walk.drops import dropped
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.packet import Packet
@@ -99,7 +99,9 @@ def unread_rules(world: World) -> list[Step]:
 
 def listeners_on_published_ports(world: World) -> list[Step]:
     """The runtimes' own reservers hold the sockets on purpose."""
-    ports = {(mapping.host_port, mapping.protocol) for item in world.items for mapping in item.mappings}
+    allowed = conf_checks.networks_with("allowBoundPorts")
+    items = [item for item in world.items if item.network not in allowed]
+    ports = {(mapping.host_port, mapping.protocol) for item in items for mapping in item.mappings}
     held = [one for one in world.kernel.listeners if (one.port, one.proto) in ports]
     processes = processes_of({one.inode for one in held})
     found = []
@@ -107,7 +109,7 @@ def listeners_on_published_ports(world: World) -> list[Step]:
         process = processes.get(one.inode)
         if reserver(process, one.port):
             continue
-        for item in world.items:
+        for item in items:
             for mapping in item.mappings:
                 same = (mapping.host_port, mapping.protocol) == (one.port, one.proto)
                 if (
@@ -185,51 +187,6 @@ def duplicate_addresses(world: World) -> list[Step]:
     return found
 
 
-def duplicate_macs(world: World) -> list[Step]:
-    found = []
-    seen: dict[tuple[str, bytes], str] = {}
-    for item in world.items:
-        if item.bridge and item.mac and item.kind.own_link:
-            other = seen.setdefault((item.bridge, item.mac), item.ident)
-            if other != item.ident:
-                mac = item.mac.hex(":")
-                found.append(
-                    warn(
-                        "duplicate-mac",
-                        f"{other} and {item.ident} both have the MAC address {mac} on {item.bridge}",
-                        "the bridge sends to whoever spoke last; give them different ones (mac, runtimeConfig.mac)",
-                    )
-                )
-    return found
-
-
-def mtus(world: World) -> list[Step]:
-    """A frame that is longer than the other end of the pair takes is dropped without a word (is_skb_forwardable)."""
-    found = []
-    for item in world.items:
-        inside, port = world.inside(item), world.kernel.links.get(item.link)
-        bridge = world.kernel.links.get(item.bridge)
-        if not isinstance(inside, Kernel) or port is None or bridge is None or item.ifname not in inside.links:
-            continue
-        within = inside.links[item.ifname].mtu
-        if not within == port.mtu == bridge.mtu:
-            mtu = item.mtu or min(within, port.mtu, 1500)
-            where = (
-                f"of {item.ifname} in {item.ident} is {within}, of its port {port.mtu}, of {item.bridge} {bridge.mtu}"
-            )
-            found.append(
-                warn(
-                    "mtu",
-                    f"the MTU {where}",
-                    "what is longer than the shortest is dropped without a word",
-                    f"ip link set {item.bridge} mtu {mtu}",
-                    f"ip link set {item.link} mtu {mtu}",
-                    f"nsenter --net={item.sandbox} ip link set {item.ifname} mtu {mtu}",
-                )
-            )
-    return found
-
-
 def conntrack(world: World) -> list[Step]:
     count, limit = (world.kernel.sysctl(f"netfilter/nf_conntrack_{key}") for key in ("count", "max"))
     if count.isdigit() and limit.isdigit() and int(limit) and int(count) >= FULL * int(limit):
@@ -248,7 +205,7 @@ def fast_path(world: World) -> list[Step]:
     """Networks that ask for it on a kernel without flowtables; a flowtable that listens beside the packets' way."""
     slow = "flows that come in by another link go the usual way"
     found = [warn("fast-path", one, slow, "nftcni repair") for one in world.beside_the_fast_path]
-    asking = conf_checks.fast_networks()
+    asking = conf_checks.files_with("fastPath")
     missing = lacking(Netlink(NETLINK_NETFILTER)) if asking else []
     if missing:
         said = f"fastPath in {', '.join(asking)}: this kernel lacks {', '.join(missing)}"
@@ -273,13 +230,14 @@ CHECKS = (
     libraries,
     versions,
     conf_checks.folders,
+    conf_checks.in_use,
+    pools.exhausted,
     before_the_first,
     unread_rules,
     listeners_on_published_ports,
     addresses_inside_networks,
     duplicate_addresses,
-    duplicate_macs,
-    mtus,
+    *link_checks.CHECKS,
     conntrack,
     fast_path,
     foreign_rules.leftovers,

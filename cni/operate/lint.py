@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 
-from cni.model.config import parse_network
+from cni.model.config import Network, parse_network
 from cni.model.conversion import A_PORT
 from cni.operate.document import ERROR, TYPE, WARNING, Document, Finding, Json, at, parse, place
 from cni.protocol.errors import CniError
@@ -199,19 +199,25 @@ def _publishes(plugin: dict[str, Json]) -> bool:
 
 def _by_the_plugin(document: Document, plugin: dict[str, Json]) -> list[Finding]:
     """What ADD would refuse, of a container with a published port where those are passed on."""
+    try:
+        network_of(document, plugin)
+    except CniError as error:
+        word = _word(error.msg)
+        line, column = place(document.text, word) if word else (1, 1)
+        return [Finding(ERROR, line, column, error.msg, error.details)]
+    return []
+
+
+def network_of(document: Document, plugin: dict[str, Json]) -> tuple[Network, Request]:
+    """Raises CniError as ADD would."""
     config = {key: item for key, item in plugin.items() if key != "capabilities"}
     config["name"] = document.value.get("name") or "unnamed"
     if _publishes(plugin):
         config.setdefault("runtimeConfig", A_PORT)
     version = document.value.get("cniVersion")
     config["cniVersion"] = version if version in VERSIONS else "1.0.0"
-    try:
-        parse_network(request_of(config))
-    except CniError as error:
-        word = _word(error.msg)
-        line, column = place(document.text, word) if word else (1, 1)
-        return [Finding(ERROR, line, column, error.msg, error.details)]
-    return []
+    request = request_of(config)
+    return parse_network(request), request
 
 
 def _word(message: str) -> str:

@@ -15,6 +15,7 @@ from cni.host import Host
 from cni.kernel.links import get_link
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
+from cni.operate.strayed import strayed
 from cni.protocol.errors import CHECK_FAILED, CniError
 from cni.protocol.names import DATA_DIR
 from cni.recovery import wanted_elements
@@ -143,12 +144,23 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
         set_host_sysctls(host.handles, item)
     else:
         if get_link(host.rtnl, item.link) is None:
+            try:
+                netns = open_netns(item.sandbox)
+            except CniError:
+                return False
+            try:
+                refuse_strayed(host, item, netns)
+            finally:
+                os.close(netns)
             return False
         hostside.finish(host, item, hostside.ready(host, item))
     if item.zone:
         from cni.firewalld import join
 
         join(item)  # a reload of firewalld forgets all sources
+    for name in item.leased:
+        if not host.store.claims.lease_holder(name):
+            host.store.claims.lease(name, item.ident)
     waiting = waiting_in_vain(host.store.claims, item)
     if waiting:
         host.hand_over(item.ident, waiting)
@@ -163,6 +175,7 @@ def mend_container(host: Host, wanted: str, only_check: bool) -> int:
     left = 0
     for item in items:
         netns = open_netns(item.sandbox)
+        refuse_strayed(host, item, netns)
         problems = all_problems(host, item, item, netns)
         for problem in problems:
             print(f"{item.ident}: {problem}")
@@ -174,3 +187,13 @@ def mend_container(host: Host, wanted: str, only_check: bool) -> int:
             print(f"restored {describe(item)}")
         left += len(problems)
     return 1 if left else 0
+
+
+def refuse_strayed(host: Host, item: Attachment, netns: int) -> None:
+    """Nothing can be made anew beside a link that the container still has."""
+    if not item.kind.own_link or get_link(host.rtnl, item.link) is not None:
+        return
+    found = strayed(item, netns)
+    if found is not None:
+        what = f"the host's end of the container's link, {item.link}, is not here: {found.where}"
+        raise CniError(CHECK_FAILED, what, "; ".join(found.remedy))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping
 from cni.operate.walk.follow import Follow
-from cni.operate.walk.step import Step
+from cni.operate.walk.step import Step, note
 from cni.operate.walk.world import Client, World
-from nft.addresses import Address
+from nft.addresses import Address, Prefix
 
 
 class Way:
@@ -43,13 +45,40 @@ def published_ways(world: World, item: Attachment, mapping: PortMapping, client:
     if not client and mapping.host_ip.version == 4:
         wide = mapping.host_ip.is_unspecified or mapping.host_ip.is_loopback
         clients = [*clients, Client("lo", Address(4, 0x7F000001) if wide else mapping.host_ip)]
-    ways = []
-    for one in clients:
-        steps = Follow(world, item).inbound(mapping, one)
-        if steps:
-            inside = item.address_of(mapping.host_ip.version)
-            ways.append(Way(f"{mapping} for {item.ident} ({inside}:{mapping.container_port}), asked by {one}", steps))
-    return ways
+    steps_of = {one: Follow(world, item).inbound(mapping, one) for one in clients}
+    if not client:
+        steps_of = {one: meant(world, one, steps, steps_of) for one, steps in steps_of.items()}
+    inside = item.address_of(mapping.host_ip.version)
+    title = f"{mapping} for {item.ident} ({inside}:{mapping.container_port})"
+    return [Way(f"{title}, asked by {one}", steps) for one, steps in steps_of.items() if steps]
+
+
+FILTERS = ("chain-drops", "inside-firewall")
+
+
+def meant(world: World, client: Client, steps: list[Step], others: Mapping[Client, list[Step]]) -> list[Step]:
+    """A filter that keeps this client out, and lets those in whom the port is for, is as somebody wants it: a neighbour
+    that is banned, a link to guests or a VPN beside the way out, the host itself by a container's own firewall. Such a
+    drop is no finding."""
+    served = [one for one, found in others.items() if found and not any(step.is_finding for step in found)]
+    if not any(_stands_for(world, one, client) for one in served if not one.is_host):
+        return steps
+    why = "others reach the port, so it is taken for meant; --from ADDRESS says what lets this one through"
+    kinds = FILTERS[1:] if client.is_host else FILTERS
+    return [note(step.kind, step.what, why) if step.is_finding and step.kind in kinds else step for step in steps]
+
+
+def _stands_for(world: World, served: Client, client: Client) -> bool:
+    out = world.kernel.default_links(served.address.version)
+    if client.is_host:
+        return served.link in (out or world.uplinks)
+    if served.link == client.link:
+        return any(served.address in prefix.network for prefix in _near(world, client))
+    return served.link in out and client.link not in out
+
+
+def _near(world: World, client: Client) -> list[Prefix]:
+    return [prefix for prefix in world.kernel.addresses_of(client.link) if client.address in prefix.network]
 
 
 def step_document(step: Step) -> dict[str, object]:

@@ -20,6 +20,7 @@ from cni.protocol.spec import Route
 from cni.state.claims import Claims
 from nft.addresses import format_mac
 from nft.elements import Element, element_text
+from nft.messages import NFPROTO_BRIDGE, NFPROTO_INET
 from nft.netlink import Netlink
 from nft.schema import TABLE
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nft.addresses import Prefix
+
+
+FAMILIES = {NFPROTO_INET: "inet", NFPROTO_BRIDGE: "bridge"}
 
 
 def table_problems(host: Host) -> list[str]:
@@ -40,7 +44,12 @@ def table_problems(host: Host) -> list[str]:
     if comment != host.comment:
         return [f'table inet {TABLE} says "{comment}" where "{host.comment}" was expected']
     if not host.rules_are_ours():
+        if (NFPROTO_BRIDGE, TABLE) not in host.table.tables():
+            return [f"table bridge {TABLE} is missing"]
         return [f"the rules of table inet {TABLE} are not those that nftcni loaded"]
+    for family, name in host.table.dormant():
+        if name == TABLE:
+            return [f"table {FAMILIES[family]} {TABLE} is dormant: none of its rules is asked"]
     return []
 
 

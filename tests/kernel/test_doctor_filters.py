@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.broken import SHORT, Case, Scene, examine
-from support.scratch import Host
-from support.traffic import ask
+from support.scratch import Host, network, port
+from support.traffic import Server, ask, serving
 
 FORWARD = "type filter hook forward priority filter"
 DROP = f"{FORWARD}; policy drop"
@@ -59,6 +60,19 @@ CASES = [
         "iptables-nft -t mangle -A PREROUTING -p tcp -m multiport --dports 8000:8100 -j DROP",
         ("ip mangle", "PREROUTING"),
         "-t mangle -I PREROUTING",
+    ),
+    Case(
+        "a policy before the route is looked up",  # behind DNAT: the remedy asked for the published port there
+        table(
+            "inet fw",
+            "pre",
+            "type filter hook prerouting priority filter; policy drop;\n ct state established,related accept\n"
+            " icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept\n iifname lo accept",
+        ),
+        ("inet fw", "pre", "policy"),
+        "ct status dnat",
+        see="doctor",
+        closed=True,
     ),
     Case(
         "the bridge is named, by a drop",
@@ -320,6 +334,28 @@ CASES = [
         "delete rule ip nat2 pre",
     ),
     Case(
+        "a sender that the host had once",
+        table("ip nat2", "post", "type nat hook postrouting priority 0\n ip saddr 10.88.0.0/24 snat to 198.51.100.7"),
+        ("ip nat2", "198.51.100.7", "does not have"),
+        "delete rule ip nat2 post",
+        path="out",
+        see="doctor",
+    ),
+    Case(
+        "a sender that the host had once, by iptables",
+        "iptables-nft -t nat -I POSTROUTING -s 10.88.0.0/24 -j SNAT --to-source 198.51.100.7",
+        ("ip nat", "198.51.100.7"),
+        "-t nat -D POSTROUTING",
+        path="out",
+        see="explain web",
+    ),
+    Case(
+        "led to another port of the container",
+        table("ip nat2", "pre", "type nat hook prerouting priority -150\n tcp dport 8080 dnat to 10.88.0.2:81"),
+        ("ip nat2", "10.88.0.2, port 81"),
+        "delete rule ip nat2 pre",
+    ),
+    Case(
         "taken by a redirect",
         table("ip nat2", "pre", "type nat hook prerouting priority -150\n tcp dport { 80, 8080 } redirect to :3128"),
         ("ip nat2", "redirect"),
@@ -332,6 +368,9 @@ CASES = [
         "-t nat -D PREROUTING",
     ),
 ]
+
+
+IPTABLES = "iptables-nft -P FORWARD DROP"
 
 
 @pytest.fixture
@@ -356,6 +395,36 @@ def test_siblings_whose_frames_pass_by_a_firewall_for_packets(scene: Scene) -> N
         "between", f"nft 'table inet fw {{ {chain}; }}'", ("inet fw", "br_netfilter"), "inet fw", "sibling", "doctor"
     )
     examine(scene, case)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [table("inet fw", "fc", DROP), table("inet fw", "pc", DROP.replace("forward", "postrouting")), IPTABLES],
+    ids=["forward", "postrouting", "iptables"],
+)
+@pytest.mark.parametrize("alone", [False, True])
+def test_published_on_a_bridge_whose_router_is_another_machine(host: Host, script: str, alone: bool) -> None:
+    """The remedy named our own bridges only: it did not help, and without any of them it was no nft at all."""
+    lan = host.neighbour()
+    host.run("ip", "addr", "flush", "dev", "to-lan", "scope", "global")
+    host.run("ip", "link", "add", "lan0", "type", "bridge")
+    for words in ("link set lan0 up", "link set to-lan master lan0", "addr add 198.51.100.1/24 dev lan0"):
+        host.run("ip", *words.split())
+    host.run("ip", "route", "add", "default", "via", "198.51.100.2")
+    only = {"subnet": "198.51.100.0/24", "rangeStart": "198.51.100.60", "gateway": "198.51.100.2"}
+    config = network("lan", bridge="lan0", version="1.0.0", ports=[port(8080, 80)])
+    host.add({**config, "ipam": {"ranges": [[only]]}}, "web")
+    if not alone:
+        host.add(network("net0", bridge="br0", version="1.0.0"), "other")
+    with serving(Server(host.place("web"), 80)):
+        assert ask(lan, "198.51.100.1", 8080).startswith("web ")
+        assert host.command("doctor").returncode == 0, host.command("doctor").stdout
+        host.run("sh", "-ec", script)
+        assert ask(lan, "198.51.100.1", 8080, timeout=SHORT) == "silence"
+        found = json.loads(host.command("doctor", "--json").stdout)["findings"]
+        host.run("sh", "-ec", "\n".join(command for step in found for command in step["remedy"]))
+        assert ask(lan, "198.51.100.1", 8080).startswith("web "), found
+        assert host.command("doctor").returncode == 0, host.command("doctor").stdout
 
 
 def test_each_neighbour_of_a_link_is_looked_at(scene: Scene) -> None:

@@ -79,6 +79,22 @@ def test_a_listener_on_a_published_port(scene: Scene) -> None:
     assert scene.findings("doctor") == []
 
 
+def test_a_listener_that_the_network_allows(scene: Scene) -> None:
+    """The operator has written allowBoundPorts: the container is to have the port's clients. Doctor said: kill it."""
+    plugin = {**GOOD["plugins"][0], "bridge": "br9", "ipam": {"ranges": [[{"subnet": "10.99.0.0/24"}]]}}
+    plugin["allowBoundPorts"] = True
+    text = json.dumps({"cniVersion": "1.0.0", "name": "shared", "plugins": [plugin]})
+    scene.host.env["CNI_PATH"] = "/run/bin"
+    scene.host.file("/run/net.d/10-shared.conflist").write_text(text)
+    with serving(Server(scene.host, 8099)):
+        config = network("shared", "10.99.0.0/24", bridge="br9", version="1.0.0", ports=[port(8099, 80)])
+        scene.host.add({**config, "allowBoundPorts": True}, "c9")
+        scene.servers.append(Server(scene.host.place("c9"), 80))
+        assert ask(scene.lan, "198.51.100.1", 8099).startswith("c9 ") and scene.findings("doctor") == []
+        scene.host.file("/run/net.d/10-shared.conflist").write_text(text.replace('Ports": true', 'Ports": false'))
+        assert [step["kind"] for step in scene.findings("doctor")] == ["listener"]
+
+
 def test_the_reserver_of_nerdctl(scene: Scene) -> None:
     """`sleep infinity` that inherited the socket, as nerdctl starts it."""
     code = LISTEN.replace("time.sleep(60)", "s.set_inheritable(True);import os;os.execvp('sleep',['sleep','infinity'])")
@@ -198,3 +214,45 @@ def test_what_cannot_be_looked_at(host: Host) -> None:
     host.run("mount", "-t", "tmpfs", "-o", "ro", "none", "/run/nftcni")
     done = host.command("doctor")
     assert done.returncode == 2 and "/run/nftcni" in done.stderr
+
+
+def test_a_network_without_a_free_address(scene: Scene) -> None:
+    """Living containers have all, or one that ended without DEL: STATUS said so, and doctor did not."""
+    plugin = {**GOOD["plugins"][0], "bridge": "br9", "ipam": {"ranges": [[{"subnet": "10.99.0.0/30"}]]}}
+    tiny = {"cniVersion": "1.0.0", "name": "tiny", "plugins": [plugin]}
+    scene.host.file("/run/net.d/10-tiny.conflist").write_text(json.dumps(tiny))
+    scene.host.env["CNI_PATH"] = "/run/bin"
+    assert scene.findings("doctor") == []
+    config = network("tiny", "10.99.0.0/30", bridge="br9", version="1.0.0")
+    scene.host.add(config, "one")
+    (found,) = scene.findings("doctor")
+    assert found["kind"] == "pool" and "tiny" in found["what"] and "of 10.99.0.0/30 are leased" in found["what"]
+    assert "nftcni list" in found["because"]
+    scene.host.end("one")
+    found = {step["kind"]: step for step in scene.findings("doctor")}["pool"]
+    assert "1 of its containers have ended" in found["because"] and found["remedy"] == ["nftcni gc"]
+    scene.sh("nftcni gc")
+    scene.host.add(config, "two")
+    scene.host.delete(config, "two")
+    only = [{"subnet": "10.99.0.0/24", "rangeStart": "10.99.0.9", "rangeEnd": "10.99.0.9"}]
+    plugin["ipam"] = {"ranges": [only]}
+    scene.host.file("/run/net.d/10-tiny.conflist").write_text(json.dumps(tiny))
+    scene.host.add({**config, "ipam": plugin["ipam"]}, "three")  # a network that was made for one container
+    assert scene.findings("doctor") == []
+
+
+def test_a_network_on_the_subnet_of_the_lan(scene: Scene) -> None:
+    """ADD refuses it: only `check` said so. A wider route is in nobody's way, nor is one to a single address."""
+    plugin = {**GOOD["plugins"][0], "bridge": "br9", "ipam": {"ranges": [[{"subnet": "198.51.100.0/24"}]]}}
+    place = scene.host.file("/run/net.d/10-lan.conflist")
+    place.write_text(json.dumps({"cniVersion": "1.0.0", "name": "lan", "plugins": [plugin]}))
+    scene.host.env["CNI_PATH"] = "/run/bin"
+    (found,) = scene.findings("doctor")
+    assert found["kind"] == "subnet-in-use" and "198.51.100.0/24 by to-lan" in found["what"]
+    config = network("lan", "198.51.100.0/24", bridge="br9", version="1.0.0")
+    scene.host.container("c9")
+    assert "in use there already" in scene.host.refused("ADD", config, "c9").words
+    place.write_text(place.read_text().replace("198.51.100.0/24", "198.18.9.0/24"))
+    scene.sh("ip route add 198.18.0.0/15 via 198.51.100.2; ip route add 198.18.9.7 via 198.51.100.2")
+    assert scene.findings("doctor") == []
+    scene.host.add(network("lan", "198.18.9.0/24", bridge="br9", version="1.0.0"), "c9")

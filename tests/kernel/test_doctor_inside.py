@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from support.broken import PORTS, Case, Scene, examine
+from support.broken import PATIENT, PORTS, Case, Scene, examine
 from support.scratch import Host, network, port
 from support.traffic import Server
 
@@ -37,6 +40,12 @@ CASES = [
         "ip -n web route add blackhole 198.51.100.0/24",
         ("blackhole 198.51.100.0/24",),
         "route del blackhole",
+    ),
+    Case(
+        "a default route that drops",
+        "ip -n web route replace blackhole default",
+        ("blackhole default",),
+        "nftcni repair net0/web",
     ),
     Case("a rule that drops", "ip -n web rule add from 10.88.0.2 prohibit", ("prohibit",), "ip rule del priority"),
     Case(
@@ -99,6 +108,37 @@ CASES = [
         ("inside net0/web/eth0", "INPUT"),
         "iptables",
     ),
+    Case(
+        "a port of a bridge of its own",
+        "ip -n web link add inner type bridge; ip -n web link set inner up; ip -n web link set eth0 master inner",
+        ("eth0 of net0/web/eth0 is a port of inner",),
+        "ip link set eth0 nomaster",
+    ),
+    Case(
+        "its own IPsec, inward",
+        "ip -n web xfrm policy add src 0.0.0.0/0 dst 10.88.0.2 dir in action block",
+        ("inside net0/web/eth0", "IPsec", "dir in"),
+        "ip xfrm policy delete dir in",
+    ),
+    Case(
+        "its own IPsec, outward",
+        "ip -n web xfrm policy add src 10.88.0.2 dst 0.0.0.0/0 dir out action block",
+        ("inside net0/web/eth0", "IPsec", "dir out"),
+        "ip xfrm policy delete dir out",
+    ),
+    Case(
+        "led to a port where nobody listens",
+        IN + "nft 'add table inet own; add chain inet own pre { type nat hook prerouting priority -100; };"
+        " add rule inet own pre tcp dport 80 redirect to :15001'",
+        ("inside net0/web/eth0", "inet own", "15001", "nobody listens"),
+        "nft delete rule inet own pre",
+    ),
+    Case(
+        "led to a port where nobody listens, by iptables",
+        IN + "iptables-nft -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination 10.88.0.2:81",
+        ("inside net0/web/eth0", "10.88.0.2:81", "nobody listens"),
+        "-t nat -D PREROUTING",
+    ),
 ]
 # What a program has to do itself: no command of ours can.
 PROGRAMS: dict[str, tuple[Callable[[Scene], Server | None], tuple[str, ...]]] = {
@@ -119,6 +159,8 @@ def scene(host: Host) -> Iterator[Scene]:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_inside(scene: Scene, case: Case) -> None:
+    if "xfrm" in case.script and scene.host.call("ip", "xfrm", "policy", "list").returncode:
+        pytest.skip("NOT RUN: this kernel has no IPsec (CONFIG_XFRM_USER)")
     examine(scene, case)
 
 
@@ -178,6 +220,15 @@ def test_frames_that_are_too_long(scene: Scene) -> None:
     assert echo() and scene.findings("doctor") == []
 
 
+def test_the_mtu_of_one_container(scene: Scene) -> None:
+    """The remedy is for that one: it used to make the bridge as small, and with it every other container."""
+    scene.sh("ip -n web link set eth0 mtu 1000")
+    commands = [command for step in scene.findings("doctor") for command in step["remedy"]]
+    assert commands and not any(word in command for command in commands for word in ("br0", scene.link, "peer"))
+    scene.sh("\n".join(dict.fromkeys(commands)))
+    assert scene.findings("doctor") == [] and scene.lives("lan6", PATIENT)
+
+
 def test_ended_without_del(scene: Scene) -> None:
     """Its port and its address are held until somebody forgets it; never while it lives."""
     done = scene.host.command("forget", "net0/web")
@@ -210,3 +261,53 @@ def test_gc_frees_all_that_have_ended(scene: Scene) -> None:
     assert "2 of 4 attachments" in done.stdout and "net1/one/eth0" in done.stdout
     assert scene.findings("doctor") == [] and scene.lives("lan")
     assert not [item for item in scene.host.state_files() if "net1" in item]
+
+
+HANGING = """import socket, time
+held = socket.socket(socket.AF_INET6)
+held.bind(("::", 80))
+held.listen(9)
+print("ready", flush=True)
+time.sleep(600)"""
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["hangs", "stopped"])
+def test_a_program_that_takes_no_connection(scene: Scene, stopped: bool) -> None:
+    """It listens, so doctor was content: what waits at its socket tells."""
+    scene.servers.pop(0).close()
+    with scene.host.popen(
+        "nsenter", "--net=/run/netns/web", "/usr/bin/python3", "-c", HANGING, stdout=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+            assert scene.findings("doctor") == [], "nobody has asked yet"
+            if stopped:
+                process.send_signal(signal.SIGSTOP)
+            assert scene.reach("lan") == "silence"
+            (found,) = scene.findings("doctor")
+            assert found["kind"] == ("stopped" if stopped else "hangs") and "in net0/web/eth0" in found["what"]
+            assert "python3" in found["because"] and "connections wait" in found["because"]
+            assert found["remedy"] == ([f"kill -CONT {process.pid}"] if stopped else found["remedy"])
+            scene.sh("\n".join(found["remedy"]))
+            assert "T (stopped)" not in Path(f"/proc/{process.pid}/status").read_text()
+        finally:
+            process.kill()
+    scene.servers.insert(0, Server(scene.web, 80))
+    assert scene.lives("lan") and scene.findings("doctor") == []
+
+
+def test_a_container_that_leads_its_port_on(scene: Scene) -> None:
+    """A host of containers itself (kind, Docker in Docker): nobody in it listens on the port, and doctor said so."""
+    pod = scene.host.container("pod")
+    scene.sh(
+        "ip -n web link add down0 type veth peer name eth0 netns pod; ip -n web link set down0 up;"
+        "ip -n web addr add 10.244.0.1/24 dev down0; ip -n pod addr add 10.244.0.2/24 dev eth0;"
+        "ip -n pod link set eth0 up; ip -n pod route add default via 10.244.0.1;"
+        "ip netns exec web sysctl -qw net.ipv4.ip_forward=1;"
+        f"{IN}nft 'add table ip own; add chain ip own pre {{ type nat hook prerouting priority -100; }};"
+        " add rule ip own pre tcp dport 80 dnat to 10.244.0.2:8000'"
+    )
+    scene.servers.pop(0).close()
+    scene.servers += [Server(pod, 8000), Server(scene.web, 80, address="::")]
+    assert scene.reach("lan").startswith("pod ") and scene.lives("lan6")
+    assert scene.findings("doctor") == [] and scene.findings("explain 8080") == []

@@ -200,3 +200,12 @@ def test_check_knows_the_other_files_and_the_host(scene: Scene) -> None:
     assert "overlaps the host's route to 198.51.100.0/24 by to-lan" in done.stdout
     write("20-b.conflist", name="b", bridge="br8", subnet="10.8.0.0/33")
     assert scene.host.command("check").returncode == 1
+
+
+@pytest.mark.parametrize("words", ["list", "ports", "metrics", "doctor", "top --json", "explain 8080"])
+def test_an_answer_that_got_lost_is_no_success(scene: Scene, words: str) -> None:
+    """A full disk left half a file for Prometheus, with exit status 0. A reader who has enough hears nothing of it."""
+    done = scene.host.call("sh", "-c", f"{PLUGIN} {words} >/dev/full")
+    assert done.returncode in (1, 2) and "No space left" in done.stderr and "Traceback" not in done.stderr
+    done = scene.host.call("bash", "-c", f"{PLUGIN} {words} | :; echo ${{PIPESTATUS[0]}}")
+    assert (done.stdout, done.stderr) in (("0\n", ""), ("1\n", "")), "with :, the writer may be first"

@@ -280,3 +280,13 @@ def test_a_port_that_waits_for_another_is_no_problem(host: Host) -> None:
     for number, config in enumerate(ON_TWO):
         assert host.cni("CHECK", {**config, "prevResult": results[number]}, ifname=f"eth{number}").words == ""
     assert host.command("repair", "--check").returncode == 0
+
+
+def test_a_lease_that_was_lost_is_taken_again(attached: Host) -> None:
+    """It was told, `repair` was the remedy, and told it again; the address could have been given to another one."""
+    (lease,) = attached.file("/run/nftcni").glob("*/leases/10.88.0.2*")
+    lease.unlink()
+    assert "10.88.0.2 is leased to nobody" in attached.command("repair", "--check").stdout
+    assert attached.command("repair").returncode == 0
+    assert attached.command("repair", "--check").stdout == "nothing to repair\n"
+    assert attached.add(network("net0", *DUAL), "another")["ips"][0]["address"] == "10.88.0.3/24"

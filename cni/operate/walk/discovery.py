@@ -31,6 +31,11 @@ def discovery_steps(world: World, item: Attachment, version: int) -> list[Step]:
     steps = []
     if version == 4:
         steps += _answers(world.kernel, item.bridge, f"the host on {item.bridge}", "")
+    if version == 6 and item.gateways and _gateway(world, item, version) is None:
+        key = f"net.ipv6.conf.{item.bridge.replace('.', '/')}.addr_gen_mode"
+        because = "without one the host searches for no neighbour there; somebody deleted it"
+        again = (f"sysctl -w {key}=1", f"sysctl -w {key}=0")  # a change of it makes one (addrconf_init_auto_addrs)
+        steps.append(stop("link-local", f"{item.bridge} has no link-local IPv6 address", because, *again))
     for packet in _from_host(world, item, address):
         steps += _on_host(world, item, packet, ("output",))
     for packet in _from_container(world, item, address):

@@ -13,13 +13,22 @@ from cni.operate.walk.condition import is_missed, missed
 from cni.operate.walk.discovery import discovery_steps, outside_steps
 from cni.operate.walk.drops import dropped
 from cni.operate.walk.inside import Inside
+from cni.operate.walk.ipsec import IN, OUT
 from cni.operate.walk.judge import NAT, OURS, Verdict
 from cni.operate.walk.packet import Packet
-from cni.operate.walk.policy import LOCAL, looks_up
 from cni.operate.walk.port import neighbour_steps, port_steps
 from cni.operate.walk.remedy import delete_rule
-from cni.operate.walk.routing import route_steps
+from cni.operate.walk.routing import (
+    ipsec_policy,
+    ipsec_steps,
+    loopback_steps,
+    route_steps,
+    unreached_steps,
+    uplink_steps,
+)
 from cni.operate.walk.step import Step, note, ok, stop
+from cni.operate.walk.target import address_steps
+from cni.operate.walk.translation import translated
 from cni.operate.walk.world import Client, World
 from nft.addresses import Address
 from nft.schema import TABLE
@@ -35,12 +44,13 @@ class Follow:
         self.kernel = world.kernel
         self.item = item
         self.inside = Inside(world, item)
+        self.port = 0  # of the container, for a packet to a published one
 
     # To a published port
 
     def inbound(self, mapping: PortMapping, client: Client) -> list[Step]:
         version = client.address.version
-        container = self.item.address_of(version)
+        container, self.port = self.item.address_of(version), mapping.container_port
         target = self._target(mapping, client)
         if container is None or target is None:
             return []
@@ -50,8 +60,8 @@ class Follow:
         steps = steps or [
             ok("element", f"{mapping} is published for {self.item.ident}: table inet {TABLE} has its element")
         ]
-        steps += self._address(mapping, target)
-        steps += self._unreached(client)
+        steps += address_steps(self.world, str(mapping), target)
+        steps += unreached_steps(self.world, client)
         packet = Packet(mapping.protocol, client.address, target, mapping.host_port)
         steps += self._arrive(packet, client) + self._tracked(packet)
         if any(step.kind in ("uplink", CONDITION) for step in steps):
@@ -83,39 +93,6 @@ class Follow:
             return mapping.host_ip
         return None
 
-    def _address(self, mapping: PortMapping, target: Address) -> list[Step]:
-        kind = self.kernel.address_type(target)
-        if kind == "local":
-            return [ok("fib", f"{target} is an address of this host")]
-        if self.kernel.has(target) and not looks_up(self.kernel.policy_rules(target.version)[:1], LOCAL):
-            six = "-6 " if target.version == 6 else ""
-            what = f"{target} is an address of this host, but other rules of `ip {six}rule` come before table local"
-            return [
-                stop("policy-rule", what, f"for the kernel it is {kind}", f"ip {six}rule add lookup local priority 0")
-            ]
-        link = next(iter(self.world.uplinks), "lo")
-        length = 32 if target.version == 4 else 128
-        return [
-            stop(
-                "host-ip",
-                f"{mapping}: this host has no address {target}",
-                f"for the kernel it is {kind}, so no packet to it is taken for a published port",
-                f"ip addr add {target}/{length} dev {link}",
-            )
-        ]
-
-    def _unreached(self, client: Client) -> list[Step]:
-        if client.link or not client.named:
-            return []
-        off = [
-            link
-            for link in self.world.uplinks
-            if client.address.version == 6 and self.kernel.sysctl(f"ipv6/conf/{link}/disable_ipv6") == "1"
-        ]
-        commands = [f"sysctl -w net.ipv6.conf.{link.replace('.', '/')}.disable_ipv6=0" for link in off]
-        because = f"IPv6 is off on {', '.join(off)}" if off else "no link of this host leads there"
-        return [stop("route", f"no route to {client.address}", because, *commands)]
-
     def _arrive(self, packet: Packet, client: Client) -> list[Step]:
         judge = self.world.judge
         if client.is_host:
@@ -124,6 +101,10 @@ class Follow:
         link = self.kernel.links.get(client.link)
         if client.link and (link is None or not link.up):
             return [stop("uplink", f"{client.link} is down", "", f"ip link set {client.link} up")]
+        if link is not None:
+            steps = uplink_steps(self.kernel, link)
+            if steps:
+                return steps
         packet.at(client.link, "")
         steps = self._judged(judge.pass_device("ingress", client.link or "-", packet), packet, "ingress")
         return steps + self._judged(judge.pass_hook("prerouting", packet, skip=OURS), packet, "prerouting")
@@ -132,10 +113,12 @@ class Follow:
         judge, bridge = self.world.judge, self.item.bridge
         steps = route_steps(self.world, packet, "" if client.is_host else client.link, bridge)
         if client.is_host:
-            steps += self._loopback(packet)
+            steps += loopback_steps(self.kernel, packet, bridge)
             packet.at("", bridge)
+            steps += ipsec_policy(self.kernel, OUT, packet)
         else:
             packet.at(client.link, bridge)
+            steps += ipsec_steps(self.kernel, packet, came=packet.original)
             steps += self._judged(judge.pass_hook("forward", packet, skip=OURS), packet, "forward")
         probe_saddr = packet.saddr
         steps += self._judged(judge.pass_hook("postrouting", packet, skip=OURS), packet, "postrouting")
@@ -144,32 +127,18 @@ class Follow:
             steps += self._judged(judge.pass_device("egress", bridge, packet), packet, "egress")
         return steps + self._port(packet)
 
-    def _loopback(self, packet: Packet) -> list[Step]:
-        bridge = self.item.bridge
-        if not packet.saddr.is_loopback or packet.version != 4 or not bridge:
-            return []
-        if "1" in (self.kernel.sysctl(f"ipv4/conf/{name}/route_localnet") for name in ("all", bridge)):
-            return [ok("route-localnet", f"route_localnet is on for {bridge}")]
-        return [
-            stop(
-                "route-localnet",
-                f"net/ipv4/conf/{bridge}/route_localnet is 0",
-                "a packet from 127.0.0.1 does not leave the loopback device without it",
-                f"sysctl -w net.ipv4.conf.{bridge.replace('.', '/')}.route_localnet=1",
-            )
-        ]
-
     def _port(self, packet: Packet) -> list[Step]:
         """The bridge and the port of it that leads to the container."""
         item = self.item
         if not item.kind.own_link:
             return []
+        searched = neighbour_steps(self.kernel, item, packet.daddr, self.world.inside(item))
         if item.is_ptp:
-            return [ok("port", f"{item.link} leads to the container, and is up")]
-        steps = port_steps(item, self.kernel.links[item.link])
+            return [ok("port", f"{item.link} leads to the container, and is up"), *searched]
+        steps = port_steps(self.kernel, item, self.kernel.links[item.link])
         steps += self._bridge_rules(("output", "postrouting"), packet.at("", item.link))
         steps += self._judged(self.world.judge.pass_device("egress", item.link, packet), packet, "egress")
-        return steps + neighbour_steps(self.kernel, item, packet.daddr)
+        return steps + searched
 
     def _discovery(self, version: int) -> list[Step]:
         """The same for every port: looked at once."""
@@ -202,9 +171,12 @@ class Follow:
         steps += self._judged(judge.pass_hook("prerouting", packet, skip=OURS), packet, "prerouting")
         steps += self._tracked(packet)
         if client.is_host:
+            steps += ipsec_policy(self.kernel, IN, packet)
             return steps + self._judged(judge.pass_hook("input", packet, skip=OURS), packet, "input")
         steps += route_steps(self.world, packet, item.bridge, client.link)
         packet.at(item.bridge, client.link)
+        asker, asked, sport, dport = packet.original
+        steps += ipsec_steps(self.kernel, packet, leaves=(asked, asker, dport, sport))
         for hook in ("forward", "postrouting"):
             steps += self._judged(judge.pass_hook(hook, packet, skip=OURS), packet, hook)
         return steps + self._judged(judge.pass_device("egress", client.link or "-", packet), packet, "egress")
@@ -236,6 +208,11 @@ class Follow:
         steps += self.inside.send(packet)
         if any(step.kind in BLOCKING for step in steps):
             return steps
+        if item.uplink:
+            return [
+                *steps,
+                ok("uplink", f"the router of {item.bridge} is another machine: the host does not forward it"),
+            ]
         steps += self._discovery(packet.version) + self._outside(client)
         steps += self._from_port(packet)
         packet.at(item.bridge, "")
@@ -243,6 +220,9 @@ class Follow:
         steps += self._tracked(packet) if item.is_masqueraded(packet.version) else []
         steps += route_steps(self.world, packet, item.bridge, client.link)
         packet.at(item.bridge, client.link)
+        outside = self.world.host_address(client) if item.is_masqueraded(packet.version) else None
+        leaves = (outside or source, packet.daddr, packet.sport, packet.dport)
+        steps += ipsec_steps(self.kernel, packet, leaves=leaves)
         for hook in ("forward", "postrouting"):
             steps += self._judged(judge.pass_hook(hook, packet, skip=OURS), packet, hook)
         back = packet.answer().at(client.link, "")
@@ -250,8 +230,9 @@ class Follow:
         steps += self._judged(judge.pass_device("ingress", client.link or "-", back), back, "ingress")
         steps += self._judged(judge.pass_hook("prerouting", back, skip=OURS), back, "prerouting")
         steps += self._tracked(back) if item.is_masqueraded(packet.version) else []
-        back.daddr = source
+        back.daddr, back.dport = source, packet.sport
         back.at(client.link, item.bridge)
+        steps += ipsec_steps(self.kernel, back, came=(leaves[1], leaves[0], leaves[3], leaves[2]))
         return steps + self._judged(judge.pass_hook("forward", back, skip=OURS), back, "forward")
 
     # Verdicts as steps
@@ -262,7 +243,7 @@ class Follow:
             if is_missed(verdict):
                 steps.append(missed(verdict, self.item, packet.version))
             elif verdict.word in NAT and (verdict.chain.family, verdict.chain.table) != OURS:
-                steps += self._translated(verdict, packet)
+                steps += translated(self.world, self.item, verdict, packet, self.port)
             elif verdict.drops and not verdict.certain:
                 steps.append(
                     note(
@@ -286,20 +267,6 @@ class Follow:
                 "untracked",
                 f"{verdict} keeps packets out of the connection tracker",
                 "what is not tracked is not translated: neither a published port nor the masquerade works",
-                delete_rule(verdict.at, verdict.rule.handle, verdict.rule.text),
-            )
-        ]
-
-    def _translated(self, verdict: Verdict, packet: Packet) -> list[Step]:
-        if verdict.word not in ("dnat", "redirect") or packet.daddr in self.item.addresses:
-            return []
-        assert verdict.at is not None and verdict.rule is not None, "only a rule translates"
-        port = f"{packet.original[3]}/{packet.proto}"
-        return [
-            stop(
-                "foreign-dnat",
-                f"{verdict} takes the port {port} and leads it to {packet.daddr}",
-                "it is asked before ours, or somebody publishes the same port there",
                 delete_rule(verdict.at, verdict.rule.handle, verdict.rule.text),
             )
         ]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from cni.model.attachment import Attachment
+from cni.operate.walk.ipsec import IN, OUT
 from cni.operate.walk.judge import Judge, Verdict
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.policy import one_address
-from cni.operate.walk.remedy import has_program, iptables_of
-from cni.operate.walk.routing import MAIN, ended_step, taken_by_rule
+from cni.operate.walk.program import waiting_steps
+from cni.operate.walk.remedy import delete_rule, has_program, iptables_of
+from cni.operate.walk.routing import MAIN, ended_step, ipsec_policy, taken_by_rule
 from cni.operate.walk.sockets import processes_of
 from cni.operate.walk.step import STOP, Step, note, ok, stop
-from cni.operate.walk.world import World
+from cni.operate.walk.world import MIN_MTU6, SMALL, World
 from nft.addresses import Address, format_mac
 
 
@@ -39,11 +41,18 @@ class Inside:
         judge = Judge(kernel.rules, kernel)
         request = Packet(packet.proto, packet.saddr, packet.daddr, packet.dport, packet.sport).at(self.item.ifname, "")
         steps += self._judged(judge.pass_device("ingress", self.item.ifname, request), request)
-        steps += self._judged(judge.pass_hook("prerouting", request), request)
+        verdicts = judge.pass_hook("prerouting", request)
+        steps += self._judged(verdicts, request)
+        led = next((one for one in verdicts if one.word in ("dnat", "redirect")), None)
+        if led is not None and not kernel.has(request.daddr):
+            what = f"inside {self.item.ident} {led} leads it on to {request.daddr}:{request.dport}"
+            return [*steps, note("inside-dnat", what, "the container is a router itself, or a host of containers")]
         steps += self._judged(judge.pass_hook("input", request), request)
-        steps += self.listening(kernel, request)
+        steps += self._ipsec(kernel, IN, request)
+        steps += self.listening(kernel, request) if led is None else self._led(kernel, request, packet, led)
         answer = request.answer().at("", self.item.ifname)
         steps += self._way_back(kernel, answer)
+        steps += self._ipsec(kernel, OUT, answer)
         for hook in ("output", "postrouting"):
             steps += self._judged(judge.pass_hook(hook, answer), answer)
         return steps
@@ -65,6 +74,13 @@ class Inside:
         # Where a container does not want to go is its own affair.
         return steps + [
             note("inside-firewall", f"inside {self.item.ident} {one} drops it") for one in verdicts if one.drops
+        ]
+
+    def _ipsec(self, kernel: Kernel, direction: str, packet: Packet) -> list[Step]:
+        found = ipsec_policy(kernel, direction, packet)
+        return [
+            stop(step.kind, f"inside {self.item.ident} {step.what}", step.because, f"{self._enter} {step.remedy[0]}")
+            for step in found
         ]
 
     def ended(self, why: str) -> Step:
@@ -92,6 +108,11 @@ class Inside:
             return [
                 stop("inside-link", f"{where} is down", "", f"{self._enter} ip link set {item.ifname} up", self._again)
             ]
+        master = kernel.bridge_of(item.ifname)
+        if kernel.link_kind(master) == "bridge" and kernel.addresses_of(item.ifname):
+            what = f"{where} is a port of {master}, and has its addresses itself"
+            because = f"what comes in is {master}'s, which has none of them"
+            return [stop("inside-link", what, because, f"{self._enter} ip link set {item.ifname} nomaster")]
         steps = []
         if item.mac and link.mac and link.mac != format_mac(item.mac):
             steps.append(note("mac", f"{where} has the MAC address {link.mac}, attached was {format_mac(item.mac)}"))
@@ -99,7 +120,12 @@ class Inside:
         lacking = [lease.address for lease in item.leases if lease.address.address not in [one.address for one in held]]
         if lacking:
             said = ", ".join(map(str, lacking))
-            return [*steps, stop("inside-address", f"{where} lacks the address {said}", "", self._again)]
+            what, host_end = f"{where} lacks the address {said}", self.world.kernel.links.get(item.link)
+            if link.mtu < MIN_MTU6 and any(one.version == 6 for one in lacking):
+                mtu = host_end.mtu if host_end is not None and host_end.mtu >= MIN_MTU6 else 1500
+                wider = f"{self._enter} ip link set {item.ifname} mtu {mtu}"
+                return [*steps, stop("inside-address", what, f"its MTU is {link.mtu}, and {SMALL}", wider, self._again)]
+            return [*steps, stop("inside-address", what, "", self._again)]
         return [*steps, ok("interface", f"{where} is up and has {', '.join(str(one) for one in item.addresses)}")]
 
     def _way_back(self, kernel: Kernel, packet: Packet) -> list[Step]:
@@ -120,7 +146,8 @@ class Inside:
         if way.error or way.kind != "unicast":
             ended = ended_step(kernel, packet, "", f"{item.ident} sends to {client}", f"{self._enter} ")
             if ended is not None:
-                return [ended]
+                lost = [self._again] if any(command.endswith(" default") for command in ended.remedy) else []
+                return [ended.replace(remedy=(*ended.remedy, *lost))]  # the container's own default route is gone, too
             if not near and not any(
                 route.dst.length == 0 and route.dst.version == client.version for route in item.routes
             ):
@@ -157,6 +184,8 @@ class Inside:
             of_proto = [one for one in of_proto if one.port]
         takers = [one for one in of_proto if one.port == packet.dport and one.takes(packet.daddr)]
         if takers:
+            if all(one.waiting for one in takers):
+                return waiting_steps(kernel, item, takers)
             return [ok("listener", f"somebody in {item.container[:12]} listens on {takers[0]}")]
         same = [one for one in of_proto if one.port == packet.dport]
         if same:
@@ -177,6 +206,17 @@ class Inside:
         )
         enter = f"# see for yourself: {self._enter} ss -ln{'u' if packet.proto == 'udp' else 't'}p"
         return [stop("nobody-listens", f"nobody in {item.ident} listens on {where}", hint, enter)]
+
+    def _led(self, kernel: Kernel, request: Packet, packet: Packet, verdict: Verdict) -> list[Step]:
+        """A proxy beside the program (sidecar) takes its packets by such a rule, and may have ended."""
+        steps = self.listening(kernel, request)
+        if not any(step.verdict == STOP for step in steps) or verdict.at is None or verdict.rule is None:
+            return steps
+        where = f"{request.daddr}:{request.dport}/{request.proto}"
+        what = f"inside {self.item.ident} {verdict} leads port {packet.dport} to {where}, where nobody listens"
+        because = "start what is to listen there (a proxy beside the program?), or take the rule away"
+        remove = f"{self._enter} {delete_rule(verdict.at, verdict.rule.handle, verdict.rule.text)}"
+        return [stop("inside-dnat", what, because, remove)]
 
     def _judged(self, verdicts: list[Verdict], packet: Packet) -> list[Step]:
         found = []

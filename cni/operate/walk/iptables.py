@@ -197,6 +197,8 @@ def _target(name: str, rest: list[str], goto: bool) -> list[Json]:
         return [{SIMPLE[name]: None}]
     if name == "REJECT":
         return [{"reject": None}]
+    if name == "SNAT" and "-" not in options.get("--to-source", "-"):
+        return [{"snat": {"addr": _endpoint(options["--to-source"])[0]}}]
     if name in ("MASQUERADE", "SNAT", "NETMAP"):
         return [{"masquerade": None}]
     if name in ("DNAT", "REDIRECT"):

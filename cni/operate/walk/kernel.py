@@ -15,7 +15,9 @@ from functools import cached_property
 from shutil import which
 from typing import Any
 
+from cni.kernel import rtnetlink
 from cni.kernel.netns import Inside
+from cni.operate.walk.ipsec import Policy, read_policies
 from cni.operate.walk.iptables import add_iptables, legacy_tables
 from cni.operate.walk.lookup import KINDS, Way, look_up
 from cni.operate.walk.packet import Packet
@@ -23,11 +25,13 @@ from cni.operate.walk.policy import Rule, read_rule
 from cni.operate.walk.ruleset import CannotLook, Ruleset, add_devices, lacks_devices, program, read_ruleset
 from cni.operate.walk.sockets import Listener, listeners
 from nft.addresses import Address, Prefix, parse_address
+from nft.framing import attributes
 from nft.netlink import Netlink
 from nft.table import Table
 
 NEIGHBOUR_STATES = {0x20: "FAILED", 0x80: "PERMANENT", 0x02: "REACHABLE", 0x04: "STALE", 0x01: "INCOMPLETE"}
 FAMILIES = {4: 2, 6: 10}
+NFT_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}  # NFPROTO_* of linux/netfilter.h
 INSTALL = "install the distribution's package python3-pyroute2 (py3-pyroute2 on Alpine)"
 
 
@@ -70,7 +74,7 @@ class Kernel:
     """Of the network namespace that the descriptor names, or of the process's own."""
 
     def __init__(self, netns: int = -1) -> None:
-        self._netns = netns
+        self.netns = netns
         self._policies: dict[int, list[Rule]] = {}
         library = pyroute2()
         with self.entered():
@@ -86,10 +90,10 @@ class Kernel:
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        if self._netns < 0:
+        if self.netns < 0:
             yield
         else:
-            with Inside(self._netns):
+            with Inside(self.netns):
                 yield
 
     # Links and addresses
@@ -117,6 +121,12 @@ class Kernel:
             )
         return found
 
+    def port_attribute(self, link: Link, number: int) -> bytes:
+        """One of a bridge's port that pyroute2 may have no name of; b"" where the kernel has none."""
+        answer = self._rtnl.ask(rtnetlink.RTM_GETLINK, rtnetlink.get_link_at(link.index))
+        info = attributes(attributes(answer, rtnetlink.IFINFO.size).get(rtnetlink.IFLA_LINKINFO, b""))
+        return attributes(info.get(rtnetlink.IFLA_INFO_SLAVE_DATA, b"")).get(number, b"")
+
     @cached_property
     def names(self) -> dict[int, str]:
         return {link.index: name for name, link in self.links.items()}
@@ -128,6 +138,17 @@ class Kernel:
         for item in self._route.get_addr():
             text = item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS")
             found.append((self.names.get(item["index"], ""), Prefix(parse_address(text), item["prefixlen"])))
+        return found
+
+    @cached_property
+    def address_flags(self) -> dict[tuple[str, Address], int]:
+        """(link, address) to IFA_F_*."""
+        found = {}
+        for item in self._route.get_addr():
+            text = item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS")
+            flags = item.get_attr("IFA_FLAGS")
+            key = (self.names.get(item["index"], ""), parse_address(text))
+            found[key] = item["flags"] if flags is None else flags
         return found
 
     def addresses_of(self, link: str) -> list[Prefix]:
@@ -223,24 +244,36 @@ class Kernel:
     @cached_property
     def rules(self) -> Ruleset:
         with self.entered():
-            if not _has_rules():
+            sleeping = _dormant()
+            if sleeping is None:
                 return Ruleset()  # most containers: no program has to be started for it
             found = read_ruleset(nft_says("-j", "list", "ruleset"))
             if lacks_devices(found):
                 add_devices(found, nft_says("list", "chains"))
+            for family, name in sleeping:
+                found.without_table(NFT_FAMILIES.get(family, ""), name)
             add_iptables(found)
             return found
 
     @cached_property
+    def ipsec(self) -> list[Policy]:
+        with self.entered():
+            return read_policies()
+
+    @cached_property
     def listeners(self) -> list[Listener]:
+        return self.listeners_now()
+
+    def listeners_now(self) -> list[Listener]:
         with self.entered():
             return listeners()
 
 
-def _has_rules() -> bool:
+def _dormant() -> list[tuple[int, str]] | None:
+    """Tables whose chains are not asked; None where there is no rule at all."""
     table = Table()
     try:
-        return bool(table.tables() or legacy_tables("ip") or legacy_tables("ip6"))
+        return table.dormant() if table.tables() or legacy_tables("ip") or legacy_tables("ip6") else None
     finally:
         table.netlink.close()
 

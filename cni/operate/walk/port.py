@@ -8,11 +8,12 @@ from cni.operate.walk.step import Step, ok, stop
 from nft.addresses import Address
 
 FORWARDING = 3  # BR_STATE_FORWARDING of include/uapi/linux/if_bridge.h
+LOCKED = 39  # IFLA_BRPORT_LOCKED of include/uapi/linux/if_link.h, which pyroute2 before 0.7.4 has no name of
 
 
-def port_steps(item: Attachment, port: Link) -> list[Step]:
+def port_steps(kernel: Kernel, item: Attachment, port: Link) -> list[Step]:
     if port.of_port("STATE", FORWARDING) == FORWARDING or not port.carrier:
-        return [ok("port", f"{item.link} is a port of {item.bridge}, both up"), *_flags(item, port)]
+        return [ok("port", f"{item.link} is a port of {item.bridge}, both up"), *_flags(kernel, item, port)]
     blocked = stop(
         "port-state",
         f"the port {item.link} of {item.bridge} does not forward",
@@ -20,10 +21,10 @@ def port_steps(item: Attachment, port: Link) -> list[Step]:
         f"ip link set {item.bridge} type bridge stp_state 0",
         f"bridge link set dev {item.link} state {FORWARDING}",
     )
-    return [blocked, *_flags(item, port)]
+    return [blocked, *_flags(kernel, item, port)]
 
 
-def _flags(item: Attachment, port: Link) -> list[Step]:
+def _flags(kernel: Kernel, item: Attachment, port: Link) -> list[Step]:
     """That keep frames from a port although it forwards (bridge(8))."""
     told = f"the port {port.name} of {item.bridge}"
     steps = []
@@ -34,13 +35,19 @@ def _flags(item: Attachment, port: Link) -> list[Step]:
     if port.of_port("BCAST_FLOOD", 1) == 0:
         command = f"bridge link set dev {port.name} bcast_flood on"
         steps.append(stop("port-flags", f"{told} has bcast_flood off", "no ARP of siblings gets there", command))
+    if kernel.port_attribute(port, LOCKED) == b"\x01":
+        command = f"bridge link set dev {port.name} locked off"
+        because = "the bridge takes a frame from it only if the sender is in its table already (802.1X)"
+        steps.append(stop("port-flags", f"{told} is locked", because, command))
     return steps
 
 
-def neighbour_steps(kernel: Kernel, item: Attachment, address: Address) -> list[Step]:
+def neighbour_steps(kernel: Kernel, item: Attachment, address: Address, inside: Kernel | str) -> list[Step]:
+    """A container may give itself another MAC address, or have a second link there (macvlan)."""
     state, mac = kernel.neighbours.get((item.bridge, address), ("", ""))
     own = item.mac.hex(":")
-    if mac and mac != own and state in ("PERMANENT", "REACHABLE", "STALE"):
+    known = {own} if isinstance(inside, str) else {own, *(link.mac for link in inside.links.values())}
+    if mac and mac not in known and state in ("PERMANENT", "REACHABLE", "STALE"):
         return [
             stop(
                 "neighbour",

@@ -12,20 +12,30 @@ from shutil import which
 
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.ruleset import Chain, Ruleset
-from nft.addresses import Prefix
+from nft.addresses import Address, Prefix
 
+DNATED = "-m conntrack --ctstate DNAT"
+DSTNAT = -100  # NF_IP_PRI_NAT_DST of include/uapi/linux/netfilter_ipv4.h
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin"
 
 
 @dataclass(frozen=True)
 class Traffic:
     """Of all networks of this host: their bridges and subnets. `others` are bridges of somebody else's containers,
-    which ours do not reach because of us; `uplinks` lead to the rest of the world."""
+    which ours do not reach because of us; `uplinks` lead to the rest of the world. On `adopted` bridges the router is
+    another machine: containers there, `guests`, go out by it, and only published ports are the host's affair, but for
+    frames that br_netfilter shows to the host's chains."""
 
     bridges: tuple[str, ...]
     subnets: tuple[Prefix, ...]
     others: tuple[str, ...] = ()
     uplinks: tuple[str, ...] = ()
+    adopted: tuple[str, ...] = ()
+    guests: tuple[Address, ...] = ()
+
+    @property
+    def all_bridges(self) -> tuple[str, ...]:
+        return (*self.bridges, *self.adopted)
 
 
 def has_program(name: str) -> bool:
@@ -99,13 +109,20 @@ def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
         side = "daddr" if chain.hook in ("output", "postrouting") else "saddr"
         search = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }" if packet.version == 6 else "ether type arp"
         return [search, f"{packet.family} {side} {_subnets(traffic, packet)}"]
+    if packet.iif == packet.oif and packet.iif in traffic.adopted:
+        stays = f'iifname "{packet.iif}" oifname "{packet.iif}" {packet.family}'
+        guests = _set([str(one) for one in traffic.guests if one.version == packet.version])
+        return [f"{stays} saddr {guests}", f"{stays} daddr {guests}"]
     if chain.hook in ("forward", "postrouting"):
         outward = f"oifname != {_names(traffic.others)}" if traffic.others else ""
-        return [
+        ours = [
             f"iifname {links} {outward}".strip(),
             f"oifname {links} ct state established,related",
             f"oifname {links} ct status dnat",
         ]
+        lan = _names(traffic.adopted)
+        published = [f"oifname {lan} ct status dnat", f"iifname {lan} ct state established,related ct status dnat"]
+        return [*(ours if traffic.bridges else ()), *(published if traffic.adopted else ())]
     port = f"{packet.proto} dport {packet.original[3]}"
     if chain.hook == "ingress":  # before the connection tracker, and not every kernel has fib there
         own = any(packet.saddr in prefix for prefix in traffic.subnets)
@@ -115,6 +132,8 @@ def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
             return [f"iifname {links}"]
         if packet.direction == "reply" or not packet.original[3]:
             return ["ct state established,related"] if chain.prio > -200 else [f"{packet.family} saddr {packet.saddr}"]
+        if chain.prio > DSTNAT:  # the packet has the container's address and port by then
+            return ["ct status dnat"]
         return [f"{port} fib daddr type local"]
     if chain.hook == "output":
         if chain.prio <= -200:
@@ -122,7 +141,7 @@ def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
         return [f"ct status dnat {packet.family} daddr {_subnets(traffic, packet)}"]
     if chain.hook == "egress":
         return [f"{packet.family} daddr {packet.daddr}"]
-    return [f"iifname {links} ct state established,related"]
+    return [f"iifname {_names(traffic.all_bridges)} ct state established,related"]
 
 
 def searching(chain: Chain, packet: Packet) -> list[str]:
@@ -161,19 +180,26 @@ def _iptables(rules: Ruleset, chain: Chain, packet: Packet, traffic: Traffic) ->
     user = rules.chain(chain, "DOCKER-USER")
     where = f"{name} -t {chain.table} -I " if chain.table != "filter" else f"{name} -I "
     where += "DOCKER-USER" if user is not None and chain.hook == "forward" else chain.name
+    if packet.iif == packet.oif and packet.iif in traffic.adopted:
+        guests = [one for one in traffic.guests if one.version == packet.version]
+        stays = f"{where} -i {packet.iif} -o {packet.iif}"
+        return tuple(f"{stays} {end} {one} -j ACCEPT" for one in guests for end in ("-s", "-d"))
     if chain.hook in ("forward", "postrouting"):
         ways = [f" -o {link}" for link in traffic.uplinks] if traffic.others and traffic.uplinks else [""]
         # In mangle's and nat's POSTROUTING iptables knows no interface of arrival.
         came = [f"-i {{}}{way}" for way in ways] if chain.hook == "forward" else []
-        lines = [*came, "-o {} -m conntrack --ctstate ESTABLISHED,RELATED", "-o {} -m conntrack --ctstate DNAT"]
-        return tuple(f"{where} {line.format(bridge)} -j ACCEPT" for bridge in traffic.bridges for line in lines)
+        lines = [*came, "-o {} -m conntrack --ctstate ESTABLISHED,RELATED", f"-o {{}} {DNATED}"]
+        both = [f"{where} {line.format(bridge)} -j ACCEPT" for bridge in traffic.bridges for line in lines]
+        ends = ("-o", "-i") if chain.hook == "forward" else ("-o",)
+        lan = [f"{where} {end} {bridge} {DNATED} -j ACCEPT" for bridge in traffic.adopted for end in ends]
+        return (*both, *lan)
     if chain.hook == "prerouting" and packet.iif in traffic.bridges:
         return tuple(f"{where} -i {bridge} -j ACCEPT" for bridge in traffic.bridges)
     if chain.hook == "prerouting" and packet.direction == "reply":
         return (f"{where} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",)
     if chain.hook == "input":
         lines = ["-i {} -m conntrack --ctstate ESTABLISHED,RELATED"]
-        return tuple(f"{where} {line.format(bridge)} -j ACCEPT" for bridge in traffic.bridges for line in lines)
+        return tuple(f"{where} {line.format(bridge)} -j ACCEPT" for bridge in traffic.all_bridges for line in lines)
     if chain.hook == "output" and chain.table != "raw":
         return tuple(
             f"{where} -d {prefix.network} -m conntrack --ctstate DNAT -j ACCEPT"
@@ -204,7 +230,7 @@ def _ufw(traffic: Traffic, family: str) -> tuple[str, ...]:
     six = "6" if family == "ip6" else ""
     chain, file = f"ufw{six}-before-forward", f"/etc/ufw/before{six}.rules"
     found = f"/^-A {chain} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT/a"
-    lines = [f"-A {chain} -o {bridge} -m conntrack --ctstate DNAT -j ACCEPT" for bridge in traffic.bridges]
+    lines = [f"-A {chain} -o {bridge} {DNATED} -j ACCEPT" for bridge in traffic.all_bridges]
     return (
         *(f"ufw route allow in on {bridge}" for bridge in traffic.bridges),
         *(f"sed -i '{found} {line}' {file}" for line in lines),

@@ -1,18 +1,21 @@
-"""The kernel's routing of one packet: the way, policy rules, rp_filter, forwarding of the link it came by."""
+"""The kernel's routing of one packet: the way, policy rules, rp_filter, forwarding of a link, IPsec policies."""
 
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 from cni.operate.walk import policy
-from cni.operate.walk.kernel import Kernel
+from cni.operate.walk.ipsec import FWD, OUT, blocked
+from cni.operate.walk.kernel import Kernel, Link
 from cni.operate.walk.lookup import Way
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.step import Step, ok, stop
-from cni.operate.walk.world import World
+from cni.operate.walk.world import Client, World, is_link_local
 from nft.addresses import Address, Prefix
 
 MAIN = (0, 254, 255)
+Ends = tuple[Address, Address, int, int]  # source, destination, their ports
 
 
 def route_steps(world: World, packet: Packet, iif: str, wanted: str) -> list[Step]:
@@ -38,6 +41,83 @@ def route_steps(world: World, packet: Packet, iif: str, wanted: str) -> list[Ste
         said = f"{packet.daddr} leads by {way.link}" + (f" via {way.via}" if way.via else "")
         return steps or [ok("route", said)]
     return steps + [_elsewhere(world, packet, way, wanted)]
+
+
+def unreached_steps(world: World, client: Client) -> list[Step]:
+    """No link has an address there. Of a client that nobody named only IPv6 is missed that is off on the uplinks
+    alone: off everywhere it is meant to be."""
+    off = [
+        link
+        for link in world.uplinks
+        if client.address.version == 6 and world.kernel.sysctl(f"ipv6/conf/{link}/disable_ipv6") == "1"
+    ]
+    if client.link or not (client.named or (off and world.kernel.sysctl("ipv6/conf/all/disable_ipv6") == "0")):
+        return []
+    commands = [f"sysctl -w net.ipv6.conf.{link.replace('.', '/')}.disable_ipv6=0" for link in off]
+    commands += [f"# what manages {link} has to give its IPv6 addresses again: they went with it" for link in off]
+    because = f"IPv6 is off on {', '.join(off)}" if off else "no link of this host leads there"
+    what = f"no route to {client.address}" if client.named else "nobody outside reaches a port by IPv6"
+    return [stop("route", what, because, *commands)]
+
+
+def uplink_steps(kernel: Kernel, link: Link) -> list[Step]:
+    """A link that is up, and by which nothing comes all the same."""
+    if not link.carrier:
+        see = f"# look at its other end: the cable, the switch, or where it leads to: ip -d link show {link.name}"
+        return [stop("uplink", f"{link.name} is up, but has no carrier", "nothing is at the other end of it", see)]
+    bridge = kernel.names.get(link.master, "")
+    if kernel.link_kind(bridge) != "bridge":
+        return []
+    commands = []
+    own = [one for one in kernel.addresses_of(link.name) if not is_link_local(one.address)]
+    for prefix in own:
+        six = "-6 " if prefix.version == 6 else ""
+        commands.append(f"ip addr del {prefix} dev {link.name}")
+        commands.append(f"ip addr add {prefix} dev {bridge}")
+        commands += [
+            f"ip {six}route replace default via {via} dev {bridge}"
+            for dst, table, name, _kind, via in kernel.routes
+            if (dst.length, dst.version, table, name) == (0, prefix.version, 254, link.name)
+            and via is not None
+            and via in prefix.network
+        ]
+    what = f"{link.name} is a port of the bridge {bridge}, and has the addresses {', '.join(map(str, own))} itself"
+    return [stop("uplink", what, f"what comes in by it is {bridge}'s, which has none of them", *commands)]
+
+
+def loopback_steps(kernel: Kernel, packet: Packet, bridge: str) -> list[Step]:
+    if not packet.saddr.is_loopback or packet.version != 4 or not bridge:
+        return []
+    if "1" in (kernel.sysctl(f"ipv4/conf/{name}/route_localnet") for name in ("all", bridge)):
+        return [ok("route-localnet", f"route_localnet is on for {bridge}")]
+    return [
+        stop(
+            "route-localnet",
+            f"net/ipv4/conf/{bridge}/route_localnet is 0",
+            "a packet from 127.0.0.1 does not leave the loopback device without it",
+            f"sysctl -w net.ipv4.conf.{bridge.replace('.', '/')}.route_localnet=1",
+        )
+    ]
+
+
+def ipsec_steps(kernel: Kernel, packet: Packet, came: Ends | None = None, leaves: Ends | None = None) -> list[Step]:
+    """IPsec policies for a packet that is forwarded with the ends it has now. Direction fwd is asked with those that it
+    `came` with (nf_nat_decode_session), direction out again with those that it `leaves` with (nf_xfrm_me_harder)."""
+    own = (packet.saddr, packet.daddr, packet.sport, packet.dport)
+    asked = [(FWD, came or own), (OUT, own), *([(OUT, leaves)] if leaves else [])]
+    return [
+        step
+        for direction, (saddr, daddr, sport, dport) in asked
+        for step in ipsec_policy(kernel, direction, replace(packet, saddr=saddr, daddr=daddr, sport=sport, dport=dport))
+    ]
+
+
+def ipsec_policy(kernel: Kernel, direction: str, packet: Packet) -> list[Step]:
+    """Links that are told so ask none (ip-sysctl.rst)."""
+    link, key = (packet.oif, "disable_xfrm") if direction == OUT else (packet.iif, "disable_policy")
+    if packet.version == 4 and "1" in (kernel.sysctl(f"ipv4/conf/{name}/{key}") for name in ("all", link) if name):
+        return []
+    return blocked(kernel.ipsec, direction, packet)
 
 
 def _forwarding(world: World, version: int, iif: str) -> list[Step]:
@@ -96,11 +176,16 @@ def _elsewhere(world: World, packet: Packet, way: Way, wanted: str) -> Step:
     whom = _whom(world, packet, wanted)
     if way.error or way.kind not in ("unicast", "local"):
         reason = errno.errorcode.get(way.error, "") if way.error else way.kind
-        if to_container:
-            return stop("route", f"no route to {daddr} by {wanted}", reason, "nftcni repair")
+        six = "-6 " if daddr.version == 6 else ""
         prefix = next((one for one in kernel.addresses_of(wanted) if daddr in one.network), None)
         if prefix is not None:
-            return stop("route", f"no route to {daddr}", reason, f"ip route add {prefix.network} dev {wanted}")
+            # The kernel makes this one with the address, and nobody makes it again.
+            source = f" proto kernel scope link src {prefix.address}" if daddr.version == 4 else ""
+            back = f"ip {six}route add {prefix.network} dev {wanted}{source}"
+            because = f"{reason}; {wanted} has the address {prefix}, and somebody deleted its route"
+            return stop("route", f"no route to {daddr} by {wanted}", because, back)
+        if to_container:
+            return stop("route", f"no route to {daddr} by {wanted}", reason, "nftcni repair")
         return stop("route", f"no route to {daddr}", f"{reason}; add a default route by {wanted}")
     if way.kind == "local":
         owner = next((name for name, prefix in kernel.addresses if prefix.address == daddr), "lo")

@@ -22,6 +22,7 @@ class Listener:
     port: int
     inode: int = 0
     only_its_family: bool = False
+    waiting: int = 0  # connections that nobody has accepted yet, or bytes that nobody has read
 
     def takes(self, address: Address) -> bool:
         """A socket on :: takes IPv4 too, unless it was told not to."""
@@ -41,7 +42,8 @@ def listeners() -> list[Listener]:
             for fields in _lines(f"/proc/thread-self/net/{file}"):
                 if len(fields) > 9 and fields[3] == state and (proto == "tcp" or fields[2].endswith(":0000")):
                     address, _, port = fields[1].partition(":")
-                    found.append(Listener(proto, _address(address), int(port, 16), int(fields[9])))
+                    waiting = int(fields[4].partition(":")[2], 16)  # sk_ack_backlog of a listener (get_tcp4_sock)
+                    found.append(Listener(proto, _address(address), int(port, 16), int(fields[9]), waiting=waiting))
     for fields in _lines("/proc/thread-self/net/sctp/eps"):
         if len(fields) > 8 and fields[5].isdigit():
             for text in fields[8:]:
@@ -113,6 +115,20 @@ def _process(pid: int) -> Process:
             return "?"
 
     return Process(pid, read("comm"), read("cmdline"))
+
+
+def stopped(process: Process, root: str = "/") -> str:
+    """The command by which it goes on, "" for one that is not held up: stopped by a signal (T of proc(5)), or frozen
+    with its control group, as runtimes pause a container."""
+    with contextlib.suppress(OSError):
+        with open(f"{root}proc/{process.pid}/stat", encoding="utf-8", errors="replace") as file:
+            if file.read().rpartition(")")[2].split()[:1] == ["T"]:
+                return f"kill -CONT {process.pid}"
+        with open(f"{root}proc/{process.pid}/cgroup", encoding="utf-8", errors="replace") as file:
+            group = f"{root}sys/fs/cgroup{file.read().rpartition('0::')[2].strip()}"
+        with open(f"{group}/cgroup.events", encoding="ascii") as file:
+            return f"echo 0 > {group}/cgroup.freeze" if "frozen 1" in file.read() else ""
+    return ""
 
 
 RESERVERS = {"conmon": "podman's", "rootlessport": "podman's", "rootlesskit": "RootlessKit's"}

@@ -17,6 +17,7 @@ from cni.kernel.links import Link
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
 from cni.operate.repair import table_differences
+from cni.operate.strayed import strayed
 from cni.operate.walk.judge import Judge
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.remedy import Traffic
@@ -28,6 +29,8 @@ from nft.addresses import Address, Prefix, parse_address
 OVERLAYS = ("flannel", "cilium", "cali", "tunl", "vxlan", "kube-", "weave", "docker", "br-", "virbr", "podman", "cni")
 
 
+MIN_MTU6 = 1280  # IPV6_MIN_MTU of include/net/ipv6.h
+SMALL = "IPv6 needs 1280: the kernel takes its addresses away"
 # Sysctls that the walk looks at itself.
 WALKED = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/")
 
@@ -79,12 +82,24 @@ class World:
         if self.is_ended(item):
             return []
         if f"the link {item.link} is missing" in problems:
-            again = f"nftcni repair {item.network}/{item.container}"
-            return [stop("link", f"{item.ident}: the link {item.link} to it is missing", "somebody deleted it", again)]
+            return [self._lost_link(item)]
         if not problems:
             return []
         kind = "link" if any(one.startswith(("the bridge", "the link")) for one in problems) else "drift"
-        return [stop(kind, f"{item.ident}: {'; '.join(problems)}", "", "nftcni repair")]
+        what, bridge = f"{item.ident}: {'; '.join(problems)}", self.kernel.links.get(item.bridge)
+        if bridge is not None and bridge.mtu < MIN_MTU6 and item.address_of(6) is not None:
+            mtu = max([link.mtu for link in self.kernel.links.values() if link.master == bridge.index], default=0)
+            wider = f"ip link set {item.bridge} mtu {mtu if mtu >= MIN_MTU6 else 1500}"
+            return [stop(kind, what, f"the MTU of {item.bridge} is {bridge.mtu}, and {SMALL}", wider, "nftcni repair")]
+        return [stop(kind, what, "", "nftcni repair")]
+
+    def _lost_link(self, item: Attachment) -> Step:
+        what = f"{item.ident}: the link {item.link} to it is missing"
+        inside = self.inside(item)
+        found = strayed(item, inside.netns) if isinstance(inside, Kernel) else None
+        if found is not None:
+            return stop("link", what, found.where, *found.remedy)
+        return stop("link", what, "somebody deleted it", f"nftcni repair {item.network}/{item.container}")
 
     def is_ended(self, item: Attachment) -> bool:
         """Its namespace is gone, and with it the link."""
@@ -115,7 +130,9 @@ class World:
             and link.index not in ports
             and link.name not in self.uplinks
         ]
-        return Traffic(self.bridges, self.subnets, tuple(sorted(others)), self.uplinks)
+        adopted = tuple(sorted({item.bridge for item in self.items if item.bridge and item.uplink}))
+        guests = tuple(address for item in self.items if item.bridge in adopted for address in item.addresses)
+        return Traffic(self.bridges, self.subnets, tuple(sorted(others)), self.uplinks, adopted, guests)
 
     @cached_property
     def uplinks(self) -> tuple[str, ...]:
@@ -139,7 +156,10 @@ class World:
     def clients(self, version: int) -> list[Client]:
         """One for each uplink: a neighbour that is known, else the gateway, else any other address of its subnet."""
         found = []
-        for link in dict.fromkeys((*self.uplinks, *self._addressed)):
+        links = list(dict.fromkeys((*self.uplinks, *self._addressed)))
+        # A second link whose cable is out keeps nobody from coming by the first one.
+        alive = [name for name in links if name not in self.kernel.links or self.kernel.links[name].carrier]
+        for link in alive or links:
             prefixes = [
                 prefix
                 for prefix in self.kernel.addresses_of(link)
