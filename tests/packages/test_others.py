@@ -137,7 +137,14 @@ def test_what_is_unpacked_serves_is_upgraded_and_goes(fresh: Host, release: Path
 
     fresh.run("sh", "-ec", "mkdir /run/apart /run/tools; ln -s $(command -v busybox) /run/tools/sh")
     fresh.run("sh", "-ec", f"cd /run/apart; {UNPACK[kind].format(release / NAMES[kind].format(version))}")
+    fresh.run(
+        "sh", "-ec", "mv /usr/sbin/nft /run/nft; echo 'echo nftables v0.9.8' >/usr/sbin/nft; chmod +x /usr/sbin/nft"
+    )
+    fresh.run("sed", "-i", "1i #!/bin/sh", "/usr/sbin/nft")
     unpack()
+    assert script("upgraded").stderr == "nftcni: nft 0.9.8 is too old, 1.0.0 is needed\n"
+    fresh.run("mv", "/run/nft", "/usr/sbin/nft")
+    assert script("upgraded").stderr == ""
     assert fresh.run("sh", "-c", "ls /usr/lib/nftcni/current/archive.cpython*").strip()
     fresh.run("sh", "-c", "mkdir /usr/lib/nftcni/code-0; touch /usr/lib/nftcni/code-0/archive.cpython-39")
     assert script("upgraded").returncode == 0

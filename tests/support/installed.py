@@ -21,6 +21,7 @@ for folder in etc usr; do
 done
 mount -t tmpfs empty /opt
 rm -rf /etc/cni /usr/local/lib/nftcni /usr/local/sbin/nftcni /usr/local/lib/systemd /etc/systemd/system/*.wants/nftcni*
+rm -rf /usr/lib/nftcni /usr/sbin/nftcni /usr/lib/systemd/system/nftcni-*
 rm -f /usr/sbin/ip*tables* /usr/bin/ip*tables* /usr/local/sbin/ip*tables*
 """
 BIN, NETWORKS, LIB = "/opt/cni/bin", "/etc/cni/net.d", "/usr/local/lib/nftcni"
