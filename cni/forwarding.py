@@ -85,6 +85,7 @@ def _guard_ports(handles: Handles, bridge: str) -> None:
 
 
 def guard_port(handles: Handles, item: Attachment) -> None:
+    """After its rates are set or taken away, whose queue is made anew and takes the guard with it. May be repeated."""
     if item.bridge and sysctl.read(_localnet(item.bridge)) == "1":
         from cni.kernel.loopback_guard import guard
 

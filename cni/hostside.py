@@ -60,13 +60,16 @@ def finish(host: Host, item: Attachment, bridge: Link | None) -> None:
 
 
 def _dress(host: Host, item: Attachment) -> None:
-    guard_port(host.handles, item)
     if item.is_fast:
         from cni.fastpath import ensure
 
         ensure(host.handles, item)
-    if item.wire == Wire():
-        return
+    if item.wire != Wire():
+        _wire(host, item)
+    guard_port(host.handles, item)
+
+
+def _wire(host: Host, item: Attachment) -> None:
     port = get_link(host.rtnl, item.link)
     if port is not None and item.wire.is_tagged:
         from cni.kernel.vlans import tag

@@ -7,6 +7,7 @@ the kernel is `cni.kernel.shaping`.
 from __future__ import annotations
 
 from cni.dropin.amendment import attached, base_record, holds_nothing, record_of
+from cni.forwarding import guard_port
 from cni.host import Host
 from cni.hostside import with_devices
 from cni.kernel.deletion import remove_links
@@ -50,6 +51,7 @@ def add(request: Request) -> dict[str, Json]:
             host.store.begin(item.replace(done=False))
         try:
             shape(host.rtnl, item, port)
+            guard_port(host.handles, item)
             host.store.update(item.replace(done=True))
         except Exception:
             host.try_roll_back()
@@ -88,6 +90,7 @@ def _take_back(host: Host, before: Attachment | None, item: Attachment) -> None:
     port = get_link(host.rtnl, item.link if item.kind.own_link else item.bridge)
     if port is not None:
         unshape(host.rtnl, port)
+        guard_port(host.handles, item)
     if before is None:
         detach(host, item)
         return

@@ -3,8 +3,8 @@
 With route_localnet a bridge hears packets to 127.0.0.1. The table drops them (`nft.ruleset`); this does while somebody
 has flushed the table. It is at the port and not at the bridge, because with br_netfilter the answers for 127.0.0.1 are
 translated in between. A classic BPF program takes one module, cls_bpf, and no compiler. The table is alone where the
-kernel lacks that, where a container's egress rate is limited, whose filter takes everything before (`shaping`), and
-against other machines on an adopted bridge.
+kernel lacks that, and against other machines on an adopted bridge. Where a container's egress rate is limited it stands
+before the filter that takes everything (`shaping`), in the queue that this one has made.
 
 Numbers are from include/uapi/linux/{pkt_sched,pkt_cls,filter}.h. Some of them stand in `qdisc` as well, whose other
 messages an ADD with published ports would load for nothing.

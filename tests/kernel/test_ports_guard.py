@@ -10,9 +10,10 @@ import contextlib
 import select
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from support.scratch import Host, Json, Namespace, network, port
+from support.scratch import CHECKOUT, Host, Json, Namespace, network, port
 from support.traffic import Server, ask, ask_on, open_socket, serving
 
 HOST4 = "198.51.100.1"
@@ -96,10 +97,14 @@ def heard(ear: socket.socket, payload: bytes) -> bool:
 
 @pytest.mark.parametrize("mode", ["bridge", "ptp"])
 @pytest.mark.parametrize("br_netfilter", ["0", "1"])
-def test_the_hosts_loopback_is_guarded_while_the_table_is_missing(host: Host, mode: str, br_netfilter: str) -> None:
+@pytest.mark.parametrize("limited", [False, True])
+def test_the_hosts_loopback_is_guarded_while_the_table_is_missing(
+    host: Host, mode: str, br_netfilter: str, limited: bool
+) -> None:
     """route_localnet is on then all the same. c1 was there before a port needed it, c3 has come since."""
     host.bridge_netfilter(br_netfilter)
-    keys: Json = {"mode": mode, "bridge": None if mode == "ptp" else "br-net0"}
+    rates = dict.fromkeys(("egressRate", "egressBurst", "ingressRate", "ingressBurst"), 80_000_000) if limited else {}
+    keys: Json = {"mode": mode, "bridge": None if mode == "ptp" else "br-net0", **rates}
     plain, published = network("net0", **keys), network("net0", ports=[port(8080, 80)], **keys)
     results = {name: host.add(published if name == "c2" else plain, name) for name in ("c1", "c2", "c3")}
     own = {name: result["ips"][0]["address"].partition("/")[0] for name, result in results.items()}
@@ -123,3 +128,28 @@ def test_the_hosts_loopback_is_guarded_while_the_table_is_missing(host: Host, mo
         assert host.command("repair").returncode == 0
         assert ask(host, "127.0.0.1", 8080).startswith("c2 ")
     assert host.cni("CHECK", {**published, "prevResult": results["c2"]}, "c2").status == 0
+
+
+def test_the_guard_survives_the_name_bandwidth(host: Host, tmp_path: Path) -> None:
+    """Its ADD makes the port's queue anew, and its DEL takes that away."""
+    for name in ("bridge", "portmap", "bandwidth"):
+        (tmp_path / name).symlink_to(CHECKOUT / "conf" / "nftcni")
+
+    def call(verb: str, kind: str, previous: Json, **keys: Json) -> Json:
+        config = {"cniVersion": "1.0.0", "name": "chain", "type": kind, **keys, "prevResult": previous}
+        answer = host.cni(verb, config, plugin=str(tmp_path / kind))
+        assert answer.status == 0, answer.stdout
+        return answer.document or previous
+
+    host.container("c1")
+    ipam = {"type": "host-local", "subnet": "10.88.0.0/24"}
+    result = call("ADD", "bridge", None, bridge="br-net0", isGateway=True, ipam=ipam)
+    result = call("ADD", "portmap", result, runtimeConfig={"portMappings": [port(8080, 80)]})
+    rates = dict.fromkeys(("egressRate", "egressBurst"), 80_000_000)
+    result = call("ADD", "bandwidth", result, **rates)
+    link = result["interfaces"][1]["name"]
+    kinds = [item["kind"] for item in host.json("tc", "-j", "filter", "show", "dev", link, "ingress")]
+    assert list(dict.fromkeys(kinds)) == ["bpf", "u32"]
+    call("DEL", "bandwidth", result, **rates)
+    kinds = [item["kind"] for item in host.json("tc", "-j", "filter", "show", "dev", link, "ingress")]
+    assert set(kinds) == {"bpf"}
