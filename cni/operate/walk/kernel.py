@@ -109,7 +109,7 @@ class Kernel:
                 name,
                 _attr(info, "IFLA_INFO_KIND", ""),
                 bool(item["flags"] & 1),
-                bool(item["flags"] & 0x40),  # IFF_RUNNING
+                bool(item["flags"] & 0x10000),  # IFF_LOWER_UP; IFF_RUNNING comes a second later (linkwatch)
                 item.get_attr("IFLA_MTU") or 0,
                 item.get_attr("IFLA_ADDRESS") or "",
                 not item["flags"] & 0x80,  # IFF_NOARP
