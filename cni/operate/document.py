@@ -88,6 +88,10 @@ def _no_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 
 def _json_hint(text: str, error: json.JSONDecodeError) -> str:
+    if not text.strip():
+        return "the file is empty"
+    if text.startswith("\ufeff"):
+        return r"an editor put a byte order mark before it, which is no JSON: sed -i '1s/^\xef\xbb\xbf//' takes it away"
     rest = text[error.pos :].lstrip()
     if rest[:2] in ("//", "/*") or rest[:1] == "#":
         return "JSON has no comments"

@@ -12,7 +12,9 @@ from cni import hostside
 from cni.fastpath import differences
 from cni.forwarding import set_host_sysctls
 from cni.host import Host
+from cni.kernel import sysctl
 from cni.kernel.links import get_link
+from cni.kernel.listing import read_addresses
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
 from cni.operate.strayed import strayed
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
     Bridges = dict[str, tuple[Link | None, list[Prefix]]]
 
+
+NO_ADDRESS = "1"  # IN6_ADDR_GEN_MODE_NONE of include/uapi/linux/if_link.h
 
 HELP = "put the host right, by the records of what is attached"
 EXAMPLES = ("nftcni repair --check", "nftcni repair", "nftcni repair bridge/web")
@@ -158,6 +162,8 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
         from cni.firewalld import join
 
         join(item)  # a reload of firewalld forgets all sources
+    if item.address_of(6) is not None and item.gateways and host.store.bridges.knows(item.bridge, "created"):
+        search_again(host, item.bridge)
     for name in item.leased:
         if not host.store.claims.lease_holder(name):
             host.store.claims.lease(name, item.ident)
@@ -165,6 +171,17 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
     if waiting:
         host.hand_over(item.ident, waiting)
     return True
+
+
+def search_again(host: Host, name: str) -> None:
+    """Without a link-local address the host finds no IPv6 neighbour there. Another way of making one makes one
+    (addrconf_init_auto_addrs)."""
+    bridge, key = get_link(host.rtnl, name), f"ipv6/conf/{name}/addr_gen_mode"
+    if bridge is None or any(one.address.is_link_local for one in read_addresses(host.rtnl, bridge.index)):
+        return
+    before = sysctl.read(key)
+    for value in (NO_ADDRESS, before if before != NO_ADDRESS else "0") if before else ():
+        sysctl.try_to_write(key, value)
 
 
 def mend_container(host: Host, wanted: str, only_check: bool) -> int:

@@ -63,4 +63,12 @@ def _is_unmapped(user: int) -> bool:
 
 def _refusal(path: str, place: str, why: str) -> CniError:
     what = f"dataDir: {path} is not used" if place == path else f"dataDir: {path} is not used for {place}"
-    return CniError(INVALID_CONFIG, f"{what}: {why}", "name a folder that only root can write, such as /run/nftcni")
+    mend = (
+        f"chmod o-w {place}"
+        if why.startswith("every")
+        else f"chown root {place}"
+        if why.startswith("it belongs")
+        else ""
+    )
+    wanted = "name a folder that only root can write"
+    return CniError(INVALID_CONFIG, f"{what}: {why}", f"{mend}, or {wanted}" if mend else wanted)

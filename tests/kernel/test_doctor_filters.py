@@ -75,6 +75,25 @@ CASES = [
         closed=True,
     ),
     Case(
+        "a group of links",
+        "ip link set to-lan group 7;" + table("inet fw", "fc", f"{FORWARD}\n iifgroup 7 drop"),
+        ("inet fw", "fc", "iifgroup"),
+        "insert rule",
+    ),
+    Case(
+        "flags of TCP",
+        table("inet fw", "fc", f"{FORWARD}\n tcp flags & (syn | ack) == syn | ack drop"),
+        ("inet fw", "fc", "drop"),
+        "insert rule",
+    ),
+    Case(
+        "without IPsec",
+        "iptables-nft -A FORWARD -m policy --dir in --pol ipsec --proto esp -j ACCEPT; iptables-nft -A FORWARD -j DROP",
+        ("ip filter", "FORWARD", "DROP"),
+        "-I FORWARD",
+        closed=True,
+    ),
+    Case(
         "the bridge is named, by a drop",
         table("inet fw", "fc", f'{DROP}\n oifname "br0" drop'),
         ("inet fw", "fc", "br0"),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.broken import SHORT, Case, Scene, examine
+from support.broken import SHORT, SUBNETS, Case, Scene, examine
 from support.libcni import REFERENCES, Runtime, nerdctl, ours
 from support.scratch import Host, network, port
 from support.traffic import Server, ask, serving
@@ -256,3 +256,14 @@ def test_a_network_on_the_subnet_of_the_lan(scene: Scene) -> None:
     scene.sh("ip route add 198.18.0.0/15 via 198.51.100.2; ip route add 198.18.9.7 via 198.51.100.2")
     assert scene.findings("doctor") == []
     scene.host.add(network("lan", "198.18.9.0/24", bridge="br9", version="1.0.0"), "c9")
+
+
+def test_two_containers_with_one_mac_address(scene: Scene) -> None:
+    """The bridge sends to whoever spoke last."""
+    config = network("net0", *SUBNETS, bridge="br0", version="1.0.0", mac="02:00:00:00:00:07")
+    for name in ("c8", "c9"):
+        scene.host.add(config, name)
+    found = [step for step in scene.findings("doctor") if step["kind"] == "duplicate-mac"]
+    assert len(found) == 1 and all(word in found[0]["what"] for word in ("net0/c8", "net0/c9", "02:00:00:00:00:07"))
+    scene.host.delete(config, "c9")
+    assert scene.findings("doctor") == []

@@ -195,6 +195,7 @@ CASES = [
     Case("bridge down", "ip link set br0 down", ("br0 is down",), "nftcni repair"),
     Case("bridge deleted", "ip link del br0", ("br0 is missing",), "nftcni repair"),
     Case("gateway address", "ip addr flush dev br0", ("10.88.0.1/24",), "nftcni repair"),
+    Case("all of the bridge's IPv6", "ip -6 addr flush dev br0", ("fd00:88::1/64",), "nftcni repair", "lan6"),
     Case(
         "no link-local address",
         "ip addr del $(ip -6 -o addr show dev br0 scope link | awk '{print $4}') dev br0;"

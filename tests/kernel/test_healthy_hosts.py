@@ -118,6 +118,11 @@ HOSTS = {
     "ip route add default via 198.51.100.2; ip route add default via 203.0.113.2 dev off metric 500",
     "the same DNAT once more": "nft -f - <<'END'\ntable ip own {\n chain pre {\n"
     " type nat hook prerouting priority -150;\n tcp dport 8080 dnat to 10.88.0.2:80\n }\n}\nEND",
+    "flags that no packet has": "for flags in 'SYN,FIN SYN,FIN' 'SYN,RST SYN,RST' 'ALL NONE' 'ALL ALL'; do"
+    " iptables-nft -t mangle -A PREROUTING -p tcp -m tcp --tcp-flags $flags -j DROP; done;"
+    "iptables-nft -t mangle -A PREROUTING -p tcp ! --syn -m conntrack --ctstate NEW -j DROP;"
+    "nft -f - <<'END'\ntable inet p {\n chain r {\n type filter hook prerouting priority mangle;\n"
+    " tcp flags & (fin|syn|rst|ack) != syn ct state new drop\n tcp flags & (fin|syn) == fin|syn drop\n }\n}\nEND",
     "one address of a provider": "ip addr del 198.51.100.1/24 dev to-lan; ip addr add 198.51.100.1/32 dev to-lan;"
     "ip route add 198.51.100.2 dev to-lan; ip route add default via 198.51.100.2",
     "a container with another MAC address": "ip -n web link set eth0 address 02:00:00:00:00:55; ip neigh flush all",

@@ -106,3 +106,13 @@ def test_a_link_where_a_file_of_ours_belongs_is_not_followed(host: Host, name: s
     host.cni("ADD", network("net0"))
     host.cni("DEL", network("net0"))
     assert host.file("/run/victim").read_text() == "precious"
+
+
+def test_the_refusal_says_how_to_close_the_folder(host: Host) -> None:
+    """It named as a better place the very folder that it refused."""
+    host.add(network("net0", bridge="br0"), "c1")
+    host.run("chmod", "777", "/run/nftcni")
+    done = host.command("list")
+    assert done.returncode == 1 and "chmod o-w /run/nftcni" in done.stderr
+    host.run("chmod", "o-w", "/run/nftcni")
+    assert host.command("list").returncode == 0

@@ -23,6 +23,9 @@ class Facts:
     def link_kind(self, name: str) -> str:
         return "bridge" if name == "br0" else ""
 
+    def link_group(self, name: str) -> int:
+        return 7 if name == "eth0" else 0
+
     def bridge_of(self, port: str) -> str:
         return ""
 
@@ -50,11 +53,20 @@ MATCHING = (
     *("-m conntrack ! --ctstate ESTABLISHED", "-m conntrack --ctorigdstport 8080", "-m addrtype --dst-type UNICAST"),
     *("-m addrtype ! --dst-type LOCAL", "-m mark --mark 0x0", "-m limit --limit 1/sec", "-p tcp --syn"),
     *("-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN", "-m conntrack --ctorigdst 198.51.100.1"),
+    *("-p tcp --tcp-flags SYN,RST SYN", "-p tcp ! --tcp-flags ALL NONE", "-m policy --dir in --pol none"),
+    "-m policy --dir in ! --pol ipsec",
 )
 OTHERS = (
     *("-i eth1", "-i br+", "-o eth0", "-s 10.0.0.0/8", "-d 10.88.0.3", "-p udp", "-p tcp --dport 8080", "! -p tcp"),
     *("-m conntrack --ctstate ESTABLISHED,RELATED", "-m conntrack --ctstate SNAT", "-m addrtype --dst-type LOCAL"),
     *("-m mark --mark 0x1/0xff", "-m conntrack ! --ctstate NEW", "-p tcp -m multiport --dports 22,443"),
+    *(
+        "-p tcp --tcp-flags SYN,FIN SYN,FIN",
+        "-p tcp --tcp-flags ALL NONE",
+        "-p tcp ! --syn",
+        "-p tcp --tcp-flags ALL ALL",
+    ),
+    *("-p tcp ! --tcp-flags FIN,SYN,RST,ACK SYN", "-m policy --dir in --pol ipsec --proto esp"),
 )
 
 
@@ -108,6 +120,60 @@ def test_the_younger_of_two_with_one_priority_comes_first() -> None:
     made = Packet("tcp", LAN, parse_address("198.51.100.1"), 8080).at("eth0", "")
     Judge(rules, Facts()).pass_hook("prerouting", made)
     assert str(made.daddr) == "192.0.2.3"
+
+
+TCP = {"payload": {"protocol": "tcp", "field": "flags"}}
+FLAGS = {  # as nft 1.0.6 prints them
+    "syn": ({"op": "in", "left": TCP, "right": "syn"}, True, True),
+    "== syn": ({"op": "==", "left": TCP, "right": "syn"}, True, False),
+    "!= syn": ({"op": "!=", "left": TCP, "right": "syn"}, False, True),
+    "! fin,rst": ({"op": "!", "left": TCP, "right": ["fin", "rst"]}, True, True),
+    "syn / syn,ack": ({"op": "==", "left": {"&": [TCP, ["syn", "ack"]]}, "right": "syn"}, True, False),
+    "fin,syn / fin,syn": ({"op": "==", "left": {"&": [TCP, ["fin", "syn"]]}, "right": ["fin", "syn"]}, False, False),
+    "& (fin|syn) == fin|syn": (
+        {"op": "==", "left": {"&": [TCP, {"|": ["fin", "syn"]}]}, "right": {"|": ["fin", "syn"]}},
+        False,
+        False,
+    ),
+    "{ syn|ack, rst }": ({"op": "==", "left": TCP, "right": {"set": [{"|": ["syn", "ack"]}, "rst"]}}, False, True),
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_flags_of_the_first_packet_and_of_the_answer(name: str) -> None:
+    match, first, answer = FLAGS[name]
+    rules = Ruleset()
+    chain = Chain("inet", "fw", "f", "filter", "forward", rules=[Rule([{"match": match}, {"drop": None}])])
+    rules.add(chain)
+    for one, dropped in ((packet(), first), (packet().answer(), answer)):
+        (verdict,) = Judge(rules, Facts()).pass_hook("forward", one)
+        assert verdict.drops is dropped and not verdict.doubts
+
+
+def test_a_verdict_by_flags() -> None:
+    members = {"set": [["rst", {"accept": None}], [{"|": ["syn", "ack"]}, {"drop": None}]]}
+    rules = Ruleset()
+    rules.add(Chain("inet", "fw", "f", "filter", "forward", rules=[Rule([{"vmap": {"key": TCP, "data": members}}])]))
+    found = [Judge(rules, Facts()).pass_hook("forward", one)[0].drops for one in (packet(), packet().answer())]
+    assert found == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("key", "right", "holds"),
+    [
+        ("iifgroup", 7, True),
+        ("oifgroup", "default", True),
+        ("iifgroup", 8, False),
+        ("ipsec", True, False),
+        ("ipsec", False, True),
+    ],
+)
+def test_groups_of_links_and_ipsec(key: str, right: object, holds: bool) -> None:
+    rules = Ruleset()
+    match = {"match": {"op": "==", "left": {"meta": {"key": key}}, "right": right}}
+    rules.add(Chain("inet", "fw", "f", "filter", "forward", rules=[Rule([match, {"drop": None}])]))
+    (verdict,) = Judge(rules, Facts()).pass_hook("forward", packet())
+    assert verdict.drops is holds and not verdict.doubts
 
 
 def test_devices_of_an_old_listing() -> None:

@@ -83,3 +83,10 @@ def test_keys_of_others_pass() -> None:
 )
 def test_nonsense_is_told_not_raised(text: str) -> None:
     assert lint("a.conflist", text).findings
+
+
+@pytest.mark.parametrize(("text", "hint"), [("", "empty"), (" \n", "empty"), ("\ufeff{}", "byte order mark")])
+def test_a_file_that_holds_no_json_at_all(text: str, hint: str) -> None:
+    """It was a comma or a quote that was missing, before nothing."""
+    (found,) = lint("/x.conflist", text).findings
+    assert "no JSON" in found.text and hint in found.hint

@@ -91,6 +91,19 @@ def _match(left: Json, right: Json, negated: bool) -> Json:
     return {"match": {"op": "!=" if negated else "==", "left": left, "right": right}}
 
 
+NEVER = _match({"meta": {"key": "nfproto"}}, [], False)
+
+
+def _tcp_flags(mask: str, wanted: str, negated: bool) -> Json:
+    field = {"payload": {"protocol": "tcp", "field": "flags"}}
+    return _match({"&": [field, _flags(mask)]}, _flags(wanted), negated)
+
+
+def _flags(text: str) -> list[str]:
+    known = {"ALL": ["fin", "syn", "rst", "psh", "ack", "urg"], "NONE": []}
+    return known.get(text) or ([] if text in known else text.lower().split(","))
+
+
 def translate(words: list[str], family: str) -> list[Json]:
     """One rule's words. An option that is not known becomes a condition that cannot be told."""
     found: list[Json] = []
@@ -150,8 +163,7 @@ def translate(words: list[str], family: str) -> list[Json]:
         elif word in ("--comment", "-m", "--limit", "--limit-burst", "--tcp-flags"):
             kind = value()
             if word == "--tcp-flags":
-                flags = value().lower().split(",")
-                found.append(_match({"payload": {"protocol": "tcp", "field": "flags"}}, flags, negated))
+                found.append(_tcp_flags(kind, value(), negated))
             elif word == "-m" and kind in (
                 "set",
                 "rpfilter",
@@ -169,7 +181,11 @@ def translate(words: list[str], family: str) -> list[Json]:
         elif word == "--icmpv6-type":
             found.append(_match({"payload": {"protocol": "icmpv6", "field": "type"}}, _icmpv6(value()), negated))
         elif word == "--syn":
-            found.append(_match({"payload": {"protocol": "tcp", "field": "flags"}}, ["syn"], negated))
+            found.append(_tcp_flags("FIN,SYN,RST,ACK", "SYN", negated))
+        elif word == "--pol":  # of the match policy: what is followed came without IPsec
+            found += [NEVER] if (value() == "ipsec") != negated else []
+        elif word in ("--dir", "--proto", "--tunnel-src", "--tunnel-dst", "--reqid", "--spi"):
+            value()  # more of the same match
         elif word.startswith("-"):
             found.append({"xt": None})
         negated = False

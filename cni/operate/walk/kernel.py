@@ -47,6 +47,7 @@ class Link:
     arp: bool
     master: int
     peer: int
+    group: int
     data: Any
     port: Any
     counters: dict[str, int] = field(default_factory=dict, compare=False)
@@ -109,12 +110,13 @@ class Kernel:
                 name,
                 _attr(info, "IFLA_INFO_KIND", ""),
                 bool(item["flags"] & 1),
-                bool(item["flags"] & 0x40),  # IFF_RUNNING
+                bool(item["flags"] & 0x10000),  # IFF_LOWER_UP; IFF_RUNNING comes a second later (linkwatch)
                 item.get_attr("IFLA_MTU") or 0,
                 item.get_attr("IFLA_ADDRESS") or "",
                 not item["flags"] & 0x80,  # IFF_NOARP
                 item.get_attr("IFLA_MASTER") or 0,
                 item.get_attr("IFLA_LINK") or 0,
+                item.get_attr("IFLA_GROUP") or 0,
                 _attr(info, "IFLA_INFO_DATA"),
                 _attr(info, "IFLA_INFO_SLAVE_DATA"),
                 dict(item.get_attr("IFLA_STATS64") or {}),
@@ -132,24 +134,23 @@ class Kernel:
         return {link.index: name for name, link in self.links.items()}
 
     @cached_property
-    def addresses(self) -> list[tuple[str, Prefix]]:
-        """(link, address with its length), all families."""
+    def _held(self) -> list[tuple[str, Prefix, int]]:
         found = []
         for item in self._route.get_addr():
-            text = item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS")
-            found.append((self.names.get(item["index"], ""), Prefix(parse_address(text), item["prefixlen"])))
+            text, flags = item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS"), item.get_attr("IFA_FLAGS")
+            prefix = Prefix(parse_address(text), item["prefixlen"])
+            found.append((self.names.get(item["index"], ""), prefix, item["flags"] if flags is None else flags))
         return found
+
+    @cached_property
+    def addresses(self) -> list[tuple[str, Prefix]]:
+        """(link, address with its length), all families."""
+        return [(name, prefix) for name, prefix, _flags in self._held]
 
     @cached_property
     def address_flags(self) -> dict[tuple[str, Address], int]:
         """(link, address) to IFA_F_*."""
-        found = {}
-        for item in self._route.get_addr():
-            text = item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS")
-            flags = item.get_attr("IFA_FLAGS")
-            key = (self.names.get(item["index"], ""), parse_address(text))
-            found[key] = item["flags"] if flags is None else flags
-        return found
+        return {(name, prefix.address): flags for name, prefix, flags in self._held}
 
     def addresses_of(self, link: str) -> list[Prefix]:
         return [prefix for name, prefix in self.addresses if name == link]
@@ -229,6 +230,9 @@ class Kernel:
 
     def link_kind(self, name: str) -> str:
         return self.links[name].kind if name in self.links else ""
+
+    def link_group(self, name: str) -> int:
+        return self.links[name].group if name in self.links else 0
 
     def bridge_of(self, port: str) -> str:
         return self.names.get(self.links[port].master, "") if port in self.links else ""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from cni.operate.walk import tcp_flags
 from cni.operate.walk.packet import NUMBERS, REQUEST, Packet
 from cni.operate.walk.ruleset import Chain, Json, Ruleset
+from cni.operate.walk.tcp_flags import TcpFlags, flags_of, masked
 from nft.addresses import Address, Prefix, parse_address
 
 UNKNOWN = object()
@@ -26,9 +28,11 @@ class Facts(Protocol):
 
     def bridge_of(self, port: str) -> str: ...
 
+    def link_group(self, name: str) -> int: ...
+
 
 class Flags(frozenset):  # type: ignore[type-arg]
-    """A value that holds if one of the asked ones is in it: ct state, ct status, tcp flags."""
+    """A value that holds if one of the asked ones is in it: ct state, ct status."""
 
 
 def evaluate(expr: Json, packet: Packet, facts: Facts) -> Any:
@@ -44,7 +48,11 @@ def evaluate(expr: Json, packet: Packet, facts: Facts) -> Any:
             return None
         return UNKNOWN if any(part is UNKNOWN for part in parts) else tuple(parts)
     if kind in ("&", "|", "^", "<<", ">>"):
-        one, other = (evaluate(part, packet, facts) for part in body)
+        one = evaluate(body[0], packet, facts)
+        if isinstance(one, TcpFlags) and kind == "&":
+            found = masked(one, body[1])
+            return UNKNOWN if found is None else found
+        other = evaluate(body[1], packet, facts)
         if not isinstance(one, int) or not isinstance(other, int):
             return UNKNOWN
         return {"&": one & other, "|": one | other, "^": one ^ other}.get(
@@ -65,6 +73,8 @@ def _meta(body: Json, packet: Packet, facts: Facts) -> Any:
         return facts.bridge_of(packet.iif if key[0] == "i" else packet.oif)
     if key in ("iifkind", "oifkind"):
         return facts.link_kind(packet.iif if key[0] == "i" else packet.oif)
+    if key in ("iifgroup", "oifgroup"):
+        return facts.link_group(packet.iif if key[0] == "i" else packet.oif) or "default"
     if key in ("iiftype", "oiftype"):
         return "loopback" if (packet.iif if key[0] == "i" else packet.oif) == "lo" else "ether"
     simple = {
@@ -72,6 +82,8 @@ def _meta(body: Json, packet: Packet, facts: Facts) -> Any:
         "nfproto": f"ipv{packet.version}",
         "protocol": ETHER_TYPES[packet.version][0],
         "mark": UNKNOWN if packet.mark is None else packet.mark,
+        "ipsec": False,  # what is followed comes as it is
+        "secpath": False,
         "pkttype": "multicast" if packet.daddr.is_multicast else "broadcast" if packet.kind == REQUEST else "host",
     }
     return simple.get(key, UNKNOWN)
@@ -92,7 +104,7 @@ def _payload(body: Json, packet: Packet, facts: Facts) -> Any:
         if packet.kind:
             return UNKNOWN
         if key == "flags":
-            return Flags(("syn",) if packet.state == "new" else ("ack",))
+            return flags_of(packet)
         return {"sport": packet.sport, "dport": packet.dport}.get(key, UNKNOWN)
     if protocol == "ether":
         return ("arp" if packet.proto == "arp" else ETHER_TYPES[packet.version][0]) if key == "type" else UNKNOWN
@@ -160,6 +172,8 @@ def holds(match: Json, packet: Packet, facts: Facts, rules: Ruleset, chain: Chai
     op, right = match.get("op", "=="), match["right"]
     if value is UNKNOWN:
         return None
+    if isinstance(value, TcpFlags):
+        return tcp_flags.holds(op, value, right)
     if op in ("<", ">", "<=", ">="):
         wanted = parse_value(right)
         if not isinstance(value, int) or not isinstance(wanted, int):
@@ -235,6 +249,8 @@ class Members:
 
     def find(self, value: Any) -> Json:
         """The data, None in a set; MISSING. A state is any of several: no table finds it."""
+        if isinstance(value, TcpFlags):
+            return next((data for key, data in self.all if key == "*" or tcp_flags.bits(key) == value), MISSING)
         if any(isinstance(part, Flags) for part in (value if isinstance(value, tuple) else (value,))):
             return next((data for key, data in self.all if key == "*" or _is(key, value)), MISSING)
         if value in self.exact:
