@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
-from cni.kernel import qdisc, vlans
+from cni.kernel import loopback_guard, qdisc, vlans
 from cni.model.wire import Wire, wire_from
 from nft.framing import NLMSG
 from nft.framing import message as framed
