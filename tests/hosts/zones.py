@@ -1,37 +1,14 @@
-"""A host with firewalld: Debian's own, with its D-Bus and polkit, in a folder of its own on a scratch host."""
+"""A host with firewalld: Debian's own, with its D-Bus and polkit."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
-from pathlib import Path
 
-from support import kept
-from support.debian import Apt, settle, unpack
 from support.scratch import Host
+from system import System
 
-SUITE = "bookworm"
-PACKAGES = ("firewalld", "polkitd", "dbus", "python3", "nftables", "netbase", "kmod", "dash", "coreutils", "libc-bin")
-ROOT = "/run/firewalld"  # on the scratch host
-# What maintainer scripts would have done (firewalld.postinst, dbus.postinst, polkitd.postinst).
-USERS = "messagebus:x:101:101::/:/bin/false\npolkitd:x:102:102::/:/bin/false\nsystemd-network:x:103:103::/:/bin/false\n"
-GROUPS = "messagebus:x:101:\npolkitd:x:102:\n"
-POLICY = "usr/share/polkit-1/actions/org.fedoraproject.FirewallD1"
-
-
-def made() -> Path:
-    """Raises debian.Unavailable."""
-    return kept.kept("firewalld", f"{SUITE} {' '.join(PACKAGES)}", [__file__], _make)
-
-
-def _make(work: Path, place: Path) -> None:
-    unpack(Apt(SUITE, work / "apt").fetch(PACKAGES), place)
-    settle(place)
-    for name, more in (("passwd", USERS), ("group", GROUPS)):
-        with (place / "etc" / name).open("a") as file:
-            file.write(more)
-    (place / f"{POLICY}.policy").symlink_to(f"{Path(POLICY).name}.server.policy.choice")
+POLICY = "org.fedoraproject.FirewallD1"  # of two for polkit, firewalld.postinst chooses one
 
 
 class Firewalld:
@@ -39,20 +16,11 @@ class Firewalld:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.log = host.file("/run/firewalld.log")
-        host.run("mkdir", "-p", ROOT, "/run/upper", "/run/dbus")
-        host.run("mount", "-t", "tmpfs", "upper", "/run/upper")
-        host.run("mkdir", "/run/upper/up", "/run/upper/work")
-        layers = f"lowerdir={made()},upperdir=/run/upper/up,workdir=/run/upper/work"
-        host.run("mount", "-t", "overlay", "-o", layers, "firewalld", ROOT)
-        host.run("mkdir", "-p", *(f"{ROOT}/{path}" for path in ("proc", "dev", "run/dbus", "var/log", "tmp")))
-        host.run("mount", "-t", "proc", "proc", f"{ROOT}/proc")
-        host.run("mount", "--rbind", "/dev", f"{ROOT}/dev")
-        host.run("mount", "--bind", "/run/dbus", f"{ROOT}/run/dbus")
-        host.run("mkdir", "-p", "/run/bin")
-        host.file("/run/bin/firewall-cmd").write_text(f'#!/bin/sh\nexec chroot {ROOT} firewall-cmd "$@"\n')
-        host.file("/run/bin/firewall-cmd").chmod(0o755)
-        host.env["PATH"] = f"/run/bin:{os.environ['PATH']}"
+        self._system = System(host, "firewalld", ("firewalld", "polkitd", "dbus"), ["firewall-cmd"])
+        actions = f"{self._system.root}/usr/share/polkit-1/actions"
+        host.run("ln", "-s", f"{POLICY}.server.policy.choice", f"{actions}/{POLICY}.policy")
+        host.run("mkdir", "-p", "/run/dbus", f"{self._system.root}/run/dbus")
+        host.run("mount", "--bind", "/run/dbus", f"{self._system.root}/run/dbus")
         self._running: list[subprocess.Popen[str]] = []
         self._start("dbus-daemon", "--system", "--nofork", "--nopidfile")
         self._wait("busctl", "--system", "list")
@@ -60,8 +28,7 @@ class Firewalld:
         self.start()
 
     def _start(self, *words: str) -> None:
-        with self.log.open("a") as log:
-            self._running.append(self.host.popen("chroot", ROOT, *words, stdout=log, stderr=log))
+        self._running.append(self._system.start(*words))
 
     def start(self) -> None:
         self._start("python3", "/usr/sbin/firewalld", "--nofork", "--nopid", "--log-target", "console")
@@ -76,7 +43,7 @@ class Firewalld:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._running[-1].wait(0.5)
                 break
-        raise AssertionError(f"{' '.join(words)}: {done.stdout}{done.stderr}\n{self.log.read_text()}")
+        raise AssertionError(f"{' '.join(words)}: {done.stdout}{done.stderr}\n{self._system.log.read_text()}")
 
     def cmd(self, *words: str) -> str:
         return self.host.run("firewall-cmd", *words).strip()

@@ -1,0 +1,62 @@
+"""Another Debian system in a folder of a scratch host, for programs that would change this machine by running on it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from support import kept
+from support.debian import Apt, settle, unpack
+from support.scratch import Host
+
+SUITE = "bookworm"
+COMMON = ("python3", "nftables", "netbase", "kmod", "procps", "dash", "coreutils", "libc-bin")
+# Of users that maintainer scripts would make (dbus.postinst, polkitd.postinst).
+USERS = ("messagebus", "polkitd", "systemd-network")
+
+
+class System:
+    """`root` is its folder on the scratch host, where what it changes lasts as long as that. `commands` of it can be
+    called on the host by their names."""
+
+    def __init__(self, host: Host, name: str, packages: tuple[str, ...], commands: Iterable[str]) -> None:
+        self.host = host
+        self.root = f"/run/{name}"
+        self.log = host.file(f"/run/{name}.log")
+        upper = f"/run/{name}.upper"
+        host.run("mkdir", "-p", self.root, upper, "/run/bin")
+        host.run("mount", "-t", "tmpfs", "upper", upper)
+        host.run("mkdir", f"{upper}/up", f"{upper}/work")
+        layers = f"lowerdir={_made(name, packages)},upperdir={upper}/up,workdir={upper}/work"
+        host.run("mount", "-t", "overlay", "-o", layers, name, self.root)
+        host.run("mkdir", "-p", *(f"{self.root}/{path}" for path in ("proc", "dev", "run", "var/log", "tmp")))
+        host.run("mount", "-t", "proc", "proc", f"{self.root}/proc")
+        host.run("mount", "--rbind", "/dev", f"{self.root}/dev")
+        for command in commands:
+            wrapper = host.file(f"/run/bin/{command}")
+            wrapper.write_text(f'#!/bin/sh\nexec chroot {self.root} {command} "$@"\n')
+            wrapper.chmod(0o755)
+        host.env["PATH"] = f"/run/bin:{os.environ['PATH']}"
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """A daemon, in the foreground."""
+        with self.log.open("a") as log:
+            return self.host.popen("chroot", self.root, *words, stdout=log, stderr=log)
+
+
+def _made(name: str, packages: tuple[str, ...]) -> Path:
+    """Raises debian.Unavailable."""
+    wanted = (*COMMON, *packages)
+
+    def make(work: Path, place: Path) -> None:
+        unpack(Apt(SUITE, work / "apt").fetch(wanted), place)
+        settle(place)
+        for number, user in enumerate(USERS, 101):
+            with (place / "etc/passwd").open("a") as file:
+                file.write(f"{user}:x:{number}:{number}::/:/bin/false\n")
+            with (place / "etc/group").open("a") as file:
+                file.write(f"{user}:x:{number}:\n")
+
+    return kept.kept(name, f"{SUITE} {' '.join(wanted)}", [__file__], make)
