@@ -1,7 +1,7 @@
 """The same numbers as `nftcni top`, and how this host is, as Prometheus text.
 
-For node_exporter's textfile collector (a timer is installed with the package: nftcni-metrics.timer), or by a socket
-that answers each connection once (nftcni-metrics.socket).
+For node_exporter's textfile collector (call it by a timer or by cron), or by a socket that answers each connection once
+(nftcni-metrics.socket).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ EXAMPLES = (
     "nftcni metrics --output /var/lib/prometheus/node-exporter/nftcni.prom",
     "systemctl enable --now nftcni-metrics.socket",
 )
+LONGEST, PATIENCE = 65536, 5  # bytes of a request, seconds between two parts of it
 FAMILIES = (
     ("nftcni_attachments", "gauge", "Attachments of this host, by network."),
     ("nftcni_table_present", "gauge", "Whether table inet nftcni is there and of this boot."),
@@ -52,12 +53,27 @@ def run(arguments: argparse.Namespace) -> int:
         os.replace(f"{arguments.output}.new", arguments.output)
         return 0
     if arguments.http:
+        _take_request()
         size = len(text.encode())
         sys.stdout.write(
             f"HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {size}\r\n\r\n"
         )
     sys.stdout.write(text)
     return 0
+
+
+def _take_request() -> None:
+    """A socket that is closed with something unread resets the connection, and the answer may be lost (tcp_close)."""
+    import os
+    import select
+
+    request = b""
+    while not os.isatty(0) and b"\r\n\r\n" not in request and len(request) < LONGEST:
+        readable, _, _ = select.select([0], [], [], PATIENCE)
+        more = os.read(0, 4096) if readable else b""
+        if not more:
+            return
+        request += more
 
 
 def exposition(items: list[Attachment], reading: Reading, names: dict[str, str], serves: bool) -> str:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.scratch import CHECKOUT, PLUGIN, Host, network, port
+from support.traffic import open_socket
 
 UNITS = sorted(path for path in (CHECKOUT / "conf" / "systemd").iterdir() if path.suffix in (".service", ".socket"))
 REPAIRS = ["nftcni-repair@nftables.service", "nftcni-repair@firewalld.service"]  # as conf/install enables them
@@ -89,7 +91,7 @@ class Manager:
         (units / "default.target").write_text("[Unit]\n")
         for unit in UNITS:
             (units / unit.name).write_text(unit.read_text().replace("/opt/cni/bin/nftcni", f"{FOLDER}/nftcni"))
-        self._write_program(f"{FOLDER}/nftcni", 'echo "$@" >> /run/units/log; exit 1')
+        self.write_program(f"{FOLDER}/nftcni", 'echo "$@" >> /run/units/log; exit 1')
         self.log = host.file(f"{FOLDER}/log")
         self.log.touch()
         with host.file(f"{FOLDER}/said").open("w") as said:
@@ -104,7 +106,7 @@ class Manager:
             self.close()
             raise
 
-    def _write_program(self, path: str, text: str) -> None:
+    def write_program(self, path: str, text: str) -> None:
         self.host.file(path).write_text(f"#!/bin/sh\n{text}\n")
         self.host.file(path).chmod(0o755)
 
@@ -181,6 +183,24 @@ def test_repair_is_followed_after_it_was_enabled_on_a_running_host(manager: Mana
     assert manager.step("start", *REPAIRS) == ["repair", "repair"]
     assert manager.step("start", "nftables") == ["nftables start"], "the other order is nobody's: it is After="
     assert manager.step("reload", "nftables") == ["nftables reload", "repair"]
+
+
+def test_the_socket_answers_with_metrics(manager: Manager) -> None:
+    """A connection, a program: as curl would ask."""
+    host = manager.host
+    host.add(network("net0", ports=[port(8080, 80)]))
+    manager.write_program(f"{FOLDER}/nftcni", f'exec {PLUGIN} "$@"')
+    manager.control("start", "nftcni-metrics.socket")
+    for _ in range(2):
+        with open_socket(host, socket.AF_INET, "tcp") as asking:
+            asking.settimeout(30)
+            asking.connect(("127.0.0.1", 9764))
+            asking.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = b"".join(iter(lambda asking=asking: asking.recv(65536), b""))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.") and b" 200 " in head, answer
+        assert f"Content-Length: {len(body)}".encode() in head
+        assert b"nftcni_attachments" in body and b'port="0.0.0.0:8080/tcp"' in body
 
 
 # Their privileges
