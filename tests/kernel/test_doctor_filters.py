@@ -464,3 +464,21 @@ def test_healthy(scene: Scene) -> None:
         assert scene.lives(path), path
     for words in ("doctor", "explain 8080", "explain 5353/udp", "explain web", "explain 8080 --from 198.51.100.2"):
         assert scene.findings(words) == [], words
+
+
+def test_rules_that_cannot_be_read(scene: Scene) -> None:
+    """What they drop is not known, so doctor does not say that all is well."""
+    if scene.host.call("iptables-legacy", "-L").returncode:
+        pytest.skip("NOT RUN: iptables-legacy is missing here, or its kernel modules")
+    scene.sh("iptables-legacy -A FORWARD -p tcp --dport 9 -j ACCEPT")
+    assert scene.findings("doctor") == []
+    program = scene.host.run("readlink", "-f", "/usr/sbin/iptables-legacy-save").strip()
+    scene.host.file("/run/nothing").touch()
+    scene.host.file("/run/broken").write_text("#!/bin/sh\necho it is broken >&2\nexit 3\n")
+    scene.host.file("/run/broken").chmod(0o755)
+    for stand_in, words in (("/run/nothing", "no iptables-legacy-save to read them"), ("/run/broken", "it is broken")):
+        scene.host.run("mount", "--bind", stand_in, program)
+        found = scene.findings("doctor")
+        assert [step["kind"] for step in found] == ["unread"] and words in found[0]["what"], found
+        scene.host.run("umount", program)
+    scene.sh("iptables-legacy -F")
