@@ -51,22 +51,31 @@ def whole_text(items: Iterable[Attachment]) -> str:
     """All of it, for a table that is made anew. A condition that this nft cannot read any more lets nothing pass: the
     others are served all the same."""
     texts = list(dict.fromkeys(text for item in items for text in item.conditions))
-    closed = set()
+    if not texts:
+        return ""
+    return conditions.loading_text(texts, _unreadable(texts)) + conditions.hooking_text()
+
+
+def _unreadable(texts: list[str]) -> frozenset[str]:
+    """One by one only where not all can be read: each is a process."""
+    try:
+        parse_text(conditions.probe_text(*texts))
+        return frozenset()
+    except LoadError:
+        found = set()
     for text in texts:
         try:
             parse_text(conditions.probe_text(text))
         except LoadError as problem:
             say(f'ports with the condition "{text}" are closed: {problem}')
-            closed.add(text)
-    return conditions.loading_text(texts, frozenset(closed)) + conditions.hooking_text() if texts else ""
+            found.add(text)
+    return frozenset(found)
 
 
-def release(handles: Handles, item: Attachment) -> None:
-    """After elements have gone: what no other attachment's port leads to."""
-    if not item.conditions:
-        return
+def release(handles: Handles) -> None:
+    """After elements have gone: what no port leads to any more."""
     try:
-        handles.change_rules(lambda: conditions.remove(handles.table, item.conditions))
+        handles.change_rules(lambda: conditions.remove(handles.table))
     except OSError as error:
         raise kernel_refused(f"removing conditions from table inet {TABLE}", error) from None
 

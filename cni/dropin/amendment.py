@@ -56,7 +56,8 @@ def amend(host: Host, before: Attachment | None, item: Attachment) -> None:
     """From one record to another that differs in ports and isolation. What it may have added is taken back if it
     fails."""
     if before is not None:
-        give_up(host, before, before.replace(mappings=_both(before, item), standby=()))
+        kept = before.replace(mappings=_both(before, item), standby=(), snat=item.snat, masq_all=item.masq_all)
+        give_up(host, before, kept)
     item = without_shared_ports(host.store.claims, item)
     refuse_held_ports(host.store.claims, item)
     host.store.begin(item.replace(done=False))
@@ -81,7 +82,13 @@ def amend(host: Host, before: Attachment | None, item: Attachment) -> None:
 
 
 def _both(before: Attachment, item: Attachment) -> tuple[PortMapping, ...]:
-    return tuple(mapping for mapping in before.mappings if mapping in item.mappings)
+    """Not those with another condition: they are closed until the new one is in the table."""
+    same = {version for version in (4, 6) if before.condition(version) == item.condition(version)}
+    return tuple(
+        mapping
+        for mapping in before.mappings
+        if mapping in item.mappings and mapping.host_ip and mapping.host_ip.version in same
+    )
 
 
 def give_up(host: Host, before: Attachment, item: Attachment) -> None:
@@ -95,7 +102,7 @@ def give_up(host: Host, before: Attachment, item: Attachment) -> None:
     if before.conditions:
         from cni.conditions import release
 
-        release(host.handles, before)
+        release(host.handles)
     # Before the record forgets them: after a kill nobody would know of the flows.
     given_up = tuple(mapping for mapping in before.mappings if mapping not in item.mappings)
     if given_up:
