@@ -5,12 +5,14 @@ Which ports have one is elements, as everything is; here is the rest, the chains
 
 from __future__ import annotations
 
+import errno
+
 from cni.handles import Handles
 from cni.model.attachment import Attachment
 from cni.protocol.errors import INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
 from cni.protocol.log import say
 from nft import conditions
-from nft.errors import LoadError
+from nft.errors import KernelError, LoadError
 from nft.libnftables import parse_text, run_text
 from nft.ruleset import condition_chain
 from nft.schema import TABLE
@@ -45,6 +47,16 @@ def ensure(handles: Handles, item: Attachment) -> None:
         handles.change_rules(lambda: run_text(commands))
     except LoadError as problem:
         raise CniError(IO_FAILURE, f"loading the conditions of {item.ident}: {problem}", problem.hint) from None
+
+
+def unaskable(item: Attachment, error: KernelError) -> Exception:
+    """A match is looked at by the kernel once something leads there: not each is for NAT, before routing and on output
+    alike (nft_chain_validate)."""
+    if error.errno != errno.ENOTSUP or not item.conditions:
+        return error
+    texts = " and ".join(f'"{text}"' for text in item.conditions)
+    what = f"{item.ident}: the kernel cannot ask {texts} where published ports are translated: {error.strerror}"
+    return CniError(INVALID_CONFIG, what, "that is before routing, and on output for what this host sends itself")
 
 
 def whole_text(items: Iterable[Attachment]) -> str:

@@ -284,6 +284,15 @@ def test_what_is_no_match_is_refused(host: Host, words: list[str], said: str, kn
     assert not [table for table in tables if "mine" in table or "probe" in table]
 
 
+def test_a_match_that_nat_cannot_ask_is_named(host: Host) -> None:
+    """The kernel takes the chain and refuses what leads to it, by an errno alone."""
+    host.add(network("net1", "10.89.0.0/24"), "c2")
+    host.container("c1")
+    answer = host.refused("ADD", network("net0", ports=[port(8080, 80)], conditionsV4=["fib saddr oif exists"]))
+    assert answer.code == 7 and '"fib saddr oif exists"' in answer.words and "before routing" in answer.words
+    assert traces(host) == []
+
+
 def test_those_of_iptables_are_refused(host: Host) -> None:
     host.container("c1")
     answer = host.refused("ADD", network("net0", ports=[port(8080, 80)], conditionsV4=["!", "-d", "192.0.2.0/24"]))
