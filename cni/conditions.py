@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def refuse_invalid(handles: Handles, condition4: str, condition6: str) -> None:
     """Raises CniError 7 with what nft says of one that it cannot read. What the table has was read before."""
     for key, text in (("conditionsV4", condition4), ("conditionsV6", condition6)):
-        if not text or conditions.has_chain(handles.table.netlink, text):
+        netlink = handles.table.netlink
+        if not text or (conditions.has_chain(netlink, text) and not conditions.is_closed(netlink, text)):
             continue
         try:
             parse_text(conditions.probe_text(text))
@@ -93,12 +94,17 @@ def release(handles: Handles) -> None:
 
 
 def problems(handles: Handles, item: Attachment) -> list[str]:
-    """What keeps an attachment's conditions from being asked: then everybody reaches its ports."""
+    """What keeps an attachment's conditions from being asked: then everybody reaches its ports, or nobody."""
     netlink = handles.table.netlink
     found = [
         f"chain {condition_chain(text)} of table inet {TABLE} is missing"
         for text in item.conditions
         if not conditions.has_chain(netlink, text)
+    ]
+    found += [
+        f'nobody reaches the ports with the condition "{text}": nft could not read it when the table was loaded'
+        for text in item.conditions
+        if conditions.is_closed(netlink, text)
     ]
     if len(conditions.hooks(netlink)) != len(conditions.HOOKS):
         found.append(f"nothing in table inet {TABLE} leads to the conditions of published ports")

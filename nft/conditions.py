@@ -8,7 +8,7 @@ that was lost.
 
 from __future__ import annotations
 
-from . import rules
+from . import messages, rules
 from .netlink import Netlink
 from .rules import Chain, Rule
 from .ruleset import GATE, WHEN, condition_chain
@@ -26,6 +26,12 @@ NOBODY = "th dport 0"  # a condition that no packet meets
 
 def has_chain(netlink: Netlink, text: str) -> bool:
     return rules.has_chain(netlink, _chain(condition_chain(text)))
+
+
+def is_closed(netlink: Netlink, text: str) -> bool:
+    """Whether the chain is there and asks nothing: it was loaded as `closed`."""
+    found = rules.rules(netlink, "inet", TABLE, condition_chain(text))
+    return bool(found) and messages.expression_names(found[0].code) == {"immediate"}
 
 
 def probe_text(*texts: str) -> str:

@@ -251,10 +251,17 @@ def test_a_condition_that_this_nft_cannot_read_closes_its_own_ports_alone(host: 
     record.write_text(record.read_text().replace("192.0.2.77", "what.this"))
     host.nft("flush ruleset")
     done = host.command("repair")
-    assert done.returncode == 0 and 'the condition "ip saddr != what.this" are closed' in done.stderr, done.stderr
+    assert 'the condition "ip saddr != what.this" are closed' in done.stderr, done.stderr
+    assert done.returncode == 1 and "1 problems remain" in done.stdout, done.stdout
+    assert 'the condition "ip saddr != what.this"' in host.command("repair", "--check").stdout
+    other = network("net2", "10.90.0.0/24", ports=[port(8082, 80)], conditionsV4=["ip saddr != what.this"])
+    assert host.refused("ADD", other, ifname="eth1").code == 7, "its chain is there, and asks nothing"
     with Server(container, 80), Server(host.place("c2"), 80):
         assert ask(lan, "198.51.100.1", 8080) == "refused"
         assert ask(lan, "198.51.100.1", 8081).startswith("c2")
+        record.write_text(record.read_text().replace("what.this", "192.0.2.77"))
+        assert host.command("repair").returncode == 0
+        assert ask(lan, "198.51.100.1", 8080).startswith("c1")
 
 
 @pytest.mark.parametrize("known", [False, True])
