@@ -84,11 +84,11 @@ def test_who_does_not_match_asks_the_host(
     assert traces(host) == []
 
 
-def dropped_in(host: Host, tmp_path: Path, **keys: Any) -> tuple[Json, dict[str, Any]]:
+def dropped_in(host: Host, tmp_path: Path, *subnets: str, **keys: Any) -> tuple[Json, dict[str, Any]]:
     """The container c1 on the bridge of the drop-in plugin, and what its portmap is called with."""
     for name in ("bridge", "portmap"):
         (tmp_path / name).symlink_to(CHECKOUT / "conf" / "nftcni")
-    main = network("net0", isGateway=True, type="bridge")
+    main = network("net0", *subnets, isGateway=True, type="bridge")
     main["ipam"] = {"type": "host-local", **main["ipam"], "routes": [{"dst": "0.0.0.0/0"}]}
     previous = host.add(main, plugin=str(tmp_path / "bridge"))
     config = network("net0", ports=[port(8080, 80)], type="portmap", prevResult=previous, **keys)
@@ -118,10 +118,14 @@ def test_a_portmap_that_is_added_again_has_the_condition_of_now(
 
 
 def test_a_portmap_that_is_added_again_with_snat_hides_addresses_again(host: Host, tmp_path: Path) -> None:
-    """The element of before stayed."""
-    config, how = dropped_in(host, tmp_path)
+    """The element of before stayed, or after a failure the record said that it had to be there; and the ports that were
+    kept lost route_localnet."""
+    config, how = dropped_in(host, tmp_path, *DUAL)
     host.add({**config, "snat": False}, **how)
     assert "shown4" in host.elements()
+    more = {"conditionsV6": ["fib saddr oif exists"], "runtimeConfig": {"portMappings": PUBLISHED}}
+    assert host.cni("ADD", {**config, **more}, **how).code == 7
+    assert host.command("repair", "--check").stdout == "nothing to repair\n"
     host.add(config, **how)
     assert "shown4" not in host.elements()
 
