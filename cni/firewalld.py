@@ -7,6 +7,7 @@ bus is spoken by systemd's `busctl`. Which address joins which zone is said by t
 from __future__ import annotations
 
 import os
+import time
 
 from cni.model.attachment import Attachment
 from cni.protocol.errors import IO_FAILURE, UNSUPPORTED_FIELD, CniError
@@ -17,6 +18,7 @@ SERVICE = "org.fedoraproject.FirewallD1"
 PLACE = (SERVICE, "/org/fedoraproject/FirewallD1", f"{SERVICE}.zone")
 ALREADY = "ZONE_ALREADY_SET"
 SECONDS = 30  # a reload of firewalld makes callers wait
+SILENT = 60  # seconds in which who did not answer is not asked again, or each of hundreds of addresses would wait
 DEFAULT_ZONE = "trusted"  # of the reference firewall plugin
 
 
@@ -70,10 +72,16 @@ def _alone(address: Address) -> Prefix:
     return Prefix(address, BITS[address.version])
 
 
+_silent_until = 0.0
+
+
 def _call(*words: str) -> tuple[int, str]:
     """(exit status, what it says)."""
+    global _silent_until
     import subprocess
 
+    if time.monotonic() < _silent_until:
+        return 1, f"no answer within {SECONDS} s before, not asked again"
     try:
         done = subprocess.run(
             ["busctl", "--system", "call", *words],
@@ -86,5 +94,6 @@ def _call(*words: str) -> tuple[int, str]:
     except OSError as error:
         return 1, f"busctl: {error.strerror}"
     except subprocess.TimeoutExpired:
+        _silent_until = time.monotonic() + SILENT
         return 1, f"no answer within {SECONDS} s"
     return done.returncode, done.stdout.decode("utf-8", "replace").strip()

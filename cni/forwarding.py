@@ -38,7 +38,7 @@ def host_sysctls(item: Attachment) -> list[tuple[str, str]]:
         wanted.append((FORWARDING[version], "1"))
         if item.bridge:
             wanted.append((f"ipv{version}/conf/{item.bridge}/forwarding", "1"))
-    if item.bridge and _needs_localnet(item):
+    if item.bridge and needs_localnet(item):
         wanted.append((_localnet(item.bridge), "1"))
     return wanted
 
@@ -47,7 +47,7 @@ def _needs_forwarding(item: Attachment, version: int) -> bool:
     return item.is_routed(version) or any(port.host_ip and port.host_ip.version == version for port in item.mappings)
 
 
-def _needs_localnet(item: Attachment) -> bool:
+def needs_localnet(item: Attachment) -> bool:
     return any(
         port.host_ip and port.host_ip.version == 4 and (port.host_ip.is_unspecified or port.host_ip.is_loopback)
         for port in item.mappings
@@ -102,7 +102,7 @@ def enable_ipv6(handles: Handles, item: Attachment) -> None:
 
 
 def note_localnet(handles: Handles, item: Attachment) -> None:
-    if item.bridge and _needs_localnet(item):
+    if item.bridge and needs_localnet(item):
         handles.store.bridges.note(item.bridge, f"port-{item.link}")
 
 

@@ -24,7 +24,7 @@ from cni.model.stamp import is_of_boot
 from cni.protocol.errors import ADDRESS_TAKEN, PORT_TAKEN, TRY_AGAIN_LATER, CniError, kernel_refused
 from cni.state.store import Damaged
 from nft.elements import Element, element_text
-from nft.errors import Conflict, TableMissing
+from nft.errors import Conflict, KernelError, TableMissing
 from nft.ruleset import is_whole
 from nft.schema import TABLE
 from nft.table import rules_digest
@@ -238,6 +238,10 @@ class Host:
             if not remove_orphans(self.handles, item):
                 raise _refusal(conflict) from None
             self._add_after_recovery(own, shared, again)
+        except KernelError as error:
+            from cni.conditions import unaskable
+
+            raise unaskable(item, error) from None
 
     def _add_after_recovery(self, own: list[Element], shared: list[Element], again: bool) -> None:
         try:

@@ -8,7 +8,7 @@ that was lost.
 
 from __future__ import annotations
 
-from . import rules
+from . import messages, rules
 from .netlink import Netlink
 from .rules import Chain, Rule
 from .ruleset import GATE, WHEN, condition_chain
@@ -28,9 +28,16 @@ def has_chain(netlink: Netlink, text: str) -> bool:
     return rules.has_chain(netlink, _chain(condition_chain(text)))
 
 
-def probe_text(text: str) -> str:
+def is_closed(netlink: Netlink, text: str) -> bool:
+    """Whether the chain is there and asks nothing: it was loaded as `closed`."""
+    found = rules.rules(netlink, "inet", TABLE, condition_chain(text))
+    return bool(found) and messages.expression_names(found[0].code) == {"immediate"}
+
+
+def probe_text(*texts: str) -> str:
     """A table of its own, for libnftables to parse and not to load."""
-    return f"table inet {TABLE}_probe {{\n\tchain when {{\n\t\t{text} return\n\t}}\n}}\n"
+    found = "".join(f"\t\t{text} return\n" for text in texts)
+    return f"table inet {TABLE}_probe {{\n\tchain when {{\n{found}\t}}\n}}\n"
 
 
 def loading_text(texts: Iterable[str], closed: frozenset[str] = frozenset()) -> str:
@@ -52,7 +59,7 @@ def hooking_text() -> str:
 
 
 def hooks(netlink: Netlink) -> list[Rule]:
-    return [rule for rule in rules.rules(netlink, "inet", TABLE) if rule.target == GATE]
+    return [rule for chain in HOOKS for rule in rules.rules(netlink, "inet", TABLE, chain) if rule.target == GATE]
 
 
 def read_texts(netlink: Netlink) -> dict[str, str]:
@@ -64,13 +71,17 @@ def read_texts(netlink: Netlink) -> dict[str, str]:
     return {name: text for name, text in found.items() if condition_chain(text) == name}
 
 
-def remove(table: Table, texts: Iterable[str]) -> None:
-    """The chains that no element leads to any more, and the jumps after the last one."""
-    there = rules.rules(table.netlink, "inet", TABLE)
+def remove(table: Table) -> None:
+    """The chains that no element leads to, and the jumps after the last one. Also those that no record names any more:
+    of an ADD that was killed, or whose record was lost."""
     used = {element.data.decode() for element in table.elements(GATES)}
-    names = {condition_chain(text) for text in texts} - used
-    gone = [rule for rule in there if rule.chain.name in names or (not used and rule.target == GATE)]
-    chains = [chain for chain in map(_chain, names) if rules.has_chain(table.netlink, chain)]
+    there = rules.chains(table.netlink, "inet", TABLE)
+    chains = [chain for chain in there if chain.name.startswith(WHEN) and chain.name not in used]
+    gone = [
+        rule
+        for rule in rules.rules(table.netlink, "inet", TABLE)
+        if rule.chain in chains or (not used and rule.target == GATE)
+    ]
     rules.delete(table.netlink, gone, chains)
 
 

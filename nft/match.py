@@ -9,6 +9,8 @@ LIMIT = 240  # characters
 STATEMENTS = (
     *("accept", "drop", "reject", "return", "continue", "queue", "jump", "goto", "vmap", "dnat", "snat", "masquerade"),
     *("redirect", "tproxy", "notrack", "dup", "fwd", "synproxy", "set", "add", "update", "delete", "comment"),
+    # Numbers that change with each packet would look as if somebody had changed the rules.
+    *("counter", "quota", "last", "log", "reset"),
 )
 
 

@@ -239,8 +239,11 @@ def drops(code: bytes) -> bool:
 
 def drops_all(code: bytes) -> bool:
     """Whether a rule with these expressions drops or rejects whatever comes to it."""
-    names = {text(attributes(packed).get(NFTA_EXPR_NAME, b"")) for packed in items(code)}
-    return names <= UNCONDITIONAL and drops(code)
+    return expression_names(code) <= UNCONDITIONAL and drops(code)
+
+
+def expression_names(code: bytes) -> set[str]:
+    return {text(attributes(packed).get(NFTA_EXPR_NAME, b"")) for packed in items(code)}
 
 
 def compared(code: bytes) -> list[bytes]:

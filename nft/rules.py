@@ -63,10 +63,10 @@ def tables(netlink: Netlink) -> set[tuple[str, str]]:
     return {(names[family], table) for family, table in found if family in names}
 
 
-def rules(netlink: Netlink, family: str, table: str) -> list[Rule]:
-    """In their order. [] without the table."""
+def rules(netlink: Netlink, family: str, table: str, chain: str = "") -> list[Rule]:
+    """Of one chain, or of all, in their order. [] without the table."""
     try:
-        payloads = netlink.dump(messages.GETRULE, messages.list_rules(table, FAMILIES[family]))
+        payloads = netlink.dump(messages.GETRULE, messages.list_rules(table, FAMILIES[family], chain))
     except KernelError as error:
         if error.errno != errno.ENOENT:
             raise

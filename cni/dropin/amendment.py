@@ -7,7 +7,7 @@ without links. Both are projected into the same table as everything else. What e
 from __future__ import annotations
 
 from cni import hostside
-from cni.forwarding import release_localnet, set_host_sysctls
+from cni.forwarding import needs_localnet, release_localnet, set_host_sysctls
 from cni.host import Host
 from cni.kernel.deletion import keep_sockets_open
 from cni.kernel.routes import is_local
@@ -55,8 +55,10 @@ def _foreign(host: Host, request: Request, previous: Previous) -> Attachment:
 def amend(host: Host, before: Attachment | None, item: Attachment) -> None:
     """From one record to another that differs in ports and isolation. What it may have added is taken back if it
     fails."""
+    kept = before
     if before is not None:
-        give_up(host, before, before.replace(mappings=_both(before, item), standby=()))
+        kept = before.replace(mappings=_both(before, item), standby=(), snat=item.snat, masq_all=item.masq_all)
+        give_up(host, before, kept)
     item = without_shared_ports(host.store.claims, item)
     refuse_held_ports(host.store.claims, item)
     host.store.begin(item.replace(done=False))
@@ -73,15 +75,21 @@ def amend(host: Host, before: Attachment | None, item: Attachment) -> None:
         host.store.update(item.replace(done=True))
     except Exception:
         host.try_roll_back()
-        if before is None:
+        if kept is None:
             detach(host, item)
         else:
-            give_up(host, item, before.replace(mappings=_both(before, item), standby=()))
+            give_up(host, item, kept)
         raise
 
 
 def _both(before: Attachment, item: Attachment) -> tuple[PortMapping, ...]:
-    return tuple(mapping for mapping in before.mappings if mapping in item.mappings)
+    """Not those with another condition: they are closed until the new one is in the table."""
+    same = {version for version in (4, 6) if before.condition(version) == item.condition(version)}
+    return tuple(
+        mapping
+        for mapping in before.mappings
+        if mapping in item.mappings and mapping.host_ip and mapping.host_ip.version in same
+    )
 
 
 def give_up(host: Host, before: Attachment, item: Attachment) -> None:
@@ -95,12 +103,13 @@ def give_up(host: Host, before: Attachment, item: Attachment) -> None:
     if before.conditions:
         from cni.conditions import release
 
-        release(host.handles, before)
+        release(host.handles)
     # Before the record forgets them: after a kill nobody would know of the flows.
     given_up = tuple(mapping for mapping in before.mappings if mapping not in item.mappings)
     if given_up:
         host.forget_flows_by(given_up, before.addresses)
-        release_localnet(host.handles, [before])
+        if not needs_localnet(item):
+            release_localnet(host.handles, [before])
     host.shrink_record(before, item)
     if gone:
         keep_sockets_open()

@@ -64,11 +64,19 @@ def check(request: Request) -> None:
     mappings = _asked(request, parse_previous(request))
     if not mappings:
         return
+    asked = dict(zip((4, 6), parse_conditions(Fields(request.document))))
     ident = record_of(request)
     with Host(request.data_dir).transaction(f"portmap: CHECK of {ident}") as host:
         item = attached(host, ident)
         known = item.mappings + item.standby  # a waiting port is published by the container's other interface
         problems = [f"the port {mapping} is not published" for mapping in mappings if mapping not in known]
+        problems += [
+            f'the port {mapping} is published for the packets "{item.condition(version)}"'
+            for version in asked
+            for mapping in item.mappings
+            if mapping in mappings and mapping.host_ip and mapping.host_ip.version == version
+            if item.condition(version) != asked[version]
+        ]
         problems += table_problems(host) or element_problems(item, host.store.of_container(item), host.table.get)
     refuse_problems(ident, problems)
 

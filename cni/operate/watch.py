@@ -37,6 +37,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
+    from cni.operate.zones import Teller
+
 HELP = "repair within a moment whenever somebody flushes the table"
 EXAMPLES = ("systemctl enable --now nftcni-watch", "nftcni watch")
 NFNLGRP_NFTABLES = 7
@@ -91,6 +93,7 @@ class Watcher:
         self.made: dict[tuple[int, str], bool] = {}
         self.left_alone = False
         self.restores: list[float] = []
+        self.teller: Teller | None = None
 
     def notice(self, kind: int, payload: bytes) -> None:
         if kind == messages.DELTABLE:
@@ -160,24 +163,11 @@ class Watcher:
                 say(f"could not be restored: {error}")
 
     def _join_zones(self) -> None:
-        from cni.firewalld import join
-        from cni.operate.repair import this_host
+        if self.teller is None:
+            from cni.operate.zones import Teller
 
-        for pause in PAUSES:  # firewalld answers once its table is complete
-            time.sleep(pause)
-            try:
-                host = this_host()
-                try:
-                    with host.transaction("telling firewalld"):
-                        for item in host.records():
-                            if item.zone:
-                                join(item)
-                                say(f"firewalld began anew: {item.ident} is in its zone {item.zone} again")
-                        return
-                finally:
-                    host.close()
-            except (CniError, OSError) as error:
-                say(f"firewalld could not be told: {error}")
+            self.teller = Teller(say, PAUSES)
+        self.teller.start()
 
 
 def _command_line(process: int) -> str:

@@ -30,11 +30,12 @@ def attach(host: Host, item: Attachment, netns: int, again: bool = False, linked
         host.store.update(item.replace(done=True))
     except Exception:
         host.try_roll_back()
-        from cni.verbs.delete import detach
-
         try:
+            from cni.verbs.delete import detach
+
             detach(host, item)
-        except (CniError, OSError) as error:  # the first error is the one to tell; DEL goes on from here
+        # The first error is the one to tell; DEL goes on from here. ImportError: an upgrade took our code away.
+        except (CniError, OSError, ImportError) as error:
             say(f"taking back {item.ident}: {error}")
         raise
     return result

@@ -73,7 +73,7 @@ def detach(host: Host, item: Attachment, remover: Remover | None = None) -> None
     if item.conditions:
         from cni.conditions import release as release_conditions
 
-        release_conditions(host.handles, item)
+        release_conditions(host.handles)
     links = dict.fromkeys(item.links)
     if last:
         links.update(dict.fromkeys(leave_bridge(host, item)))

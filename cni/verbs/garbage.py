@@ -77,6 +77,10 @@ def detach_many(host: Host, network: str, items: list[Attachment], remover: Remo
         hostside.release(host, item)
         host.store.claims.unclaim(item.standby, item.ident)  # so that none of these inherits a port of another one
     release_localnet(host.handles, items)
+    if any(item.conditions for item in items):
+        from cni.conditions import release as release_conditions
+
+        release_conditions(host.handles)  # while records tell of them: after a kill this is repeated
     final = {item.bridge: item for item in items if item.bridge}  # on each bridge; only after these it can be empty
     for item in items:
         if item is final.get(item.bridge) and host.is_last(item):
@@ -91,10 +95,6 @@ def detach_many(host: Host, network: str, items: list[Attachment], remover: Remo
         from cni.fastpath import release
 
         release(host.handles, item)
-    for item in {item.conditions: item for item in items if item.conditions}.values():
-        from cni.conditions import release as release_conditions
-
-        release_conditions(host.handles, item)
     host.store.drop_empty(network)
     if not host.store.has_records():
         stop_forwarding(host.handles)

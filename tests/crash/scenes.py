@@ -6,6 +6,7 @@ starts from the same place.
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -71,7 +72,10 @@ class Scene:
 
     def snapshot(self) -> dict[str, Any]:
         leased = [path.name for path in self.host.file("/run").glob("foreign.*")]
-        return {**self.host.snapshot(), "leased": leased}
+        done = self.host.call("nft", "-j", "list", "table", "inet", "nftcni")
+        listed = json.loads(done.stdout)["nftables"] if done.returncode == 0 else []
+        chains = [item["chain"]["name"] for item in listed if "chain" in item]
+        return {**self.host.snapshot(), "leased": leased, "chains": sorted(chains)}
 
     def settled(self) -> dict[str, Any]:
         """The IPv6 routes of a bridge come with its carrier, which the kernel takes up to a second to notice."""
@@ -214,6 +218,7 @@ SITUATIONS = {
     "ADD to a second network": Situation(Run("ADD", SECOND, ifname="eth1"), attached=True, every_way=False),
     "DEL of the first network": Situation(Run("DEL", CONFIG), attached=True, second=True, every_way=False),
     "GC of two networks": Situation(GC_RUN, attached=True, second=True, every_way=False),
+    "GC of ports with conditions": Situation(GC_RUN, CONDITIONAL, attached=True, every_way=False),
     "ADD with a foreign IPAM": Situation(Run("ADD", FOREIGN), FOREIGN, every_way=False),
     "DEL with a foreign IPAM": Situation(Run("DEL", FOREIGN), FOREIGN, attached=True, every_way=False),
     "ADD of portmap": Situation(

@@ -84,6 +84,52 @@ def test_who_does_not_match_asks_the_host(
     assert traces(host) == []
 
 
+def dropped_in(host: Host, tmp_path: Path, *subnets: str, **keys: Any) -> tuple[Json, dict[str, Any]]:
+    """The container c1 on the bridge of the drop-in plugin, and what its portmap is called with."""
+    for name in ("bridge", "portmap"):
+        (tmp_path / name).symlink_to(CHECKOUT / "conf" / "nftcni")
+    main = network("net0", *subnets, isGateway=True, type="bridge")
+    main["ipam"] = {"type": "host-local", **main["ipam"], "routes": [{"dst": "0.0.0.0/0"}]}
+    previous = host.add(main, plugin=str(tmp_path / "bridge"))
+    config = network("net0", ports=[port(8080, 80)], type="portmap", prevResult=previous, **keys)
+    return config, {"plugin": str(tmp_path / "portmap")}
+
+
+@pytest.mark.parametrize("words", [None, ["ip saddr != 198.51.101.0/24"]])
+def test_a_portmap_that_is_added_again_has_the_condition_of_now(
+    host: Host, lan: Namespace, office: Namespace, tmp_path: Path, words: list[str] | None
+) -> None:
+    """The ports were the same, so the condition of before stayed in the table, or its chain did for good."""
+    config, how = dropped_in(host, tmp_path, conditionsV4=NOT_LAN4)
+    host.add(config, **how)
+    other = {key: value for key, value in config.items() if key != "conditionsV4"}
+    if words:
+        other["conditionsV4"] = words
+    answer = host.cni("CHECK", other, **how)
+    assert answer.code == 104 and "ip saddr != 198.51.100.0/24" in answer.words, answer.words
+    host.add(other, **how)
+    with Server(host.place("c1"), 80):
+        assert ask(lan, "198.51.100.1", 8080).startswith("c1")
+        assert ask(office, "198.51.101.1", 8080).startswith("c1") is not bool(words)
+    assert len(traces(host)) == (3 if words else 0)
+    assert host.cni("CHECK", other, **how).status == 0
+    host.delete(other, **how)
+    assert traces(host) == []
+
+
+def test_a_portmap_that_is_added_again_with_snat_hides_addresses_again(host: Host, tmp_path: Path) -> None:
+    """The element of before stayed, or after a failure the record said that it had to be there; and the ports that were
+    kept lost route_localnet."""
+    config, how = dropped_in(host, tmp_path, *DUAL)
+    host.add({**config, "snat": False}, **how)
+    assert "shown4" in host.elements()
+    more = {"conditionsV6": ["fib saddr oif exists"], "runtimeConfig": {"portMappings": PUBLISHED}}
+    assert host.cni("ADD", {**config, **more}, **how).code == 7
+    assert host.command("repair", "--check").stdout == "nothing to repair\n"
+    host.add(config, **how)
+    assert "shown4" not in host.elements()
+
+
 def test_what_the_host_asks_itself_is_judged_too(host: Host, lan: Namespace) -> None:
     container = host.container("c1")
     host.add(network("net0", ports=[port(8080, 80)], conditionsV4=["ip daddr != 198.51.100.1"]))
@@ -188,6 +234,40 @@ def test_a_chain_that_somebody_rewrote_tells_nothing(host: Host, lan: Namespace,
         assert ask(lan, "198.51.100.1", 8080) == ask(office, "198.51.101.1", 8080) == "refused"
 
 
+def test_a_chain_that_no_record_names_goes_with_the_last_port(host: Host) -> None:
+    """The record was lost and the chain did not tell its condition: nobody knew its name."""
+    config = network("net0", ports=[port(8080, 80)], conditionsV4=NOT_LAN4)
+    host.add(config)
+    host.add(network("net1", "10.89.0.0/24"), "c2")
+    name = next(name for name in traces(host) if name.startswith("when_"))
+    host.nft(f"flush chain inet nftcni {name}")
+    host.run("sh", "-c", "rm /run/nftcni/*/attachments/net0/*")
+    host.delete(config)
+    assert traces(host) == []
+
+
+def test_a_condition_that_this_nft_cannot_read_closes_its_own_ports_alone(host: Host, lan: Namespace) -> None:
+    """The record is of another nft, or of a name that nobody resolves any more."""
+    container = host.container("c1")
+    host.add(network("net0", ports=[port(8080, 80)], conditionsV4=["ip saddr != 192.0.2.77"]))
+    host.add(network("net1", "10.89.0.0/24", ports=[port(8081, 80)], conditionsV4=["ip saddr != 192.0.2.0/24"]), "c2")
+    record = next(host.file("/run/nftcni").glob("*/attachments/net0/*"))
+    record.write_text(record.read_text().replace("192.0.2.77", "what.this"))
+    host.nft("flush ruleset")
+    done = host.command("repair")
+    assert 'the condition "ip saddr != what.this" are closed' in done.stderr, done.stderr
+    assert done.returncode == 1 and "1 problems remain" in done.stdout, done.stdout
+    assert 'the condition "ip saddr != what.this"' in host.command("repair", "--check").stdout
+    other = network("net2", "10.90.0.0/24", ports=[port(8082, 80)], conditionsV4=["ip saddr != what.this"])
+    assert host.refused("ADD", other, ifname="eth1").code == 7, "its chain is there, and asks nothing"
+    with Server(container, 80), Server(host.place("c2"), 80):
+        assert ask(lan, "198.51.100.1", 8080) == "refused"
+        assert ask(lan, "198.51.100.1", 8081).startswith("c2")
+        record.write_text(record.read_text().replace("what.this", "192.0.2.77"))
+        assert host.command("repair").returncode == 0
+        assert ask(lan, "198.51.100.1", 8080).startswith("c1")
+
+
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -202,6 +282,7 @@ def test_a_chain_that_somebody_rewrote_tells_nothing(host: Host, lan: Namespace,
         (["jump", "portmap"], "jump is no match"),
         (["ip saddr != 192.0.2.1"] * 20, "longer than"),
         (["meta mark set 5"], "set is no match"),
+        (["ip saddr 192.0.2.1 counter"], "counter is no match"),
     ],
 )
 def test_what_is_no_match_is_refused(host: Host, words: list[str], said: str, known: bool) -> None:
@@ -212,6 +293,15 @@ def test_what_is_no_match_is_refused(host: Host, words: list[str], said: str, kn
     assert answer.code == 7 and "conditionsV4" in answer.words and said in answer.words, answer.words
     tables = host.run("nft", "list", "tables").split("\n")
     assert not [table for table in tables if "mine" in table or "probe" in table]
+
+
+def test_a_match_that_nat_cannot_ask_is_named(host: Host) -> None:
+    """The kernel takes the chain and refuses what leads to it, by an errno alone."""
+    host.add(network("net1", "10.89.0.0/24"), "c2")
+    host.container("c1")
+    answer = host.refused("ADD", network("net0", ports=[port(8080, 80)], conditionsV4=["fib saddr oif exists"]))
+    assert answer.code == 7 and '"fib saddr oif exists"' in answer.words and "before routing" in answer.words
+    assert traces(host) == []
 
 
 def test_those_of_iptables_are_refused(host: Host) -> None:

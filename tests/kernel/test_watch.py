@@ -251,6 +251,61 @@ def test_a_lock_that_is_never_free_does_not_end_it(watched: Watch) -> None:
     watched.wait_for("restored the table with 1 attachments")
 
 
+BUSCTL = """#!/bin/sh
+case "$*" in
+*NameHasOwner*) echo "b true" ;;
+*addSource*"$(cat /run/unknown 2>/dev/null || echo none)"*) echo "INVALID_ZONE"; exit 1 ;;
+*addSource*) [ ! -e /run/hangs ] || read -r line </run/hangs; echo "$*" >>/run/told ;;
+*querySource*) echo "b true" ;;
+*removeSource*) echo "$*" >>/run/told ;;
+esac
+"""
+
+
+@pytest.fixture
+def firewalld(host: Host) -> Iterator[Watch]:
+    """A stand-in that begins anew whenever a table `firewalld` is made. c1 is in the zone inside, c2 in trusted."""
+    host.run("mkdir", "/run/bin")
+    host.file("/run/bin/busctl").write_text(BUSCTL)
+    host.file("/run/bin/busctl").chmod(0o755)
+    host.env.update(PATH=f"/run/bin:{os.environ['PATH']}", DBUS_SYSTEM_BUS_ADDRESS="unix:path=/nonexistent")
+    host.add({**CONFIG, "firewalldZone": "inside"})
+    host.add(network("net1", "10.89.0.0/24", backend="firewalld"), "c2")
+    host.run("rm", "/run/told")
+    with Watch(host) as watch:
+        yield watch
+
+
+def test_nobody_waits_for_a_firewalld_that_hangs(host: Host, firewalld: Watch) -> None:
+    """The lock was held for half a minute and more, and no flush was seen meanwhile."""
+    host.run("mkfifo", "/run/hangs")
+    host.nft("add table inet firewalld")
+    with host.file("/run/hangs").open("w") as answers:  # the stand-in reads by now
+        host.add(network("net2", "10.90.0.0/24"), "c3")
+        host.delete(network("net1", "10.89.0.0/24"), "c2")
+        host.run("rm", "/run/told")
+        before = host.elements()
+        host.nft("delete table inet firewalld\nflush ruleset")
+        firewalld.wait_for("restored the table with 2 attachments")
+        assert host.elements() == before
+        host.run("rm", "/run/hangs")
+        answers.write("\n")
+    firewalld.wait_for("net0/c1/eth0 is in its zone inside again")
+    firewalld.wait_for("net1/c2/eth0 is in its zone trusted again")
+    end = time.monotonic() + PATIENCE
+    while "removeSource ss trusted 10.89.0.2/32" not in host.file("/run/told").read_text():  # its DEL came first
+        assert time.monotonic() < end, host.file("/run/told").read_text()
+        time.sleep(0.01)
+
+
+def test_a_zone_that_is_gone_does_not_keep_the_others_out(host: Host, firewalld: Watch) -> None:
+    """Whoever came after it in the list of records was never told."""
+    for zone, other in (("inside", "net1/c2/eth0"), ("trusted", "net0/c1/eth0")):
+        host.file("/run/unknown").write_text(f"ss {zone}")
+        host.nft("add table inet firewalld\ndelete table inet firewalld\nadd table inet firewalld")
+        firewalld.wait_for(f"{other} is in its zone")
+
+
 MANY = 40000  # elements, each an event; a socket has room for a few hundred
 
 

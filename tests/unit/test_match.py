@@ -23,7 +23,7 @@ def test_a_match_is_kept(text: str) -> None:
     assert parse_match(f"  {text.replace(' ', '   ')} ") == text
 
 
-@pytest.mark.parametrize("word", ["accept", "drop", "goto", "dnat", "set", "vmap"])
+@pytest.mark.parametrize("word", ["accept", "drop", "goto", "dnat", "set", "vmap", "counter", "quota"])
 @pytest.mark.parametrize("text", ["{}", "ip ttl 3 {}", "ip ttl vmap {{ 1:{} }}", "{} x"])
 def test_a_statement_is_not(word: str, text: str) -> None:
     with pytest.raises(ValueError, match="statement"):
