@@ -22,6 +22,8 @@ mount -t tmpfs -o mode=755 layer /mnt
 mkdir /mnt/upper /mnt/work /mnt/root /mnt/lxc
 chown {first} /mnt/upper
 mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root
+mkdir -p /mnt/root/srv/nftcni
+cp -r {checkout}/cni {checkout}/nft {checkout}/conf /mnt/root/srv/nftcni
 """
 NSPAWN = (
     *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--link-journal=no", "--private-network", "--pipe"),
@@ -91,8 +93,8 @@ def test_it_serves_a_container_is_repaired_and_leaves_nothing(program: str) -> N
     if not shutil.which(program):
         pytest.skip(f"NOT RUN: a host in a container of that kind needs {program}")
     first, number = IDS
-    script = INSIDE.replace("@CONFIG@", json.dumps(CONFIG)).replace("@PLUGIN@", str(CHECKOUT / "conf/nftcni"))
-    start = (ROOT + WAYS[program]).format(first=first, number=number) + ' /bin/sh -c "$1"'
+    script = INSIDE.replace("@CONFIG@", json.dumps(CONFIG)).replace("@PLUGIN@", "/srv/nftcni/conf/nftcni")
+    start = (ROOT + WAYS[program]).format(first=first, number=number, checkout=CHECKOUT) + ' /bin/sh -c "$1"'
     words = ["unshare", "--mount", "--net", "sh", "-ec", start, "sh", script]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=100)
     said = [line.strip() for line in done.stdout.splitlines()]
