@@ -12,7 +12,10 @@ from support.debian import Apt, settle, unpack
 from support.scratch import Host
 
 SUITE = "bookworm"
-COMMON = ("python3", "nftables", "netbase", "kmod", "procps", "dash", "coreutils", "libc-bin")
+PACKAGES = (
+    *("firewalld", "polkitd", "dbus", "ufw", "iptables"),
+    *("python3", "nftables", "netbase", "kmod", "procps", "dash", "coreutils", "sed", "libc-bin"),
+)
 # Of users that maintainer scripts would make (dbus.postinst, polkitd.postinst).
 USERS = ("messagebus", "polkitd", "systemd-network")
 
@@ -21,7 +24,7 @@ class System:
     """`root` is its folder on the scratch host, where what it changes lasts as long as that. `commands` of it can be
     called on the host by their names."""
 
-    def __init__(self, host: Host, name: str, packages: tuple[str, ...], commands: Iterable[str]) -> None:
+    def __init__(self, host: Host, name: str, commands: Iterable[str]) -> None:
         self.host = host
         self.root = f"/run/{name}"
         self.log = host.file(f"/run/{name}.log")
@@ -29,7 +32,7 @@ class System:
         host.run("mkdir", "-p", self.root, upper, "/run/bin")
         host.run("mount", "-t", "tmpfs", "upper", upper)
         host.run("mkdir", f"{upper}/up", f"{upper}/work")
-        layers = f"lowerdir={_made(name, packages)},upperdir={upper}/up,workdir={upper}/work"
+        layers = f"lowerdir={_made()},upperdir={upper}/up,workdir={upper}/work"
         host.run("mount", "-t", "overlay", "-o", layers, name, self.root)
         host.run("mkdir", "-p", *(f"{self.root}/{path}" for path in ("proc", "dev", "run", "var/log", "tmp")))
         host.run("mount", "-t", "proc", "proc", f"{self.root}/proc")
@@ -46,17 +49,16 @@ class System:
             return self.host.popen("chroot", self.root, *words, stdout=log, stderr=log)
 
 
-def _made(name: str, packages: tuple[str, ...]) -> Path:
+def _made() -> Path:
     """Raises debian.Unavailable."""
-    wanted = (*COMMON, *packages)
+    return kept.kept("filters", f"{SUITE} {' '.join(PACKAGES)}", [__file__], _make)
 
-    def make(work: Path, place: Path) -> None:
-        unpack(Apt(SUITE, work / "apt").fetch(wanted), place)
-        settle(place)
-        for number, user in enumerate(USERS, 101):
-            with (place / "etc/passwd").open("a") as file:
-                file.write(f"{user}:x:{number}:{number}::/:/bin/false\n")
-            with (place / "etc/group").open("a") as file:
-                file.write(f"{user}:x:{number}:\n")
 
-    return kept.kept(name, f"{SUITE} {' '.join(wanted)}", [__file__], make)
+def _make(work: Path, place: Path) -> None:
+    unpack(Apt(SUITE, work / "apt").fetch(PACKAGES), place)
+    settle(place)
+    for number, user in enumerate(USERS, 101):
+        with (place / "etc/passwd").open("a") as file:
+            file.write(f"{user}:x:{number}:{number}::/:/bin/false\n")
+        with (place / "etc/group").open("a") as file:
+            file.write(f"{user}:x:{number}:\n")

@@ -22,7 +22,7 @@ def ufw() -> Iterator[Host]:
     """ufw's files are the host's own, as they are for whoever pastes commands."""
     host = Host()
     try:
-        system = System(host, "ufw", ("ufw", "iptables", "sed"), ["ufw"])
+        system = System(host, "ufw", ["ufw"])
     except Unavailable as problem:
         host.close()
         pytest.fail(f"ufw cannot be had: {problem}")

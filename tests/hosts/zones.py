@@ -16,7 +16,7 @@ class Firewalld:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self._system = System(host, "firewalld", ("firewalld", "polkitd", "dbus"), ["firewall-cmd"])
+        self._system = System(host, "firewalld", ["firewall-cmd"])
         actions = f"{self._system.root}/usr/share/polkit-1/actions"
         host.run("ln", "-s", f"{POLICY}.server.policy.choice", f"{actions}/{POLICY}.policy")
         host.run("mkdir", "-p", "/run/dbus", f"{self._system.root}/run/dbus")
