@@ -49,6 +49,10 @@ def flow_to(address: str) -> list[str]:
     return [*words, "-r", address, "-q", client, "--reply-port-src", "53", "--reply-port-dst", "999"]
 
 
+def _exprs(item: Json) -> list[Json]:
+    return item["rule"]["expr"] if "rule" in item else []
+
+
 class Scene:
     """`keeper` is another container that must not notice anything."""
 
@@ -74,8 +78,10 @@ class Scene:
         leased = [path.name for path in self.host.file("/run").glob("foreign.*")]
         done = self.host.call("nft", "-j", "list", "table", "inet", "nftcni")
         listed = json.loads(done.stdout)["nftables"] if done.returncode == 0 else []
-        chains = [item["chain"]["name"] for item in listed if "chain" in item]
-        return {**self.host.snapshot(), "leased": leased, "chains": sorted(chains)}
+        names = [item["chain"]["name"] for item in listed if "chain" in item]
+        jumps = [item["rule"]["chain"] for item in listed if {"jump": {"target": "gate"}} in _exprs(item)]
+        conditions = sorted([*jumps, *(name for name in names if name.startswith("when_"))])
+        return {**self.host.snapshot(), "leased": leased, "conditions": conditions}
 
     def settled(self) -> dict[str, Any]:
         """The IPv6 routes of a bridge come with its carrier, which the kernel takes up to a second to notice."""
