@@ -11,35 +11,29 @@ from collections.abc import Iterator
 
 import pytest
 from support.debian import Unavailable
-from support.scratch import PLUGIN, Host, Json, Namespace, network, port
-from support.traffic import Server, ask
+from support.scratch import PLUGIN, Host, Json, network
+from support.traffic import Server
+from system import OPEN, attached, reached, with_lan
 from zones import Firewalld
-
-DUAL = ("10.88.0.0/24", "fd00:88::/64")
-LAN = ("198.51.100.2", "2001:db8:100::2")
-HERE = ("198.51.100.1", "2001:db8:100::1")
-PORTS = [port(8080, 80), port(8080, 80, ip="::")]
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[tuple[Host, Firewalld, Namespace]]:
+def place() -> Iterator[tuple[Host, Firewalld]]:
     host = Host()
-    lan = host.neighbour()
-    host.run("ip", "route", "add", "default", "via", LAN[0])
-    host.run("ip", "-6", "route", "add", "default", "via", LAN[1])
+    with_lan(host)
     try:
         running = Firewalld(host)
     except Unavailable as problem:
         host.close()
         pytest.fail(f"firewalld cannot be had: {problem}")
-    yield host, running, lan
+    yield host, running
     running.close()
     host.close()
 
 
 @pytest.fixture
-def firewalld(place: tuple[Host, Firewalld, Namespace]) -> Iterator[Firewalld]:
-    host, running, _lan = place
+def firewalld(place: tuple[Host, Firewalld]) -> Iterator[Firewalld]:
+    host, running = place
     yield running
     for container in [item.name for item in host.namespaces if item.name != "lan"]:
         for name in ("net0", "net1"):
@@ -48,35 +42,8 @@ def firewalld(place: tuple[Host, Firewalld, Namespace]) -> Iterator[Firewalld]:
 
 
 @pytest.fixture
-def host(place: tuple[Host, Firewalld, Namespace]) -> Host:
+def host(place: tuple[Host, Firewalld]) -> Host:
     return place[0]
-
-
-@pytest.fixture
-def lan(place: tuple[Host, Firewalld, Namespace]) -> Namespace:
-    return place[2]
-
-
-def attached(host: Host, **keys: Json) -> tuple[Json, Json]:
-    config = network("net0", *DUAL, ports=PORTS, **keys)
-    return config, host.add(config)
-
-
-def reaches(host: Host, lan: Namespace, result: Json) -> dict[str, list[bool]]:
-    """Whether the container gets out, and who gets in: by a published port, and by a route to one that is not."""
-    inside = host.place("c1")
-    own = [item["address"].split("/")[0] for item in result["ips"]]
-    for subnet, via in zip(DUAL, HERE):
-        lan.run("ip", *(["-6"] if ":" in subnet else []), "route", "replace", subnet, "via", via)
-    with Server(lan, 90), Server(inside, 80), Server(inside, 81):
-        return {
-            "out": [ask(inside, address, 90).startswith("lan") for address in LAN],
-            "published": [ask(lan, address, 8080).startswith("c1") for address in HERE],
-            "unpublished": [ask(lan, address, 81).startswith("c1") for address in own],
-        }
-
-
-OPEN = {"out": [True, True], "published": [True, True], "unpublished": [False, False]}
 
 
 @pytest.mark.parametrize(
@@ -95,20 +62,18 @@ def test_addresses_join_the_zone_and_leave_it(firewalld: Firewalld, host: Host, 
     assert firewalld.sources(zone) == []
 
 
-def test_in_the_trusted_zone_everything_passes(firewalld: Firewalld, host: Host, lan: Namespace) -> None:
+def test_in_the_trusted_zone_everything_passes(firewalld: Firewalld, host: Host) -> None:
     """Ours still is the word on what is published."""
     _config, result = attached(host)
-    before = reaches(host, lan, result)
+    before = reached(host, result)
     assert before["out"] == [False, False], "firewalld forwards for nobody who is in no zone"
     host.delete(network("net0"))
     _config, result = attached(host, backend="firewalld")
-    assert reaches(host, lan, result) == OPEN
+    assert reached(host, result) == OPEN
 
 
 @pytest.mark.parametrize("way", ["--reload", "restart"])
-def test_a_reload_forgets_them_and_repair_tells_it_again(
-    firewalld: Firewalld, host: Host, lan: Namespace, way: str
-) -> None:
+def test_a_reload_forgets_them_and_repair_tells_it_again(firewalld: Firewalld, host: Host, way: str) -> None:
     config, result = attached(host, backend="firewalld")
     sources = firewalld.sources("trusted")
     if way == "restart":
@@ -123,7 +88,7 @@ def test_a_reload_forgets_them_and_repair_tells_it_again(
     done = host.command("repair")
     assert done.returncode == 0, done.stdout
     assert firewalld.sources("trusted") == sources
-    assert reaches(host, lan, result) == OPEN
+    assert reached(host, result) == OPEN
     assert host.cni("CHECK", {**config, "prevResult": result}).status == 0
 
 
@@ -164,10 +129,10 @@ def test_a_zone_that_there_is_not(firewalld: Firewalld, host: Host) -> None:
     assert answer.code and "nowhere" in answer.words and "INVALID_ZONE" in answer.words, answer.words
 
 
-def test_doctor_names_it_and_its_remedy_heals(firewalld: Firewalld, host: Host, lan: Namespace) -> None:
+def test_doctor_names_it_and_its_remedy_heals(firewalld: Firewalld, host: Host) -> None:
     """Of containers that are in no zone; what is not published stays closed. The last test here: the remedy lasts."""
     _config, result = attached(host)
-    assert reaches(host, lan, result)["out"] == [False, False]
+    assert reached(host, result)["out"] == [False, False]
     done = host.command("doctor", "--json")
     assert done.returncode == 1
     found = [item for item in json.loads(done.stdout)["findings"] if "firewalld" in item["what"]]
@@ -175,7 +140,7 @@ def test_doctor_names_it_and_its_remedy_heals(firewalld: Firewalld, host: Host, 
     for command in dict.fromkeys(command for item in found for command in item["remedy"]):
         assert command.startswith("firewall-cmd "), command
         host.run("sh", "-c", command)
-    assert reaches(host, lan, result) == OPEN
+    assert reached(host, result) == OPEN
     with Server(host.place("c1"), 80):
         done = host.command("doctor")
     assert done.returncode == 0, done.stdout

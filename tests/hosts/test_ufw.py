@@ -7,14 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from support.debian import Unavailable
-from support.scratch import Host, network, port
-from support.traffic import Server, ask
-from system import System
-
-DUAL = ("10.88.0.0/24", "fd00:88::/64")
-LAN = ("198.51.100.2", "2001:db8:100::2")
-HERE = ("198.51.100.1", "2001:db8:100::1")
-OWN = ("10.88.0.2", "fd00:88::2")
+from support.scratch import Host
+from support.traffic import Server
+from system import OPEN, System, attached, reached, with_lan
 
 
 @pytest.fixture
@@ -40,31 +35,18 @@ def ufw() -> Iterator[Host]:
 
 
 def test_its_remedy_heals(ufw: Host) -> None:
-    host = ufw
-    lan = host.neighbour()
-    host.run("ip", "route", "add", "default", "via", LAN[0])
-    host.run("ip", "-6", "route", "add", "default", "via", LAN[1])
-    host.run("ufw", "--force", "enable")
-    container = host.container("c1")
-    host.add(network("net0", *DUAL, ports=[port(8080, 80), port(8080, 80, ip="::")]))
-    for subnet, via in zip(DUAL, HERE):
-        lan.run("ip", *(["-6"] if ":" in subnet else []), "route", "replace", subnet, "via", via)
-    with Server(lan, 90), Server(container, 80), Server(container, 81):
-
-        def reached() -> dict[str, list[bool]]:
-            return {
-                "out": [ask(container, address, 90).startswith("lan") for address in LAN],
-                "published": [ask(lan, address, 8080).startswith("c1") for address in HERE],
-                "unpublished": [ask(lan, address, 81).startswith("c1") for address in OWN],
-            }
-
-        assert reached() == {"out": [False] * 2, "published": [False] * 2, "unpublished": [False] * 2}
-        done = host.command("doctor", "--json")
-        assert done.returncode == 1
-        steps = [item for item in json.loads(done.stdout)["findings"] if "ufw" in " ".join(item["remedy"])]
-        assert steps, done.stdout
-        for step in steps:
-            host.run("sh", "-ec", "\n".join(step["remedy"]))
-        assert reached() == {"out": [True] * 2, "published": [True] * 2, "unpublished": [False] * 2}
-        done = host.command("doctor")
-        assert done.returncode == 0, done.stdout
+    with_lan(ufw)
+    ufw.run("ufw", "--force", "enable")
+    _config, result = attached(ufw)
+    assert reached(ufw, result) == dict.fromkeys(OPEN, [False, False])
+    with Server(ufw.place("c1"), 80):  # doctor would say that nobody listens
+        done = ufw.command("doctor", "--json")
+    assert done.returncode == 1
+    steps = [item for item in json.loads(done.stdout)["findings"] if "ufw" in " ".join(item["remedy"])]
+    assert steps, done.stdout
+    for step in steps:
+        ufw.run("sh", "-ec", "\n".join(step["remedy"]))
+    assert reached(ufw, result) == OPEN
+    with Server(ufw.place("c1"), 80):
+        done = ufw.command("doctor")
+    assert done.returncode == 0, done.stdout
