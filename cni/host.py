@@ -251,14 +251,10 @@ class Host:
 
     def table_is_current(self) -> bool:
         """Whether the table is there, of this boot and with this version's rules, and its records are ours."""
-        return self.table.comment() == self.comment
+        return self.table.comment() == self.handles.comment
 
     def table_serves(self) -> bool:
         return self.handles.table_serves
-
-    @property
-    def comment(self) -> str:
-        return self.handles.comment
 
     def rules_are_ours(self) -> bool:
         """As they were loaded; as many as were loaded, where more is not known."""

@@ -9,6 +9,7 @@ that was lost.
 from __future__ import annotations
 
 from . import messages, rules
+from .match import LIMIT
 from .netlink import Netlink
 from .rules import Chain, Rule
 from .ruleset import GATE, WHEN, condition_chain
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 HOOKS = ("nat_prerouting", "nat_output")
-PART = 120  # characters of the text in one comment; nft takes 128, and the chain has two rules (`match.LIMIT`)
+PART = LIMIT // 2  # characters of the text in each of the chain's two rules; nft takes 128 in a comment
 NOBODY = "th dport 0"  # a condition that no packet meets
 
 

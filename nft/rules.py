@@ -17,8 +17,6 @@ from .value import Value
 FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}  # NFPROTO_*
 DELCHAIN, DELRULE = (messages.SUBSYSTEM | number for number in (5, 8))
 NFTA_RULE_HANDLE, NFTA_RULE_USERDATA = 3, 7
-NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
-NFTA_IMMEDIATE_DATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CHAIN = 2, 2, 2
 _HANDLE = Struct(">Q")
 
 
@@ -44,9 +42,10 @@ class Rule(Value):
         """The chain that it jumps or goes to, "" for none."""
         for packed in items(self.code):
             parts = attributes(packed)
-            if text(parts.get(NFTA_EXPR_NAME, b"")) == "immediate":
-                data = attributes(attributes(parts.get(NFTA_EXPR_DATA, b"")).get(NFTA_IMMEDIATE_DATA, b""))
-                name = attributes(data.get(NFTA_DATA_VERDICT, b"")).get(NFTA_VERDICT_CHAIN)
+            if text(parts.get(messages.NFTA_EXPR_NAME, b"")) == "immediate":
+                immediate = attributes(parts.get(messages.NFTA_EXPR_DATA, b""))
+                data = attributes(immediate.get(messages.NFTA_IMMEDIATE_DATA, b""))
+                name = attributes(data.get(messages.NFTA_DATA_VERDICT, b"")).get(messages.NFTA_VERDICT_CHAIN)
                 if name:
                     return text(name)
         return ""

@@ -36,8 +36,10 @@ def add(request: Request) -> dict[str, Json]:
             refuse_invalid(host.handles, condition4, condition6)
         before = host.record(ident)
         base = base_record(host, request, previous, before)
-        asked = base.replace(mappings=mappings, snat=snat, masq_all=masq_all)
-        amend(host, before, asked.replace(condition4=condition4, condition6=condition6))
+        asked = base.replace(
+            mappings=mappings, snat=snat, masq_all=masq_all, condition4=condition4, condition6=condition6
+        )
+        amend(host, before, asked)
     return previous.document
 
 
@@ -64,18 +66,18 @@ def check(request: Request) -> None:
     mappings = _asked(request, parse_previous(request))
     if not mappings:
         return
-    asked = dict(zip((4, 6), parse_conditions(Fields(request.document))))
+    condition4, condition6 = parse_conditions(Fields(request.document))
     ident = record_of(request)
     with Host(request.data_dir).transaction(f"portmap: CHECK of {ident}") as host:
         item = attached(host, ident)
         known = item.mappings + item.standby  # a waiting port is published by the container's other interface
         problems = [f"the port {mapping} is not published" for mapping in mappings if mapping not in known]
+        asked = item.replace(condition4=condition4, condition6=condition6)
         problems += [
-            f'the port {mapping} is published for the packets "{item.condition(version)}"'
-            for version in asked
+            f'the port {mapping} is published for the packets "{item.condition(mapping.host_ip.version)}"'
             for mapping in item.mappings
-            if mapping in mappings and mapping.host_ip and mapping.host_ip.version == version
-            if item.condition(version) != asked[version]
+            if mapping in mappings and mapping.host_ip
+            if item.condition(mapping.host_ip.version) != asked.condition(mapping.host_ip.version)
         ]
         problems += table_problems(host) or element_problems(item, host.store.of_container(item), host.table.get)
     refuse_problems(ident, problems)

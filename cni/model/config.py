@@ -196,9 +196,8 @@ def parse_masquerade(fields: Fields) -> tuple[bool, bool]:
 def parse_conditions(fields: Fields) -> tuple[str, str]:
     """Which packets published ports are for, of IPv4 and IPv6: matches in nft's language, "" for all. Looked at where
     there are ports. Raises CniError 2 for those of iptables, 7 for what is no match."""
-    if not (fields.has("conditionsV4") or fields.has("conditionsV6")):
-        return "", ""
-    if not fields.section("runtimeConfig").has("portMappings"):
+    given = fields.has("conditionsV4") or fields.has("conditionsV6")
+    if not given or not fields.section("runtimeConfig").has("portMappings"):
         return "", ""
     from cni.model.condition import parse_condition
 

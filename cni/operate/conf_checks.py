@@ -74,10 +74,9 @@ def in_use(world: World) -> list[Step]:
     found = []
     for document in documents():
         bridges = {str(plugin.get("bridge") or "nftcni0") for plugin in document.plugins}
+        if not bridges.isdisjoint(world.kernel.links):
+            continue  # what has containers is looked at with them
         for prefix, _text in document.subnets if bridges else ():
-            # What there is with containers on it, is looked at with them.
-            if any(link in world.kernel.links for link in bridges):
-                continue
             for dst, table, link, _kind, _via in world.kernel.routes:
                 one_of_it = prefix.length <= dst.length < BITS[dst.version] and dst.address in prefix.network
                 if table == 254 and link not in bridges and one_of_it:

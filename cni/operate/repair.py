@@ -158,10 +158,6 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
                 os.close(netns)
             return False
         hostside.finish(host, item, hostside.ready(host, item))
-    if item.zone:
-        from cni.firewalld import join
-
-        join(item)  # a reload of firewalld forgets all sources
     if item.address_of(6) is not None and item.gateways and host.store.bridges.knows(item.bridge, "created"):
         search_again(host, item.bridge)
     for name in item.leased:
@@ -170,6 +166,10 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
     waiting = waiting_in_vain(host.store.claims, item)
     if waiting:
         host.hand_over(item.ident, waiting)
+    if item.zone:
+        from cni.firewalld import join
+
+        join(item)  # a reload of firewalld forgets all sources; last, as it may not answer
     return True
 
 

@@ -32,7 +32,7 @@ def refuse_foreign(path: str) -> None:
         except FileNotFoundError:
             return  # it will be made, in a folder that is ours
         if found.st_uid not in (0, os.geteuid()) and not (left and _is_unmapped(found.st_uid)):
-            raise _refusal(path, below, f"it belongs to the user {found.st_uid}")
+            raise _refusal(path, below, f"it belongs to the user {found.st_uid}", "chown root")
         if stat.S_ISLNK(found.st_mode):
             links += 1
             if links > LINKS:
@@ -45,7 +45,7 @@ def refuse_foreign(path: str) -> None:
             raise _refusal(path, below, "it is not a folder")
         # In a folder with the sticky bit (/tmp) nobody can move what is ours.
         if found.st_mode & stat.S_IWOTH and not (left and found.st_mode & stat.S_ISVTX):
-            raise _refusal(path, below, "every user of this host may write there")
+            raise _refusal(path, below, "every user of this host may write there", "chmod o-w")
         place = below
 
 
@@ -61,14 +61,7 @@ def _is_unmapped(user: int) -> bool:
         return False
 
 
-def _refusal(path: str, place: str, why: str) -> CniError:
+def _refusal(path: str, place: str, why: str, mend: str = "") -> CniError:
     what = f"dataDir: {path} is not used" if place == path else f"dataDir: {path} is not used for {place}"
-    mend = (
-        f"chmod o-w {place}"
-        if why.startswith("every")
-        else f"chown root {place}"
-        if why.startswith("it belongs")
-        else ""
-    )
     wanted = "name a folder that only root can write"
-    return CniError(INVALID_CONFIG, f"{what}: {why}", f"{mend}, or {wanted}" if mend else wanted)
+    return CniError(INVALID_CONFIG, f"{what}: {why}", f"{mend} {place}, or {wanted}" if mend else wanted)

@@ -39,10 +39,10 @@ def table_problems(host: Host) -> list[str]:
     comment = host.table.comment()
     if comment is None:
         return [f"table inet {TABLE} is missing"]
-    if comment != host.comment and host.table_serves():
+    if comment != host.handles.comment and host.table_serves():
         return [f"the rules of table inet {TABLE} are another version's: the next container's ADD brings this one's"]
-    if comment != host.comment:
-        return [f'table inet {TABLE} says "{comment}" where "{host.comment}" was expected']
+    if comment != host.handles.comment:
+        return [f'table inet {TABLE} says "{comment}" where "{host.handles.comment}" was expected']
     if not host.rules_are_ours():
         if (NFPROTO_BRIDGE, TABLE) not in host.table.tables():
             return [f"table bridge {TABLE} is missing"]
