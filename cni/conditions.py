@@ -9,6 +9,7 @@ import errno
 
 from cni.handles import Handles
 from cni.model.attachment import Attachment
+from cni.model.condition import EXAMPLE
 from cni.protocol.errors import INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
 from cni.protocol.log import say
 from nft import conditions
@@ -31,8 +32,8 @@ def refuse_invalid(handles: Handles, condition4: str, condition6: str) -> None:
         try:
             parse_text(conditions.probe_text(text))
         except LoadError as problem:
-            what = f'{key}: "{text}" is not what nft takes for a match: {problem}'
-            raise CniError(INVALID_CONFIG, what, "write it as in `nft add rule`: ip saddr != 192.0.2.0/24") from None
+            said = str(problem).partition("\n")[0]  # below it nft points at a line of the probe
+            raise CniError(INVALID_CONFIG, f'{key}: "{text}" is no match: {said}', EXAMPLE) from None
 
 
 def ensure(handles: Handles, item: Attachment) -> None:

@@ -9,6 +9,8 @@ from cni.protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni.protocol.fields import Fields
 from nft.match import parse_match
 
+EXAMPLE = 'write a match as nft does: ["ip daddr != 192.0.2.0/24"]'
+
 
 def parse_condition(fields: Fields, key: str) -> str:
     """ "" for all packets. Raises CniError 2 for iptables' language, 7 for what is no match."""
@@ -17,10 +19,10 @@ def parse_condition(fields: Fields, key: str) -> str:
         raise CniError(
             UNSUPPORTED_FIELD,
             f"{fields.asked(key, ())}: iptables syntax, which nothing on this host reads",
-            'write the match as nft does: ["ip daddr != 192.0.2.0/24"]',
+            EXAMPLE,
         )
     text = " ".join(words)
     try:
         return parse_match(text)
     except ValueError as problem:
-        raise CniError(INVALID_CONFIG, f'{fields.name(key)}: "{text[:80]}": {problem}') from None
+        raise CniError(INVALID_CONFIG, f'{fields.name(key)}: "{text[:80]}": {problem}', EXAMPLE) from None

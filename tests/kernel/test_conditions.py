@@ -291,6 +291,7 @@ def test_what_is_no_match_is_refused(host: Host, words: list[str], said: str, kn
         host.add(network("net1", "10.89.0.0/24", ports=[port(8080, 80)], conditionsV4=NOT_LAN4), "c2")
     answer = host.refused("ADD", network("net0", ports=[port(8081, 80)], conditionsV4=words))
     assert answer.code == 7 and "conditionsV4" in answer.words and said in answer.words, answer.words
+    assert "probe" not in answer.words and "as nft does" in answer.words
     tables = host.run("nft", "list", "tables").split("\n")
     assert not [table for table in tables if "mine" in table or "probe" in table]
 
