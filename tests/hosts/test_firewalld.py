@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,8 @@ from support.scratch import PLUGIN, Host, Json, network
 from support.traffic import Server
 from system import OPEN, attached, reached, with_lan
 from zones import Firewalld
+
+PATIENCE = 60.0  # seconds until a watch that says nothing is ended
 
 
 @pytest.fixture(scope="module")
@@ -97,20 +100,20 @@ def test_watch_tells_it_again(firewalld: Firewalld, host: Host, way: str) -> Non
     attached(host, backend="firewalld")
     sources = firewalld.sources("trusted")
     watch = host.popen(PLUGIN, "watch", stdout=subprocess.PIPE)
+    limit = threading.Timer(PATIENCE, watch.kill)
+    limit.start()
     try:
         assert watch.stdout is not None
-        while "watching" not in watch.stdout.readline():
-            pass
+        assert any("watching" in line for line in watch.stdout)
         if way == "restart":
             firewalld.stop()
             firewalld.start()
         else:
             firewalld.cmd(way)
-        for line in watch.stdout:
-            if "is in its zone trusted again" in line:
-                break
+        assert any("is in its zone trusted again" in line for line in watch.stdout), "watch says nothing of it"
         assert firewalld.sources("trusted") == sources
     finally:
+        limit.cancel()
         watch.terminate()
         watch.wait()
 
