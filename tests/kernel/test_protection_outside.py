@@ -95,6 +95,21 @@ def test_a_port_of_the_loopback_is_not_one_of_the_lan(host: Host) -> None:
         assert ask(lan, INSIDE[0], 80) == "silence" and ask(lan, HOST[0], 8080) == "refused"
 
 
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_nor_is_it_open_at_the_containers_own_address(host: Host, protocol: str) -> None:
+    """Where nothing is translated, a published port is open there: but not to all, if the host alone was meant."""
+    lan = with_routes(host)
+    host.add(network("net1", *OTHER), "b")
+    ports = [port(8080, 80, protocol, "127.0.0.1"), port(8081, 81, protocol, HOST[0]), port(8080, 82, protocol, "::")]
+    host.add(network("net0", *NET, ports=ports, gatewayMode="routed"), "a")
+    with serving(*(Server(host.place("a"), number, protocol) for number in (80, 81, 82))):
+        for asker in (lan, host.place("b")):
+            assert ask(asker, INSIDE[0], 80, protocol, SHORT) == "silence"
+            assert ask(asker, INSIDE[0], 81, protocol).startswith("a ")
+            assert ask(asker, INSIDE[1], 82, protocol).startswith("a ")
+        assert ask(host, INSIDE[0], 80, protocol) == "a 10.88.0.1"
+
+
 def test_route_localnet_only_while_a_port_needs_it(host: Host) -> None:
     key = "ipv4/conf/br-net0/route_localnet"
     plain, mapped = network("net0", *NET), network("net0", *NET, ports=[port(8080, 80)])
