@@ -79,6 +79,24 @@ def test_a_container_on_two_networks(host: Host, br_netfilter: str, rp_filter: s
 
 
 @pytest.mark.parametrize("mode", ["bridge", "ptp"])
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_the_host_by_its_addresses_on_either_network(host: Host, mode: str, protocol: str) -> None:
+    """It asks with that very address, and a UDP server's answer is sent from the interface that leads there."""
+    keys = {"mode": "ptp", "bridge": None} if mode == "ptp" else {}
+    host.add(network("net0", *NET, ports=PORTS, **keys), "web")
+    host.add(network("net1", *OTHER, **keys), "web", ifname="eth1")
+    gateways = ("10.88.0.1", "fd00:88::1", "10.89.0.1", "fd00:89::1")
+    with Server(host.place("web"), 80, protocol):
+        for address in gateways:
+            assert ask(host, address, 8080, protocol).startswith("web "), address
+    assert host.command("repair", "--check").returncode == 0
+    host.delete(network("net1", *OTHER, **keys), "web", ifname="eth1")
+    assert len(host.elements()["self4"]) == len(host.elements()["self6"]) == 1
+    host.delete(network("net0", *NET, **keys), "web")
+    assert host.elements() == {}
+
+
+@pytest.mark.parametrize("mode", ["bridge", "ptp"])
 @pytest.mark.parametrize("rp_filter", ["0", "1", "2"])
 def test_a_port_of_the_second_network(host: Host, rp_filter: str, mode: str) -> None:
     """The container answers by its first one, where a strict rp_filter would drop it."""
