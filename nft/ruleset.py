@@ -30,6 +30,8 @@ stands as it does:
 - The bridge table: a container's port sends with no address, MAC address or neighbour advertisement that belongs to a
   sibling or the gateway, and is no router; a port that is `checked` with no MAC address but its own. What belongs to
   nobody passes: keepalived's addresses, macvlan, bridges inside.
+- VLAN 0 is none: whoever gets a frame with its tags takes them off, however many; here the first alone is off, and nft
+  looks for ICMPv6 in no tagged frame.
 - `advertisement` is a chain of its own: in a rule that asks for the ICMPv6 type, nft 1.1 lists `@th,64,128` as
   `icmpv6 taddr`, whose type is not the sets', and does not load its own listing.
 - `unrouted`: the host forwards for containers, it does not become a router between its other links. What somebody
@@ -228,6 +230,8 @@ PORTS = """
 	chain sent {
 		iifname . ip saddr @holds4 accept
 		iifname . arp saddr ip @holds4 accept
+		vlan id 0 drop
+		ether type 8021ad vlan id 0 drop
 		icmpv6 type { nd-router-advert, nd-redirect } drop
 		icmpv6 type nd-neighbor-advert jump advertisement
 		iifname . ip6 saddr @holds6 accept
