@@ -45,7 +45,8 @@ def attachment_elements(item: Attachment) -> list[Element]:
     elements += dict.fromkeys(_port_elements(item))
     for version in {mapping.host_ip.version for mapping in item.mappings if mapping.host_ip}:
         target = _target(item, version)
-        elements.append(Element(f"self{version}", target.packed + target.packed, b"", ident))
+        own = (address for address in item.addresses if address.version == version)
+        elements += [Element(f"self{version}", address.packed + target.packed, b"", ident) for address in own]
     published = [_published(item, mapping) for mapping in item.mappings]
     elements += published
     if item.conditions:

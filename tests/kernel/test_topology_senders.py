@@ -56,6 +56,24 @@ def test_a_second_address_of_a_sibling(host: Host, br_netfilter: str) -> None:
 
 
 @NETFILTER
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_container_that_asks_itself_from_its_second_address(host: Host, br_netfilter: str, protocol: str) -> None:
+    """Two range sets of one family. Its own address as a sender is one that it would drop."""
+    host.neighbour()
+    host.bridge_netfilter(br_netfilter)
+    subnets = (NET[0], "10.99.0.0/24", NET[1], "fd00:99::/64")
+    host.add(network("net0", *subnets, ports=PORTS), "web")
+    with Server(host.place("web"), 80, protocol):
+        for source in ("10.88.0.2", "10.99.0.2", "fd00:88::2", "fd00:99::2"):
+            six = ":" in source
+            with open_socket(host.place("web"), socket.AF_INET6 if six else socket.AF_INET, protocol) as sock:
+                sock.bind((source, 0))
+                assert ask_on(sock, HOST[six], 8080).startswith("web "), source
+    host.delete(network("net0", *subnets), "web")
+    assert host.elements() == {}
+
+
+@NETFILTER
 @pytest.mark.parametrize("rp_filter", ["0", "1", "2"])
 def test_a_container_on_two_networks(host: Host, br_netfilter: str, rp_filter: str) -> None:
     """moby#38784: a client on the second network got its answer by the wrong interface."""
