@@ -22,7 +22,8 @@ stands as it does:
 - filter_forward accepts what is established only for answers and for flows that were translated, which passed here when
   they began. Everything else of the original direction is judged packet by packet: a flow that began while the table
   was missing ends with its next packet.
-- `genuine`: nobody outside comes in with a container's address.
+- `genuine`: nobody outside comes in with a container's address. Nor with one of the host's: of IPv4 the kernel sees to
+  that (fib_validate_source).
 - INVALID packets are not translated and would show a container's address outside, or the peer's answer to it would
   reset a living connection (kubernetes#74839). Those of others are none of our affair.
 - `filter_output`: an INVALID packet of a container's connection is the host's, for nothing translated it, and the host
@@ -177,6 +178,7 @@ CHAINS = """
 	}
 	chain to_container {
 		ct state invalid drop
+		ct state new meta nfproto ipv6 fib saddr type local drop
 		ip saddr @masq4 jump genuine
 		ip6 saddr @masq6 jump genuine
 		ct status dnat accept

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import pytest
+from support.frames import datagram, heard
 from support.machines import NETFILTER
 from support.scratch import Host, Namespace, network, port
 from support.traffic import Server, ask, open_socket, serving
@@ -375,6 +376,26 @@ def test_nobody_outside_comes_with_a_containers_address(host: Host) -> None:
             forged.sendto(b"forged", (target, 5300))
             honest.sendto(b"honest", (target, 5300))
             assert receiver.recv(100) == b"honest"
+
+
+@pytest.mark.parametrize("mode", ["nat", "open"])
+def test_nor_with_an_address_of_the_host(host: Host, mode: str) -> None:
+    """By the published port or by a route: the container would take it for the host, or for its gateway."""
+    lan = with_routes(host)
+    for key in ("all", "to-lan"):
+        host.set_sysctl(f"ipv4/conf/{key}/rp_filter", "0")
+    host.add(network("net0", *NET, ports=[port(53, 53, "udp")], gatewayMode=mode), "a")
+    cable = bytes.fromhex(host.link("to-lan")["address"].replace(":", ""))
+    forged = [
+        datagram(source, target, 53, b"forged")
+        for own, mine, gateway in zip(INSIDE, HOST, ("10.88.0.1", "fd00:88::1"))
+        for target in (own, mine)
+        for source in (gateway, mine)
+        if source != target
+    ]
+    last = [datagram(theirs, mine, 53, b"last") for theirs, mine in zip(LAN, HOST)]
+    for packet in last:
+        assert heard(host.place("a"), 53, (lan, cable, [*forged, packet])) == {b"last"}
 
 
 # No moment is open
