@@ -107,10 +107,11 @@ class Host:
         from cni.recovery import all_records, rebuild_all
 
         rebuild_all(self.handles)
-        for bridge in {item.bridge for item in all_records(self.handles) if item.bridge}:
-            link = get_link(self.rtnl, bridge)
+        named = {(item.bridge, item.master) for item in all_records(self.handles) if item.bridge}
+        for name, bridge in named | {(bridge, bridge) for _name, bridge in named}:
+            link = get_link(self.rtnl, name)
             if link is not None and link.mac == bridge_mac(bridge):
-                self.store.bridges.note(bridge, "created")
+                self.store.bridges.note(name, "created")
 
     # Records
 
@@ -145,8 +146,14 @@ class Host:
         taken away serves them all."""
         if not self.store.is_last(item):
             return False
-        others = set(port_names(self.rtnl, item.bridge)) - {item.link}
-        return not others or others.isdisjoint(map(host_link, self.store.identities()))
+        others = set(port_names(self.rtnl, item.master)) - {item.link}
+        return not others or not any(
+            host_link(ident) in others and self._is_on(ident, item.bridge) for ident in self.store.identities()
+        )
+
+    def _is_on(self, ident: str, bridge: str) -> bool:
+        other = self.store.peek(ident)
+        return other is None or other.bridge == bridge
 
     def remove_record(self, item: Attachment) -> None:
         """With what it holds; ports that another interface of the container waits for pass to that one."""

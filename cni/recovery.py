@@ -16,7 +16,7 @@ from cni.forwarding import note_localnet, unrouted
 from cni.handles import Handles
 from cni.kernel.links import get_link, link_name
 from cni.model.attachment import ISOLATED, NAT, OPEN, ROUTED, Attachment, Lease, kind_of
-from cni.model.names import derived_mac, host_link
+from cni.model.names import derived_mac, host_link, vlan_link
 from cni.model.ports import ANY, Occupied, PortMapping, by_claim
 from cni.model.projection import projection, widest_elements
 from cni.model.wire import Wire
@@ -109,7 +109,7 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
             continue  # nothing of ours looks like that; somebody wrote into the table by hand
         if element.set[:-1] in ("containers", "guests"):
             addresses[_address(fields[1])] = None
-            bridge = str(fields[0])
+            bridge = max(bridge, str(fields[0]), key=len)  # the host's link in a VLAN is named after the bridge
             uplink = element.set.startswith("guests")
         elif element.set.startswith("opened") and fields[1] in PROTOCOL_NAMES:
             protocol, number = int(str(fields[1])), int(str(fields[2]))
@@ -162,8 +162,8 @@ def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> At
     from cni.kernel.shaping import rates_on
 
     port = get_link(handles.rtnl, item.link)
-    bridge = item.bridge or handles.store.bridges.of_link(item.link)
-    bridge = bridge or (link_name(handles.rtnl, port.master) if port else "")
+    master = link_name(handles.rtnl, port.master) if port and port.master else ""
+    bridge = item.bridge or handles.store.bridges.of_link(item.link) or master
     given = _given(handles, bridge)
     addresses = dict.fromkeys((*item.addresses, *filter(None, map(_leased_address, leases))))
     return item.replace(
@@ -177,9 +177,15 @@ def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> At
         direct=_direct(handles, bridge),
         hairpin=port.hairpin if port else False,
         port_isolation=port.isolated if port else False,
-        wire=rates_on(handles.rtnl, item.ident, port).replace(check_mac=item.wire.check_mac),
+        wire=_in_vlan(rates_on(handles.rtnl, item.ident, port), bridge, master).replace(check_mac=item.wire.check_mac),
         kind=kind_of(port is not None or any("@" not in name for name in leases), port is not None or bool(leases)),
     )
+
+
+def _in_vlan(wire: Wire, bridge: str, master: str) -> Wire:
+    number = bridge[len(master) + 1 :]
+    is_link_in_vlan = master and number.isdigit() and vlan_link(master, int(number)) == bridge
+    return wire.replace(vlan=int(number), master=master) if is_link_in_vlan else wire
 
 
 def _with_conditions(handles: Handles, item: Attachment, elements: list[Element]) -> Attachment:

@@ -33,10 +33,11 @@ def attachment_elements(item: Attachment) -> list[Element]:
         if item.bridge and item.uplink:
             elements.append(Element(f"guests{version}", pack((IFNAME,), (item.bridge,)) + packed, b"", ident))
         elif item.bridge and _is_served(item, version):
-            here = pack((IFNAME,), (item.bridge,)) + packed
-            elements.append(Element(f"containers{version}", here, b"", ident))
+            # What stays in a VLAN passes the IP tables with br_netfilter, as the bridge's own.
+            for link in dict.fromkeys((item.bridge, item.master)):
+                elements.append(Element(f"containers{version}", pack((IFNAME,), (link,)) + packed, b"", ident))
             if item.is_fast:
-                elements.append(Element(f"fast{version}", here, b"", ident))
+                elements.append(Element(f"fast{version}", pack((IFNAME,), (item.bridge,)) + packed, b"", ident))
         if item.is_masqueraded(version):
             elements.append(Element(f"masq{version}", packed, b"", ident))
     if item.mappings and (item.masq_all or not item.snat):
@@ -125,7 +126,7 @@ def bridge_elements(item: Attachment) -> list[Element]:
     if item.port_isolation and item.kind.own_link:
         elements.append(Element("apart", name + name))
     if item.made:
-        mac = derived_mac("host", item.ident) if item.is_ptp else bridge_mac(item.bridge)
+        mac = derived_mac("host", item.ident) if item.is_ptp else bridge_mac(item.master)
         elements += [Element("bridges", name), Element("gates", name + pack((MAC,), (mac,)))]
         if item.anti_spoof:
             elements.append(Element("taken_macs", mac))

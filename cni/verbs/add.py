@@ -31,6 +31,10 @@ def add(request: Request) -> Result:
 def _add(host: Host, request: Request, network: Network, netns: int, ident: str) -> Result:
     before = host.record(ident)
     network = with_implied(host, request, network, netns)
+    if network.wire.vlan:
+        from cni.adoption import in_vlan
+
+        network = in_vlan(host, network)
     if network.asks_firewall:
         from cni.verbs.firewall import refuse_admin_chain, zone_asked
 

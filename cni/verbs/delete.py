@@ -84,7 +84,7 @@ def detach(host: Host, item: Attachment, remover: Remover | None = None) -> None
     hostside.release(host, item)
     release_localnet(host.handles, [item])
     if last:
-        host.store.bridges.drop(item.bridge)
+        host.store.drop_bridge(item)
     host.remove_record(item)
     if not host.store.has_records():
         stop_forwarding(host.handles)

@@ -28,7 +28,7 @@ LAYERS = (
         "cni.withdrawal",
         "cni.rebuilding",
     ),
-    *("cni.firewalld", "cni.host", "cni.adoption", "cni.predecessor", "cni.bridge", "cni.hostside"),
+    *("cni.firewalld", "cni.host", "cni.adoption", "cni.predecessor", "cni.vlan_gateway", "cni.bridge", "cni.hostside"),
     *("cni.verbs", "cni.dropin", "cni.operate", "cni.main"),
 )
 # C modules without a promise of CPython, and the two files that may name them.
