@@ -39,7 +39,7 @@ def host_sysctls(item: Attachment) -> list[tuple[str, str]]:
         if item.bridge:
             wanted.append((f"ipv{version}/conf/{item.bridge}/forwarding", "1"))
     if item.bridge and needs_localnet(item):
-        wanted.append((_localnet(item.bridge), "1"))
+        wanted += [(_localnet(link), "1") for link in _receiving(item)]
     return wanted
 
 
@@ -52,6 +52,12 @@ def needs_localnet(item: Attachment) -> bool:
         port.host_ip and port.host_ip.version == 4 and (port.host_ip.is_unspecified or port.host_ip.is_loopback)
         for port in item.mappings
     )
+
+
+def _receiving(item: Attachment) -> tuple[str, ...]:
+    """By which links the host gets what the container sends: with br_netfilter, where that is decided before a VLAN's
+    frames reach the host's link in it, the bridge as well (br_nf_pre_routing_finish)."""
+    return tuple(dict.fromkeys((item.bridge, item.master)))
 
 
 def _localnet(bridge: str) -> str:
@@ -70,7 +76,7 @@ def set_host_sysctls(handles: Handles, item: Attachment) -> None:
                 _keep_router_advertisements(handles)
             _close_others(handles, version)
         else:
-            note_before(handles, item.bridge, key, before)
+            note_before(handles, item.master if key == _localnet(item.master) else item.bridge, key, before)
         if key == _localnet(item.bridge):
             _guard_ports(handles, item.bridge)
         sysctl.write(key, value)
@@ -103,7 +109,8 @@ def enable_ipv6(handles: Handles, item: Attachment) -> None:
 
 def note_localnet(handles: Handles, item: Attachment) -> None:
     if item.bridge and needs_localnet(item):
-        handles.store.bridges.note(item.bridge, f"port-{item.link}")
+        for link in _receiving(item):
+            handles.store.bridges.note(link, f"port-{item.link}")
 
 
 def note_before(handles: Handles, bridge: str, key: str, before: str) -> None:
@@ -118,8 +125,9 @@ def release_localnet(handles: Handles, items: list[Attachment]) -> None:
     bridges = handles.store.bridges
     leaving: dict[str, set[str]] = {}
     for item in items:
-        if item.bridge and bridges.knows(item.bridge, f"port-{item.link}"):
-            leaving.setdefault(item.bridge, set()).add(f"port-{item.link}")
+        for name in _receiving(item):
+            if name and bridges.knows(name, f"port-{item.link}"):
+                leaving.setdefault(name, set()).add(f"port-{item.link}")
     for bridge, ports in leaving.items():
         facts = bridges.facts(bridge)
         if not any(fact.startswith("port-") and fact not in ports for fact in facts):
