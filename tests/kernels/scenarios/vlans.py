@@ -134,8 +134,10 @@ def test_a_vlan_with_its_gateway(host: Host, br_netfilter: str) -> None:
         host.place("lan").run("ip", "route", "add", "10.88.10.0/24", "via", HOST4)
         for asker in ("other", "lan"):  # not published
             assert ask(host.place(asker), "10.88.10.2", 80) == "silence"
-    checked = {**web, "prevResult": result}
-    assert host.cni("CHECK", checked, "web").status == 0
+        for words in (["doctor"], ["explain", "8080"], ["explain", "web"]):
+            done = host.command(*words)
+            assert done.returncode == 0, done.stdout
+    assert host.cni("CHECK", {**web, "prevResult": result}, "web").status == 0
     assert host.add(web, "web") == result
     host.delete(gateway(20), "other")
     assert host.link("br-net0.20") is None and own_vlans(host) & {10, 20} == {10}
