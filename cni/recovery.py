@@ -12,7 +12,7 @@ met a key in its way.
 
 from __future__ import annotations
 
-from cni.forwarding import note_localnet, unrouted
+from cni.forwarding import note_guard, note_localnet, unrouted
 from cni.handles import Handles
 from cni.kernel.links import get_link, link_name
 from cni.model.attachment import ISOLATED, NAT, OPEN, ROUTED, Attachment, Lease, kind_of
@@ -84,6 +84,7 @@ def _rebuild(handles: Handles, ident: str, elements: list[Element], message: str
     for port, line in ports:
         if (port, line) not in held:
             handles.store.claims.drop_lines(port, {line})
+    note_guard(handles, item)
     note_localnet(handles, item)  # before the record: after a kill in between it is rebuilt once more
     handles.store.begin(item)
     return item

@@ -1,10 +1,15 @@
-"""The guard of the host's 127.0.0.0/8 that needs no table: a filter where a container's packets come in.
+"""The guard of the host's 127.0.0.0/8 that needs no table: filters where packets come in.
 
 With route_localnet a bridge hears packets to 127.0.0.1. The table drops them (`nft.ruleset`); this does while somebody
-has flushed the table. It is at the port and not at the bridge, because with br_netfilter the answers for 127.0.0.1 are
-translated in between. A classic BPF program takes one module, cls_bpf, and no compiler. The table is alone where the
-kernel lacks that, and against other machines on an adopted bridge. Where a container's egress rate is limited it stands
-before the filter that takes everything (`shaping`), in the queue that this one has made.
+has flushed the table. At a container's port all of them are dropped. Where its egress rate is limited the filter stands
+before the one that takes everything (`shaping`), in the queue that this one has made.
+
+An adopted bridge has ports of others as well, so there is one more on the bridge itself, where all that is for the host
+comes by. With br_netfilter that is also the answers to the host's 127.0.0.1, translated back by then. No program
+of this kind sees the connection tracker, so what it lets pass has an address of a container that may answer and begins
+no TCP connection: a neighbour that takes over such an address reaches UDP, no more.
+
+A classic BPF program takes one module, cls_bpf, and no compiler. The table is alone where the kernel lacks that.
 
 Numbers are from include/uapi/linux/{pkt_sched,pkt_cls,filter}.h. Some of them stand in `qdisc` as well, whose other
 messages an ADD with published ports would load for nothing.
@@ -16,53 +21,135 @@ from sys import byteorder
 
 from cni.kernel.links import get_link
 from cni.kernel.rtnetlink import CREATE
-from nft.framing import attr, attr_name, attr_u32
+from nft.addresses import Address
+from nft.framing import NLM_F_CREATE, NLM_F_ECHO, NLM_F_REPLACE, attr, attr_name, attr_u32, attributes
 from nft.netlink import Netlink
 from nft.stdlib import Struct
 
-RTM_NEWQDISC, RTM_NEWTFILTER = 36, 44
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    Program = tuple[tuple[int, int, int, int], ...]
+
+RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC, RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 36, 37, 38, 44, 45, 46
 TCMSG = Struct("=BxxxiIII")  # family, index, handle, parent, info
-CLSACT_HANDLE, TC_H_CLSACT, INGRESS = 0xFFFF0000, 0xFFFFFFF1, 0xFFFFFFF2
+CLSACT_HANDLE, TC_H_CLSACT, INGRESS, EGRESS = 0xFFFF0000, 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFFFFF3
 TCA_KIND, TCA_OPTIONS = 1, 2
 TCA_BPF_OPS_LEN, TCA_BPF_OPS, TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT = 4, 5, 8, 1
 ETH_P_IP = 0x0800
 PRIORITY = 27  # nobody's, as far as we know: filters of one priority have to be of one kind
 _OPERATION = Struct("=HBBI")  # code, jump if true, if false, operand
 _U16 = Struct("=H")
-LOAD_BYTE, JUMP_IF_EQUAL, RETURN = 0x30, 0x15, 0x06
+LOAD_WORD, LOAD_HALF, LOAD_BYTE, LOAD_FROM_HEADER = 0x20, 0x28, 0x30, 0x50
+HEADER_LENGTH, JUMP_IF_EQUAL, JUMP_IF_ANY, RETURN = 0xB1, 0x15, 0x45, 0x06
 UNSPEC, SHOT = 0xFFFFFFFF, 2  # TC_ACT_*: on to the next filter, and dropped
-SOURCE, TARGET = 14 + 12, 14 + 16  # where the addresses begin in an Ethernet frame
-PROGRAM = (
+ETHERNET = 14
+FRAGMENT, PROTOCOL, SOURCE, TARGET = ETHERNET + 6, ETHERNET + 9, ETHERNET + 12, ETHERNET + 16
+MORE_OR_OFFSET, TCP, TCP_FLAGS, ACK_OR_RST = 0x3FFF, 6, ETHERNET + 13, 0x14
+PASS, DROP = (RETURN, 0, 0, UNSPEC), (RETURN, 0, 0, SHOT)
+NOBODY: Program = (
     (LOAD_BYTE, 0, 0, TARGET),
     (JUMP_IF_EQUAL, 3, 0, 127),
     (LOAD_BYTE, 0, 0, SOURCE),
     (JUMP_IF_EQUAL, 1, 0, 127),
-    (RETURN, 0, 0, UNSPEC),
-    (RETURN, 0, 0, SHOT),
+    PASS,
+    DROP,
 )
+MOST = 2000  # of addresses: the kernel takes 4096 steps (BPF_MAXINSNS)
 
 
-def guard(rtnl: Netlink, name: str) -> None:
-    """Of a host end, with which it goes. May be repeated."""
+def answers_of(addresses: Iterable[Address]) -> Program:
+    """Lets pass what these may answer to 127.0.0.0/8, and drops all else that comes from or goes there. Where there
+    are too many of them, anybody may."""
+    sources = sorted({address.number for address in addresses})
+    steps: list[tuple[int, int, int, int]] = [
+        *((LOAD_BYTE, 0, 0, SOURCE), (JUMP_IF_EQUAL, 0, 1, 127), DROP),
+        *((LOAD_BYTE, 0, 0, TARGET), (JUMP_IF_EQUAL, 1, 0, 127), PASS),
+        *((LOAD_HALF, 0, 0, FRAGMENT), (JUMP_IF_ANY, 0, 1, MORE_OR_OFFSET), DROP),
+        *((LOAD_BYTE, 0, 0, PROTOCOL), (JUMP_IF_EQUAL, 0, 4, TCP)),
+        *((HEADER_LENGTH, 0, 0, ETHERNET), (LOAD_FROM_HEADER, 0, 0, TCP_FLAGS), (JUMP_IF_ANY, 1, 0, ACK_OR_RST), DROP),
+        (LOAD_WORD, 0, 0, SOURCE),
+    ]
+    for number in sources if len(sources) <= MOST else ():
+        steps += [(JUMP_IF_EQUAL, 0, 1, number), PASS]
+    return (*steps, DROP if len(sources) <= MOST else PASS)
+
+
+def guard(rtnl: Netlink, name: str, program: Program = NOBODY) -> bool:
+    """Of a link, with which it goes. Whether it is there now; may be repeated. The queue is made if there is none."""
     link = get_link(rtnl, name)
-    if link is not None:
-        hook = TCMSG.pack(0, link.index, CLSACT_HANDLE, TC_H_CLSACT, 0)
-        _try(rtnl, RTM_NEWQDISC, hook + attr_name(TCA_KIND, "clsact"))
-        _try(rtnl, RTM_NEWTFILTER, _filter(link.index))
+    if link is None:
+        return False
+    hook = _hook(link.index) + attr_name(TCA_KIND, "clsact")
+    _try(rtnl, RTM_NEWQDISC, hook, CREATE)  # somebody's is there already, or ours: the filter goes into either
+    return _try(rtnl, RTM_NEWTFILTER, _filter(link.index, program), NLM_F_CREATE | NLM_F_REPLACE)
 
 
-def _filter(index: int) -> bytes:
+def is_guarded(rtnl: Netlink, name: str, program: Program = NOBODY) -> bool:
+    """By this very program. A link that is missing needs no guard."""
+    link = get_link(rtnl, name)
+    return link is None or _held(rtnl, link.index) == _code(program)
+
+
+def has_guard(rtnl: Netlink, name: str) -> bool:
+    link = get_link(rtnl, name)
+    return link is not None and _held(rtnl, link.index) is not None
+
+
+def _held(rtnl: Netlink, index: int) -> bytes | None:
+    try:
+        found = rtnl.ask(RTM_GETTFILTER, _place(index), NLM_F_ECHO)
+    except OSError:
+        return None
+    return attributes(attributes(found, TCMSG.size).get(TCA_OPTIONS, b"")).get(TCA_BPF_OPS)
+
+
+def has_hook(rtnl: Netlink, name: str) -> bool:
+    """Whether the link has a queue for what comes in."""
+    link = get_link(rtnl, name)
+    try:
+        # A queue that was removed leaves an empty answer (tc_qdisc_dump_ignore).
+        return link is not None and bool(rtnl.ask(RTM_GETQDISC, _hook(link.index), NLM_F_ECHO))
+    except OSError:
+        return False
+
+
+def release(rtnl: Netlink, name: str, with_hook: bool) -> None:
+    """The filter, and the queue unless somebody has put something into it since. May be repeated."""
+    link = get_link(rtnl, name)
+    if link is None:
+        return
+    _try(rtnl, RTM_DELTFILTER, _place(link.index), 0)
+    if with_hook and not any(
+        rtnl.dump(RTM_GETTFILTER, TCMSG.pack(0, link.index, 0, side, 0)) for side in (INGRESS, EGRESS)
+    ):
+        _try(rtnl, RTM_DELQDISC, _hook(link.index), 0)
+
+
+def _hook(index: int) -> bytes:
+    return TCMSG.pack(0, index, CLSACT_HANDLE, TC_H_CLSACT, 0)
+
+
+def _place(index: int) -> bytes:
     protocol = int.from_bytes(ETH_P_IP.to_bytes(2, "big"), byteorder)
-    code = b"".join(_OPERATION.pack(*operation) for operation in PROGRAM)
-    options = attr(TCA_BPF_OPS_LEN, _U16.pack(len(PROGRAM))) + attr(TCA_BPF_OPS, code)
+    return TCMSG.pack(0, index, 1, INGRESS, PRIORITY << 16 | protocol) + attr_name(TCA_KIND, "bpf")
+
+
+def _code(program: Program) -> bytes:
+    return b"".join(_OPERATION.pack(*operation) for operation in program)
+
+
+def _filter(index: int, program: Program) -> bytes:
+    options = attr(TCA_BPF_OPS_LEN, _U16.pack(len(program))) + attr(TCA_BPF_OPS, _code(program))
     options += attr_u32(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT)
-    head = TCMSG.pack(0, index, 1, INGRESS, PRIORITY << 16 | protocol)
-    return head + attr_name(TCA_KIND, "bpf") + attr(TCA_OPTIONS, options)
+    return _place(index) + attr(TCA_OPTIONS, options)
 
 
-def _try(rtnl: Netlink, kind: int, payload: bytes) -> None:
+def _try(rtnl: Netlink, kind: int, payload: bytes, flags: int) -> bool:
     """It is the second guard: there already or not in this kernel is no reason to refuse a container."""
     try:
-        rtnl.ask(kind, payload, CREATE)
+        rtnl.ask(kind, payload, flags)
     except OSError:
-        return
+        return False
+    return True

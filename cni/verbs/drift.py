@@ -7,7 +7,7 @@ harm (other routes, other addresses) is not looked at.
 from __future__ import annotations
 
 from cni import hostside
-from cni.forwarding import host_sysctls
+from cni.forwarding import guard_problems, host_sysctls
 from cni.host import Host
 from cni.kernel import sysctl
 from cni.kernel.links import Link, container_sysctls, get_link
@@ -74,7 +74,7 @@ def host_problems(
     """The bridge, the host end, the leases and the sysctls of one attachment. `bridges` keeps what was read of them for
     the next attachment of the same ones."""
     port = _port_problems(host, item, {} if bridges is None else bridges) if item.kind.own_link else []
-    return port + _zone_problems(item) + _claim_problems(host, item)
+    return port + guard_problems(host.handles, item) + _zone_problems(item) + _claim_problems(host, item)
 
 
 def _zone_problems(item: Attachment) -> list[str]:

@@ -27,6 +27,7 @@ POINT_TO_POINT["runtimeConfig"]["bandwidth"] = {
 }
 CONDITIONS: dict[str, Any] = {"conditionsV4": ["ip ttl > 3"], "conditionsV6": ["ip6 hoplimit > 3"]}
 CONDITIONAL = network("net0", *DUAL, ports=PORTS, **CONDITIONS)
+ADOPTED = network("net2", "10.91.0.0/24", "fd00:91::/64", ports=PORTS, bridge="br0")  # somebody else's bridge
 FOREIGN = network("net0", ipam={"type": "foreign"}, ports=PORTS)
 VALID = {"cni.dev/valid-attachments": [{"containerID": "keeper", "ifname": "eth0"}]}
 # An IPAM plugin of somebody else's: it keeps what it gave in a file, so that a lost DEL is seen.
@@ -62,6 +63,8 @@ class Scene:
         self.result: Json = None  # of the ADD that `prepare` has made
         for name in ("c1", "keeper"):
             host.container(name)
+        if situation.config is ADOPTED:
+            host.run("ip", "link", "add", "br0", "type", "bridge")
         host.add(CONFIG, netns="/run/netns/c1")  # bytecode is compiled, folders and the table are made
         host.delete(CONFIG)
         host.run("mkdir", "-p", "/run/bin")
@@ -81,7 +84,9 @@ class Scene:
         names = [item["chain"]["name"] for item in listed if "chain" in item]
         jumps = [item["rule"]["chain"] for item in listed if {"jump": {"target": "gate"}} in _exprs(item)]
         conditions = sorted([*jumps, *(name for name in names if name.startswith("when_"))])
-        return {**self.host.snapshot(), "leased": leased, "conditions": conditions}
+        found = self.host.json("tc", "-j", "qdisc", "show", "dev", "br0") if self.host.link("br0") else []
+        queues = [item["kind"] for item in found if item["kind"] in ("clsact", "ingress")]  # the guard's (`forwarding`)
+        return {**self.host.snapshot(), "leased": leased, "conditions": conditions, "queues": queues}
 
     def settled(self) -> dict[str, Any]:
         """The IPv6 routes of a bridge come with its carrier, which the kernel takes up to a second to notice."""
@@ -239,5 +244,7 @@ SITUATIONS = {
     "DEL point to point with rates": Situation(
         Run("DEL", POINT_TO_POINT), POINT_TO_POINT, attached=True, every_way=False
     ),
+    "ADD to an adopted bridge": Situation(Run("ADD", ADOPTED), ADOPTED, every_way=False),
+    "DEL from an adopted bridge": Situation(Run("DEL", ADOPTED), ADOPTED, attached=True, every_way=False),
     "DEL with the state lost": Situation(Run("DEL", CONFIG), attached=True, lost=True, every_way=False),
 }

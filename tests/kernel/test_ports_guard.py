@@ -13,8 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import frames
 from support.scratch import CHECKOUT, Host, Json, Namespace, network, port
 from support.traffic import Server, ask, ask_on, open_socket, serving
+
+from cni.kernel.loopback_guard import MOST, answers_of, guard, is_guarded
+from nft.addresses import Address
+from nft.netlink import Netlink
 
 HOST4 = "198.51.100.1"
 GATE = {"lan": HOST4, "c1": "10.88.0.1", "c2": "10.88.0.1", "o1": "10.89.0.1"}
@@ -153,3 +158,170 @@ def test_the_guard_survives_the_name_bandwidth(host: Host, tmp_path: Path) -> No
     call("DEL", "bandwidth", result, **rates)
     kinds = [item["kind"] for item in host.json("tc", "-j", "filter", "show", "dev", link, "ingress")]
     assert set(kinds) == {"bpf"}
+
+
+# Bridges of others
+
+
+@pytest.fixture
+def lan_bridge(host: Host) -> Namespace:
+    """br0 with another machine on it, and the host as its router. Returns the machine."""
+    host.run("ip", "link", "add", "br0", "type", "bridge")
+    host.run("ip", "addr", "add", "10.88.0.1/24", "dev", "br0")
+    host.run("ip", "link", "set", "br0", "up")
+    machine = host.container("machine")
+    host.run("ip", "link", "add", "port0", "type", "veth", "peer", "name", "eth0", "netns", "machine")
+    host.run("ip", "link", "set", "port0", "master", "br0", "up")
+    for words in (("link", "set", "lo", "up"), ("addr", "add", "10.88.0.99/24", "dev", "eth0")):
+        machine.run("ip", *words)
+    machine.run("ip", "link", "set", "eth0", "up")
+    return machine
+
+
+def queues(host: Host, link: str) -> list[Json]:
+    """The link's queues for what comes in, and their filters."""
+    found = [
+        item for item in host.json("tc", "-j", "qdisc", "show", "dev", link) if item["kind"] in ("clsact", "ingress")
+    ]
+    filters = [item for item in host.json("tc", "-j", "filter", "show", "dev", link, "ingress") if "options" in item]
+    return [*(item["kind"] for item in found), *((item["kind"], item["pref"]) for item in filters)]
+
+
+def reached(host: Host, sender: Namespace, *packets: bytes) -> bool:
+    """Whether a service at the host's 127.0.0.1:9999 hears one of these, which are sent to the bridge's MAC address."""
+    with host.entered():
+        ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with ear:
+        ear.bind(("127.0.0.1", 9999))
+        frames.send(sender, frames.mac(host, "br0"), *packets)
+        return bool(select.select([ear], [], [], 0.3)[0])
+
+
+LOCAL_PORTS = [port(8080, 80), port(8081, 80, "tcp", "127.0.0.1"), port(8080, 80, "udp")]
+
+
+@pytest.mark.parametrize("br_netfilter", ["0", "1"])
+@pytest.mark.parametrize("uplink", [False, True], ids=["host-is-router", "uplink"])
+def test_machines_on_an_adopted_bridge_do_not_reach_the_loopback_without_the_table(
+    host: Host, lan_bridge: Namespace, br_netfilter: str, uplink: bool
+) -> None:
+    """Nor do containers there; the host's own questions to 127.0.0.1 are answered as long as the table is there."""
+    host.bridge_netfilter(br_netfilter)
+    keys: Json = {"bridge": "br0"}
+    if uplink:
+        host.run("ip", "route", "add", "default", "via", "10.88.0.99")
+        keys["ipam"] = {"ranges": [[{"subnet": "10.88.0.0/24", "gateway": "10.88.0.99", "rangeStart": "10.88.0.2"}]]}
+    published = network("net0", ports=LOCAL_PORTS, **keys)
+    result = host.add(published, "c1")
+    host.add(network("net0", **keys), "c2")
+    more = {**published, "runtimeConfig": {"portMappings": [port(9090, 80, "udp", "127.0.0.1")]}}
+    host.add(more, "c3")
+    servers = [Server(host.place(name), 80, protocol) for name in ("c1", "c3") for protocol in BOTH]
+    with serving(*servers, Server(host, 9998, name="host")):
+        asked = [(8080, "tcp", "c1"), (8081, "tcp", "c1"), (8080, "udp", "c1"), (9090, "udp", "c3")]
+        for number, protocol, name in asked:
+            assert ask(host, "127.0.0.1", number, protocol).split()[0] == name
+        host.delete(more, "c3")
+        assert ask(host, "127.0.0.1", 8080, "udp").split()[0] == "c1"
+        for name in ("machine", "c2"):
+            send_loopback_to(host.place(name), "10.88.0.1")
+        host.nft("flush ruleset")
+        for name, own in (("machine", "10.88.0.99"), ("c2", "10.88.0.3")):
+            sender = host.place(name)
+            with open_socket(sender, socket.AF_INET, "tcp") as sock:
+                sock.bind((own, 0))
+                assert ask_on(sock, "127.0.0.1", 9998, timeout=0.5) == "silence", name
+            assert ask(sender, "10.88.0.1", 9998).startswith("host ")
+            for source, target in ((own, "127.0.0.1"), ("127.0.0.1", "10.88.0.1"), ("127.0.0.1", "127.0.0.1")):
+                assert not reached(host, sender, frames.datagram(source, target, 9999, b"evil")), (name, source)
+            # With the one address that may answer: no connection begins.
+            host.run("ip", "neigh", "replace", "10.88.0.2", "lladdr", sender.link("eth0")["address"], "dev", "br0")
+            sender.run("ip", "addr", "add", "10.88.0.2/32", "dev", "eth0")
+            with open_socket(sender, socket.AF_INET, "tcp") as sock:
+                sock.bind(("10.88.0.2", 0))
+                assert ask_on(sock, "127.0.0.1", 9998, timeout=0.5) == "silence", name
+            sender.run("ip", "addr", "del", "10.88.0.2/32", "dev", "eth0")
+        host.run("ip", "neigh", "del", "10.88.0.2", "dev", "br0")
+        assert host.command("repair").returncode == 0
+        assert ask(host, "127.0.0.1", 8080).startswith("c1 ")
+        assert ask(host, "127.0.0.1", 8080, "udp").startswith("c1 ")
+    assert host.cni("CHECK", {**published, "prevResult": result}, "c1").words == ""
+
+
+@pytest.mark.parametrize("queue", ["", "ingress", "clsact"])
+@pytest.mark.parametrize("way", ["DEL", "GC", "lost"])
+def test_the_bridges_guard_goes_with_the_last_port(host: Host, lan_bridge: Namespace, queue: str, way: str) -> None:
+    """Somebody else's queue and filter stay as they were."""
+    if queue:
+        host.run("tc", "qdisc", "add", "dev", "br0", *([queue] if queue == "clsact" else ["handle", "ffff:", queue]))
+        words = ("u32", "match", "ip", "dst", "203.0.113.7/32", "flowid", "1:1")
+        host.run("tc", "filter", "add", "dev", "br0", "ingress", "pref", "7", "protocol", "ip", *words)
+    before = queues(host, "br0"), host.sysctl("ipv4/conf/br0/route_localnet")
+    published, plain = network("net0", bridge="br0", ports=LOCAL_PORTS), network("net0", bridge="br0")
+    host.add(plain, "c1")
+    assert (queues(host, "br0"), host.sysctl("ipv4/conf/br0/route_localnet")) == before
+    host.add(published, "c2")
+    assert ("bpf", 27) in queues(host, "br0") and set(before[0]) <= set(queues(host, "br0"))
+    if way == "lost":
+        host.run("rm", "-rf", "/run/nftcni")
+        assert host.command("repair").returncode == 0
+        third = {**published, "runtimeConfig": {"portMappings": [port(9090, 80, "udp", "127.0.0.1")]}}
+        host.bridge_netfilter("1")
+        host.add(third, "c3")
+        with Server(host.place("c3"), 80, "udp"):
+            assert ask(host, "127.0.0.1", 9090, "udp").startswith("c3 "), "its answers are let through"
+        host.delete(third, "c3")
+    if way == "GC":
+        valid = [{"containerID": "c1", "ifname": "eth0"}]
+        assert host.cni("GC", {**published, "cni.dev/valid-attachments": valid}).status == 0
+    else:
+        host.delete(published, "c2")
+    after = queues(host, "br0"), host.sysctl("ipv4/conf/br0/route_localnet")
+    assert after == (before if way != "lost" or queue else (["clsact"], "0")), "whose an empty queue was is not known"
+    host.delete(plain, "c1")
+    assert host.state_files() == []
+
+
+def test_a_bridge_whose_owner_wants_route_localnet_is_not_guarded(host: Host, lan_bridge: Namespace) -> None:
+    """Others may answer to 127.0.0.1 there whom nobody but its owner knows."""
+    host.set_sysctl("ipv4/conf/br0/route_localnet", "1")
+    host.add(network("net0", bridge="br0", ports=LOCAL_PORTS))
+    assert queues(host, "br0") == []
+    host.delete(network("net0", bridge="br0"))
+    assert host.sysctl("ipv4/conf/br0/route_localnet") == "1"
+
+
+@pytest.mark.parametrize("link", ["br0", "of c1", "of c2"])
+@pytest.mark.parametrize("harm", ["queue", "filter", "other"])
+def test_a_guard_that_is_missing_is_found_and_put_back(host: Host, lan_bridge: Namespace, link: str, harm: str) -> None:
+    published, plain = network("net0", bridge="br0", ports=LOCAL_PORTS), network("net0", bridge="br0")
+    results = {"c1": host.add(published, "c1"), "c2": host.add(plain, "c2")}
+    of = {name: result["interfaces"][1]["name"] for name, result in results.items()}
+    device = {"br0": "br0", "of c1": of["c1"], "of c2": of["c2"]}[link]
+    before = queues(host, device)
+    assert before == ["clsact", ("bpf", 27)]
+    if harm == "queue":
+        host.run("tc", "qdisc", "del", "dev", device, "clsact")
+    else:
+        host.run("tc", "filter", "del", "dev", device, "ingress", "pref", "27")
+    if harm == "other":
+        code = ("bpf", "da", "bytecode", "1,6 0 0 4294967295")
+        host.run("tc", "filter", "add", "dev", device, "ingress", "pref", "27", "protocol", "ip", "handle", "1", *code)
+    config = {"c1": published, "c2": plain}
+    asked = "c2" if link == "of c2" else "c1"
+    answer = host.cni("CHECK", {**config[asked], "prevResult": results[asked]}, asked)
+    assert answer.code == 104 and f"the filter of {device}" in answer.words
+    done = host.command("repair")
+    assert done.returncode == 0 and f"the filter of {device}" in done.stdout, done.stdout
+    assert queues(host, device) == before
+    assert host.cni("CHECK", {**config[asked], "prevResult": results[asked]}, asked).words == ""
+    assert host.command("repair").stdout == "nothing to repair\n"
+
+
+@pytest.mark.parametrize("number", [0, 1, MOST, MOST + 1])
+def test_the_kernel_takes_as_many_addresses_as_may_answer(host: Host, number: int) -> None:
+    host.run("ip", "link", "add", "br0", "type", "bridge")
+    program = answers_of(Address(4, 0x0A000000 + count) for count in range(number))
+    with host.entered(), contextlib.closing(Netlink()) as rtnl:
+        assert guard(rtnl, "br0", program) and is_guarded(rtnl, "br0", program)
+        assert not is_guarded(rtnl, "br0")
