@@ -3,12 +3,15 @@ of a VLAN, CHECK, nothing left."""
 
 from __future__ import annotations
 
+import select
+import socket
 from typing import Any
 
 import pytest
 from kernels.scenarios import kills
 from kernels.scenarios.scene import HOST4, HOST6, LAN4, LAN6, PATIENCE, heard
-from support.scratch import Host, Json, network, port
+from support import frames
+from support.scratch import Host, Json, Namespace, network, port
 from support.traffic import Server, ask, serving
 
 
@@ -192,6 +195,16 @@ def test_the_end_of_a_vlan(host: Host, end: str) -> None:
     assert host.snapshot() == before
 
 
+def reaches_loopback(host: Host, machine: Namespace) -> bool:
+    """Whether a service at the host's 127.0.0.1:9999 hears a packet that is sent to the bridge's MAC address."""
+    with host.entered():
+        ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with ear:
+        ear.bind(("127.0.0.1", 9999))
+        frames.send(machine, frames.mac(host, "br-net0"), frames.datagram("10.88.10.77", "127.0.0.1", 9999, b"evil"))
+        return bool(select.select([ear], [], [], 1)[0])
+
+
 def adopted(host: Host) -> None:
     """With a machine in its VLAN 10 that is none of ours."""
     host.run("ip", "link", "add", "br-net0", "type", "bridge", "vlan_filtering", "1")
@@ -219,6 +232,12 @@ def test_a_vlan_of_somebody_elses_bridge(host: Host, theirs: bool) -> None:
         assert heard(machine, "10.88.10.1", 9) == "host 10.88.10.77"
         assert heard(machine, "10.88.10.2", 80) == "c1 10.88.10.77"
         assert heard(host.place("c1"), "10.88.10.77", 80) == "machine 10.88.10.2"
+        assert heard(host, "127.0.0.1", 8080) == "c1 10.88.10.1"
+        assert host.cni("CHECK", {**web, "prevResult": result}).status == 0
+        assert not reaches_loopback(host, machine)
+        host.nft("flush ruleset")
+        assert not reaches_loopback(host, machine)
+        assert host.command("repair").returncode == 0
         assert heard(host, "127.0.0.1", 8080) == "c1 10.88.10.1"
     assert host.cni("CHECK", {**web, "prevResult": result}).status == 0
     host.delete(web)
