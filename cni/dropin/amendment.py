@@ -59,8 +59,9 @@ def amend(host: Host, before: Attachment | None, item: Attachment) -> None:
     if before is not None:
         kept = before.replace(mappings=_both(before, item), standby=(), snat=item.snat, masq_all=item.masq_all)
         give_up(host, before, kept)
-    item = without_shared_ports(host.store.claims, item)
-    refuse_held_ports(host.store.claims, item)
+    ports = host.store.claims.holders(item.mappings)
+    item = without_shared_ports(ports, item)
+    refuse_held_ports(ports, item)
     host.store.begin(item.replace(done=False))
     try:
         host.add_elements(item, again=True)

@@ -180,8 +180,10 @@ def planned(host: Host, entry: Cached) -> Attachment:
         holder = holder or held.holder(address, item.container, item.ifname)
         if holder:
             raise LeftAlone(f"its address {address} is leased to {holder}")
-    item = without_shared_ports(host.store.claims, with_place(host, item))
-    refuse_held_ports(host.store.claims, item)
+    item = with_place(host, item)
+    ports = host.store.claims.holders(item.mappings)
+    item = without_shared_ports(ports, item)
+    refuse_held_ports(ports, item)
     _check_bridge(host, entry, item)
     return item.replace(done=False)
 

@@ -16,7 +16,10 @@ from cni.model.ports import Occupied, PortMapping, by_claim
 from cni.protocol.errors import PORT_TAKEN, CniError
 from cni.protocol.log import say
 from cni.protocol.spec import Result
-from cni.state.claims import Claims
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.state.claims import Holders
 
 
 def attach(host: Host, item: Attachment, netns: int, again: bool = False, linked: bool = False) -> Result:
@@ -96,15 +99,17 @@ def _result(host: Host, item: Attachment, bridge: Link | None) -> Result:
     return hostside.with_devices(host, item, result)
 
 
-def without_shared_ports(claims: Claims, item: Attachment) -> Attachment:
+def without_shared_ports(held: Holders, item: Attachment) -> Attachment:
     """Runtimes ask every network of a container for all of its ports, in parallel (go-cni, podman): whichever
-    attachment is first publishes them, the others wait for them."""
+    attachment is first publishes them, the others wait for them. `held` is who has them by now."""
+    if not held:
+        return item
     container = item.ident.split("/")[1]
     waiting: dict[PortMapping, None] = {}
     for port, own in by_claim(item.mappings).items():
         others = {
             host_ip
-            for host_ip, holder in claims.port_holders(port)
+            for host_ip, holder in held.get(port, ())
             if holder != item.ident and holder.split("/")[1:2] == [container]
         }
         waiting.update(dict.fromkeys(mapping for mapping in own if others and mapping.host_ip in others))
@@ -114,19 +119,19 @@ def without_shared_ports(claims: Claims, item: Attachment) -> Attachment:
     return item.replace(mappings=left, standby=tuple(mapping for mapping in item.mappings if mapping in waiting))
 
 
-def refuse_taken_ports(host: Host, item: Attachment, allow_bound: bool) -> None:
+def refuse_taken_ports(host: Host, item: Attachment, held: Holders, allow_bound: bool) -> None:
     """Raises CniError 100 for a port of another container, or of a process of the host."""
-    refuse_held_ports(host.store.claims, item)
+    refuse_held_ports(held, item)
     if item.mappings:
         from cni.kernel.listeners import refuse_bound_ports
 
         refuse_bound_ports(host.rtnl, item.mappings, allow_bound)
 
 
-def refuse_held_ports(claims: Claims, item: Attachment) -> None:
+def refuse_held_ports(held: Holders, item: Attachment) -> None:
     """Also a wildcard against a specific address of the same port, which no map key can refuse."""
-    for port, own in by_claim(item.mappings).items():
-        holders = [(host_ip, holder) for host_ip, holder in claims.port_holders(port) if holder != item.ident]
+    for port, own in by_claim(item.mappings).items() if held else ():
+        holders = [(host_ip, holder) for host_ip, holder in held.get(port, ()) if holder != item.ident]
         others = Occupied(holders)
         for mapping in own if holders else ():
             assert mapping.host_ip is not None, "records hold concrete host addresses only"

@@ -44,8 +44,9 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
         planned = with_place(host, placed_item(host, network, with_delegated(found, network, result)))
         if is_first:
             refuse_shared(host, planned)
-        item = without_shared_ports(host.store.claims, planned)
-        refuse_taken_ports(host, item, network.allow_bound_ports)
+        ports = host.store.claims.holders(planned.mappings)
+        item = without_shared_ports(ports, planned)
+        refuse_taken_ports(host, item, ports, network.allow_bound_ports)
         host.store.begin(item)
         mine = item
         return attach(host, item, netns, linked=True)
