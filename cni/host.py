@@ -272,6 +272,10 @@ class Host:
     def forget_flows_to(self, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> None:
         """After ports were published: UDP flows to them that lead elsewhere."""
         if any(mapping.protocol == "udp" for mapping in mappings):
+            from cni.kernel.tracker import may_have_udp
+
+            if not may_have_udp():
+                return
             from cni.kernel.flows import forget_new_ports
 
             forget_new_ports(self.table.netlink, mappings, addresses, lambda address: is_local(self.rtnl, address))
