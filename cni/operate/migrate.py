@@ -33,7 +33,7 @@ from cni.protocol.results import parse_previous
 from cni.protocol.spec import Result, ResultAddress
 from cni.state.lease_files import LeaseFiles
 from cni.state.leases import lease_folder
-from cni.verbs.attach import refuse_held_ports, without_shared_ports
+from cni.verbs.published import refuse_held_ports, without_shared_ports
 from cni.withdrawal import delete_elements
 from nft.value import Value
 

@@ -14,9 +14,10 @@ from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
 from cni.state.leases import HeldLeases
-from cni.verbs.attach import attach, refuse_held_ports, refuse_taken_ports, without_shared_ports
+from cni.verbs.attach import attach
 from cni.verbs.delegate import with_lease
 from cni.verbs.implied import with_implied
+from cni.verbs.published import refuse_held_ports, refuse_taken_ports, without_shared_ports
 
 
 def add(request: Request) -> Result:

@@ -18,8 +18,9 @@ from cni.protocol.errors import INTERNAL, TRY_AGAIN_LATER, CniError
 from cni.protocol.log import say
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
-from cni.verbs.attach import attach, link, refuse_taken_ports, without_shared_ports
+from cni.verbs.attach import attach, link
 from cni.verbs.delete import detach
+from cni.verbs.published import refuse_taken_ports, without_shared_ports
 
 
 def add_delegated(host: Host, request: Request, network: Network, netns: int, before: Attachment | None) -> Result:
