@@ -54,9 +54,9 @@ def _few() -> bytes | None:
         text = b""
         while len(text) < SIZE:
             part = os.read(file, SIZE)
-            if not part:
-                return text
             text += part
+            if not part or text.count(b"\n") >= int(count):  # each read goes through the whole table
+                return text
     finally:
         os.close(file)
     return None

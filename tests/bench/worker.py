@@ -263,7 +263,7 @@ class Bench:
         for name in self.references:
             for count in [2, 10, 100, 1000] if self.full else [2, 10, 100]:
                 say(f"{count} published ports, {name}")
-                host = BenchHost(f"{name}ports{count}", self.reference_chain(name, f"{name}{count}"))
+                host = BenchHost(f"{name}ports{count}", self.reference_chain(name, f"{name}{count}", nerdctl=True))
                 container = host.keep(10000, count, udp=1)
                 routes[f"connect {name} last of {count}"] = route = Route(host, container, count - 1)
                 routes[f"packet {name} last of {count}"] = known = Packets(route.lan, container)
