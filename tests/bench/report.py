@@ -56,7 +56,8 @@ REMARKS = """\
 ADD and DEL have two published tcp ports and IPv4 unless said; ms, but connect, query and packet in us, memory in KiB.
 The bare interpreter is `python3 -IS -c pass`, as the plugin is started. The drop-in chain is bridge, portmap, firewall
 and tuning, as `nerdctl network create` writes it. The reference's connect, query and packet are those of its best
-backend, with that chain, which isolates networks as ours does. A query is the first packet of a flow; those of a known flow pass no rule of a port, with nobody.
+backend, with that chain, which isolates networks as ours does. A query is the first packet of a flow; those of a known
+flow pass no rule of a port, with nobody.
 [low-high] are the quartiles, n the number of samples. Subjects alternate; the first rounds are dropped.
 10 000 attachments: in 10 networks, with records, leases, 20 000 ports and all table elements, made without their links;
 a sibling bridge has 1000 ports, and another table 20 000 rules."""
