@@ -48,15 +48,15 @@ def _few() -> bytes | None:
         return None
     try:
         file = os.open(FLOWS, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = b""
+            while len(text) < SIZE:
+                part = os.read(file, SIZE)
+                text += part
+                if not part or text.count(b"\n") >= int(count):  # each read goes through the whole table
+                    return text
+        finally:
+            os.close(file)
     except OSError:
         return None
-    try:
-        text = b""
-        while len(text) < SIZE:
-            part = os.read(file, SIZE)
-            text += part
-            if not part or text.count(b"\n") >= int(count):  # each read goes through the whole table
-                return text
-    finally:
-        os.close(file)
     return None
