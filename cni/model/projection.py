@@ -15,7 +15,7 @@ from cni.model.ports import PortMapping
 from nft.addresses import BITS, Address, link_local, merged
 from nft.elements import NFPROTO, PROTOCOLS, Element, pack
 from nft.ruleset import condition_chain
-from nft.schema import FAMILY, IFNAME, MAC, SETS
+from nft.schema import FAMILY, IFNAME, MAC, PORT, SETS
 
 
 def marker(key: bytes, ident: str = "") -> Element:
@@ -47,7 +47,7 @@ def attachment_elements(item: Attachment) -> list[Element]:
     for version in {mapping.host_ip.version for mapping in item.mappings if mapping.host_ip}:
         target = _target(item, version)
         elements.append(Element(f"self{version}", target.packed + target.packed, b"", ident))
-    published = [_published(item, mapping) for mapping in item.mappings]
+    published = _published(item)
     elements += published
     if item.conditions:
         elements += [_gated(item, element) for element in published if item.condition(int(element.set[4]))]
@@ -86,16 +86,21 @@ def _target(item: Attachment, version: int) -> Address:
     return target
 
 
-def _published(item: Attachment, mapping: PortMapping) -> Element:
-    assert mapping.host_ip is not None, "records hold concrete host addresses only"
-    version = mapping.host_ip.version
-    name, fields = f"dnat{version}", (PROTOCOLS[mapping.protocol], mapping.host_port)
-    if mapping.host_ip.is_unspecified:
-        key = pack(SETS[name][0], fields)
-    else:
-        name += "_ip"
-        key = pack(SETS[name][0], (mapping.host_ip.packed, *fields))
-    return Element(name, key, pack(SETS[name][1], (_target(item, version).packed, mapping.container_port)), item.ident)
+def _published(item: Attachment) -> list[Element]:
+    """There may be thousands: what they share is asked for once."""
+    ident = item.ident
+    targets: dict[int, bytes] = {}
+    found = []
+    for mapping in item.mappings:
+        assert mapping.host_ip is not None, "records hold concrete host addresses only"
+        version = mapping.host_ip.version
+        if version not in targets:
+            targets[version] = _target(item, version).packed
+        name, key = f"dnat{version}", pack(SETS["dnat4"][0], (PROTOCOLS[mapping.protocol], mapping.host_port))
+        if not mapping.host_ip.is_unspecified:
+            name, key = f"{name}_ip", mapping.host_ip.packed + key
+        found.append(Element(name, key, targets[version] + pack((PORT,), (mapping.container_port,)), ident))
+    return found
 
 
 def _gated(item: Attachment, published: Element) -> Element:

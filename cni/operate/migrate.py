@@ -33,7 +33,7 @@ from cni.protocol.results import parse_previous
 from cni.protocol.spec import Result, ResultAddress
 from cni.state.lease_files import LeaseFiles
 from cni.state.leases import lease_folder
-from cni.verbs.attach import refuse_held_ports, without_shared_ports
+from cni.verbs.published import refuse_held_ports, without_shared_ports
 from cni.withdrawal import delete_elements
 from nft.value import Value
 
@@ -180,8 +180,10 @@ def planned(host: Host, entry: Cached) -> Attachment:
         holder = holder or held.holder(address, item.container, item.ifname)
         if holder:
             raise LeftAlone(f"its address {address} is leased to {holder}")
-    item = without_shared_ports(host.store.claims, with_place(host, item))
-    refuse_held_ports(host.store.claims, item)
+    item = with_place(host, item)
+    ports = host.store.claims.holders(item.mappings)
+    item = without_shared_ports(ports, item)
+    refuse_held_ports(ports, item)
     _check_bridge(host, entry, item)
     return item.replace(done=False)
 

@@ -31,9 +31,9 @@ LAYERS = (
     *("cni.firewalld", "cni.host", "cni.adoption", "cni.predecessor", "cni.vlan_gateway", "cni.bridge", "cni.hostside"),
     *("cni.verbs", "cni.dropin", "cni.operate", "cni.main"),
 )
-# C modules without a promise of CPython, and the two files that may name them.
+# C modules without a promise of CPython, and the files that may name them.
 PRIVATE = {"_json", "_socket", "_signal", "_blake2", "_ctypes", "_struct", "_posixsubprocess"}
-FALL_BACKS = {"nft.stdlib", "cni.stdlib"}
+FALL_BACKS = {"nft.stdlib", "nft.signals", "cni.stdlib"}
 
 
 def sources() -> dict[str, Path]:
