@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 
-from cni.forwarding import announced_links, enable_ipv6, note_before, set_host_sysctls
+from cni.forwarding import announced_links, enable_ipv6, set_host_sysctls
 from cni.host import Host
 from cni.kernel import rtnetlink, sysctl
 from cni.kernel.links import Link, get_link, link_name, port_names, settle
@@ -189,7 +189,7 @@ def _refuse_advertisements(host: Host, item: Attachment, bridge: Link) -> None:
     key = f"ipv6/conf/{bridge.name}/accept_ra"
     before = sysctl.read(key)
     if before not in ("", "0") and not item.uplink and bridge.index not in announced_links(host.handles):
-        note_before(host.handles, bridge.name, key, before)
+        host.store.bridges.note_before(bridge.name, key, before)
         sysctl.refuse_advertisements(bridge.name)
 
 

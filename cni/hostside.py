@@ -7,10 +7,11 @@ and VLANs (`cni.kernel.shaping`, `cni.kernel.vlans`), which most have not and wh
 from __future__ import annotations
 
 from cni.bridge import ensure_bridge, set_promiscuous
-from cni.forwarding import guard_port, set_host_sysctls
+from cni.forwarding import set_host_sysctls
 from cni.host import Host
 from cni.kernel.links import Link, create_veth, finish_port, get_link
 from cni.kernel.rtnetlink import IFF_PROMISC
+from cni.localnet import guard_port
 from cni.model.attachment import Attachment
 from cni.model.names import shaper_link
 from cni.model.wire import Wire

@@ -6,9 +6,10 @@ without links. Both are projected into the same table as everything else. What e
 
 from __future__ import annotations
 
-from cni.forwarding import needs_localnet, release_localnet, set_host_sysctls
+from cni.forwarding import set_host_sysctls
 from cni.host import Host
 from cni.kernel.routes import is_local
+from cni.localnet import needs_localnet, release_localnet
 from cni.model.attachment import CHAINED, OPEN, Attachment, Lease
 from cni.model.names import derived_mac, identity
 from cni.model.ports import PortMapping

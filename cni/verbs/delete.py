@@ -13,10 +13,11 @@ import os
 
 from cni import hostside
 from cni.bridge import leave_bridge
-from cni.forwarding import release_localnet, stop_forwarding
+from cni.forwarding import stop_forwarding
 from cni.host import Host
 from cni.kernel.deletion import Remover, keep_sockets_open, remove_links
 from cni.kernel.links import set_down
+from cni.localnet import release_localnet
 from cni.model.attachment import Attachment
 from cni.model.names import host_link, identity, shaper_link
 from cni.protocol.request import Request, foreign_ipam

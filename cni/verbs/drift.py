@@ -7,12 +7,13 @@ harm (other routes, other addresses) is not looked at.
 from __future__ import annotations
 
 from cni import hostside
-from cni.forwarding import guard_problems, host_sysctls
+from cni.forwarding import host_sysctls
 from cni.host import Host
 from cni.kernel import sysctl
 from cni.kernel.links import Link, container_sysctls, get_link
 from cni.kernel.listing import read_addresses, read_routes
 from cni.kernel.netns import Inside
+from cni.localnet import guard_problems
 from cni.model.attachment import Attachment
 from cni.model.ports import Occupied, PortMapping, by_claim
 from cni.model.projection import attachment_elements, bridge_elements, cross_elements, direct_elements

@@ -9,9 +9,10 @@ import os
 
 from cni import hostside
 from cni.bridge import leave_bridge
-from cni.forwarding import release_localnet, stop_forwarding
+from cni.forwarding import stop_forwarding
 from cni.host import Host
 from cni.kernel.deletion import Remover, remove_group, remove_links
+from cni.localnet import release_localnet
 from cni.model.attachment import Attachment
 from cni.model.names import identity
 from cni.model.projection import attachment_elements, cross_elements

@@ -21,6 +21,7 @@ LAYERS = (
         "cni.kernel",
         "cni.state",
         "cni.handles",
+        "cni.localnet",
         "cni.forwarding",
         "cni.recovery",
         "cni.fastpath",
