@@ -14,7 +14,7 @@ from cni.kernel import rtnetlink
 from cni.kernel.links import Link, get_link, port_names
 from cni.kernel.routes import is_local
 from cni.model.attachment import Attachment, Lease
-from cni.model.names import bridge_mac
+from cni.model.names import bridge_mac, vlan_link
 from cni.protocol.errors import INVALID_CONFIG, CniError
 from nft.addresses import Address, Prefix
 from nft.value import Value
@@ -30,16 +30,17 @@ NO_MAC = bytes(6)
 
 
 class Adopted:
-    """The bridge of a network, where it is not ours. Everything is asked of the kernel when it is wanted."""
+    """The bridge of a network, where it is not ours, or the host's link in a VLAN of it, its `master`. Everything is
+    asked of the kernel when it is wanted."""
 
-    def __init__(self, host: Host, link: Link) -> None:
+    def __init__(self, host: Host, link: Link, master: str = "") -> None:
         self._host = host
         self.link = link
+        self._master = master or link.name
 
     def has_others(self) -> bool:
         """Whether a port is none of our containers': machines live there that we know nothing of."""
-        bridges = self._host.store.bridges
-        return any(not bridges.has(self.link.name, name) for name in port_names(self._host.rtnl, self.link.name))
+        return any(not self._host.store.bridges.of_link(name) for name in port_names(self._host.rtnl, self._master))
 
     def answers(self, address: Address) -> str:
         """Who has the address, in words, "" for nobody. Waits a moment for the answer if there may be one."""
@@ -121,9 +122,20 @@ def refuse_gateway(network: Network, router: Address) -> None:
 # The same for a host
 
 
+def in_vlan(host: Host, network: Network) -> Network:
+    """A VLAN of somebody else's bridge has its router elsewhere, unless the configuration says that it is this host.
+    Nobody can be asked: the host may have no link there."""
+    if any(key in network.given for key in ("isGateway", "isDefaultGateway")) or not adopted(host, network.bridge):
+        return network
+    return network.replace(is_gateway=False, ip_masq=network.ip_masq and "ipMasq" in network.given)
+
+
 def placed(host: Host, network: Network) -> tuple[Network, Adopted | None]:
-    """The network as its bridge lets it be, and the bridge if it is somebody else's."""
+    """The network as its bridge lets it be, and the bridge if it is another's; of a VLAN the host's link there."""
     bridge = adopted(host, network.bridge)
+    if bridge is not None and network.wire.vlan:
+        link = get_link(host.rtnl, vlan_link(network.bridge, network.wire.vlan))
+        bridge = Adopted(host, link, network.bridge) if link is not None else None
     if bridge is None or not network.is_gateway:
         return network, bridge
     wanted = [item for ranges in network.ipam.range_sets for item in ranges if not is_local(host.rtnl, item.gateway)]
@@ -182,7 +194,8 @@ def refuse_shared(host: Host, item: Attachment) -> None:
     container; `uplink` bridges promise nothing of the kind. Raises CniError 7."""
     if item.uplink or host.store.is_last(item):
         return
-    other = next((other for other in host.store.sharing(item) if other and other.network != item.network), None)
+    others = (other for other in host.store.sharing(item) if other and other.network != item.network)
+    other = next((other for other in others if _is_one_wire(item, other)), None)
     if other is not None and (item.isolation or other.isolation):
         raise CniError(
             INVALID_CONFIG,
@@ -190,3 +203,12 @@ def refuse_shared(host: Host, item: Attachment) -> None:
             "be isolated from each other",
             'give this network a bridge of its own by the key "bridge", or set "isolation": false in both',
         )
+
+
+def _is_one_wire(item: Attachment, other: Attachment) -> bool:
+    """The bridge keeps its VLANs apart."""
+    if not (item.wire.is_tagged or other.wire.is_tagged):
+        return True
+    from cni.kernel.vlans import numbers
+
+    return not numbers(item.wire).keys().isdisjoint(numbers(other.wire))

@@ -9,71 +9,74 @@ from __future__ import annotations
 
 import errno
 
-from cni.forwarding import announced_links, enable_ipv6, note_before, set_host_sysctls
+from cni.forwarding import announced_links, enable_ipv6, set_host_sysctls
 from cni.host import Host
 from cni.kernel import rtnetlink, sysctl
-from cni.kernel.links import Link, get_link, link_name, port_names
-from cni.kernel.routes import is_local, look_up, repeatable
+from cni.kernel.links import Link, get_link, link_name, port_names, settle
+from cni.kernel.routes import is_local, look_up
 from cni.model.attachment import ISOLATED, Attachment
 from cni.model.names import bridge_mac
 from cni.protocol.errors import INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
-from nft.addresses import Prefix, link_local, parse_prefix
+from nft.addresses import Prefix, parse_prefix
 from nft.netlink import is_missing
 
 
 def ensure_bridge(host: Host, item: Attachment, new: bool = False) -> Link:
-    """There, up, with its gateway addresses and sysctls. May be repeated. Raises CniError 7 for a link that is no
-    bridge, and for a `new` attachment whose subnet is another link's."""
-    bridge = get_link(host.rtnl, item.bridge)
+    """There, up, with its gateway addresses and sysctls; those of a VLAN are on the host's link in it. May be repeated.
+    Raises CniError 7 for a link that is no bridge, and for a `new` attachment whose subnet is another link's."""
+    bridge = get_link(host.rtnl, item.master)
     if bridge is None:
-        host.store.bridges.note(item.bridge, "created")
-        _create(host, item.bridge, item.mtu)
-        bridge = get_link(host.rtnl, item.bridge)
+        host.store.bridges.note(item.master, "created")
+        _create(host, item.master, item.mtu)
+        bridge = get_link(host.rtnl, item.master)
     if bridge is None:
-        raise CniError(IO_FAILURE, f"the bridge {item.bridge} disappeared while it was set up", "try again")
-    _check_kind(bridge, item.bridge)
-    adopted = not host.store.bridges.knows(item.bridge, "created")
+        raise CniError(IO_FAILURE, f"the bridge {item.master} disappeared while it was set up", "try again")
+    _check_kind(bridge, item.master)
+    adopted = not host.store.bridges.knows(item.master, "created")
     if adopted and (not any(bridge.mac) or host.store.is_last(item)):
         from cni.adoption import keep_mac
 
         bridge = keep_mac(host, bridge)
-    if not bridge.up:
-        if adopted:
-            host.store.bridges.note(item.bridge, "up")
-        host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(bridge.index))
+    _set_up(host, bridge, adopted)
+    if item.wire.is_tagged:
+        from cni.kernel.vlans import require_filtering
+
+        require_filtering(host.rtnl, item.master, not adopted)
+    link = bridge
+    if item.wire.master:
+        from cni.vlan_gateway import ensure_link
+
+        link = ensure_link(host, item, bridge)
+        adopted = not host.store.bridges.knows(item.bridge, "created")
+        _set_up(host, link, adopted)
     if adopted:
-        _refuse_advertisements(host, item, bridge)
+        _refuse_advertisements(host, item, link)
     enable_ipv6(host.handles, item)
-    added = _add_gateways(host, item, bridge, adopted)
+    added = _add_gateways(host, item, link, adopted)
     if new:
-        _refuse_elsewhere(host, item, bridge)
+        _refuse_elsewhere(host, item, link)
     set_host_sysctls(host.handles, item)
     if added and item.force_address:
-        _take_conflicting(host, item, bridge)
+        _take_conflicting(host, item, link)
     return bridge
 
 
-def _create(host: Host, name: str, mtu: int) -> None:
-    """With a MAC address of its own: otherwise it takes, and changes with, the lowest of its ports'.
+def _set_up(host: Host, link: Link, adopted: bool) -> None:
+    if not link.up:
+        if adopted:
+            host.store.bridges.note(link.name, "up")
+        host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(link.index))
 
-    With its link-local address at once: until the kernel has made one in its own time, and while that is tentative, up
-    to two seconds after the first container came, it asks for no neighbour and so forwards no IPv6 (ndisc_send_ns,
-    ipv6_get_lladdr).
-    """
+
+def _create(host: Host, name: str, mtu: int) -> None:
+    """With a MAC address of its own: otherwise it takes, and changes with, the lowest of its ports'."""
     mac = bridge_mac(name)
     try:
         host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.new_bridge(name, mac, mtu), rtnetlink.CREATE)
     except OSError as error:
         if error.errno != errno.EEXIST:
             raise kernel_refused(f"creating the bridge {name}", error) from None
-    sysctl.refuse_advertisements(name)
-    sysctl.loosen_reverse_path(name)
-    for key in ("accept_redirects", "accept_dad"):
-        sysctl.try_to_write(f"ipv6/conf/{name}/{key}", "0")
-    link = get_link(host.rtnl, name)
-    if link is not None and sysctl.read(f"ipv6/conf/{name}/disable_ipv6") == "0":
-        payload = rtnetlink.address(link.index, link_local(mac), rtnetlink.IFA_F_NODAD)
-        repeatable(host.rtnl, rtnetlink.RTM_NEWADDR, payload, name)
+    settle(host.rtnl, name, mac)
 
 
 def _check_kind(link: Link, name: str) -> None:
@@ -150,16 +153,17 @@ def with_place(host: Host, item: Attachment) -> Attachment:
     """Which of three kinds of bridge it is: made by us, or somebody else's with the host as its router, or with another
     machine. Told by the kernel's addresses, routes and neighbours."""
     bridge = None
-    if not host.store.bridges.knows(item.bridge, "created"):
-        bridge = get_link(host.rtnl, item.bridge)
+    if not host.store.bridges.knows(item.master, "created"):
+        bridge = get_link(host.rtnl, item.master)
     if bridge is None:
         return item.replace(made=True)
     if ISOLATED in (item.mode4, item.mode6):
-        what = f"gatewayMode: the bridge {item.bridge} is not ours, and whoever made it may reach it: {ISOLATED} is not"
+        what = f"gatewayMode: the bridge {item.master} is not ours, and whoever made it may reach it: {ISOLATED} is not"
         raise CniError(
             INVALID_CONFIG, f"{what} possible there", "leave the bridge to nftcni to make, under another name"
         )
-    return item.replace(uplink=_leads_out(host, item, bridge))
+    link = get_link(host.rtnl, item.bridge) if item.wire.master else bridge
+    return item.replace(uplink=link is not None and _leads_out(host, item, link))
 
 
 def _leads_out(host: Host, item: Attachment, bridge: Link) -> bool:
@@ -185,16 +189,27 @@ def _refuse_advertisements(host: Host, item: Attachment, bridge: Link) -> None:
     key = f"ipv6/conf/{bridge.name}/accept_ra"
     before = sysctl.read(key)
     if before not in ("", "0") and not item.uplink and bridge.index not in announced_links(host.handles):
-        note_before(host.handles, bridge.name, key, before)
+        host.store.bridges.note_before(bridge.name, key, before)
         sysctl.refuse_advertisements(bridge.name)
 
 
 def leave_bridge(host: Host, item: Attachment) -> list[str]:
     """Undoes what we did to the bridge of the last attachment, and returns the links to remove with it."""
-    facts = host.store.bridges.facts(item.bridge) if item.bridge else []
-    if "created" in facts and not set(port_names(host.rtnl, item.bridge)) - {item.link}:
-        return [item.bridge]
-    bridge = get_link(host.rtnl, item.bridge) if facts else None
+    links = _give_back(host, item, item.bridge) if item.bridge else []
+    if item.wire.master:
+        from cni.vlan_gateway import leave_vlan
+
+        leave_vlan(host, item)
+        if host.store.bridges.only(item.master, item.bridge):
+            links += _give_back(host, item, item.master)
+    return links
+
+
+def _give_back(host: Host, item: Attachment, name: str) -> list[str]:
+    facts = host.store.bridges.facts(name)
+    if "created" in facts and not set(port_names(host.rtnl, name)) - {item.link}:
+        return [name]
+    bridge = get_link(host.rtnl, name) if facts else None
     if bridge is None:
         return []
     for fact in facts:

@@ -1,11 +1,9 @@
 """What the host forwards because of us, and which of its sysctls follow from that: set when a container needs them,
 given back when the last one that did has gone.
 
-Noted in the state folder before it is done: of a bridge `port-LINK` for each attachment whose ports need
-route_localnet, where the bridge is somebody else's also `answers-ADDRESS`, `sysctl-KEY=VALUE BEFORE`, and `queue` if
-the one that holds our filter is ours (`cni.kernel.loopback_guard`); of the host the links between which it did not
-forward before (`cni.state.notes`). Noted after it is done, for CHECK, as not every kernel has it: `guarded` and
-`bridge-guarded`. The bridge itself is `bridge`, what the table does with those links `nft.ruleset`.
+Noted in the state folder before it is done: of a bridge that is somebody else's `sysctl-KEY=VALUE BEFORE`, of the host
+the links between which it did not forward before (`cni.state.notes`). The bridge itself is `bridge`, what the table
+does with those links `nft.ruleset`, published ports at 127.0.0.1 `localnet`.
 """
 
 from __future__ import annotations
@@ -13,16 +11,12 @@ from __future__ import annotations
 from cni.handles import Handles
 from cni.kernel import sysctl
 from cni.kernel.links import all_links, link_name
+from cni.localnet import localnet_sysctls, set_localnet
 from cni.model.attachment import Attachment
 from cni.model.names import bridge_mac
 from cni.model.projection import unrouted_elements
-from nft.addresses import parse_address
 from nft.elements import NFPROTO, Element
 from nft.framing import text
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from cni.kernel.loopback_guard import Program
 
 RTPROT_RA = 9  # include/uapi/linux/rtnetlink.h
 FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
@@ -30,12 +24,14 @@ OWN_FORWARDING = {
     4: {"routing": "ipv4/conf/{}/forwarding"},
     6: {"routing": "ipv6/conf/{}/force_forwarding", "on": "ipv6/conf/{}/forwarding"},
 }
-ANSWERS, GUARDED, BRIDGE_GUARDED, QUEUE = "answers-", "guarded", "bridge-guarded", "queue"  # facts of a bridge
 
 
 def host_sysctls(item: Attachment) -> list[tuple[str, str]]:
-    """Forwarding, of the host and of the link: a host may list which of its links forward. And on the bridge
-    route_localnet, without which 127.0.0.1 cannot reach a published port."""
+    return _forwarding_sysctls(item) + localnet_sysctls(item)
+
+
+def _forwarding_sysctls(item: Attachment) -> list[tuple[str, str]]:
+    """Of the host and of the link: a host may list which of its links forward."""
     wanted = []
     for version in (4, 6):
         if item.address_of(version) is None or not _needs_forwarding(item, version):
@@ -45,8 +41,6 @@ def host_sysctls(item: Attachment) -> list[tuple[str, str]]:
         wanted.append((FORWARDING[version], "1"))
         if item.bridge:
             wanted.append((f"ipv{version}/conf/{item.bridge}/forwarding", "1"))
-    if item.bridge and needs_localnet(item):
-        wanted.append((_localnet(item.bridge), "1"))
     return wanted
 
 
@@ -54,23 +48,9 @@ def _needs_forwarding(item: Attachment, version: int) -> bool:
     return item.is_routed(version) or any(port.host_ip and port.host_ip.version == version for port in item.mappings)
 
 
-def needs_localnet(item: Attachment) -> bool:
-    return any(
-        port.host_ip and port.host_ip.version == 4 and (port.host_ip.is_unspecified or port.host_ip.is_loopback)
-        for port in item.mappings
-    )
-
-
-def _localnet(bridge: str) -> str:
-    return f"ipv4/conf/{bridge}/route_localnet"
-
-
 def set_host_sysctls(handles: Handles, item: Attachment) -> None:
-    note_localnet(handles, item)
-    for key, value in host_sysctls(item):
+    for key, value in _forwarding_sysctls(item):
         before = sysctl.read(key)
-        if key == _localnet(item.bridge) and before == value:
-            _guard_bridge(handles, item)
         if before in (value, ""):
             continue
         version = next((version for version, name in FORWARDING.items() if name == key), 0)
@@ -79,77 +59,9 @@ def set_host_sysctls(handles: Handles, item: Attachment) -> None:
                 _keep_router_advertisements(handles)
             _close_others(handles, version)
         else:
-            note_before(handles, item.bridge, key, before)
-        if key == _localnet(item.bridge):
-            _guard_ports(handles, item.bridge)
-            _guard_bridge(handles, item)
+            handles.store.bridges.note_before(item.bridge, key, before)
         sysctl.write(key, value)
-
-
-def _guard_ports(handles: Handles, bridge: str) -> None:
-    """Those that are there before one of them needs route_localnet."""
-    from cni.kernel.loopback_guard import guard
-
-    for link in handles.store.bridges.links(bridge):
-        guard(handles.rtnl, link)
-
-
-def guard_port(handles: Handles, item: Attachment) -> None:
-    """After its rates are set or taken away, whose queue is made anew and takes the guard with it. May be repeated."""
-    if item.bridge and sysctl.read(_localnet(item.bridge)) == "1":
-        from cni.kernel.loopback_guard import guard
-
-        if guard(handles.rtnl, item.link) and not handles.store.bridges.knows(item.bridge, GUARDED):
-            handles.store.bridges.note(item.bridge, GUARDED)
-
-
-def _is_ours_to_guard(handles: Handles, bridge: str) -> bool:
-    """A bridge with ports of others that would hear no packet to 127.0.0.1 without us. Where its owner wanted it to,
-    others may answer there whom we do not know."""
-    return handles.store.bridges.knows(bridge, f"sysctl-{_localnet(bridge)}=0")
-
-
-def _guard_bridge(handles: Handles, item: Attachment) -> None:
-    bridges = handles.store.bridges
-    if not _is_ours_to_guard(handles, item.bridge):
-        return
-    from cni.kernel.loopback_guard import guard, has_hook
-
-    if not bridges.knows(item.bridge, BRIDGE_GUARDED):
-        for other in handles.store.sharing(item):  # an earlier version did not note who may answer
-            if other is not None and needs_localnet(other):
-                note_localnet(handles, other)
-        if not has_hook(handles.rtnl, item.bridge):
-            bridges.note(item.bridge, QUEUE)
-    if guard(handles.rtnl, item.bridge, _answers(handles, item.bridge)):
-        bridges.note(item.bridge, BRIDGE_GUARDED)
-
-
-def _answers(handles: Handles, bridge: str) -> Program:
-    """Of all attachments there whose ports are the host's 127.0.0.1's as well."""
-    from cni.kernel.loopback_guard import answers_of
-
-    facts = handles.store.bridges.facts(bridge)
-    return answers_of(parse_address(fact[len(ANSWERS) :]) for fact in facts if fact.startswith(ANSWERS))
-
-
-def guard_problems(handles: Handles, item: Attachment) -> list[str]:
-    """Only of a guard that was there: not every kernel has it."""
-    bridges = handles.store.bridges
-    if not item.bridge or sysctl.read(_localnet(item.bridge)) != "1":
-        return []
-    from cni.kernel.loopback_guard import is_guarded
-
-    guarded = []
-    if bridges.knows(item.bridge, GUARDED) and item.kind.own_link:
-        guarded.append(is_guarded(handles.rtnl, item.link) or item.link)
-    if bridges.knows(item.bridge, BRIDGE_GUARDED):
-        guarded.append(is_guarded(handles.rtnl, item.bridge, _answers(handles, item.bridge)) or item.bridge)
-    return [
-        f"the filter of {link} that keeps the host's 127.0.0.0/8 without the table is missing or another one"
-        for link in guarded
-        if link is not True
-    ]
+    set_localnet(handles, item)
 
 
 def enable_ipv6(handles: Handles, item: Attachment) -> None:
@@ -157,72 +69,8 @@ def enable_ipv6(handles: Handles, item: Attachment) -> None:
     key = f"ipv6/conf/{item.bridge}/disable_ipv6"
     before = sysctl.read(key) if (key, "0") in host_sysctls(item) else ""
     if before not in ("", "0"):
-        note_before(handles, item.bridge, key, before)
+        handles.store.bridges.note_before(item.bridge, key, before)
         sysctl.write(key, "0")
-
-
-def note_localnet(handles: Handles, item: Attachment) -> None:
-    if item.bridge and needs_localnet(item):
-        handles.store.bridges.note(item.bridge, f"port-{item.link}")
-        for address in _answering(item):
-            handles.store.bridges.note(item.bridge, address)
-
-
-def _answering(item: Attachment) -> list[str]:
-    """A bridge of ours has no ports of others."""
-    return [f"{ANSWERS}{address}" for address in item.addresses if address.version == 4 and not item.made]
-
-
-def note_guard(handles: Handles, item: Attachment) -> None:
-    """For a state folder that was lost: a filter of ours on a bridge is there only because its route_localnet was 0."""
-    if item.bridge and not item.made and needs_localnet(item):
-        from cni.kernel.loopback_guard import has_guard
-
-        if has_guard(handles.rtnl, item.bridge):
-            note_before(handles, item.bridge, _localnet(item.bridge), "0")
-            handles.store.bridges.note(item.bridge, BRIDGE_GUARDED)
-
-
-def note_before(handles: Handles, bridge: str, key: str, before: str) -> None:
-    """For `leave_bridge`: nothing where the bridge, with all that is set on it, is ours."""
-    facts = handles.store.bridges.facts(bridge)
-    if "created" not in facts and not any(fact.startswith(f"sysctl-{key}=") for fact in facts):
-        handles.store.bridges.note(bridge, f"sysctl-{key}={before}")
-
-
-def release_localnet(handles: Handles, items: list[Attachment]) -> None:
-    """Once no port of their bridges needs it any more."""
-    bridges = handles.store.bridges
-    leaving: dict[str, set[str]] = {}
-    for item in items:
-        if item.bridge and bridges.knows(item.bridge, f"port-{item.link}"):
-            leaving.setdefault(item.bridge, set()).update([*_answering(item), f"port-{item.link}"])
-    for bridge, gone in leaving.items():
-        facts = bridges.facts(bridge)
-        last = not any(fact.startswith("port-") and fact not in gone for fact in facts)
-        if last:
-            before = [fact.rpartition("=")[2] for fact in facts if fact.startswith(f"sysctl-{_localnet(bridge)}=")]
-            if before or "created" in facts:
-                sysctl.try_to_write(_localnet(bridge), before[0] if before else "0")
-        if BRIDGE_GUARDED in facts or QUEUE in facts:
-            _release_guard(handles, bridge, gone, last)
-        for fact in sorted(gone):  # the port last: by it a second DEL comes here again
-            bridges.forget(bridge, fact)
-
-
-def _release_guard(handles: Handles, bridge: str, gone: set[str], last: bool) -> None:
-    from cni.kernel import loopback_guard
-
-    bridges = handles.store.bridges
-    if last:
-        loopback_guard.release(handles.rtnl, bridge, bridges.knows(bridge, QUEUE))
-        for fact in (BRIDGE_GUARDED, QUEUE):
-            bridges.forget(bridge, fact)
-        return
-    for fact in gone:
-        if fact.startswith(ANSWERS):
-            bridges.forget(bridge, fact)
-    loopback_guard.guard(handles.rtnl, bridge, _answers(handles, bridge))
 
 
 def _close_others(handles: Handles, version: int) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from cni.forwarding import note_from_table, set_host_sysctls
 from cni.handles import Handles, open_handles
-from cni.kernel import sysctl
 from cni.kernel.links import get_link, port_names
 from cni.kernel.routes import is_local
+from cni.kernel.tracker import may_have_sources, may_have_udp
 from cni.model.attachment import Attachment, attachment_key
 from cni.model.names import bridge_mac, host_link
 from cni.model.projection import (
@@ -107,10 +107,11 @@ class Host:
         from cni.recovery import all_records, rebuild_all
 
         rebuild_all(self.handles)
-        for bridge in {item.bridge for item in all_records(self.handles) if item.bridge}:
-            link = get_link(self.rtnl, bridge)
+        named = {(item.bridge, item.master) for item in all_records(self.handles) if item.bridge}
+        for name, bridge in named | {(bridge, bridge) for _name, bridge in named}:
+            link = get_link(self.rtnl, name)
             if link is not None and link.mac == bridge_mac(bridge):
-                self.store.bridges.note(bridge, "created")
+                self.store.bridges.note(name, "created")
 
     # Records
 
@@ -145,8 +146,14 @@ class Host:
         taken away serves them all."""
         if not self.store.is_last(item):
             return False
-        others = set(port_names(self.rtnl, item.bridge)) - {item.link}
-        return not others or others.isdisjoint(map(host_link, self.store.identities()))
+        others = set(port_names(self.rtnl, item.master)) - {item.link}
+        return not others or not any(
+            host_link(ident) in others and self._is_on(ident, item.bridge) for ident in self.store.identities()
+        )
+
+    def _is_on(self, ident: str, bridge: str) -> bool:
+        other = self.store.peek(ident)
+        return other is None or other.bridge == bridge
 
     def remove_record(self, item: Attachment) -> None:
         """With what it holds; ports that another interface of the container waits for pass to that one."""
@@ -271,21 +278,21 @@ class Host:
 
     def forget_flows_to(self, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> None:
         """After ports were published: UDP flows to them that lead elsewhere."""
-        if any(mapping.protocol == "udp" for mapping in mappings):
+        if any(mapping.protocol == "udp" for mapping in mappings) and may_have_udp():
             from cni.kernel.flows import forget_new_ports
 
             forget_new_ports(self.table.netlink, mappings, addresses, lambda address: is_local(self.rtnl, address))
 
     def forget_flows_of(self, addresses: tuple[Address, ...]) -> None:
         """After a container has gone: all of its flows, or who has its address next would go on with them."""
-        if addresses and sysctl.read("netfilter/nf_conntrack_count") != "0":
+        if may_have_sources(addresses):
             from cni.kernel.flows import forget_addresses
 
             forget_addresses(self.table.netlink, addresses)
 
     def forget_flows_by(self, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> None:
         """After a container that lives on gave up these ports: what came by them, and no other flow of its."""
-        if mappings and sysctl.read("netfilter/nf_conntrack_count") != "0":
+        if mappings and may_have_sources(addresses):
             from cni.kernel.flows import forget_ports
 
             forget_ports(self.table.netlink, mappings, addresses)

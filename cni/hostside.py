@@ -7,10 +7,11 @@ and VLANs (`cni.kernel.shaping`, `cni.kernel.vlans`), which most have not and wh
 from __future__ import annotations
 
 from cni.bridge import ensure_bridge, set_promiscuous
-from cni.forwarding import guard_port, set_host_sysctls
+from cni.forwarding import set_host_sysctls
 from cni.host import Host
 from cni.kernel.links import Link, create_veth, finish_port, get_link
 from cni.kernel.rtnetlink import IFF_PROMISC
+from cni.localnet import guard_port
 from cni.model.attachment import Attachment
 from cni.model.names import shaper_link
 from cni.model.wire import Wire
@@ -23,12 +24,8 @@ def ready(host: Host, item: Attachment, new: bool = False) -> Link | None:
     if not item.is_ptp:
         bridge = ensure_bridge(host, item, new)
         if item.wire.promisc and not bridge.flags & IFF_PROMISC:
-            host.store.bridges.note(item.bridge, "promisc")
+            host.store.bridges.note(item.master, "promisc")
             set_promiscuous(host, bridge, True)
-        if item.wire.is_tagged:
-            from cni.kernel.vlans import require_filtering
-
-            require_filtering(host.rtnl, item.bridge, host.store.bridges.knows(item.bridge, "created"))
         return bridge
     if not host.store.bridges.knows(item.bridge, "created"):
         host.store.bridges.note(item.bridge, "created")
@@ -105,9 +102,9 @@ def problems(host: Host, item: Attachment, port: Link | None) -> list[str]:
 
         found += host_end_problems(host.rtnl, item)
     if item.wire.promisc:
-        bridge = get_link(host.rtnl, item.bridge)
+        bridge = get_link(host.rtnl, item.master)
         if bridge is not None and not bridge.flags & IFF_PROMISC:
-            found.append(f"the bridge {item.bridge} is not promiscuous")
+            found.append(f"the bridge {item.master} is not promiscuous")
     if item.is_fast:
         from cni.fastpath import problems as fast_path_problems
 
@@ -120,6 +117,10 @@ def problems(host: Host, item: Attachment, port: Link | None) -> list[str]:
         from cni.kernel.vlans import vlan_problems
 
         found += vlan_problems(host.rtnl, item, port)
+    if item.wire.master:
+        from cni.vlan_gateway import problems as gateway_problems
+
+        found += gateway_problems(host, item)
     if port is not None and item.wire.is_shaped:
         from cni.kernel.shaping import shaping_problems
 

@@ -7,7 +7,7 @@ import os
 import sys
 from time import monotonic
 
-from nft.stdlib import signals
+from nft.signals import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ Connections that began while it was missing and contradict it are forgotten, no 
 
 from __future__ import annotations
 
-from cni.forwarding import note_localnet
 from cni.handles import Handles
 from cni.kernel.flows import forget_contradictions
 from cni.kernel.routes import is_local
+from cni.localnet import note_localnet
 from cni.model.attachment import Attachment
 from cni.protocol.errors import IO_FAILURE, CniError
 from cni.recovery import all_records, rebuild_living, wanted_elements

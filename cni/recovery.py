@@ -12,20 +12,21 @@ met a key in its way.
 
 from __future__ import annotations
 
-from cni.forwarding import note_guard, note_localnet, unrouted
+from cni.forwarding import unrouted
 from cni.handles import Handles
 from cni.kernel.links import get_link, link_name
-from cni.model.attachment import ISOLATED, NAT, OPEN, ROUTED, Attachment, Lease, kind_of
-from cni.model.names import derived_mac, host_link
-from cni.model.ports import ANY, Occupied, PortMapping, by_claim
+from cni.localnet import note_guard, note_localnet
+from cni.model.attachment import ISOLATED, OPEN, ROUTED, Attachment, Lease, kind_of
+from cni.model.names import host_link, vlan_link
+from cni.model.ports import Occupied, PortMapping, by_claim
 from cni.model.projection import projection, widest_elements
+from cni.model.reading import bare_leases, read_attachment, read_direct
 from cni.model.wire import Wire
 from cni.protocol.log import say
-from cni.protocol.names import is_name
 from cni.state.claims import claim_line
 from cni.state.store import Damaged
-from nft.addresses import BITS, Address, Prefix, from_packed, parse_address
-from nft.elements import PROTOCOL_NAMES, Element, unpack
+from nft.addresses import Address, Prefix, parse_address
+from nft.elements import Element, unpack
 from nft.schema import GATES, INTERVALS, SETS
 
 TYPE_CHECKING = False
@@ -90,86 +91,18 @@ def _rebuild(handles: Handles, ident: str, elements: list[Element], message: str
     return item
 
 
-def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
-    """None for a comment that is not an attachment's identity."""
-    parts = ident.split("/")
-    if len(parts) != 3 or not is_name(parts[0]) or not is_name(parts[1].lstrip("~")) or not parts[2]:
-        return None
-    addresses: dict[Address, None] = {}
-    mappings: list[PortMapping] = []
-    opened: list[PortMapping] = []
-    bridge = ""
-    uplink = anti_spoof = check_mac = fast_path = False
-    mac = derived_mac("container", ident)
-    masked: set[int] = set()
-    for element in elements:
-        try:
-            key, data = SETS[element.set]
-            fields, values = unpack(key, element.key), unpack(data, element.data)
-        except (KeyError, ValueError):
-            continue  # nothing of ours looks like that; somebody wrote into the table by hand
-        if element.set[:-1] in ("containers", "guests"):
-            addresses[_address(fields[1])] = None
-            bridge = str(fields[0])
-            uplink = element.set.startswith("guests")
-        elif element.set.startswith("opened") and fields[1] in PROTOCOL_NAMES:
-            protocol, number = int(str(fields[1])), int(str(fields[2]))
-            opened.append(PortMapping(PROTOCOL_NAMES[protocol], ANY[int(element.set[-1])], number, number))
-        elif element.set == "guarded":
-            anti_spoof = True
-        elif element.set in ("fast4", "fast6"):
-            fast_path = True
-        elif element.set == "checked":
-            check_mac = True
-        elif element.set == "own_macs" and isinstance(fields[1], bytes):
-            mac = fields[1]
-        elif element.set.startswith("masq"):
-            addresses[_address(fields[0])] = None
-            masked.add(int(element.set[-1]))
-        elif element.set.startswith("dnat") and fields[-2] in PROTOCOL_NAMES:
-            host_ip = _address(fields[0]) if element.set.endswith("_ip") else ANY[int(element.set[4])]
-            numbers = fields[-2], fields[-1], values[1]
-            protocol, host_port, container_port = (int(str(number)) for number in numbers)
-            mappings.append(PortMapping(PROTOCOL_NAMES[protocol], host_ip, host_port, container_port))
-            addresses[_address(values[0])] = None
-    return Attachment(
-        network=parts[0],
-        container=parts[1],
-        ifname=parts[2],
-        sandbox="",
-        bridge=bridge,
-        mac=mac,
-        leases=_bare_leases(addresses),
-        mappings=tuple(mappings),
-        opened=tuple(opened),
-        mode4=ROUTED if masked == {6} else NAT,
-        mode6=ROUTED if masked == {4} else NAT,
-        ip_masq=bool(masked),
-        is_gateway=False,
-        uplink=uplink,
-        anti_spoof=anti_spoof,
-        wire=Wire(check_mac=check_mac),
-        fast_path=fast_path,
-    )
-
-
-def _address(packed: object) -> Address:
-    assert isinstance(packed, bytes), "addresses are unpacked as bytes"
-    return from_packed(packed)
-
-
 def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> Attachment:
     """With what its link, its bridge and its leases tell."""
     from cni.kernel.shaping import rates_on
 
     port = get_link(handles.rtnl, item.link)
-    bridge = item.bridge or handles.store.bridges.of_link(item.link)
-    bridge = bridge or (link_name(handles.rtnl, port.master) if port else "")
+    master = link_name(handles.rtnl, port.master) if port and port.master else ""
+    bridge = item.bridge or handles.store.bridges.of_link(item.link) or master
     given = _given(handles, bridge)
     addresses = dict.fromkeys((*item.addresses, *filter(None, map(_leased_address, leases))))
     return item.replace(
         bridge=bridge,
-        leases=_with_gateways(handles, bridge, _bare_leases(addresses)) if item.anti_spoof else _bare_leases(addresses),
+        leases=_with_gateways(handles, bridge, bare_leases(addresses)) if item.anti_spoof else bare_leases(addresses),
         isolation=("isolated", 0) in given,
         made=("bridges", 0) in given,
         is_gateway=bool({("routed", 4), ("routed", 6)} & given),
@@ -178,9 +111,15 @@ def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> At
         direct=_direct(handles, bridge),
         hairpin=port.hairpin if port else False,
         port_isolation=port.isolated if port else False,
-        wire=rates_on(handles.rtnl, item.ident, port).replace(check_mac=item.wire.check_mac),
+        wire=_in_vlan(rates_on(handles.rtnl, item.ident, port), bridge, master).replace(check_mac=item.wire.check_mac),
         kind=kind_of(port is not None or any("@" not in name for name in leases), port is not None or bool(leases)),
     )
+
+
+def _in_vlan(wire: Wire, bridge: str, master: str) -> Wire:
+    number = bridge[len(master) + 1 :]
+    is_link_in_vlan = master and number.isdigit() and vlan_link(master, int(number)) == bridge
+    return wire.replace(vlan=int(number), master=master) if is_link_in_vlan else wire
 
 
 def _with_conditions(handles: Handles, item: Attachment, elements: list[Element]) -> Attachment:
@@ -214,14 +153,8 @@ def _mode(item: Attachment, version: int, given: set[tuple[str, int]]) -> str:
 
 
 def _direct(handles: Handles, bridge: str) -> tuple[str, ...]:
-    found = []
-    for element in handles.table.elements(INTERVALS):
-        link, first = unpack(SETS[element.set][0], element.key)
-        if link == bridge:
-            address = _address(first)
-            span = _address(unpack(SETS[element.set][0], element.end)[1]).number - address.number
-            found.append(str(Prefix(address, BITS[address.version] - span.bit_length())))
-    return tuple(found)
+    found = map(read_direct, handles.table.elements(INTERVALS))
+    return tuple(str(prefix) for link, prefix in found if link == bridge)
 
 
 def _leased_address(name: str) -> Address | None:
@@ -229,11 +162,6 @@ def _leased_address(name: str) -> Address | None:
         return parse_address(name.partition("@")[0])
     except ValueError:
         return None
-
-
-def _bare_leases(addresses: dict[Address, None]) -> tuple[Lease, ...]:
-    """The subnets' lengths are not known."""
-    return tuple(Lease(Prefix(address, BITS[address.version])) for address in addresses)
 
 
 def _with_gateways(handles: Handles, bridge: str, leases: tuple[Lease, ...]) -> tuple[Lease, ...]:

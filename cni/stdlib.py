@@ -2,7 +2,7 @@
 
 `json` costs 6 ms of a start-up that takes 8 (it loads `re`), `ctypes` 1.2. What CPython expects of a caller of its
 private modules changes: since 3.15 the scanner reads `array_hook` as well. So ANY exception leads to the public module.
-`nft.stdlib` has sockets, signals and hashes.
+`nft.stdlib` has sockets and hashes, `nft.signals` signals.
 """
 
 from __future__ import annotations

@@ -36,11 +36,11 @@ def pack(kinds: tuple[str, ...], values: tuple[int | bytes | str, ...]) -> bytes
     """Field values as the kernel holds them: network byte order, each field of a concatenation padded to four bytes."""
     packed = b""
     for kind, value in zip(kinds, values):
-        if isinstance(value, str):
-            raw = value.encode("utf-8", "surrogateescape")
+        if isinstance(value, int):
+            raw = value.to_bytes(_LENGTH[kind], "big")
         else:
-            raw = value if isinstance(value, bytes) else value.to_bytes(_LENGTH[kind], "big")
-        packed += raw + b"\0" * (_WIDTH[kind] - len(raw))
+            raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
+        packed += raw.ljust(_WIDTH[kind], b"\0")
     return packed
 
 

@@ -12,7 +12,7 @@ import os
 import sys
 
 from .errors import LoadError
-from .stdlib import signals
+from .signals import signals
 
 INSTALL = "install the distribution's packages nftables and python3-nftables (py3-nftables on Alpine)"
 

@@ -1,6 +1,6 @@
-"""The C modules below `socket`, `signal`, `struct` and `hashlib`, each with the public module as its fall-back.
+"""The C modules below `socket`, `struct` and `hashlib`, each with the public module as its fall-back.
 
-The public ones cost 6, 4, 0.1 and 3 ms of a start-up that takes 8: they build enums and load OpenSSL. The private ones
+The public ones cost 6, 0.1 and 3 ms of a start-up that takes 8: they build enums and load OpenSSL. The private ones
 are CPython's own affair, so ANY exception from one of them leads to the public module. `cni.stdlib` has those that only
 the plugin needs.
 """
@@ -39,14 +39,6 @@ except Exception:
     )
 
 try:
-    import _signal as signals  # type: ignore[import-not-found]
-
-    if not callable(signals.signal) or not callable(signals.setitimer) or not callable(signals.pthread_sigmask):
-        raise ImportError("_signal")
-except Exception:
-    import signal as signals
-
-try:
     from _struct import Struct
 except Exception:
     from struct import Struct
@@ -70,6 +62,5 @@ __all__ = [
     "if_nametoindex",
     "inet_ntop",
     "inet_pton",
-    "signals",
     "socket",
 ]

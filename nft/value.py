@@ -35,6 +35,9 @@ class Value:
         cls._required = tuple(name for name in cls._fields if not hasattr(cls, name))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if not kwargs and len(self._required) <= len(args) <= len(self._fields):  # whatever there are thousands of
+            self.__dict__.update(zip(self._fields, args))  # those with defaults come last
+            return
         if len(args) > len(self._fields):
             raise TypeError(f"{type(self).__name__} takes {len(self._fields)} fields, got {len(args)}")
         given = dict(zip(self._fields, args), **kwargs)
@@ -51,7 +54,10 @@ class Value:
         raise AttributeError(f"{type(self).__name__} is immutable")
 
     def _key(self) -> tuple[object, ...]:
-        return tuple(getattr(self, name) for name in self._fields)
+        own = self.__dict__
+        if len(own) < len(self._fields):
+            return tuple([getattr(self, name) for name in self._fields])
+        return tuple(map(own.__getitem__, self._fields))
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self._key() == other._key()
@@ -64,4 +70,4 @@ class Value:
         return f"{type(self).__name__}({fields})"
 
     def replace(self, **changes: Any) -> Self:
-        return type(self)(**{name: getattr(self, name) for name in self._fields} | changes)
+        return type(self)(**self.__dict__ | changes)

@@ -6,11 +6,10 @@ without links. Both are projected into the same table as everything else. What e
 
 from __future__ import annotations
 
-from cni import hostside
-from cni.forwarding import needs_localnet, release_localnet, set_host_sysctls
+from cni.forwarding import set_host_sysctls
 from cni.host import Host
-from cni.kernel.deletion import keep_sockets_open
 from cni.kernel.routes import is_local
+from cni.localnet import needs_localnet, release_localnet
 from cni.model.attachment import CHAINED, OPEN, Attachment, Lease
 from cni.model.names import derived_mac, identity
 from cni.model.ports import PortMapping
@@ -18,8 +17,7 @@ from cni.model.projection import attachment_elements
 from cni.protocol.errors import CHECK_FAILED, CniError
 from cni.protocol.request import Request
 from cni.protocol.results import Previous
-from cni.verbs.attach import refuse_held_ports, without_shared_ports
-from cni.verbs.delete import detach
+from cni.verbs.published import refuse_held_ports, without_shared_ports
 
 
 def record_of(request: Request) -> str:
@@ -59,13 +57,16 @@ def amend(host: Host, before: Attachment | None, item: Attachment) -> None:
     if before is not None:
         kept = before.replace(mappings=_both(before, item), standby=(), snat=item.snat, masq_all=item.masq_all)
         give_up(host, before, kept)
-    item = without_shared_ports(host.store.claims, item)
-    refuse_held_ports(host.store.claims, item)
+    ports = host.store.claims.holders(item.mappings)
+    item = without_shared_ports(ports, item)
+    refuse_held_ports(ports, item)
     host.store.begin(item.replace(done=False))
     try:
         host.add_elements(item, again=True)
         set_host_sysctls(host.handles, item)
         if item.kind.own_link and item.port_isolation:
+            from cni import hostside
+
             hostside.finish(host, item, hostside.ready(host, item))
         host.forget_flows_to(item.mappings, item.addresses)
         if item.zone:
@@ -76,6 +77,8 @@ def amend(host: Host, before: Attachment | None, item: Attachment) -> None:
     except Exception:
         host.try_roll_back()
         if kept is None:
+            from cni.verbs.delete import detach
+
             detach(host, item)
         else:
             give_up(host, item, kept)
@@ -112,6 +115,8 @@ def give_up(host: Host, before: Attachment, item: Attachment) -> None:
             release_localnet(host.handles, [before])
     host.shrink_record(before, item)
     if gone:
+        from cni.kernel.deletion import keep_sockets_open
+
         keep_sockets_open()
 
 

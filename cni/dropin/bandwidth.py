@@ -7,13 +7,13 @@ the kernel is `cni.kernel.shaping`.
 from __future__ import annotations
 
 from cni.dropin.amendment import attached, base_record, holds_nothing, record_of
-from cni.forwarding import guard_port
 from cni.host import Host
 from cni.hostside import with_devices
 from cni.kernel.deletion import remove_links
 from cni.kernel.links import Link, get_link, link_name
 from cni.kernel.netns import Inside, open_netns
 from cni.kernel.shaping import shape, shaping_problems, unshape
+from cni.localnet import guard_port
 from cni.model.attachment import Attachment
 from cni.model.names import shaper_link
 from cni.model.wire import RATES, Wire, parse_rates

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from cni.dropin.amendment import amend, attached, base_record, give_up, holds_nothing, record_of
-from cni.firewalld import leave
-from cni.firewalld import problems as zone_problems
 from cni.host import Host
 from cni.model.attachment import ISOLATED, NAT, OPEN, ROUTED, Attachment
 from cni.model.config import NOT_DONE, isolation_asked, refuse_unsupported
@@ -12,9 +10,6 @@ from cni.protocol.errors import UNSUPPORTED_FIELD, CniError
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.protocol.results import parse_previous
-from cni.verbs.check import refuse_problems
-from cni.verbs.delete import detach, is_anothers
-from cni.verbs.drift import element_problems, table_problems
 from cni.verbs.firewall import refuse_admin_chain, zone_asked
 
 TYPE_CHECKING = False
@@ -55,16 +50,23 @@ def delete(request: Request) -> None:
     ident = record_of(request)
     with Host(request.data_dir).transaction(f"firewall: DEL of {ident}") as host:
         before = host.record(ident)
-        if before is None and is_anothers(request):
-            from cni.predecessor import clean_forwarding
+        if before is None:
+            from cni.verbs.delete import is_anothers
 
-            clean_forwarding(host, request)
+            if is_anothers(request):
+                from cni.predecessor import clean_forwarding
+
+                clean_forwarding(host, request)
         if before is None or before.kind.own_link:
             return
         if before.zone:
+            from cni.firewalld import leave
+
             leave(before)
         item = before.replace(isolation=False, mode4=OPEN, mode6=OPEN, zone="")
         if holds_nothing(item):
+            from cni.verbs.delete import detach
+
             detach(host, before)
         else:
             give_up(host, before, item)
@@ -78,6 +80,10 @@ def check(request: Request) -> None:
     zone = zone_asked(fields)
     if not isolation and not zone:
         return
+    from cni.firewalld import problems as zone_problems
+    from cni.verbs.check import refuse_problems
+    from cni.verbs.drift import element_problems, table_problems
+
     ident = record_of(request)
     with Host(request.data_dir).transaction(f"firewall: CHECK of {ident}") as host:
         item = attached(host, ident)

@@ -9,9 +9,6 @@ from cni.model.ports import PortMapping, for_families, parse_port_mappings, vers
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.protocol.results import Previous, parse_previous
-from cni.verbs.check import refuse_problems
-from cni.verbs.delete import detach, is_anothers
-from cni.verbs.drift import element_problems, table_problems
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +46,8 @@ def delete(request: Request) -> None:
     with Host(request.data_dir).transaction(f"portmap: DEL of {ident}") as host:
         before = host.record(ident)
         if before is None:
+            from cni.verbs.delete import is_anothers
+
             if request.document.get("runtimeConfig") and is_anothers(request):
                 from cni.predecessor import clean_ports
 
@@ -56,6 +55,8 @@ def delete(request: Request) -> None:
             return
         item = before.replace(mappings=(), standby=())
         if holds_nothing(item):
+            from cni.verbs.delete import detach
+
             detach(host, before)
         else:
             give_up(host, before, item)
@@ -66,6 +67,9 @@ def check(request: Request) -> None:
     mappings = _asked(request, parse_previous(request))
     if not mappings:
         return
+    from cni.verbs.check import refuse_problems
+    from cni.verbs.drift import element_problems, table_problems
+
     condition4, condition6 = parse_conditions(Fields(request.document))
     ident = record_of(request)
     with Host(request.data_dir).transaction(f"portmap: CHECK of {ident}") as host:

@@ -17,6 +17,7 @@ from cni.model.attachment import Attachment
 from cni.model.names import derived_mac
 from cni.protocol.errors import IFNAME_TAKEN, IO_FAILURE, CniError, kernel_refused
 from cni.protocol.log import say
+from nft.addresses import link_local
 from nft.errors import KernelError
 from nft.framing import attr_u32, attributes, text
 from nft.netlink import Netlink, is_missing
@@ -123,6 +124,23 @@ def link_name(rtnl: Netlink, index: int) -> str:
         raise
 
 
+def settle(rtnl: Netlink, name: str, mac: bytes) -> None:
+    """A new link of ours, which takes no advice from its neighbours.
+
+    With its link-local address at once: until the kernel has made one in its own time, and while that is tentative, up
+    to two seconds after the first container came, it asks for no neighbour and so forwards no IPv6 (ndisc_send_ns,
+    ipv6_get_lladdr).
+    """
+    sysctl.refuse_advertisements(name)
+    sysctl.loosen_reverse_path(name)
+    for key in ("accept_redirects", "accept_dad"):
+        sysctl.try_to_write(f"ipv6/conf/{name}/{key}", "0")
+    link = get_link(rtnl, name)
+    if link is not None and sysctl.read(f"ipv6/conf/{name}/disable_ipv6") == "0":
+        payload = rtnetlink.address(link.index, link_local(mac), rtnetlink.IFA_F_NODAD)
+        repeatable(rtnl, rtnetlink.RTM_NEWADDR, payload, name)
+
+
 def create_veth(rtnl: Netlink, item: Attachment, bridge: Link, netns: int) -> None:
     host_mac = derived_mac("host", item.ident)
     payload = rtnetlink.new_veth(item.link, host_mac, item.mtu, bridge.index, item.ifname, item.mac, netns)
@@ -142,10 +160,10 @@ def _veth_error(error: OSError, item: Attachment) -> CniError:
     if error.errno == errno.EXFULL:
         return CniError(
             IO_FAILURE,
-            f"the bridge {item.bridge} is full: a Linux bridge has at most 1023 ports",
+            f"the bridge {item.master} is full: a Linux bridge has at most 1023 ports",
             "spread the containers over several networks with a bridge each",
         )
-    return kernel_refused(f"creating {item.ifname} in {item.sandbox} and {item.link} on {item.bridge}", error)
+    return kernel_refused(f"creating {item.ifname} in {item.sandbox} and {item.link} on {item.master}", error)
 
 
 def finish_port(rtnl: Netlink, item: Attachment, bridge: Link) -> None:

@@ -1,4 +1,5 @@
-"""VLANs of a bridge port: the native one, the trunk, and what it had by default. Bytes, and what is done with them.
+"""VLANs of a bridge port: the native one, the trunk, and what it had by default; the bridge's own membership, and the
+host's link in one. Bytes, and what is done with them.
 
 Only bridges that filter VLANs know them: ours do from the start if a network asks for one, one that somebody else made
 is left as it is (its owner's other ports would be cut off or joined). A port's VLANs go with the port. The numbers are
@@ -12,7 +13,16 @@ from sys import byteorder
 
 from cni.kernel import rtnetlink
 from cni.kernel.links import Link
-from cni.kernel.rtnetlink import IFINFO, IFLA_EXT_MASK, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO
+from cni.kernel.rtnetlink import (
+    IFF_UP,
+    IFINFO,
+    IFLA_EXT_MASK,
+    IFLA_IFNAME,
+    IFLA_INFO_DATA,
+    IFLA_INFO_KIND,
+    IFLA_LINK,
+    IFLA_LINKINFO,
+)
 from cni.model.attachment import Attachment
 from cni.model.wire import Wire
 from cni.protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError, kernel_refused
@@ -21,7 +31,9 @@ from nft.netlink import Netlink, is_missing
 from nft.stdlib import Struct
 
 AF_BRIDGE = 7
-IFLA_AF_SPEC, IFLA_BRIDGE_VLAN_INFO = 26, 2
+IFLA_AF_SPEC, IFLA_BRIDGE_FLAGS, IFLA_BRIDGE_VLAN_INFO = 26, 0, 2
+BRIDGE_FLAGS_SELF = 2
+IFLA_VLAN_ID = 1
 IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_DEFAULT_PVID = 7, 39
 PVID, UNTAGGED, RANGE_BEGIN, RANGE_END = 0x2, 0x4, 0x8, 0x10
 RTEXT_FILTER_BRVLAN = 1 << 1
@@ -35,9 +47,18 @@ def filter_vlans(index: int) -> bytes:
     return IFINFO.pack(0, 0, index, 0, 0) + attr(IFLA_LINKINFO, info)
 
 
-def vlans(index: int, spans: list[tuple[int, int, int]]) -> bytes:
-    """(flags, first, last) each, for RTM_SETLINK to add and RTM_DELLINK to take from a port."""
-    packed = b""
+def new_vlan(name: str, bridge: int, number: int) -> bytes:
+    """A link with the MAC address and the MTU of the bridge that it lies on (vlan_dev_init)."""
+    data = attr(IFLA_VLAN_ID, number.to_bytes(2, byteorder))
+    info = attr_name(IFLA_INFO_KIND, "vlan") + attr(IFLA_INFO_DATA, data)
+    body = IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + attr_name(IFLA_IFNAME, name)
+    return body + attr_u32(IFLA_LINK, bridge) + attr(IFLA_LINKINFO, info)
+
+
+def vlans(index: int, spans: list[tuple[int, int, int]], own: bool = False) -> bytes:
+    """(flags, first, last) each, for RTM_SETLINK to add and RTM_DELLINK to take from a port; from the bridge itself, if
+    it is its `own` membership."""
+    packed = attr(IFLA_BRIDGE_FLAGS, BRIDGE_FLAGS_SELF.to_bytes(2, byteorder)) if own else b""
     for flags, first, last in spans:
         if first == last:
             packed += attr(IFLA_BRIDGE_VLAN_INFO, _VLAN.pack(flags, first))
@@ -68,7 +89,7 @@ def wanted(wire: Wire) -> list[tuple[int, int, int]]:
     return [(0, first, last) for first, last in wire.trunk] + [(PVID | UNTAGGED, native, native)]
 
 
-def _numbers(wire: Wire) -> dict[int, int]:
+def numbers(wire: Wire) -> dict[int, int]:
     return {number: flags for flags, first, last in wanted(wire) for number in range(first, last + 1)}
 
 
@@ -98,11 +119,11 @@ def tag(rtnl: Netlink, item: Attachment, port: Link) -> None:
     """The port's VLANs as the record says. May be repeated."""
     try:
         rtnl.ask(rtnetlink.RTM_SETLINK, vlans(port.index, wanted(item.wire)))
-        default = _default_vlan(rtnl, item.bridge)
-        if default and not item.wire.default_vlan and default not in _numbers(item.wire):
+        default = _default_vlan(rtnl, item.master)
+        if default and not item.wire.default_vlan and default not in numbers(item.wire):
             _take(rtnl, port, default)
     except OSError as error:
-        raise kernel_refused(f"setting the VLANs of {item.link} on {item.bridge}", error) from None
+        raise kernel_refused(f"setting the VLANs of {item.link} on {item.master}", error) from None
 
 
 def _take(rtnl: Netlink, port: Link, number: int) -> None:
@@ -120,19 +141,20 @@ def _default_vlan(rtnl: Netlink, bridge: str) -> int:
     return int.from_bytes(attributes(info.get(IFLA_INFO_DATA, b"")).get(IFLA_BR_VLAN_DEFAULT_PVID, b""), byteorder)
 
 
+def held_vlans(rtnl: Netlink, index: int) -> dict[int, int]:
+    """Flags by number, of a port or of a bridge itself. A listing: the kernel has no other question."""
+    return dict(map(read_vlans, rtnl.dump(rtnetlink.RTM_GETLINK, list_vlans()))).get(index, {})
+
+
 def vlan_problems(rtnl: Netlink, item: Attachment, port: Link) -> list[str]:
     """What differs from the record, as sentences."""
-    held: dict[int, int] = {}
-    for payload in rtnl.dump(rtnetlink.RTM_GETLINK, list_vlans()):
-        index, numbers = read_vlans(payload)
-        if index == port.index:
-            held = numbers
+    held = held_vlans(rtnl, port.index)
     found = []
-    for number, flags in _numbers(item.wire).items():
+    for number, flags in numbers(item.wire).items():
         if held.get(number) != flags:
             state = "lacks" if number not in held else "has otherwise"
             found.append(f"the port {item.link} {state} the VLAN {number}")
-    more = sorted(held.keys() - _numbers(item.wire).keys())
+    more = sorted(held.keys() - numbers(item.wire).keys())
     if more and not item.wire.default_vlan:
         found.append(f"the port {item.link} has the VLAN {more[0]} as well")
     return found

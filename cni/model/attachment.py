@@ -59,11 +59,13 @@ class Attachment(Value):
     nft's own text, are met by the packets that its published ports are for.
 
     `sandbox` is CNI_NETNS as it was given, `delegate` the foreign IPAM plugin that we called for the addresses, `done`
-    whether ADD came to its end. Where somebody else made the interface, `bridge` is the host's link that leads to it,
-    "" if there is none. It is `made` by us, or an `uplink`: somebody else's, whose gateway is another machine, the
-    host's own way out perhaps; if neither, the host is the router of whatever else is there. `opened` are the published
-    ports of routed families, which lead nowhere but are let through, `direct` the prefixes that are never masqueraded,
-    as text. `lease_folder` is where its addresses have lease files, too, for others to read.
+    whether ADD came to its end. `bridge` is the host's link that leads to the container: its bridge, or the host's link
+    in a VLAN of its bridge, which is `master` then; its own end, point to point; what leads to an interface that
+    somebody else made, "" if there is none. It is `made` by us, or an `uplink`: somebody else's, whose gateway is
+    another machine, the host's own way out perhaps; if neither, the host is the router of whatever else is there.
+    `opened` are the published ports of routed families, which lead nowhere but are let through, `direct` the prefixes
+    that are never masqueraded, as text. `lease_folder` is where its addresses have lease files, too,
+    for others to read.
     """
 
     network: str
@@ -116,6 +118,11 @@ class Attachment(Value):
     @property
     def link(self) -> str:
         return host_link(self.ident)
+
+    @property
+    def master(self) -> str:
+        """The bridge that the host end is a port of."""
+        return self.wire.master or self.bridge
 
     @property
     def is_ptp(self) -> bool:

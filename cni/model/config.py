@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from cni.model import attachment
 from cni.model.ipam import Ipam, from_args, parse_ipam
+from cni.model.names import vlan_link
 from cni.model.ports import PortMapping, parse_port_mappings
 from cni.model.wire import Wire, parse_rates, parse_vlans
 from cni.protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
@@ -85,6 +86,11 @@ class Network(Value):
     condition4: str = ""
     condition6: str = ""
 
+    @property
+    def is_vlan_gateway(self) -> bool:
+        """Whether the host needs a link of its own in the VLAN, for the gateway's addresses."""
+        return bool(self.wire.vlan and self.is_gateway and (self.ipam.delegate or self.ipam.range_sets))
+
 
 def parse_network(request: Request) -> Network:
     """Raises CniError codes 2 and 7. Under the names `bridge` and `ptp` the defaults are the reference plugin's."""
@@ -110,10 +116,13 @@ def parse_network(request: Request) -> Network:
     vlans = {} if ptp else parse_vlans(fields)
     check_mac = not ptp and fields.flag("macspoofchk")
     wire = Wire(promisc=promisc, check_mac=check_mac, **vlans, **(parse_rates(fields, runtime) if ours else {}))
-    if wire.is_tagged and is_gateway and (ipam.delegate or ipam.range_sets):
-        # The gateway would have to be a member of the VLAN, and the bridge's own address is in none.
-        text = fields.asked("vlan", ()) or fields.asked("vlanTrunk", ())
-        raise CniError(UNSUPPORTED_FIELD, f"{text} is not supported with isGateway", "set isGateway to false")
+    bridge = "" if ptp else fields.parsed("bridge", check_host_link) or ("nftcni0" if ours else "cni0")
+    if wire.vlan and is_gateway:
+        try:
+            check_host_link(vlan_link(bridge, wire.vlan))
+        except ValueError as problem:
+            what = f"the host's link in it would be {vlan_link(bridge, wire.vlan)}"
+            raise fields.fail("vlan", f"{what}: {problem}; choose a shorter name for bridge") from None
     snat, masq_all = parse_masquerade(fields) if ours else (True, False)
     condition4, condition6 = parse_conditions(fields) if ours else ("", "")
     for key, condition, mode in (("conditionsV4", condition4, mode4), ("conditionsV6", condition6, mode6)):
@@ -128,7 +137,7 @@ def parse_network(request: Request) -> Network:
         raise fields.fail("disableContainerInterface", "cannot be combined with ipam")
     return Network(
         name=request.network,
-        bridge="" if ptp else fields.parsed("bridge", check_host_link) or ("nftcni0" if ours else "cni0"),
+        bridge=bridge,
         is_gateway=is_gateway,
         is_default_gateway=fields.flag("isDefaultGateway", ours and is_gateway and not ipam.routes_given),
         force_address=fields.flag("forceAddress"),

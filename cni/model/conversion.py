@@ -48,13 +48,16 @@ class NotConverted(Exception):
         self.is_ours = is_ours
 
 
-def convert(document: Plugin) -> Plugin:
-    """A conflist, or a configuration of a single plugin. Raises NotConverted."""
+def convert(document: Plugin, zone: str = "") -> Plugin:
+    """A conflist, or a configuration of a single plugin. `zone` is firewalld's where it runs: the reference firewall
+    joins it without being asked. Raises NotConverted."""
     plugins = _plugins(document)
     problems: list[str] = []
     main: Plugin = {key: value for key, value in plugins[0].items() if key not in COMMON and value is not None}
     for plugin in plugins[1:]:
         problems += _take_over(main, plugin)
+    if zone and any(plugin["type"] == "firewall" for plugin in plugins[1:]) and not main.get("backend"):
+        main["firewalldZone"] = main.get("firewalldZone") or zone
     main["ingressPolicy"] = main.get("ingressPolicy") or "open"
     merged: Plugin = {"type": OURS, **{key: main.get(key, value) for key, value in DEFAULTS.items()}, **main}
     ipam = merged.get("ipam")
@@ -96,7 +99,12 @@ def _take_over(main: Plugin, plugin: Plugin) -> list[str]:
     """A chained plugin's keys onto the one object; those that cannot be."""
     problems = []
     for key, value in plugin.items():
-        if key in COMMON or value is None or value in NEUTRAL.get(key, ()):
+        if key in COMMON or value is None:
+            continue
+        if (plugin["type"], key) == ("firewall", "backend"):
+            main[key] = value  # firewalld's, or a word against it; portmap's is another question
+            continue
+        if value in NEUTRAL.get(key, ()):
             continue
         where = f"{plugin['type']}.{key}"
         if key in NEUTRAL:

@@ -31,6 +31,11 @@ def host_link(ident: str) -> str:
     return "veth" + digest("link", ident, size=6).hex()[:11]
 
 
+def vlan_link(bridge: str, vlan: int) -> str:
+    """The host's own link in a VLAN of a bridge, named as by the reference bridge plugin and by ifupdown."""
+    return f"{bridge}.{vlan}"
+
+
 def shaper_link(ident: str) -> str:
     """The device that limits what the container sends, named as by the reference bandwidth plugin."""
     return "bwp" + digest("shaper", ident, size=6).hex()

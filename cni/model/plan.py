@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cni.model.attachment import BRIDGED, DELEGATED, ISOLATED, ROUTED, Attachment, Lease
 from cni.model.config import Network
-from cni.model.names import derived_mac, host_link, identity
+from cni.model.names import derived_mac, host_link, identity, vlan_link
 from cni.model.ports import for_families, versions_of
 from cni.protocol.errors import INVALID_CONFIG, CniError
 from cni.protocol.request import Request
@@ -18,12 +18,15 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
     """The record of an attachment with built-in addresses. Raises CniError code 7 for ports of a family it lacks."""
     ident = identity(request.network, request.container, request.ifname)
     delegated = bool(network.ipam.delegate)
+    bridge, wire = network.bridge or host_link(ident), network.wire
+    if network.is_vlan_gateway and (network.mode4 != ISOLATED or network.mode6 != ISOLATED):
+        bridge, wire = vlan_link(bridge, wire.vlan), wire.replace(master=bridge)
     item = Attachment(
         network=request.network,
         container=request.container,
         ifname=request.ifname,
         sandbox=request.netns,
-        bridge=network.bridge or host_link(ident),
+        bridge=bridge,
         mac=network.mac or derived_mac("container", ident),
         mtu=network.mtu,
         dns=network.ipam.dns,
@@ -40,7 +43,7 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
         dad=network.dad,
         link_up=network.link_up,
         delegate=network.ipam.delegate,
-        wire=network.wire,
+        wire=wire,
         snat=network.snat,
         masq_all=network.masq_all,
         zone=network.zone,
@@ -128,7 +131,7 @@ def complete_routes(routes: tuple[Route, ...], leases: tuple[Lease, ...], defaul
 def result_of(item: Attachment, bridge_mac: bytes, bridge_mtu: int, port_mac: bytes) -> Result:
     """What the runtime is told: the bridge, the host end, the container's end, and all addresses on the latter."""
     interfaces = (
-        Interface(item.bridge, format_mac(bridge_mac), bridge_mtu),
+        Interface(item.master, format_mac(bridge_mac), bridge_mtu),
         Interface(item.link, format_mac(port_mac), item.mtu or 1500),
         Interface(item.ifname, format_mac(item.mac), item.mtu or 1500, item.sandbox),
     )

@@ -85,9 +85,10 @@ def _parse_one(fields: Fields) -> PortMapping:
         raise fields.fail("protocol", "must be one of tcp, udp, sctp, in lower case")
     ports = []
     for key in ("hostPort", "containerPort"):
-        if not fields.has(key):
+        port = fields.number(key, 0, 1, 65535)
+        if not port:
             raise fields.fail(key, "is required")
-        ports.append(fields.number(key, 0, 1, 65535))
+        ports.append(port)
     host_ip = fields.parsed("hostIP", parse_address)
     if host_ip == Address(6, 1):
         raise fields.fail(
@@ -118,8 +119,9 @@ def for_families(
     """
     number = ifname[len(ifname.rstrip("0123456789")) :]
     is_first = bool(ifname) and int(number or "0") == 0
-    found: dict[PortMapping, None] = {}
-    held: dict[str, Occupied] = {}
+    found: list[PortMapping] = []
+    first: dict[tuple[str, int, int], PortMapping] = {}
+    several: dict[tuple[str, int, int], Occupied] = {}
     for mapping in mappings:
         wanted = [ANY[version] for version in versions] if mapping.host_ip is None else [mapping.host_ip]
         for host_ip in wanted:
@@ -132,13 +134,17 @@ def for_families(
                     f"but the container has no IPv{host_ip.version} address on {ifname}",
                     "of several networks, name the one first that has",
                 )
-            concrete = mapping.replace(host_ip=host_ip)
-            if concrete in found:
-                continue
-            holders = held.setdefault(mapping.claim, Occupied())
-            met = holders.find(host_ip)
-            if met is not None:
-                raise CniError(INVALID_CONFIG, f"portMappings: {concrete} is asked for twice, also as {met[1]}")
-            holders.add(host_ip, concrete)
-            found[concrete] = None
+            concrete = PortMapping(mapping.protocol, host_ip, mapping.host_port, mapping.container_port)
+            key = mapping.protocol, mapping.host_port, host_ip.version
+            other = first.setdefault(key, concrete)
+            if other is not concrete:
+                assert other.host_ip is not None
+                holders = several.setdefault(key, Occupied([(other.host_ip, other)]))
+                met = holders.find(host_ip)
+                if met is not None and met[1] == concrete:
+                    continue  # nothing that it could meet is there beside it
+                if met is not None:
+                    raise CniError(INVALID_CONFIG, f"portMappings: {concrete} is asked for twice, also as {met[1]}")
+                holders.add(host_ip, concrete)
+            found.append(concrete)
     return tuple(found)

@@ -15,7 +15,7 @@ from cni.model.ports import PortMapping
 from nft.addresses import BITS, Address, link_local, merged
 from nft.elements import NFPROTO, PROTOCOLS, Element, pack
 from nft.ruleset import condition_chain
-from nft.schema import FAMILY, IFNAME, MAC, SETS
+from nft.schema import FAMILY, IFNAME, MAC, PORT, SETS
 
 
 def marker(key: bytes, ident: str = "") -> Element:
@@ -33,10 +33,11 @@ def attachment_elements(item: Attachment) -> list[Element]:
         if item.bridge and item.uplink:
             elements.append(Element(f"guests{version}", pack((IFNAME,), (item.bridge,)) + packed, b"", ident))
         elif item.bridge and _is_served(item, version):
-            here = pack((IFNAME,), (item.bridge,)) + packed
-            elements.append(Element(f"containers{version}", here, b"", ident))
+            # What stays in a VLAN passes the IP tables with br_netfilter, as the bridge's own.
+            for link in dict.fromkeys((item.bridge, item.master)):
+                elements.append(Element(f"containers{version}", pack((IFNAME,), (link,)) + packed, b"", ident))
             if item.is_fast:
-                elements.append(Element(f"fast{version}", here, b"", ident))
+                elements.append(Element(f"fast{version}", pack((IFNAME,), (item.bridge,)) + packed, b"", ident))
         if item.is_masqueraded(version):
             elements.append(Element(f"masq{version}", packed, b"", ident))
     if item.mappings and (item.masq_all or not item.snat):
@@ -47,7 +48,7 @@ def attachment_elements(item: Attachment) -> list[Element]:
         target = _target(item, version)
         own = (address for address in item.addresses if address.version == version)
         elements += [Element(f"self{version}", address.packed + target.packed, b"", ident) for address in own]
-    published = [_published(item, mapping) for mapping in item.mappings]
+    published = _published(item)
     elements += published
     if item.conditions:
         elements += [_gated(item, element) for element in published if item.condition(int(element.set[4]))]
@@ -86,16 +87,21 @@ def _target(item: Attachment, version: int) -> Address:
     return target
 
 
-def _published(item: Attachment, mapping: PortMapping) -> Element:
-    assert mapping.host_ip is not None, "records hold concrete host addresses only"
-    version = mapping.host_ip.version
-    name, fields = f"dnat{version}", (PROTOCOLS[mapping.protocol], mapping.host_port)
-    if mapping.host_ip.is_unspecified:
-        key = pack(SETS[name][0], fields)
-    else:
-        name += "_ip"
-        key = pack(SETS[name][0], (mapping.host_ip.packed, *fields))
-    return Element(name, key, pack(SETS[name][1], (_target(item, version).packed, mapping.container_port)), item.ident)
+def _published(item: Attachment) -> list[Element]:
+    """There may be thousands: what they share is asked for once."""
+    ident = item.ident
+    targets: dict[int, bytes] = {}
+    found = []
+    for mapping in item.mappings:
+        assert mapping.host_ip is not None, "records hold concrete host addresses only"
+        version = mapping.host_ip.version
+        if version not in targets:
+            targets[version] = _target(item, version).packed
+        name, key = f"dnat{version}", pack(SETS["dnat4"][0], (PROTOCOLS[mapping.protocol], mapping.host_port))
+        if not mapping.host_ip.is_unspecified:
+            name, key = f"{name}_ip", mapping.host_ip.packed + key
+        found.append(Element(name, key, targets[version] + pack((PORT,), (mapping.container_port,)), ident))
+    return found
 
 
 def _gated(item: Attachment, published: Element) -> Element:
@@ -126,7 +132,7 @@ def bridge_elements(item: Attachment) -> list[Element]:
     if item.port_isolation and item.kind.own_link:
         elements.append(Element("apart", name + name))
     if item.made:
-        mac = derived_mac("host", item.ident) if item.is_ptp else bridge_mac(item.bridge)
+        mac = derived_mac("host", item.ident) if item.is_ptp else bridge_mac(item.master)
         elements += [Element("bridges", name), Element("gates", name + pack((MAC,), (mac,)))]
         if item.anti_spoof:
             elements.append(Element("taken_macs", mac))

@@ -22,13 +22,15 @@ HIGHEST_VLAN = 4094  # IEEE 802.1Q; 4095 is reserved
 
 class Wire(Value):
     """Rates are bits per second and bursts bits, as the reference's keys have them; `in` is towards the container. 0
-    is no limit, and no VLAN. `trunk` are (first, last) of the VLANs that pass tagged."""
+    is no limit, and no VLAN. `trunk` are (first, last) of the VLANs that pass tagged. `master` is the bridge, where the
+    host is the gateway of a VLAN of it: the attachment's own `bridge` is then the host's link in that VLAN."""
 
     rate_in: int = 0
     burst_in: int = 0
     rate_out: int = 0
     burst_out: int = 0
     vlan: int = 0
+    master: str = ""
     trunk: tuple[tuple[int, int], ...] = ()
     default_vlan: bool = False
     promisc: bool = False

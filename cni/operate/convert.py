@@ -11,6 +11,7 @@ import json
 import os
 import sys
 
+from cni.firewalld import DEFAULT_ZONE, is_running
 from cni.model.conversion import NotConverted, convert
 from cni.state import files
 
@@ -111,7 +112,7 @@ def read(path: str) -> tuple[str, dict[str, Any]]:
 def replace(path: str) -> str:
     """Raises NotConverted."""
     text, document = read(path)
-    result = convert(document)
+    result = convert(document, DEFAULT_ZONE if is_running() else "")
     _refuse_shared_bridge(path, result)
     _write(path + BEFORE, text, path)
     _write(path, written(result), path)
@@ -128,7 +129,7 @@ def restore(path: str) -> str:
     if not os.path.exists(path + BEFORE):
         raise NotConverted([f"it was not converted: there is no {path}{BEFORE}"], is_ours=True)
     text, before = read(path + BEFORE)
-    if present != convert(before):
+    if present not in (convert(before), convert(before, DEFAULT_ZONE)):
         raise NotConverted([f"it has been edited since; its original is {path}{BEFORE}"])
     _write(path, text, path)
     files.unlink(path + BEFORE)

@@ -33,7 +33,7 @@ from cni.protocol.results import parse_previous
 from cni.protocol.spec import Result, ResultAddress
 from cni.state.lease_files import LeaseFiles
 from cni.state.leases import lease_folder
-from cni.verbs.attach import refuse_held_ports, without_shared_ports
+from cni.verbs.published import refuse_held_ports, without_shared_ports
 from cni.withdrawal import delete_elements
 from nft.value import Value
 
@@ -180,8 +180,10 @@ def planned(host: Host, entry: Cached) -> Attachment:
         holder = holder or held.holder(address, item.container, item.ifname)
         if holder:
             raise LeftAlone(f"its address {address} is leased to {holder}")
-    item = without_shared_ports(host.store.claims, with_place(host, item))
-    refuse_held_ports(host.store.claims, item)
+    item = with_place(host, item)
+    ports = host.store.claims.holders(item.mappings)
+    item = without_shared_ports(ports, item)
+    refuse_held_ports(ports, item)
     _check_bridge(host, entry, item)
     return item.replace(done=False)
 
@@ -199,9 +201,9 @@ def _routes(result: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _check_bridge(host: Host, entry: Cached, item: Attachment) -> None:
-    port, bridge = get_link(host.rtnl, entry.link), get_link(host.rtnl, item.bridge)
+    port, bridge = get_link(host.rtnl, entry.link), get_link(host.rtnl, item.master)
     if bridge is None or port is None or port.master != bridge.index:
-        raise LeftAlone(f"its link {entry.link} is not a port of the bridge {item.bridge}")
+        raise LeftAlone(f"its link {entry.link} is not a port of the bridge {item.master}")
 
 
 def take_over(host: Host, entry: Cached, item: Attachment) -> None:
@@ -220,7 +222,7 @@ def take_over(host: Host, entry: Cached, item: Attachment) -> None:
         rename(host, item.link, entry.link)
         host.remove_record(item.replace(lease_folder=""))
         if host.store.is_last(item):
-            host.store.bridges.drop(item.bridge)
+            host.store.drop_bridge(item)
         raise
     dropped = any(forward_drops(host.table.netlink, (family, "filter")) for family in ("ip", "ip6"))
     remove_rules(host, entry.traces.replace(addresses=()) if dropped else entry.traces)
@@ -241,18 +243,18 @@ def set_container_sysctls(host: Host, item: Attachment) -> None:
 
 def _own_bridge(host: Host, item: Attachment) -> bool:
     """Whether the bridge is as good as made by us: all of its ports are containers that are ours or about to be."""
-    bridge = get_link(host.rtnl, item.bridge)
-    if bridge is None or host.store.bridges.knows(item.bridge, "created"):
+    bridge = get_link(host.rtnl, item.master)
+    if bridge is None or host.store.bridges.knows(item.master, "created"):
         return bridge is not None
     links = {entry.link for entry in cached(host)}
     strangers = [
         name
-        for name in port_names(host.rtnl, item.bridge)
-        if name not in links and not host.store.bridges.has(item.bridge, name)
+        for name in port_names(host.rtnl, item.master)
+        if name not in links and not host.store.bridges.of_link(name)
     ]
     if not strangers:
         keep_mac(host, bridge)
-        host.store.bridges.note(item.bridge, "created")
+        host.store.bridges.note(item.master, "created")
     return not strangers
 
 

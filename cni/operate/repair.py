@@ -127,7 +127,8 @@ def mend(host: Host) -> int:
         try:
             if host_problems(host, item, bridges):
                 mended.append(item)
-                bridges.pop(item.bridge, None)
+                for name in (item.bridge, item.master):
+                    bridges.pop(name, None)
                 if not mend_host_side(host, item):
                     continue
             print(f"restored {describe(item)}")

@@ -15,7 +15,7 @@ from cni import firewalld
 from cni.model.attachment import Attachment
 from cni.operate.repair import this_host
 from cni.protocol.errors import CniError
-from nft.stdlib import signals
+from nft.signals import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import os
 import select
 import time
 
-from nft.stdlib import signals
+from nft.signals import signals
 
 CHUNK = 1 << 16
 

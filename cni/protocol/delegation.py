@@ -22,7 +22,7 @@ DEEPEST = 2
 STUB = b"from cni.main import main"  # a line of conf/nftcni, and of what conf/install writes
 
 
-def run_plugin(request: Request, kind: str, verb: str) -> Result | None:
+def run_plugin(request: Request, kind: str, verb: str, seconds: int = SECONDS) -> Result | None:
     """The plugin's result on ADD. Its own error passes through unchanged; its stderr goes to ours."""
     program = find_plugin(kind, request.path)
     if is_ourselves(program):
@@ -42,9 +42,9 @@ def run_plugin(request: Request, kind: str, verb: str) -> Result | None:
         )
     environment = dict(os.environ, CNI_COMMAND=verb, **{DEPTH: str(depth + 1)})
     try:
-        code, output = child.run(program, dumps(request.document).encode(), environment, SECONDS)
+        code, output = child.run(program, dumps(request.document).encode(), environment, seconds)
     except child.TooLong:
-        raise CniError(IO_FAILURE, f"ipam.type {kind}: {verb} by {program} took more than {SECONDS} s") from None
+        raise CniError(IO_FAILURE, f"ipam.type {kind}: {verb} by {program} took more than {seconds} s") from None
     except OSError as error:
         raise kernel_refused(f"ipam.type {kind}: {verb} by {program}", error) from None
     text = output.decode("utf-8", "replace")

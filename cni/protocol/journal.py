@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import sys
 
-from nft.stdlib import SOCK_CLOEXEC, socket
-
 SILENT = ("loopback", "tuning", "firewall", "host-local")  # what they do is a part of somebody else's attachment
 JOURNAL, SYSLOG = "/run/systemd/journal/socket", "/dev/log"
 AF_UNIX, SOCK_DGRAM, SOCK_NONBLOCK = 1, 2, 0o4000  # of Linux everywhere but on mips and alpha, where the send may wait
@@ -60,6 +58,8 @@ def _caller() -> str:
 
 
 def _send(path: str, text: str) -> bool:
+    from nft.stdlib import SOCK_CLOEXEC, socket
+
     try:
         sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)
         try:

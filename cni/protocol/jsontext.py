@@ -52,12 +52,10 @@ def loads(text: str) -> Json:
 def _depth(text: str) -> int:
     """An upper bound of the nesting: brackets inside strings count too, which only errs towards refusing."""
     depth = deepest = 0
-    for char in text:
-        if char in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif char in "]}":
-            depth -= 1
+    for part in text.replace("[", "{").replace("]", "}").split("}"):
+        depth += part.count("{")
+        deepest = max(deepest, depth)
+        depth -= 1
     return deepest
 
 

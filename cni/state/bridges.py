@@ -54,6 +54,12 @@ class Bridges:
         self._folder.make("bridges", bridge)
         self._folder.touch("bridges", bridge, _file(fact))
 
+    def note_before(self, bridge: str, key: str, before: str) -> None:
+        """A sysctl's value: nothing where the bridge, with all that is set on it, is ours."""
+        facts = self.facts(bridge)
+        if "created" not in facts and not any(fact.startswith(f"sysctl-{key}=") for fact in facts):
+            self.note(bridge, f"sysctl-{key}={before}")
+
     def knows(self, bridge: str, fact: str) -> bool:
         return self._folder.has("bridges", bridge, _file(fact))
 

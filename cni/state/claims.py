@@ -22,6 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    Holders = dict[str, list[tuple[Address, str]]]
+
 LINK_LIMIT = 1000  # characters; a link's target may have 4095
 WAITING = "?"  # before the line of an attachment that waits for the port
 
@@ -93,6 +95,11 @@ class Claims:
             if ident.count("/") == 2:
                 found.append((address, ident))
         return found
+
+    def holders(self, mappings: Iterable[PortMapping]) -> Holders:
+        """The same of each port that somebody holds."""
+        found = {port: self.port_holders(port) for port in by_claim(mappings)}
+        return {port: held for port, held in found.items() if held}
 
     def claim(self, mappings: tuple[PortMapping, ...], ident: str) -> None:
         for port, own in by_claim(mappings).items():

@@ -15,7 +15,7 @@ def flock(file: int, path: str) -> None:
     """A blocking flock, which the kernel grants in order, cut short by a timer (Python retries EINTR otherwise)."""
     import fcntl
 
-    from nft.stdlib import signals
+    from nft.signals import signals
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -80,12 +80,12 @@ def from_document(document: Json) -> Attachment:
             leases=tuple(_lease(entry) for entry in _typed(document["leases"], list)),
             routes=tuple(_route(entry) for entry in _typed(document["routes"], list)),
             dns=_dns(_typed(document["dns"], dict)),
-            mappings=tuple(_mapping(entry) for entry in _typed(document["mappings"], list)),
-            standby=tuple(_mapping(entry) for entry in _typed(document["standby"], list)),
+            mappings=_mappings(document["mappings"]),
+            standby=_mappings(document["standby"]),
             **{name: _typed(document.get(name, getattr(Attachment, name)), bool) for name in LATER},
             **{name: _typed(document.get(name, ""), str) for name in LATER_WORDS},
             wire=wire_from(_typed(document.get("wire", {}), dict)),
-            opened=tuple(_mapping(entry) for entry in _typed(document["opened"], list)),
+            opened=_mappings(document["opened"]),
             direct=tuple(_prefix(entry) for entry in _typed(document["direct"], list)),
             **values,
         )
@@ -145,9 +145,19 @@ def _dns(entry: dict[str, Any]) -> Dns:
     return Dns(servers, _typed(entry.get("domain", ""), str), search, options)
 
 
-def _mapping(entry: Any) -> PortMapping:
-    protocol, host_ip, host_port, container_port = _typed(entry, list)
-    ports_fit = all(type(port) is int and 0 < port < 65536 for port in (host_port, container_port))
-    if protocol not in PROTOCOLS or not ports_fit:
-        raise ValueError(f"{entry!r} is not a port mapping")
-    return PortMapping(protocol, parse_address(_typed(host_ip, str)), host_port, container_port)
+def _mappings(entries: Json) -> tuple[PortMapping, ...]:
+    """There may be thousands, most of them of one host address."""
+    found = []
+    hosts: dict[str, Address] = {}
+    for entry in _typed(entries, list):
+        protocol, host_ip, host_port, container_port = _typed(entry, list)
+        if protocol not in PROTOCOLS or not (_is_port(host_port) and _is_port(container_port)):
+            raise ValueError(f"{entry!r} is not a port mapping")
+        if host_ip not in hosts:
+            hosts[host_ip] = parse_address(_typed(host_ip, str))
+        found.append(PortMapping(protocol, hosts[host_ip], host_port, container_port))
+    return tuple(found)
+
+
+def _is_port(value: Json) -> bool:
+    return type(value) is int and 0 < value < 65536

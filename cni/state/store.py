@@ -185,6 +185,8 @@ class Store:
         if not item.bridge:
             return
         self.bridges.enter(item.bridge, item.link)
+        if item.wire.master:
+            self.bridges.enter(item.master, item.bridge)
         network, container, ifname = item.ident.split("/")
         self.folder.make("containers", container)
         self.folder.touch("containers", container, f"{network}@{ifname}")
@@ -232,8 +234,8 @@ class Store:
         waiting = self._release(item, keep=before)
         if before is None:
             self._leave(item)
-        elif before.bridge != item.bridge and item.bridge:
-            self.bridges.leave(item.bridge, item.link)
+        elif before.bridge != item.bridge:
+            self._leave_bridge(item)
         self.drop_empty(item.network)
         self._drop_lease_folder(item)
         return waiting
@@ -258,16 +260,27 @@ class Store:
     def _read(self, path: str) -> Attachment:
         """Records of earlier versions do not say whose the bridge is."""
         item = _read(path)
-        if not item.made and item.kind.own_link and self.bridges.knows(item.bridge, "created"):
+        if not item.made and item.kind.own_link and self.bridges.knows(item.master, "created"):
             return item.replace(made=True)
         return item
 
     def _write(self, name: str, item: Attachment) -> None:
         files.write(self.folder.path(name), dumps(to_document(item)) + "\n")
 
-    def _leave(self, item: Attachment) -> None:
+    def drop_bridge(self, item: Attachment) -> None:
+        """All that is known of the bridge of its last attachment; of its master as well, if that has no other."""
+        if item.wire.master and self.bridges.only(item.master, item.bridge):
+            self.bridges.drop(item.master)
+        self.bridges.drop(item.bridge)
+
+    def _leave_bridge(self, item: Attachment) -> None:
         if item.bridge:
             self.bridges.leave(item.bridge, item.link)
+        if item.wire.master and self.bridges.only(item.bridge, item.link):
+            self.bridges.leave(item.master, item.bridge)
+
+    def _leave(self, item: Attachment) -> None:
+        self._leave_bridge(item)
         network, container, ifname = item.ident.split("/")
         self.folder.unlink("containers", container, f"{network}@{ifname}")
         self.folder.rmdir("containers", container)

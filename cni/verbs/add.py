@@ -14,9 +14,10 @@ from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
 from cni.state.leases import HeldLeases
-from cni.verbs.attach import attach, refuse_held_ports, refuse_taken_ports, without_shared_ports
+from cni.verbs.attach import attach
 from cni.verbs.delegate import with_lease
 from cni.verbs.implied import with_implied
+from cni.verbs.published import refuse_held_ports, refuse_taken_ports, without_shared_ports
 
 
 def add(request: Request) -> Result:
@@ -31,6 +32,10 @@ def add(request: Request) -> Result:
 def _add(host: Host, request: Request, network: Network, netns: int, ident: str) -> Result:
     before = host.record(ident)
     network = with_implied(host, request, network, netns)
+    if network.wire.vlan:
+        from cni.adoption import in_vlan
+
+        network = in_vlan(host, network)
     if network.asks_firewall:
         from cni.verbs.firewall import refuse_admin_chain, zone_asked
 
@@ -53,17 +58,20 @@ def _add(host: Host, request: Request, network: Network, netns: int, ident: str)
     held.files.lock()
     leases = choose(network.ipam, held, before.leases if before else ())
     planned = plan_attachment(request, network, leases).replace(lease_folder=held.files.kept_for(leases))
-    item = without_shared_ports(host.store.claims, with_place(host, planned))
+    planned = with_place(host, planned)
+    ports = host.store.claims.holders(planned.mappings)
+    item = without_shared_ports(ports, planned)
     if before is not None:
         if before.replace(done=False) == item:
-            refuse_held_ports(host.store.claims, item)
+            refuse_held_ports(ports, item)
             host.store.begin(item)  # a DEL that was killed may have freed some of it
             held.files.unlock()
             return attach(host, item, netns, again=True)
         from cni.verbs.delete import detach
 
         detach(host, before)
-    refuse_taken_ports(host, item, network.allow_bound_ports)
+        ports = host.store.claims.holders(item.mappings)
+    refuse_taken_ports(host, item, ports, network.allow_bound_ports)
     if not host.store.folder.has("attachments", request.network):
         from cni.adoption import refuse_shared
 

@@ -1,5 +1,4 @@
 """From an attachment's record to the kernel: table elements, bridge, links. A failure at any step runs DEL's teardown.
-Also which of its ports it may have.
 
 The record exists before and is marked done at the end. Where it comes from is `add` and `delegated`.
 """
@@ -12,11 +11,9 @@ from cni.kernel.links import Link, announce, configure_container, get_link, is_p
 from cni.model.attachment import Attachment
 from cni.model.names import derived_mac
 from cni.model.plan import result_of
-from cni.model.ports import Occupied, PortMapping, by_claim
-from cni.protocol.errors import PORT_TAKEN, CniError
+from cni.protocol.errors import CniError
 from cni.protocol.log import say
 from cni.protocol.spec import Result
-from cni.state.claims import Claims
 
 
 def attach(host: Host, item: Attachment, netns: int, again: bool = False, linked: bool = False) -> Result:
@@ -94,49 +91,3 @@ def _result(host: Host, item: Attachment, bridge: Link | None) -> Result:
 
         result = ptp.result_of(item, ptp.host_end(host.rtnl, item))
     return hostside.with_devices(host, item, result)
-
-
-def without_shared_ports(claims: Claims, item: Attachment) -> Attachment:
-    """Runtimes ask every network of a container for all of its ports, in parallel (go-cni, podman): whichever
-    attachment is first publishes them, the others wait for them."""
-    container = item.ident.split("/")[1]
-    waiting: dict[PortMapping, None] = {}
-    for port, own in by_claim(item.mappings).items():
-        others = {
-            host_ip
-            for host_ip, holder in claims.port_holders(port)
-            if holder != item.ident and holder.split("/")[1:2] == [container]
-        }
-        waiting.update(dict.fromkeys(mapping for mapping in own if others and mapping.host_ip in others))
-    if not waiting:
-        return item
-    left = tuple(mapping for mapping in item.mappings if mapping not in waiting)
-    return item.replace(mappings=left, standby=tuple(mapping for mapping in item.mappings if mapping in waiting))
-
-
-def refuse_taken_ports(host: Host, item: Attachment, allow_bound: bool) -> None:
-    """Raises CniError 100 for a port of another container, or of a process of the host."""
-    refuse_held_ports(host.store.claims, item)
-    if item.mappings:
-        from cni.kernel.listeners import refuse_bound_ports
-
-        refuse_bound_ports(host.rtnl, item.mappings, allow_bound)
-
-
-def refuse_held_ports(claims: Claims, item: Attachment) -> None:
-    """Also a wildcard against a specific address of the same port, which no map key can refuse."""
-    for port, own in by_claim(item.mappings).items():
-        holders = [(host_ip, holder) for host_ip, holder in claims.port_holders(port) if holder != item.ident]
-        others = Occupied(holders)
-        for mapping in own if holders else ():
-            assert mapping.host_ip is not None, "records hold concrete host addresses only"
-            met = others.find(mapping.host_ip)
-            if met is not None:
-                network, container, ifname = str(met[1]).split("/")
-                raise CniError(
-                    PORT_TAKEN,
-                    f"host port {mapping} is taken by network {network}, container {container}, interface {ifname} "
-                    f"(on {met[0]})",
-                    "publish another port, or remove that container; if it has ended without DEL: "
-                    f"nftcni forget {network}/{container}",
-                )

@@ -6,9 +6,12 @@ undo, is `delegated`.
 
 from __future__ import annotations
 
+from cni.protocol.errors import CniError
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request, foreign_ipam
 
+DHCP = "dhcp"
+RELEASE_SECONDS = 10
 SUBNET_FILE = "/run/flannel/subnet.env"  # flanneld's own default of -subnet-file
 
 
@@ -19,6 +22,18 @@ def pass_on(request: Request, verb: str, kind: str = "") -> None:
         from cni.protocol.delegation import run_plugin
 
         run_plugin(request, kind, verb)
+
+
+def release_by_dhcp(request: Request) -> CniError | None:
+    """Before the interface goes, by which the daemon gives the address back to the DHCP server: what went wrong, for
+    after the end of everything else."""
+    from cni.protocol.delegation import run_plugin
+
+    try:
+        run_plugin(request, DHCP, "DEL", RELEASE_SECONDS)
+    except CniError as error:
+        return error
+    return None
 
 
 def with_lease(request: Request) -> Request:
@@ -33,7 +48,7 @@ def with_lease(request: Request) -> Request:
     import errno
 
     from cni.model.flannel import configured, parse_subnet_env
-    from cni.protocol.errors import INVALID_CONFIG, TRY_AGAIN_LATER, CniError
+    from cni.protocol.errors import INVALID_CONFIG, TRY_AGAIN_LATER
 
     for key in ("subnet", "ranges"):
         if ipam.has(key):

@@ -18,8 +18,9 @@ from cni.protocol.errors import INTERNAL, TRY_AGAIN_LATER, CniError
 from cni.protocol.log import say
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
-from cni.verbs.attach import attach, link, refuse_taken_ports, without_shared_ports
+from cni.verbs.attach import attach, link
 from cni.verbs.delete import detach
+from cni.verbs.published import refuse_taken_ports, without_shared_ports
 
 
 def add_delegated(host: Host, request: Request, network: Network, netns: int, before: Attachment | None) -> Result:
@@ -44,8 +45,9 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
         planned = with_place(host, placed_item(host, network, with_delegated(found, network, result)))
         if is_first:
             refuse_shared(host, planned)
-        item = without_shared_ports(host.store.claims, planned)
-        refuse_taken_ports(host, item, network.allow_bound_ports)
+        ports = host.store.claims.holders(planned.mappings)
+        item = without_shared_ports(ports, planned)
+        refuse_taken_ports(host, item, ports, network.allow_bound_ports)
         host.store.begin(item)
         mine = item
         return attach(host, item, netns, linked=True)

@@ -13,14 +13,15 @@ import os
 
 from cni import hostside
 from cni.bridge import leave_bridge
-from cni.forwarding import release_localnet, stop_forwarding
+from cni.forwarding import stop_forwarding
 from cni.host import Host
 from cni.kernel.deletion import Remover, keep_sockets_open, remove_links
 from cni.kernel.links import set_down
+from cni.localnet import release_localnet
 from cni.model.attachment import Attachment
 from cni.model.names import host_link, identity, shaper_link
-from cni.protocol.request import Request
-from cni.verbs.delegate import pass_on
+from cni.protocol.request import Request, foreign_ipam
+from cni.verbs.delegate import DHCP, pass_on, release_by_dhcp
 from cni.withdrawal import delete_elements
 
 CACHE = "/var/lib/cni/results"  # libcni's (CacheDir of its api.go)
@@ -29,6 +30,8 @@ CACHE = "/var/lib/cni/results"  # libcni's (CacheDir of its api.go)
 def delete(request: Request) -> None:
     """Succeeds when there is nothing. Raises CniError when something remains; calling it again goes on from there."""
     ident = identity(request.network, request.container, request.ifname)
+    by_dhcp = foreign_ipam(request) == DHCP
+    problem = release_by_dhcp(request) if by_dhcp else None
     host = Host(request.data_dir)
     remover = Remover() if os.path.lexists(host.store.record_path(ident)) else None  # before the lock, which it shares
     with host.transaction(f"DEL of {ident}"):
@@ -47,7 +50,10 @@ def delete(request: Request) -> None:
                 from cni.predecessor import clean_up
 
                 clean_up(host, request)
-    pass_on(request, "DEL", item.delegate if item else "")
+    if not by_dhcp:
+        pass_on(request, "DEL", item.delegate if item else "")
+    elif problem is not None:
+        raise problem
 
 
 def is_anothers(request: Request) -> bool:
@@ -84,7 +90,7 @@ def detach(host: Host, item: Attachment, remover: Remover | None = None) -> None
     hostside.release(host, item)
     release_localnet(host.handles, [item])
     if last:
-        host.store.bridges.drop(item.bridge)
+        host.store.drop_bridge(item)
     host.remove_record(item)
     if not host.store.has_records():
         stop_forwarding(host.handles)

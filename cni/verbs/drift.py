@@ -7,12 +7,13 @@ harm (other routes, other addresses) is not looked at.
 from __future__ import annotations
 
 from cni import hostside
-from cni.forwarding import guard_problems, host_sysctls
+from cni.forwarding import host_sysctls
 from cni.host import Host
 from cni.kernel import sysctl
 from cni.kernel.links import Link, container_sysctls, get_link
 from cni.kernel.listing import read_addresses, read_routes
 from cni.kernel.netns import Inside
+from cni.localnet import guard_problems
 from cni.model.attachment import Attachment
 from cni.model.ports import Occupied, PortMapping, by_claim
 from cni.model.projection import attachment_elements, bridge_elements, cross_elements, direct_elements
@@ -96,10 +97,11 @@ def _claim_problems(host: Host, item: Attachment) -> list[str]:
     return found
 
 
-def read_bridge(host: Host, name: str) -> tuple[Link | None, list[Prefix]]:
-    """The bridge with its addresses; None for a link that is missing or of another kind."""
+def read_bridge(host: Host, name: str, kinds: tuple[str, ...] = ("bridge",)) -> tuple[Link | None, list[Prefix]]:
+    """The bridge, or the host's link in a VLAN of it, with its addresses; None for a link that is missing or of another
+    kind."""
     bridge = get_link(host.rtnl, name)
-    if bridge is None or bridge.kind != "bridge":
+    if bridge is None or bridge.kind not in kinds:
         return None, []
     return bridge, read_addresses(host.rtnl, bridge.index)
 
@@ -109,24 +111,27 @@ def _port_problems(host: Host, item: Attachment, bridges: dict[str, tuple[Link |
     found = hostside.problems(host, item, port)
     if item.is_ptp:
         return found
+    if item.master not in bridges:
+        bridges[item.master] = read_bridge(host, item.master)
     if item.bridge not in bridges:
-        bridges[item.bridge] = read_bridge(host, item.bridge)
-    bridge, have = bridges[item.bridge]
-    if bridge is None:
-        found.append(f"the bridge {item.bridge} is missing")
-    else:
-        if not bridge.up:
-            found.append(f"the bridge {item.bridge} is down")
-        known = set(have)
+        bridges[item.bridge] = read_bridge(host, item.bridge, ("vlan", "veth"))
+    bridge, what = bridges[item.master][0], "link" if item.wire.master else "bridge"
+    for name in dict.fromkeys((item.master, item.bridge)):
+        link = bridges[name][0]
+        if link is None or not link.up:
+            kind = "bridge" if name == item.master else "link"
+            found.append(f"the {kind} {name} is {'missing' if link is None else 'down'}")
+    if bridges[item.bridge][0] is not None:
+        known = set(bridges[item.bridge][1])
         lacking = [prefix for prefix in item.gateways if prefix not in known]
-        found += [f"the bridge {item.bridge} lacks the gateway address {prefix}" for prefix in lacking]
+        found += [f"the {what} {item.bridge} lacks the gateway address {prefix}" for prefix in lacking]
     if port is None:
         found.append(f"the link {item.link} is missing")
     else:
         if not port.up:
             found.append(f"the link {item.link} is down")
         if bridge is None or port.master != bridge.index:
-            found.append(f"the link {item.link} is not a port of the bridge {item.bridge}")
+            found.append(f"the link {item.link} is not a port of the bridge {item.master}")
         if port.hairpin != item.hairpin:
             found.append(f"hairpin of the port {item.link} is {'on' if port.hairpin else 'off'}")
         if port.isolated != item.port_isolation:

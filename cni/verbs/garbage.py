@@ -9,9 +9,10 @@ import os
 
 from cni import hostside
 from cni.bridge import leave_bridge
-from cni.forwarding import release_localnet, stop_forwarding
+from cni.forwarding import stop_forwarding
 from cni.host import Host
 from cni.kernel.deletion import Remover, remove_group, remove_links
+from cni.localnet import release_localnet
 from cni.model.attachment import Attachment
 from cni.model.names import identity
 from cni.model.projection import attachment_elements, cross_elements
@@ -86,7 +87,7 @@ def detach_many(host: Host, network: str, items: list[Attachment], remover: Remo
         if item is final.get(item.bridge) and host.is_last(item):
             delete_elements(host.handles, item, last=True)
             remove_links(host.rtnl, leave_bridge(host, item))
-            host.store.bridges.drop(item.bridge)
+            host.store.drop_bridge(item)
             del final[item.bridge]
         host.remove_record(item)
     for item in final.values():

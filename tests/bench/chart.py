@@ -14,8 +14,8 @@ INK, FAINT, GRID = "#1f2933", "#52606d", "#e4e7eb"
 COLOURS = {"nftcni": "#0b6e4f", "ref": "#c8553d", "newer": "#a23e8c", "netavark": "#2f6690"}
 LABELS = {
     "nftcni": "nftcni",
-    "ref": "reference chain (Debian)",
-    "newer": "reference chain (newer)",
+    "ref": "reference (iptables)",
+    "newer": "reference (nftables)",
     "netavark": "netavark",
 }
 Figures = dict[str, dict[str, float]]
@@ -154,7 +154,10 @@ def calls(figures: Figures) -> list[Line]:
 
 def connections(figures: Figures) -> list[Line]:
     lines = []
-    for who, prefix in (("nftcni", "connect last of "), ("ref", "connect reference last of ")):
+    for who, prefix in (
+        ("nftcni", "connect last of "),
+        *((who, f"connect {who} last of ") for who in ("ref", "newer")),
+    ):
         points = sized(figures, "", prefix)
         if points:
             lines.append(Line(LABELS[who], COLOURS[who], points))

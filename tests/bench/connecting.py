@@ -1,4 +1,6 @@
-"""What a published port costs a client, by how many are published: connect(2) and no more, and one more UDP packet."""
+"""What a published port costs a client, by how many are published: connect(2) and no more, one more UDP packet of a
+known flow, and the first one of a new flow. Each takes its turn, so that its time is one over the rate.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +50,7 @@ class Packets:
 
     def __init__(self, lan: Space, container: Container) -> None:
         self.series = Series()
+        self.lan = lan
         port = next(port for port in container.ports if port["Protocol"] == "udp")
         with container.space.entered():
             self.server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -69,7 +72,27 @@ class Packets:
         self.series.values.append((time.perf_counter() - start) * 1e6 / count)
 
 
-def measure(routes: list[Route | Packets], rounds: int) -> None:
+class Queries:
+    """As a resolver gets them: each from another port, the first of a flow."""
+
+    def __init__(self, known: Packets) -> None:
+        self.known = known
+        self.series = Series()
+
+    def sample(self, count: int = ROUND) -> None:
+        """Microseconds of each send(2), which passes the rules of its port. What is not read is dropped at the end."""
+        with self.known.lan.entered():
+            clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
+        for client in clients:
+            client.connect(self.known.client.getpeername())
+            start = time.perf_counter()
+            client.send(b"?")
+            self.series.values.append((time.perf_counter() - start) * 1e6)
+        for client in clients:
+            client.close()
+
+
+def measure(routes: list[Route | Packets | Queries], rounds: int) -> None:
     for route in routes:
         route.sample(20)  # neighbours learn of each other
         route.series.values.clear()

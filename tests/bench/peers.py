@@ -14,6 +14,7 @@ from typing import Any
 from processes import FOLDER, Call, Space, run
 
 Json = Any
+DEBIAN = "/usr/lib/cni"  # where containernetworking-plugins has them
 
 
 class Container:
@@ -71,9 +72,13 @@ class Chain:
         return Operation(self, verb, container)
 
     def about(self) -> str:
-        """What the first plugin says of itself when nobody asks for anything."""
-        done = subprocess.run([f"{self.folder}/{self.plugins[0]['type']}"], capture_output=True, text=True, env={})
-        return " ".join((done.stdout + done.stderr).split("\n")[0].split())
+        """What the first plugin says of itself when nobody asks for anything; Debian's does not know its version."""
+        path = f"{self.folder}/{self.plugins[0]['type']}"
+        done = subprocess.run([path], capture_output=True, text=True, env={})
+        said = " ".join((done.stdout + done.stderr).split("\n")[0].split())
+        if "unknown" in said and self.folder == DEBIAN:
+            return said.replace("unknown", run("dpkg-query", "-W", "-f", "${Version}", "containernetworking-plugins"))
+        return said
 
 
 class Operation:
@@ -107,9 +112,12 @@ def ours(executable: str, network: str, *subnets: str, bridge: str = "") -> Chai
     return Chain("nftcni", os.path.dirname(executable), network, [plugin], "1.1.0")
 
 
-def reference(label: str, folder: str, network: str, subnet: str, *, tuned: bool = False) -> Chain:
-    """As `nerdctl network create` writes it, with `tuned`; without, what people write by hand."""
-    bridge = {
+def reference(
+    label: str, folder: str, network: str, subnet: str, *, nerdctl: bool = False, nftables: bool = False
+) -> Chain:
+    """What people write by hand, or `nerdctl network create`. `nftables` asks for the plugins' own backends, where they
+    have one: the firewall plugin 1.10 has none."""
+    bridge: dict[str, Json] = {
         "type": "bridge",
         "bridge": f"br-{network}"[:15],
         "isGateway": True,
@@ -117,9 +125,15 @@ def reference(label: str, folder: str, network: str, subnet: str, *, tuned: bool
         "hairpinMode": True,
         "ipam": {"type": "host-local", "ranges": [[{"subnet": subnet}]], "routes": [{"dst": "0.0.0.0/0"}]},
     }
-    portmap = {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
-    chain = [bridge, portmap, {"type": "firewall"}, *([{"type": "tuning"}] if tuned else [])]
-    return Chain(label, folder, network, chain)
+    portmap: dict[str, Json] = {"type": "portmap", "capabilities": {"portMappings": True}}
+    if nftables:
+        bridge["ipMasqBackend"] = portmap["backend"] = "nftables"
+    if nerdctl:
+        return Chain(
+            *(label, folder, network),
+            [bridge, portmap, {"type": "firewall", "ingressPolicy": "same-bridge"}, {"type": "tuning"}],
+        )
+    return Chain(label, folder, network, [bridge, {**portmap, "snat": True}, {"type": "firewall"}])
 
 
 def converted(executable: str, chain: Chain) -> Chain:
@@ -135,7 +149,7 @@ class Netavark:
     """Podman has chosen the address before it calls netavark, so netavark does less than the others."""
 
     def __init__(self, executable: str, network: str, subnet: str) -> None:
-        self.label = "netavark"
+        self.label = "netavark, nftables driver"
         self.executable = executable
         self.network = network
         self.subnet = subnet
@@ -184,5 +198,5 @@ class Netavark:
         (FOLDER / "netavark").mkdir(exist_ok=True)
         action = "setup" if verb == "ADD" else "teardown"
         argv = [self.executable, "--config", str(FOLDER / "netavark"), action, container.space.path]
-        env = {key: os.environ[key] for key in ("PATH", "NETAVARK_FW") if key in os.environ}
+        env = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), "NETAVARK_FW": "nftables"}
         return Call(argv, env, str(path), str(path) + ".out", str(path) + ".err")

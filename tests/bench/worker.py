@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import crowd
-from connecting import Packets, Route, measure
+from connecting import Packets, Queries, Route, measure
 from hosts import SETTLE, BenchHost
-from peers import Container, Netavark, converted, ours, reference
+from peers import DEBIAN, Chain, Container, Netavark, converted, ours, reference
 from processes import BARE, FOLDER, Call, CallFailed, Series
 
 WARM_UPS = 3
 AT_ONCE = 64
 PEER_SUBNET = "10.90.0.0/24"
-DEBIAN = "/usr/lib/cni"  # where containernetworking-plugins has them
+REFERENCE = ("bridge", "host-local", "portmap", "firewall", "tuning")
 
 
 class Subject:
@@ -70,9 +70,10 @@ class Bench:
         self.rounds = options.rounds
         self.full = options.full
         self.sizes = [100, 1000, 10000]
-        self.port_counts = [10, 100, 1000, 10000]
+        self.port_counts = [2, 10, 100, 1000, 10000]
         self.notes: list[str] = []
         self.peers: dict[str, str] = {}
+        self.references = self.found_references()
 
     def host(self, name: str, *subnets: str, network: str = "", bridge: str = "") -> BenchHost:
         return BenchHost(name, ours(self.executable, network or name, *(subnets or ("10.88.0.0/16",)), bridge=bridge))
@@ -86,25 +87,37 @@ class Bench:
         host.keep()
         return host
 
+    def found_references(self) -> dict[str, str]:
+        """Folders of reference plugins: `ref` is Debian's, whose one backend is iptables, `newer` one with nftables
+        backends. What a variable names has to be there, and so has Debian's in CI."""
+        found = {}
+        newer = os.environ.get("NFTCNI_BENCH_CNI", "")
+        if not newer:
+            self.notes.append("NFTCNI_BENCH_CNI names no folder: newer reference plugins")
+        for name, folder in (("ref", DEBIAN), ("newer", newer)):
+            lacking = [kind for kind in REFERENCE if not os.access(f"{folder}/{kind}", os.X_OK)]
+            if folder and not lacking:
+                found[name] = folder
+            elif folder and (name == "newer" or os.environ.get("CI")):
+                sys.exit(f"bench: {folder} has no {', '.join(lacking)} (Debian: containernetworking-plugins)")
+            elif folder:
+                self.notes.append(f"Debian's reference plugins: none in {folder} (containernetworking-plugins)")
+        return found
+
+    def reference_chain(self, name: str, network: str, nerdctl: bool = False) -> Chain:
+        label = {"ref": "reference, Debian, iptables", "newer": "reference, newer, nftables backends"}[name]
+        folder, nftables = self.references[name], name == "newer"
+        return reference(label, folder, network, PEER_SUBNET, nerdctl=nerdctl, nftables=nftables)
+
     def peer_hosts(self) -> list[BenchHost]:
-        places = [("reference, Debian", DEBIAN, "ref")]
-        if os.environ.get("NFTCNI_BENCH_CNI"):
-            places.append(("reference, newer", os.environ["NFTCNI_BENCH_CNI"], "newer"))
-        else:
-            self.notes.append("NFTCNI_BENCH_CNI names no folder: newer reference plugins are not measured")
-        found = []
-        for label, folder, name in places:
-            if all(os.access(f"{folder}/{kind}", os.X_OK) for kind in ("bridge", "host-local", "portmap", "firewall")):
-                found.append(BenchHost(name, reference(label, folder, name, PEER_SUBNET)))
-            elif folder == DEBIAN and os.environ.get("CI"):
-                sys.exit(f"bench: no plugins in {folder}: install containernetworking-plugins")
-            else:
-                self.notes.append(f"{label}: no plugins in {folder} (Debian: containernetworking-plugins)")
+        found = [BenchHost(name, self.reference_chain(name, name)) for name in self.references]
         netavark = os.environ.get("NFTCNI_BENCH_NETAVARK", "")
         if os.access(netavark, os.X_OK):
             found.append(BenchHost("netavark", Netavark(netavark, "netavark", PEER_SUBNET)))
+        elif netavark:
+            sys.exit(f"bench: NFTCNI_BENCH_NETAVARK: {netavark} is no executable")
         else:
-            self.notes.append("NFTCNI_BENCH_NETAVARK names no executable: netavark is not measured")
+            self.notes.append("NFTCNI_BENCH_NETAVARK names no executable: netavark")
         for host in found:
             host.keep()
             self.peers[host.peer.label] = host.peer.about()
@@ -114,12 +127,9 @@ class Bench:
         """bridge, portmap, firewall and tuning, as `nerdctl network create` writes them: under our drop-in names,
         converted to our own type, and the reference plugins'."""
         folder = os.path.dirname(self.executable)
-        chain = reference("drop-in chain", folder, "dropin", PEER_SUBNET, tuned=True)
-        own = converted(self.executable, reference("converted", folder, "converted", PEER_SUBNET, tuned=True))
-        chains = [chain, own]
-        for network, place in (("reftuned", DEBIAN), ("newtuned", os.environ.get("NFTCNI_BENCH_CNI", ""))):
-            if os.access(f"{place}/tuning", os.X_OK):
-                chains.append(reference(network, place, network, PEER_SUBNET, tuned=True))
+        chain = reference("drop-in chain", folder, "dropin", PEER_SUBNET, nerdctl=True)
+        own = converted(self.executable, reference("converted", folder, "converted", PEER_SUBNET, nerdctl=True))
+        chains = [chain, own, *(self.reference_chain(name, f"{name}chain", nerdctl=True) for name in self.references)]
         hosts = [BenchHost(chain.network, chain) for chain in chains]
         for host in hosts:
             host.keep()
@@ -241,22 +251,24 @@ class Bench:
                 found[f"DEL {name} {size}"] = grown.delete.summary()
 
     def connections(self) -> dict[str, Any]:
-        routes: dict[str, Route | Packets] = {}
+        routes: dict[str, Route | Packets | Queries] = {}
         for count in self.port_counts:
             say(f"{count} published ports")
             host = self.host(f"ports{count}")
             container = host.keep(10000, count, udp=1)
             routes[f"connect first of {count}"] = first = Route(host, container, 0)
             routes[f"connect last of {count}"] = Route(host, container, count - 1, first.lan)
-            routes[f"packet last of {count}"] = Packets(first.lan, container)
-        if os.access(f"{DEBIAN}/portmap", os.X_OK):
-            for count in [10, 100, 1000] if self.full else [10, 100]:
-                say(f"{count} published ports, reference")
-                name = f"refports{count}"
-                host = BenchHost(name, reference("reference, Debian", DEBIAN, f"rp{count}", PEER_SUBNET))
+            routes[f"packet last of {count}"] = known = Packets(first.lan, container)
+            routes[f"query last of {count}"] = Queries(known)
+        for name in self.references:
+            for count in [2, 10, 100, 1000] if self.full else [2, 10, 100]:
+                say(f"{count} published ports, {name}")
+                host = BenchHost(f"{name}ports{count}", self.reference_chain(name, f"{name}{count}", nerdctl=True))
                 container = host.keep(10000, count, udp=1)
-                routes[f"connect reference last of {count}"] = route = Route(host, container, count - 1)
-                routes[f"packet reference last of {count}"] = Packets(route.lan, container)
+                routes[f"connect {name} last of {count}"] = route = Route(host, container, count - 1)
+                routes[f"packet {name} last of {count}"] = known = Packets(route.lan, container)
+                routes[f"query {name} last of {count}"] = Queries(known)
+        self.notes.append("bulk throughput by the fast path: needs nf_flow_table, tests/run -e kernels has it")
         say("connections")
         measure(list(routes.values()), 40 if self.full else 15)
         return {name: route.series.summary() for name, route in routes.items()}

@@ -28,7 +28,7 @@ PACKAGES = {
     **{
         f"reference/{path.rsplit('/')[-1]}": ("github.com/containernetworking/plugins", "v1.10.0", f"./plugins/{path}")
         for path in (
-            *("main/bridge", "main/ptp", "main/loopback", "ipam/host-local", "ipam/static"),
+            *("main/bridge", "main/ptp", "main/loopback", "ipam/host-local", "ipam/static", "ipam/dhcp"),
             *("meta/portmap", "meta/firewall", "meta/tuning", "meta/bandwidth"),
         )
     },

@@ -21,13 +21,13 @@ with atheris.instrument_imports():
     from cni.kernel import links, rtnetlink
     from cni.model.config import parse_network
     from cni.model.flannel import parse_subnet_env
+    from cni.model.reading import read_attachment
     from cni.protocol import jsontext
     from cni.protocol.errors import CniError
     from cni.protocol.fields import Fields
     from cni.protocol.request import Request, _parse_args
     from cni.protocol.resolvconf import parse_resolv_conf
     from cni.protocol.results import parse_previous, parse_result
-    from cni.recovery import read_attachment
     from cni.state.claims import Claims
     from cni.state.folder import Folder
     from cni.state.record import from_document

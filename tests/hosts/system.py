@@ -14,7 +14,7 @@ from support.traffic import Server, ask
 
 SUITE = "bookworm"
 PACKAGES = (
-    *("firewalld", "polkitd", "dbus", "ufw", "iptables"),
+    *("firewalld", "polkitd", "dbus", "ufw", "iptables", "systemd-resolved", "unbound"),
     *("python3", "nftables", "netbase", "kmod", "procps", "dash", "coreutils", "sed", "libc-bin"),
 )
 SUBNETS = ("10.88.0.0/24", "fd00:88::/64")
@@ -22,8 +22,8 @@ LAN, HERE = ("198.51.100.2", "2001:db8:100::2"), ("198.51.100.1", "2001:db8:100:
 PORTS = [port(8080, 80), port(8080, 80, ip="::")]
 # Who reaches whom where all is well, by IPv4 and IPv6.
 OPEN = {"out": [True, True], "published": [True, True], "unpublished": [False, False]}
-# Of users that maintainer scripts would make (dbus.postinst, polkitd.postinst).
-USERS = ("messagebus", "polkitd", "systemd-network")
+# Of users that maintainer scripts would make (dbus.postinst, polkitd.postinst and others).
+USERS = ("messagebus", "polkitd", "systemd-network", "systemd-resolve", "unbound")
 
 
 class System:

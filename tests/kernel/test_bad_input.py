@@ -224,8 +224,7 @@ def test_requested_addresses(ready: Host, address: str, code: int, way: str) -> 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("vlan", 5),
-        ("vlanTrunk", [{"id": 5}]),
+        ("promisc", True),
         ("backend", "firewalld"),
         ("sysctl", {"net.ipv4.ip_forward": "1"}),
     ],

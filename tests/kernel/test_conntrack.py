@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support.scratch import Host, Namespace, network, port
+from support.scratch import PLUGIN, Host, Namespace, network, port
 from support.traffic import QUICK, Server, ask, ask_on, open_socket, serving
+
+from cni.kernel import tracker
 
 NET = ("10.88.0.0/24", "fd00:88::/64")
 HOST = {socket.AF_INET: "198.51.100.1", socket.AF_INET6: "2001:db8:100::1"}
@@ -173,3 +176,40 @@ def test_tcp_connections_of_the_host_survive(host: Host, lan: Namespace) -> None
         assert sock.recv(100) == b"host 198.51.100.2"
     with Server(host.place("c1"), 80):
         assert ask(lan, HOST[socket.AF_INET], 9000) == "c1 198.51.100.2"
+
+
+def insert(host: Host, protocol: str, number: int) -> None:
+    words = ["-p", protocol, "-t", "600", "-s", "192.0.2.9", "-d", "192.0.2.1", "--sport", str(number), "--dport", "53"]
+    host.run("conntrack", "-I", *words, *(["--state", "ESTABLISHED"] if protocol == "tcp" else []))
+
+
+@pytest.mark.parametrize(
+    ("flows", "listed"),
+    [
+        ({"tcp": 3}, False),
+        ({"tcp": 3, "udp": 1}, True),
+        ({"tcp": 101}, True),  # reading so many takes longer than a listing
+    ],
+)
+def test_the_tracker_is_listed_only_where_a_udp_flow_may_be(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flows: dict[str, int], listed: bool
+) -> None:
+    """A listing takes 10 ms, all of them under the lock. Without the text in /proc there is always one."""
+    track(host)
+    host.add(network("net0", ports=[port(8080, 80)]), "other")
+    host.run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
+    host.run("conntrack", "-F")
+    for protocol, count in flows.items():
+        for number in range(count):
+            insert(host, protocol, 1000 + number)
+    host.container("c1")
+    wrapper = tmp_path / "nftcni"
+    wrapper.write_text(f"#!/bin/sh\nexec strace -qq -o /run/log -e trace=sendto {PLUGIN}\n")
+    wrapper.chmod(0o755)
+    answer = host.cni("ADD", network("net0", ports=[port(53, 53, "udp")]), plugin=str(wrapper))
+    assert answer.status == 0, answer.stdout
+    assert ("IPCTNL_MSG_CT_GET" in host.file("/run/log").read_text()) is listed
+    assert not entries(host, 53)
+    monkeypatch.setattr(tracker, "FLOWS", "/proc/thread-self/net/nonexistent")
+    with host.entered():
+        assert tracker.may_have_udp()

@@ -1,7 +1,7 @@
 """conf/resolver on a scratch host whose /etc and /usr take changes without the machine seeing them.
 
-dnsmasq is here itself, asked by containers, the host and a neighbour; of the others the files are looked at, which
-systemd and unbound read in the same way.
+dnsmasq is here itself, asked by containers, the host and a neighbour; of the others the files are looked at:
+tests/hosts has them.
 """
 
 from __future__ import annotations

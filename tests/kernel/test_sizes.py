@@ -105,6 +105,15 @@ def test_twice_as_many_cost_twice_as_much(host: Host, counter: str, kind: str) -
     assert max(growth.values()) < DOUBLE, f"{growth} {json.dumps(large)}"
 
 
+def test_a_port_costs_few_calls(host: Host, counter: str) -> None:
+    """Of functions, those of C among them: a thousand ports have a thousand times as many, under the lock."""
+    host.add(network("other", "10.99.0.0/24"), "other")
+    host.container("c1")
+    small, large = (life(host, counter, ports(number)) for number in (SMALL, 2 * SMALL))
+    each = {verb: (large[verb] - small[verb]) / SMALL for verb in ("ADD", "DEL")}
+    assert each["ADD"] < 230 and each["DEL"] < 100, each
+
+
 def test_two_containers_with_many_addresses_of_one_port(host: Host, counter: str) -> None:
     """Each looks at what the other has."""
     grown = []

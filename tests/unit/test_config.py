@@ -301,7 +301,8 @@ def test_wrong_vlans(keys: dict[str, Any], word: str) -> None:
 def test_vlans() -> None:
     wire = parsed({"isGateway": False, "vlan": 5, "vlanTrunk": [{"minID": 10, "maxID": 20, "id": 30}]}).wire
     assert (wire.vlan, wire.trunk, wire.default_vlan) == (5, ((10, 20), (30, 30)), False)
-    assert refusal({"vlan": 5}).code == UNSUPPORTED_FIELD  # the gateway would be in no VLAN
+    error = refusal({"bridge": "a-long-bridge", "vlan": 55})
+    assert error.code == INVALID_CONFIG and "a-long-bridge.55" in error.msg
 
 
 @pytest.mark.parametrize(

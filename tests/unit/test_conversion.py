@@ -86,6 +86,26 @@ def test_the_meaning_stays(main: Json, others: list[Json]) -> None:
     assert has.ipam.keeps_files and bool(has.mappings) == any(item["type"] == "portmap" for item in others)
 
 
+@pytest.mark.parametrize(
+    ("keys", "runs", "kept"),
+    [
+        ({}, False, {}),
+        ({}, True, {"firewalldZone": "trusted"}),  # the reference looks for itself
+        ({"firewalldZone": "work"}, True, {"firewalldZone": "work"}),
+        ({"backend": "iptables"}, True, {"backend": "iptables"}),
+        ({"backend": "iptables", "firewalldZone": "work"}, True, {"backend": "iptables", "firewalldZone": "work"}),
+        ({"backend": "firewalld"}, False, {"backend": "firewalld"}),
+    ],
+)
+def test_what_joins_firewalld_does_so_on(keys: Json, runs: bool, kept: Json) -> None:
+    ports = {"type": "portmap", "capabilities": {"portMappings": True}, "backend": "nftables"}
+    after = convert(chain({}, ports, {"type": "firewall", **keys}), "trusted" if runs else "")
+    (plugin,) = after["plugins"]
+    assert {key: plugin[key] for key in ("backend", "firewalldZone") if key in plugin} == kept
+    (alone,) = convert(chain({}, ports), "trusted")["plugins"]
+    assert "firewalldZone" not in alone
+
+
 def test_labels_and_ids_stay() -> None:
     before = nerdctl()
     after = convert(before)
@@ -105,7 +125,7 @@ REFUSED: list[tuple[Json, str]] = [
     (chain({}, {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}), "sysctl"),
     (chain({}, {"type": "tuning", "mtu": 1300}), "tuning.mtu"),
     (chain({}, {"type": "firewall", "iptablesAdminChainName": "MINE"}), "firewall.iptablesAdminChainName"),
-    (chain({}, {"type": "firewall", "backend": "firewalld"}), "firewall.backend"),
+    (chain({}, {"type": "firewall", "backend": "pf"}), "backend"),
     (chain({}, {"type": "bandwidth", "ingressRate": 8000}), "ingressBurst"),
     (chain({}, {"type": "vrf", "vrfname": "red"}), "vrf"),
     (chain({}, {"type": "portmap"}, {"type": "portmap"}), "portmap"),
@@ -139,6 +159,19 @@ def put(path: Path, document: Json) -> str:
     path.write_text(text)
     path.chmod(0o640)
     return text
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_what_firewalld_has_added_is_no_edit(place: Path, monkeypatch: pytest.MonkeyPatch, runs: bool) -> None:
+    """It may have been started or ended since."""
+    path = place / "nerdctl-bridge.conflist"
+    before = put(path, nerdctl())
+    monkeypatch.setattr(files, "is_running", lambda: runs)
+    assert files.convert_networks("bridge") == 0
+    assert ('"firewalldZone": "trusted"' in path.read_text()) is runs
+    monkeypatch.setattr(files, "is_running", lambda: not runs)
+    assert files.convert_networks("bridge", back=True) == 0
+    assert path.read_text() == before
 
 
 @pytest.mark.parametrize("asked", ["name", "id", "short id", "file", "all"])

@@ -17,8 +17,8 @@ from support.scratch import Host
 from cni.model.attachment import CHAINED, Attachment, Lease
 from cni.model.ports import PortMapping
 from cni.model.projection import attachment_elements, bridge_elements, cross_elements, projection
+from cni.model.reading import read_attachment
 from cni.protocol.names import check_ifname
-from cni.recovery import read_attachment
 from nft.addresses import Prefix, parse_address, parse_prefix
 from nft.elements import Element, element_text, elements_text
 from nft.ruleset import FAST_CHAIN, FAST_PATH, is_whole, replacing_text, table_text

@@ -33,7 +33,7 @@ RARE = {
     *SLOW,
 }
 ALLOWED_FOR_VERSION = {
-    *("cni", "cni.main", "cni.protocol", "nft", "nft.stdlib"),
+    *("cni", "cni.main", "cni.protocol", "nft", "nft.signals"),
     *("cni.stdlib", "cni.protocol.jsontext", "cni.protocol.stdio", "cni.protocol.versions"),
     "cni.protocol.roles",
 }

@@ -21,6 +21,7 @@ LAYERS = (
         "cni.kernel",
         "cni.state",
         "cni.handles",
+        "cni.localnet",
         "cni.forwarding",
         "cni.recovery",
         "cni.fastpath",
@@ -28,12 +29,12 @@ LAYERS = (
         "cni.withdrawal",
         "cni.rebuilding",
     ),
-    *("cni.firewalld", "cni.host", "cni.adoption", "cni.predecessor", "cni.bridge", "cni.hostside"),
+    *("cni.firewalld", "cni.host", "cni.adoption", "cni.predecessor", "cni.vlan_gateway", "cni.bridge", "cni.hostside"),
     *("cni.verbs", "cni.dropin", "cni.operate", "cni.main"),
 )
-# C modules without a promise of CPython, and the two files that may name them.
+# C modules without a promise of CPython, and the files that may name them.
 PRIVATE = {"_json", "_socket", "_signal", "_blake2", "_ctypes", "_struct", "_posixsubprocess"}
-FALL_BACKS = {"nft.stdlib", "cni.stdlib"}
+FALL_BACKS = {"nft.stdlib", "nft.signals", "cni.stdlib"}
 
 
 def sources() -> dict[str, Path]:

@@ -38,7 +38,7 @@ MISTAKES: dict[str, tuple[str, str, int, int, str, str]] = {  # replace, by, lin
     "host bits": ("10.4.0.0/24", "10.4.0.1/24", 10, 29, "error", "did you mean 10.4.0.0/24?"),
     "a flag in quotes": ('"ipMasq": true', '"ipMasq": "true"', 8, 7, "error", "true or false"),
     "a long bridge": ('"br0"', '"a-very-long-bridge"', 7, 7, "error", "1 to 15 characters"),
-    "what we do not do": ('"bridge": "br0"', '"bridge": "br0", "vlan": 7', 7, 24, "error", "vlan"),
+    "what we do not do": ('"bridge": "br0"', '"bridge": "br0", "promisc": true', 7, 24, "error", "promisc"),
     "what no published port has": (
         *('"bridge": "br0"', '"bridge": "br0", "conditionsV6": ["-s", "fd00::/64"]', 7, 24),
         *("error", "conditionsV6"),

@@ -114,6 +114,18 @@ def test_vlans(spans: list[tuple[int, int, int]], infos: list[Any]) -> None:
     assert vlans.vlans(7, spans) == bytes(message.data)[NLMSG.size :]
 
 
+def test_the_bridges_own_vlan_and_the_hosts_link_in_it() -> None:
+    message = ifinfmsg()
+    message["family"], message["index"] = vlans.AF_BRIDGE, 7
+    message["attrs"] = [("IFLA_AF_SPEC", nested(("IFLA_BRIDGE_FLAGS", 2), vlan(0, 10)))]
+    message.encode()
+    assert vlans.vlans(7, [(0, 10, 10)], own=True) == bytes(message.data)[NLMSG.size :]
+    data = nested(("IFLA_VLAN_ID", 10))
+    info = ("IFLA_LINKINFO", nested(("IFLA_INFO_KIND", "vlan"), ("IFLA_INFO_DATA", data)))
+    attributes = [("IFLA_IFNAME", "br0.10"), ("IFLA_LINK", 7), info]
+    assert vlans.new_vlan("br0.10", 7, 10) == encoded(ifinfmsg, attributes, family=0, flags=1, change=1)
+
+
 def test_vlans_are_read_one_by_one() -> None:
     payload = vlans.vlans(7, [(0, 30, 30), (6, 5, 5)])
     assert vlans.read_vlans(payload) == (7, {30: 0, 5: 6})

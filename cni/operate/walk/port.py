@@ -13,12 +13,12 @@ LOCKED = 39  # IFLA_BRPORT_LOCKED of include/uapi/linux/if_link.h, which pyroute
 
 def port_steps(kernel: Kernel, item: Attachment, port: Link) -> list[Step]:
     if port.of_port("STATE", FORWARDING) == FORWARDING or not port.carrier:
-        return [ok("port", f"{item.link} is a port of {item.bridge}, both up"), *_flags(kernel, item, port)]
+        return [ok("port", f"{item.link} is a port of {item.master}, both up"), *_flags(kernel, item, port)]
     blocked = stop(
         "port-state",
-        f"the port {item.link} of {item.bridge} does not forward",
+        f"the port {item.link} of {item.master} does not forward",
         "spanning tree or somebody holds it in another state",
-        f"ip link set {item.bridge} type bridge stp_state 0",
+        f"ip link set {item.master} type bridge stp_state 0",
         f"bridge link set dev {item.link} state {FORWARDING}",
     )
     return [blocked, *_flags(kernel, item, port)]
@@ -26,7 +26,7 @@ def port_steps(kernel: Kernel, item: Attachment, port: Link) -> list[Step]:
 
 def _flags(kernel: Kernel, item: Attachment, port: Link) -> list[Step]:
     """That keep frames from a port although it forwards (bridge(8))."""
-    told = f"the port {port.name} of {item.bridge}"
+    told = f"the port {port.name} of {item.master}"
     steps = []
     if port.of_port("LEARNING", 1) == 0 and port.of_port("UNICAST_FLOOD", 1) == 0:
         command = f"bridge link set dev {port.name} learning on flood on"

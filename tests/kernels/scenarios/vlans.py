@@ -1,13 +1,18 @@
-"""VLANs of bridge ports, which need a kernel with BRIDGE_VLAN_FILTERING: access ports, trunks, CHECK, nothing left."""
+"""VLANs of bridge ports, which need a kernel with BRIDGE_VLAN_FILTERING: access ports, trunks, the host as the gateway
+of a VLAN, CHECK, nothing left."""
 
 from __future__ import annotations
 
+import select
+import socket
 from typing import Any
 
 import pytest
-from kernels.scenarios.scene import PATIENCE
-from support.scratch import Host, Json, network
-from support.traffic import Server, ask
+from kernels.scenarios import kills
+from kernels.scenarios.scene import HOST4, HOST6, LAN4, LAN6, PATIENCE, heard
+from support import frames
+from support.scratch import Host, Json, Namespace, network, port
+from support.traffic import Server, ask, serving
 
 
 def tagged(address: str, **keys: Any) -> Json:
@@ -79,3 +84,203 @@ def test_a_bridge_of_others_has_to_filter_itself(host: Host) -> None:
     host.run("ip", "link", "set", "br-net0", "type", "bridge", "vlan_filtering", "1")
     result = host.add(tagged("10.88.0.2", vlan=10))
     assert vlans(host, result["interfaces"][1]["name"]) == {10: NATIVE}
+
+
+# The host as the gateway
+
+
+def gateway(vlan: int, ports: Any = (), **keys: Any) -> Json:
+    """Network of a VLAN of the bridge br-net0, its number in the addresses."""
+    keys = {"bridge": "br-net0", "vlan": vlan, **keys}
+    return network(f"vlan{vlan}", f"10.88.{vlan}.0/24", f"fd00:88:{vlan}::/64", ports=ports, **keys)
+
+
+def own_vlans(host: Host) -> set[int]:
+    return set(vlans(host, "br-net0"))
+
+
+@pytest.mark.parametrize("br_netfilter", ["0", "1"])
+def test_a_vlan_with_its_gateway(host: Host, br_netfilter: str) -> None:
+    host.bridge_netfilter(br_netfilter)
+    host.neighbour()
+    for name in ("web", "sibling", "other"):
+        host.container(name)
+    before = host.snapshot()
+    web = gateway(10, [port(8080, 80), port(8080, 80, "udp")])
+    result = host.add(web, "web")
+    assert [entry["name"] for entry in result["interfaces"]][0] == "br-net0"
+    assert [entry["gateway"] for entry in result["ips"]] == ["10.88.10.1", "fd00:88:10::1"]
+    host.add(gateway(10), "sibling")
+    host.add(gateway(20), "other")
+    link = host.link("br-net0.10")
+    assert (link["linkinfo"]["info_kind"], link["linkinfo"]["info_data"]["id"], link["link"]) == ("vlan", 10, "br-net0")
+    assert own_vlans(host) >= {10, 20}
+    with serving(*(Server(host.place(name), 80, how) for name in ("web", "lan") for how in ("tcp", "udp"))):
+        for asker, address, seen in [
+            ("lan", HOST4, LAN4),
+            ("lan", HOST6, LAN6),
+            ("host", HOST4, HOST4),
+            ("host", "127.0.0.1", "10.88.10.1"),
+            ("web", HOST4, "10.88.10.1"),
+            ("web", HOST6, "fd00:88:10::1"),
+            ("sibling", HOST4, "10.88.10.1"),
+            ("sibling", HOST6, "fd00:88:10::1"),
+            ("other", HOST4, "10.88.20.2"),
+            ("other", HOST6, "fd00:88:20::2"),
+        ]:
+            for how in ("tcp", "udp"):
+                assert heard(host.place(asker), address, 8080, how) == f"web {seen}", (asker, address, how)
+        assert heard(host.place("sibling"), "10.88.10.2", 80) == "web 10.88.10.3"
+        assert heard(host.place("sibling"), "fd00:88:10::2", 80) == "web fd00:88:10::3"
+        assert heard(host.place("web"), LAN4, 80) == f"lan {HOST4}"
+        assert heard(host.place("web"), LAN6, 80) == f"lan {HOST6}"
+        host.place("lan").run("ip", "route", "add", "10.88.10.0/24", "via", HOST4)
+        for asker in ("other", "lan"):  # not published
+            assert ask(host.place(asker), "10.88.10.2", 80) == "silence"
+        for words in (["doctor"], ["explain", "8080"], ["explain", "web"]):
+            done = host.command(*words)
+            assert done.returncode == 0, done.stdout
+    assert host.cni("CHECK", {**web, "prevResult": result}, "web").status == 0
+    assert host.add(web, "web") == result
+    host.delete(gateway(20), "other")
+    assert host.link("br-net0.20") is None and own_vlans(host) & {10, 20} == {10}
+    host.delete(web, "web")
+    assert host.link("br-net0.10")
+    host.delete(gateway(10), "sibling")
+    assert host.snapshot() == before
+
+
+BREAKS = {
+    "br-net0.10": ["ip", "link", "del", "br-net0.10"],
+    "10.88.10.1": ["ip", "addr", "del", "10.88.10.1/24", "dev", "br-net0.10"],
+    "VLAN 10": ["bridge", "vlan", "del", "dev", "br-net0", "vid", "10", "self"],
+    "down": ["ip", "link", "set", "br-net0.10", "down"],
+}
+
+
+def state(host: Host) -> dict[str, Json]:
+    """Whatever the order in which links were made."""
+    found = host.snapshot()
+    return {**found, "links": sorted(found["links"], key=lambda link: str(link["ifname"]))}
+
+
+@pytest.mark.parametrize("word", BREAKS)
+def test_a_broken_vlan_is_told_and_repaired(host: Host, word: str) -> None:
+    host.container("c1")
+    before = host.snapshot()
+    web = gateway(10, [port(8080, 80)])
+    result = host.add(web)
+    whole = (state(host), own_vlans(host))
+    host.run(*BREAKS[word])
+    answer = host.cni("CHECK", {**web, "prevResult": result})
+    assert answer.code == 104 and word in answer.words
+    assert host.command("repair").returncode == 0
+    assert host.cni("CHECK", {**web, "prevResult": result}).status == 0
+    assert (state(host), own_vlans(host)) == whole
+    host.delete(web)
+    assert host.snapshot() == before
+
+
+@pytest.mark.parametrize("end", ["DEL", "GC", "DEL without state", "GC without state"])
+def test_the_end_of_a_vlan(host: Host, end: str) -> None:
+    host.container("c1")
+    before = host.snapshot()
+    host.add(gateway(10, [port(8080, 80)]))
+    if "without state" in end:
+        host.run("sh", "-c", "rm -r /run/nftcni/*")
+    if "DEL" in end:
+        host.delete(gateway(10))
+    else:
+        assert host.cni("GC", {**gateway(10), "cni.dev/valid-attachments": []}).status == 0
+    assert host.snapshot() == before
+
+
+def reaches_loopback(host: Host, machine: Namespace) -> bool:
+    """Whether a service at the host's 127.0.0.1:9999 hears a packet that is sent to the bridge's MAC address."""
+    with host.entered():
+        ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with ear:
+        ear.bind(("127.0.0.1", 9999))
+        frames.send(machine, frames.mac(host, "br-net0"), frames.datagram("10.88.10.77", "127.0.0.1", 9999, b"evil"))
+        return bool(select.select([ear], [], [], 1)[0])
+
+
+def adopted(host: Host) -> None:
+    """With a machine in its VLAN 10 that is none of ours."""
+    host.run("ip", "link", "add", "br-net0", "type", "bridge", "vlan_filtering", "1")
+    host.run("ip", "link", "set", "br-net0", "up")
+    machine = host.container("machine")
+    host.run("ip", "link", "add", "port1", "type", "veth", "peer", "name", "eth0", "netns", "machine")
+    host.run("ip", "link", "set", "port1", "master", "br-net0", "up")
+    host.run("bridge", "vlan", "add", "dev", "port1", "vid", "10", "pvid", "untagged")
+    machine.run("ip", "addr", "add", "10.88.10.77/24", "dev", "eth0")
+    machine.run("ip", "link", "set", "eth0", "up")
+
+
+@pytest.mark.parametrize("theirs", [False, True], ids=["our link", "their link"])
+def test_a_vlan_of_somebody_elses_bridge(host: Host, theirs: bool) -> None:
+    adopted(host)
+    if theirs:
+        host.run("ip", "link", "add", "link", "br-net0", "name", "br-net0.10", "type", "vlan", "id", "10")
+        host.run("bridge", "vlan", "add", "dev", "br-net0", "vid", "10", "self")
+    host.container("c1")
+    before = (host.snapshot(), own_vlans(host))
+    web = gateway(10, [port(8080, 80)], isGateway=True)
+    result = host.add(web)
+    machine = host.place("machine")
+    with serving(Server(host.place("c1"), 80), Server(machine, 80), Server(host, 9)):
+        assert heard(machine, "10.88.10.1", 9) == "host 10.88.10.77"
+        assert heard(machine, "10.88.10.2", 80) == "c1 10.88.10.77"
+        assert heard(host.place("c1"), "10.88.10.77", 80) == "machine 10.88.10.2"
+        assert heard(host, "127.0.0.1", 8080) == "c1 10.88.10.1"
+        assert host.cni("CHECK", {**web, "prevResult": result}).status == 0
+        assert not reaches_loopback(host, machine)
+        host.nft("flush ruleset")
+        assert not reaches_loopback(host, machine)
+        assert host.command("repair").returncode == 0
+        assert heard(host, "127.0.0.1", 8080) == "c1 10.88.10.1"
+    assert host.cni("CHECK", {**web, "prevResult": result}).status == 0
+    host.delete(web)
+    assert (host.snapshot(), own_vlans(host)) == before
+
+
+def test_a_vlan_of_somebody_elses_bridge_has_its_router_elsewhere(host: Host) -> None:
+    adopted(host)
+    host.container("c1")
+    before = (host.snapshot(), own_vlans(host))
+    result = host.add(gateway(10))
+    assert host.link("br-net0.10") is None and own_vlans(host) == before[1]
+    assert {"dst": "0.0.0.0/0", "gw": "10.88.10.1"} in result["routes"]
+    host.delete(gateway(10))
+    assert (host.snapshot(), own_vlans(host)) == before
+
+
+def test_another_link_of_the_name_is_refused(host: Host) -> None:
+    host.run("ip", "link", "add", "br-net0.10", "type", "dummy")
+    host.container("c1")
+    before = host.snapshot()
+    answer = host.refused("ADD", gateway(10))
+    assert answer.code == 7 and "br-net0.10" in answer.words and "dummy" in answer.words
+    assert host.snapshot() == before
+
+
+def test_a_trunk_has_its_gateway_in_the_native_vlan(host: Host) -> None:
+    host.neighbour()
+    config = network("net0", "10.88.0.0/24", vlanTrunk=[{"minID": 10, "maxID": 20}], ports=[port(8080, 80)])
+    host.add(config)
+    with Server(host.place("c1"), 80):
+        assert heard(host.place("lan"), HOST4, 8080) == f"c1 {LAN4}"
+
+
+def test_vlans_of_one_bridge_are_networks_of_their_own(host: Host) -> None:
+    for number, keys in enumerate([{"vlan": 10}, {"vlan": 20}], 1):
+        host.add({**tagged(f"10.88.0.{number}", **keys), "name": f"net{number}"}, f"c{number}")
+    host.container("c3")
+    answer = host.refused("ADD", {**tagged("10.88.0.3", vlan=20), "name": "net3"}, "c3")
+    assert answer.code == 7 and "net2" in answer.words
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_killed(host: Host, verb: str) -> None:
+    host.add(gateway(20), "sibling")
+    assert kills.problems(host, verb, gateway(10, [port(8080, 80)])) == []

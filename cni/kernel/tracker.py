@@ -1,0 +1,62 @@
+"""What the connection tracker says without a listing of its own, which takes 10 ms a family on 262144 buckets.
+
+The text in /proc is read instead, 0.3 ms, while there are few flows: it takes longer with each of them. Not every
+kernel has it, nor shows it to root of a user namespace.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cni.kernel import sysctl
+from nft.addresses import Address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FLOWS = "/proc/thread-self/net/nf_conntrack"
+FEW = 100
+SIZE = 1 << 16  # bytes, more than FEW lines take
+
+
+def may_have_udp() -> bool:
+    """False only if no UDP flow is known."""
+    flows = _few()
+    return flows is None or b" udp " in flows
+
+
+def may_have_sources(addresses: Iterable[Address]) -> bool:
+    """False only if no flow is known that has one of them as the source of either direction."""
+    flows = _few()
+    return flows is None or any(b" src=%b " % _text(address) in flows for address in addresses)
+
+
+def _text(address: Address) -> bytes:
+    """As the kernel prints it (%pI4, %pI6): an IPv6 address in full."""
+    if address.version == 4:
+        return str(address).encode()
+    return address.packed.hex(":", 2).encode()
+
+
+def _few() -> bytes | None:
+    """A line for each flow; None where a listing has to say."""
+    count = sysctl.read("netfilter/nf_conntrack_count")
+    if count == "0":
+        return b""
+    if not count.isdigit() or int(count) > FEW:
+        return None
+    try:
+        file = os.open(FLOWS, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = b""
+            while len(text) < SIZE:
+                part = os.read(file, SIZE)
+                text += part
+                if not part or text.count(b"\n") >= int(count):  # each read goes through the whole table
+                    return text
+        finally:
+            os.close(file)
+    except OSError:
+        return None
+    return None

@@ -1,0 +1,179 @@
+"""Published ports at the host's 127.0.0.1: which links hear its packets (route_localnet), who is kept from it there.
+
+Set when a port needs it, given back with the last one that does. Noted of a bridge before it is done: `port-LINK` for
+each attachment with such a port; where the bridge is somebody else's also `answers-ADDRESS`, `sysctl-KEY=VALUE BEFORE`,
+and `queue` if the one that holds our filter is ours (`cni.kernel.loopback_guard`). Noted after it is done, for CHECK,
+as not every kernel has it: `guarded` and `bridge-guarded`.
+"""
+
+from __future__ import annotations
+
+from cni.handles import Handles
+from cni.kernel import sysctl
+from cni.model.attachment import Attachment
+from nft.addresses import parse_address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.kernel.loopback_guard import Program
+
+ANSWERS, GUARDED, BRIDGE_GUARDED, QUEUE = "answers-", "guarded", "bridge-guarded", "queue"  # facts of a bridge
+
+
+def needs_localnet(item: Attachment) -> bool:
+    return any(
+        port.host_ip and port.host_ip.version == 4 and (port.host_ip.is_unspecified or port.host_ip.is_loopback)
+        for port in item.mappings
+    )
+
+
+def _receiving(item: Attachment) -> tuple[str, ...]:
+    """By which links the host gets what the container sends: with br_netfilter, where that is decided before a VLAN's
+    frames reach the host's link in it, the bridge as well (br_nf_pre_routing_finish)."""
+    return tuple(dict.fromkeys((item.bridge, item.master)))
+
+
+def _key(link: str) -> str:
+    return f"ipv4/conf/{link}/route_localnet"
+
+
+def localnet_sysctls(item: Attachment) -> list[tuple[str, str]]:
+    """Without which 127.0.0.1 cannot reach a published port."""
+    return [(_key(link), "1") for link in _receiving(item)] if item.bridge and needs_localnet(item) else []
+
+
+def set_localnet(handles: Handles, item: Attachment) -> None:
+    note_localnet(handles, item)
+    for link in _receiving(item) if item.bridge and needs_localnet(item) else ():
+        before = sysctl.read(_key(link))
+        if before not in ("1", ""):
+            handles.store.bridges.note_before(link, _key(link), before)
+            _guard_ports(handles, item.bridge)
+        if before:
+            _guard_bridge(handles, item, link)
+        if before not in ("1", ""):
+            sysctl.write(_key(link), "1")
+
+
+def _guard_ports(handles: Handles, bridge: str) -> None:
+    """Those that are there before one of them needs route_localnet."""
+    from cni.kernel.loopback_guard import guard
+
+    for link in handles.store.bridges.links(bridge):
+        guard(handles.rtnl, link)
+
+
+def guard_port(handles: Handles, item: Attachment) -> None:
+    """After its rates are set or taken away, whose queue is made anew and takes the guard with it. May be repeated."""
+    if item.bridge and sysctl.read(_key(item.bridge)) == "1":
+        from cni.kernel.loopback_guard import guard
+
+        if guard(handles.rtnl, item.link) and not handles.store.bridges.knows(item.bridge, GUARDED):
+            handles.store.bridges.note(item.bridge, GUARDED)
+
+
+def _is_ours_to_guard(handles: Handles, item: Attachment, link: str) -> bool:
+    """A bridge with ports of others that would hear no packet to 127.0.0.1 without us. Where its owner wanted it to,
+    others may answer there whom we do not know."""
+    bridges = handles.store.bridges
+    return not item.made and (bridges.knows(link, f"sysctl-{_key(link)}=0") or bridges.knows(link, "created"))
+
+
+def _guard_bridge(handles: Handles, item: Attachment, link: str) -> None:
+    bridges = handles.store.bridges
+    if not _is_ours_to_guard(handles, item, link):
+        return
+    from cni.kernel.loopback_guard import guard, has_hook
+
+    if not bridges.knows(link, BRIDGE_GUARDED):
+        for other in handles.store.sharing(item):  # an earlier version did not note who may answer
+            if other is not None and needs_localnet(other):
+                note_localnet(handles, other)
+        if not has_hook(handles.rtnl, link):
+            bridges.note(link, QUEUE)
+    if guard(handles.rtnl, link, _answers(handles, link)):
+        bridges.note(link, BRIDGE_GUARDED)
+
+
+def _answers(handles: Handles, bridge: str) -> Program:
+    """Of all attachments there whose ports are the host's 127.0.0.1's as well."""
+    from cni.kernel.loopback_guard import answers_of
+
+    facts = handles.store.bridges.facts(bridge)
+    return answers_of(parse_address(fact[len(ANSWERS) :]) for fact in facts if fact.startswith(ANSWERS))
+
+
+def guard_problems(handles: Handles, item: Attachment) -> list[str]:
+    """Only of a guard that was there: not every kernel has it."""
+    bridges = handles.store.bridges
+    if not item.bridge or sysctl.read(_key(item.bridge)) != "1":
+        return []
+    from cni.kernel.loopback_guard import NOBODY, is_guarded
+
+    port = [(item.link, NOBODY)] if bridges.knows(item.bridge, GUARDED) and item.kind.own_link else []
+    guarded = [link for link in _receiving(item) if bridges.knows(link, BRIDGE_GUARDED)]
+    return [
+        f"the filter of {link} that keeps the host's 127.0.0.0/8 without the table is missing or another one"
+        for link, program in [*port, *((link, _answers(handles, link)) for link in guarded)]
+        if not is_guarded(handles.rtnl, link, program)
+    ]
+
+
+def note_localnet(handles: Handles, item: Attachment) -> None:
+    if item.bridge and needs_localnet(item):
+        for link in _receiving(item):
+            for fact in (f"port-{item.link}", *_answering(item)):
+                handles.store.bridges.note(link, fact)
+
+
+def _answering(item: Attachment) -> list[str]:
+    """A bridge of ours has no ports of others."""
+    return [f"{ANSWERS}{address}" for address in item.addresses if address.version == 4 and not item.made]
+
+
+def note_guard(handles: Handles, item: Attachment) -> None:
+    """For a state folder that was lost: a filter of ours on a bridge is there only because its route_localnet was 0."""
+    if not item.bridge or item.made or not needs_localnet(item):
+        return
+    from cni.kernel.loopback_guard import has_guard
+
+    for link in _receiving(item):
+        if has_guard(handles.rtnl, link):
+            handles.store.bridges.note_before(link, _key(link), "0")
+            handles.store.bridges.note(link, BRIDGE_GUARDED)
+
+
+def release_localnet(handles: Handles, items: list[Attachment]) -> None:
+    """Once no port of their bridges needs it any more."""
+    bridges = handles.store.bridges
+    leaving: dict[str, set[str]] = {}
+    for item in items:
+        for link in _receiving(item):
+            if link and bridges.knows(link, f"port-{item.link}"):
+                leaving.setdefault(link, set()).update([*_answering(item), f"port-{item.link}"])
+    for bridge, gone in leaving.items():
+        facts = bridges.facts(bridge)
+        last = not any(fact.startswith("port-") and fact not in gone for fact in facts)
+        if last:
+            before = [fact.rpartition("=")[2] for fact in facts if fact.startswith(f"sysctl-{_key(bridge)}=")]
+            if before or "created" in facts:
+                sysctl.try_to_write(_key(bridge), before[0] if before else "0")
+        if BRIDGE_GUARDED in facts or QUEUE in facts:
+            _release_guard(handles, bridge, gone, last)
+        for fact in sorted(gone):  # the port last: by it a second DEL comes here again
+            bridges.forget(bridge, fact)
+
+
+def _release_guard(handles: Handles, bridge: str, gone: set[str], last: bool) -> None:
+    from cni.kernel import loopback_guard
+
+    bridges = handles.store.bridges
+    if last:
+        loopback_guard.release(handles.rtnl, bridge, bridges.knows(bridge, QUEUE))
+        for fact in (BRIDGE_GUARDED, QUEUE):
+            bridges.forget(bridge, fact)
+        return
+    for fact in gone:
+        if fact.startswith(ANSWERS):
+            bridges.forget(bridge, fact)
+    loopback_guard.guard(handles.rtnl, bridge, _answers(handles, bridge))
