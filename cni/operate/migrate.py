@@ -18,6 +18,7 @@ from cni.host import Host
 from cni.kernel import rtnetlink, sysctl
 from cni.kernel.links import container_sysctls, finish_port, get_link, is_pair, port_names
 from cni.kernel.netns import Inside, open_netns
+from cni.localnet import guard_port
 from cni.model.attachment import Attachment, Lease, lease_name
 from cni.model.config import parse_network
 from cni.model.conversion import NotConverted, convert
@@ -214,6 +215,7 @@ def take_over(host: Host, entry: Cached, item: Attachment) -> None:
         rename(host, entry.link, item.link)
         host.add_elements(item, again=True)
         finish_port(host.rtnl, item, ensure_bridge(host, item))
+        guard_port(host.handles, item)
         set_container_sysctls(host, item)
         host.store.update(item.replace(done=True))
     except Exception:
