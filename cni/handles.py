@@ -41,7 +41,7 @@ class Handles(Value):
     @property
     def comment(self) -> str:
         """What the table says of itself, if it is of this boot, has this version's rules and our records."""
-        return table_comment(RULES, self.store.boot, self.store.data_dir)
+        return table_comment(RULES, self.store.boot, self.store.lock.data_dir)
 
     @property
     def table_serves(self) -> bool:

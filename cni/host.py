@@ -83,7 +83,7 @@ class Host:
     def lock(self) -> None:
         """Raises CniError 11 after a bounded wait, 5 for a state folder that cannot be used."""
         try:
-            self.store.lock(self._fill)
+            self.store.lock.acquire(self._fill)
             if self.store.is_interrupted():
                 self.roll_back()
             if not self.store.notes.rules() and self.table_is_current():
@@ -93,7 +93,7 @@ class Host:
             raise kernel_refused(f"opening the state folder {self.store.folder.root}", error) from None
 
     def unlock(self) -> None:
-        self.store.unlock()
+        self.store.lock.release()
 
     def _fill(self) -> None:
         """A fresh state folder, from the table if that is of this boot."""

@@ -1,7 +1,7 @@
-"""The state folder: its lock, and a record for each attachment with the journal that makes a kill harmless.
+"""The state folder: a record for each attachment, with the journal that makes a kill harmless.
 
     <dataDir>/<boot id>.<network namespace>/
-        lock                                    flock of whoever changes anything, kernel included
+        lock                                    flock of whoever changes anything, kernel included (`lock`)
         attachments/<network>/<container>@<if>  the record, JSON (`record`)
         leases/, ports/, last/                  `claims`
         bridges/                                `bridges`
@@ -16,18 +16,17 @@ The folder's name is the boot and the namespace that it is true for, so a reboot
 
 from __future__ import annotations
 
-import errno
 import os
 
 from cni.model.attachment import Attachment
 from cni.model.names import host_link
 from cni.model.ports import PortMapping
 from cni.protocol.jsontext import dumps, loads
-from cni.protocol.names import DATA_DIR
 from cni.state import files
 from cni.state.bridges import Bridges
 from cni.state.claims import Claims
 from cni.state.folder import Folder
+from cni.state.lock import Lock
 from cni.state.notes import Notes
 from cni.state.place import own_folder
 from cni.state.record import from_document, to_document
@@ -35,7 +34,7 @@ from cni.state.trust import refuse_foreign
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     Waiting = dict[str, list[PortMapping]]  # identity: the ports just freed that it has waited for
 
@@ -45,84 +44,17 @@ class Damaged(Exception):
 
 
 class Store:
-    """Every method that changes something needs `lock` first; errors of the file system are OSError."""
+    """Every method that changes something needs the `lock`; errors of the file system are OSError."""
 
     def __init__(self, data_dir: str, boot: str, cookie: int) -> None:
+        root = f"{own_folder(data_dir)}/{boot}.{cookie}"
+        refuse_foreign(root)
         self.boot = boot
-        self.data_dir = own_folder(data_dir)
-        refuse_foreign(f"{self.data_dir}/{boot}.{cookie}")
-        self.folder = Folder(f"{self.data_dir}/{self.boot}.{cookie}")
+        self.folder = Folder(root)
+        self.lock = Lock(self.folder, boot)
         self.claims = Claims(self.folder)
         self.bridges = Bridges(self.folder)
         self.notes = Notes(self.folder)
-        self._lock = -1
-
-    def exists(self) -> bool:
-        """Whether the folder is complete; `last` is the last one that is made. Another error than its absence must not
-        pass for it: records would be overwritten with what the table knows of them."""
-        try:
-            os.stat(self.folder.path("last"))
-        except FileNotFoundError:
-            return False
-        return True
-
-    # The lock
-
-    def lock(self, fill: Callable[[], None]) -> None:
-        """Waits at most files.LOCK_SECONDS, then raises CniError code 11. A fresh folder is filled by `fill` first."""
-        while True:
-            if not self.exists():
-                self._choose_folder()
-            self._lock = files.lock(self.folder.root, "lock")
-            if self.exists():
-                return
-            if self._lock >= 0 and self._is_chosen():
-                break
-            self.unlock()  # the folder was removed, or another one chosen, while we waited
-        for name in ("attachments", "containers", "leases", "ports", "bridges"):
-            self.folder.make(name)
-        fill()
-        self._drop_other_boots()
-        self.folder.make("last")
-
-    def unlock(self) -> None:
-        if self._lock >= 0:
-            files.unlock(self._lock)
-            self._lock = -1
-
-    def _drop_other_boots(self) -> None:
-        """Folders of earlier boots hold nothing that is still true; those of other namespaces of this boot may."""
-        for name in os.listdir(self.data_dir):
-            boot, dot, cookie = name.partition(".")
-            if boot != self.boot and dot and cookie.isdigit() and len(boot) == len(self.boot):
-                path = f"{self.data_dir}/{name}"
-                if os.path.islink(path):
-                    files.unlink(path)
-                    continue
-                import shutil
-
-                shutil.rmtree(path, ignore_errors=True)
-
-    @property
-    def _usual(self) -> str:
-        return f"{own_folder(DATA_DIR)}/{os.path.basename(self.folder.root)}"
-
-    def _choose_folder(self) -> None:
-        """The usual place is the folder of this host, or leads to it: whoever is the first to make one or the other has
-        decided for all. Two first ADDs with different `dataDir` would each have records that the other's table lacks.
-        """
-        try:
-            root = files.decide(self._usual, self.folder.root)
-        except OSError as error:
-            if self.folder.root == self._usual or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-                raise
-            return  # there may be no such place; the table names the folder as well
-        self.folder.root, self.data_dir = root, os.path.dirname(root)
-
-    def _is_chosen(self) -> bool:
-        """Whether the folder, whose lock we have, is still the one."""
-        usual = self._usual
-        return not os.path.isdir(usual) or os.path.samefile(usual, self.folder.root)
 
     # Records
 

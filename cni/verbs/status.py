@@ -114,7 +114,7 @@ def _refuse_old_nft() -> None:
 def _degraded(host: Host, versions: set[int]) -> list[str]:
     """What is amiss for containers that are attached. The lock is taken only where something is: an ADD at work, the
     first one of a boot for example, has a record before there is a table, and looks the same."""
-    if not host.store.exists() or not host.store.has_records() or not _differences(host, versions):
+    if not host.store.lock.has_folder() or not host.store.has_records() or not _differences(host, versions):
         return []
     with host.transaction("STATUS"):
         return _differences(host, versions) if _is_anybody_attached(host) else []

@@ -1,0 +1,99 @@
+"""The lock that whoever changes anything holds: in which folder it is, and what a fresh one is filled with.
+
+The folder's name is the boot and the network namespace that it is true for, so a reboot frees everything without a
+sweep. Networks may each have a `dataDir` of their own; the first of the host has decided for all.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from cni.protocol.names import DATA_DIR
+from cni.state import files
+from cni.state.folder import Folder
+from cni.state.place import own_folder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FOLDERS = ("attachments", "containers", "leases", "ports", "bridges")
+LAST = "last"  # the last one that is made: with it the folder is complete
+
+
+class Lock:
+    """Of `folder`, whose place may change when the lock is taken."""
+
+    def __init__(self, folder: Folder, boot: str) -> None:
+        self._folder = folder
+        self._boot = boot
+        self._file = -1
+
+    @property
+    def data_dir(self) -> str:
+        return os.path.dirname(self._folder.root)
+
+    def has_folder(self) -> bool:
+        """Whether the folder is complete. Another error than its absence must not pass for it: records would be
+        overwritten with what the table knows of them."""
+        try:
+            os.stat(self._folder.path(LAST))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def acquire(self, fill: Callable[[], None]) -> None:
+        """Waits at most files.LOCK_SECONDS, then raises CniError code 11. A fresh folder is filled by `fill` first."""
+        while True:
+            if not self.has_folder():
+                self._choose_folder()
+            self._file = files.lock(self._folder.root, "lock")
+            if self.has_folder():
+                return
+            if self._file >= 0 and self._is_chosen():
+                break
+            self.release()  # the folder was removed, or another one chosen, while we waited
+        for name in FOLDERS:
+            self._folder.make(name)
+        fill()
+        self._drop_other_boots()
+        self._folder.make(LAST)
+
+    def release(self) -> None:
+        if self._file >= 0:
+            files.unlock(self._file)
+            self._file = -1
+
+    def _drop_other_boots(self) -> None:
+        """Folders of earlier boots hold nothing that is still true; those of other namespaces of this boot may."""
+        for name in os.listdir(self.data_dir):
+            boot, dot, cookie = name.partition(".")
+            if boot != self._boot and dot and cookie.isdigit() and len(boot) == len(self._boot):
+                path = f"{self.data_dir}/{name}"
+                if os.path.islink(path):
+                    files.unlink(path)
+                    continue
+                import shutil
+
+                shutil.rmtree(path, ignore_errors=True)
+
+    @property
+    def _usual(self) -> str:
+        return f"{own_folder(DATA_DIR)}/{os.path.basename(self._folder.root)}"
+
+    def _choose_folder(self) -> None:
+        """The usual place is the folder of this host, or leads to it: whoever is the first to make one or the other has
+        decided for all. Two first ADDs with different `dataDir` would each have records that the other's table lacks.
+        """
+        try:
+            self._folder.root = files.decide(self._usual, self._folder.root)
+        except OSError as error:
+            if self._folder.root == self._usual or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            # There may be no such place; the table names the folder as well.
+
+    def _is_chosen(self) -> bool:
+        """Whether the folder, whose lock we have, is still the one."""
+        usual = self._usual
+        return not os.path.isdir(usual) or os.path.samefile(usual, self._folder.root)
