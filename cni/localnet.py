@@ -85,13 +85,14 @@ def _guard_bridge(handles: Handles, item: Attachment, link: str) -> None:
         return
     from cni.kernel.loopback_guard import guard, has_hook
 
-    if not bridges.knows(link, BRIDGE_GUARDED):
+    guarded = bridges.knows(link, BRIDGE_GUARDED)
+    if not guarded:
         for other in handles.store.sharing(item):  # an earlier version did not note who may answer
             if other is not None and needs_localnet(other):
                 note_localnet(handles, other)
         if not has_hook(handles.rtnl, link):
             bridges.note(link, QUEUE)
-    if guard(handles.rtnl, link, _answers(handles, link)):
+    if guard(handles.rtnl, link, _answers(handles, link), guarded) and not guarded:
         bridges.note(link, BRIDGE_GUARDED)
 
 
@@ -176,4 +177,4 @@ def _release_guard(handles: Handles, bridge: str, gone: set[str], last: bool) ->
     for fact in gone:
         if fact.startswith(ANSWERS):
             bridges.forget(bridge, fact)
-    loopback_guard.guard(handles.rtnl, bridge, _answers(handles, bridge))
+    loopback_guard.guard(handles.rtnl, bridge, _answers(handles, bridge), True)

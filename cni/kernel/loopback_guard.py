@@ -96,14 +96,18 @@ def answers_of(addresses: Iterable[Address]) -> Program:
     return (*steps, DROP if len(sources) <= MOST else PASS)
 
 
-def guard(rtnl: Netlink, name: str, program: Program = NOBODY) -> bool:
-    """Of a link, with which it goes. Whether it is there now; may be repeated. The queue is made if there is none."""
+def guard(rtnl: Netlink, name: str, program: Program = NOBODY, hooked: bool = False) -> bool:
+    """Of a link, with which it goes. Whether it is there now; may be repeated. The queue is made if there is none;
+    `hooked` says that there should be one."""
     link = get_link(rtnl, name)
     if link is None:
         return False
-    hook = _hook(link.index) + attr_name(TCA_KIND, "clsact")
-    _try(rtnl, RTM_NEWQDISC, hook, CREATE)  # somebody's is there already, or ours: the filter goes into either
-    return _try(rtnl, RTM_NEWTFILTER, _filter(link.index, program), NLM_F_CREATE | NLM_F_REPLACE)
+    wanted = RTM_NEWTFILTER, _filter(link.index, program), NLM_F_CREATE | NLM_F_REPLACE
+    if hooked and _try(rtnl, *wanted):
+        return True
+    # Somebody's is there already, or ours: the filter goes into either.
+    _try(rtnl, RTM_NEWQDISC, _hook(link.index) + attr_name(TCA_KIND, "clsact"), CREATE)
+    return _try(rtnl, *wanted)
 
 
 def is_guarded(rtnl: Netlink, name: str, program: Program = NOBODY) -> bool:
