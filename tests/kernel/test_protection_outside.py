@@ -430,15 +430,32 @@ def test_isolation_holds_while_a_container_goes(host: Host, how: str) -> None:
         assert not [answer for answer in got if answer.startswith("victim")]
 
 
-def test_all_flows_of_a_container_end_with_it(host: Host) -> None:
-    """Also those that it began: what a server says late would reach who has its address next."""
+@pytest.mark.parametrize("how", ["DEL", "GC"])
+def test_all_flows_of_a_container_end_with_it(host: Host, how: str) -> None:
+    """Also those that it began: what a server says late would reach who has its address next. The sibling's stay."""
     lan = host.neighbour()
-    config: Any = network("net0", *NET)
+    config: Any = network("net0", *NET, ports=[port(8080, 80), port(8080, 80, "udp")])
     host.add(config, "a")
-    with Server(lan, 53, "udp"), open_socket(host.place("a"), socket.AF_INET, "udp") as sock:
-        sock.connect((LAN[0], 53))
-        sock.send(b"?")
-        assert sock.recv(100) == b"lan 198.51.100.1"
-    assert "10.88.0.2" in host.run("conntrack", "-L")
-    host.delete(config, "a")
-    assert "10.88.0.2" not in host.run("conntrack", "-L")
+    host.add(network("net0", *NET), "b")
+    inside, sibling = host.place("a"), host.place("b")
+    servers = [Server(place, 80, protocol) for place in (lan, inside) for protocol in ("tcp", "udp")]
+    with serving(*servers):
+        for mine, theirs in zip(HOST, LAN):
+            for protocol in ("tcp", "udp"):
+                assert ask(inside, theirs, 80, protocol) == f"lan {mine}"
+                assert ask(lan, mine, 8080, protocol) == f"a {theirs}"
+                assert ask(sibling, theirs, 80, protocol) == f"lan {mine}"
+
+    def flows(*addresses: str) -> list[str]:
+        listed = host.run("sh", "-c", "conntrack -L -f ipv4; conntrack -L -f ipv6")
+        return [line for line in listed.splitlines() if any(f"={address} " in line for address in addresses)]
+
+    assert len(flows(*INSIDE)) == 8
+    kept = len(flows("10.88.0.3", "fd00:88::3"))
+    if how == "DEL":
+        host.delete(config, "a")
+    else:
+        valid = [{"containerID": "b", "ifname": "eth0"}]
+        assert host.cni("GC", {**config, "cni.dev/valid-attachments": valid}).status == 0
+    assert flows(*INSIDE) == []
+    assert len(flows("10.88.0.3", "fd00:88::3")) == kept >= 4
