@@ -22,7 +22,8 @@ stands as it does:
 - filter_forward accepts what is established only for answers and for flows that were translated, which passed here when
   they began. Everything else of the original direction is judged packet by packet: a flow that began while the table
   was missing ends with its next packet.
-- `genuine`: nobody outside comes in with a container's address.
+- `genuine`: nobody outside comes in with a container's address. Nor with one of the host's: of IPv4 the kernel sees to
+  that (fib_validate_source).
 - INVALID packets are not translated and would show a container's address outside, or the peer's answer to it would
   reset a living connection (kubernetes#74839). Those of others are none of our affair.
 - `filter_output`: an INVALID packet of a container's connection is the host's, for nothing translated it, and the host
@@ -30,6 +31,8 @@ stands as it does:
 - The bridge table: a container's port sends with no address, MAC address or neighbour advertisement that belongs to a
   sibling or the gateway, and is no router; a port that is `checked` with no MAC address but its own. What belongs to
   nobody passes: keepalived's addresses, macvlan, bridges inside.
+- VLAN 0 is none: whoever gets a frame with its tags takes them off, however many; here the first alone is off, and nft
+  looks for ICMPv6 in no tagged frame.
 - `advertisement` is a chain of its own: in a rule that asks for the ICMPv6 type, nft 1.1 lists `@th,64,128` as
   `icmpv6 taddr`, whose type is not the sets', and does not load its own listing.
 - `unrouted`: the host forwards for containers, it does not become a router between its other links. What somebody
@@ -175,6 +178,7 @@ CHAINS = """
 	}
 	chain to_container {
 		ct state invalid drop
+		ct state new meta nfproto ipv6 fib saddr type local drop
 		ip saddr @masq4 jump genuine
 		ip6 saddr @masq6 jump genuine
 		ct status dnat accept
@@ -228,6 +232,8 @@ PORTS = """
 	chain sent {
 		iifname . ip saddr @holds4 accept
 		iifname . arp saddr ip @holds4 accept
+		vlan id 0 drop
+		ether type 8021ad vlan id 0 drop
 		icmpv6 type { nd-router-advert, nd-redirect } drop
 		icmpv6 type nd-neighbor-advert jump advertisement
 		iifname . ip6 saddr @holds6 accept

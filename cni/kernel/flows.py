@@ -11,7 +11,7 @@ from __future__ import annotations
 from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping
 from cni.protocol.log import say
-from nft.addresses import Address, from_packed, merged
+from nft.addresses import BITS, Address, Prefix, from_packed, merged
 from nft.conntrack import IPPROTO_UDP, Flow, Unsupported, forget_flows, forget_sources
 from nft.elements import PROTOCOLS
 from nft.netlink import Netlink
@@ -92,28 +92,43 @@ def forget_ports(netlink: Netlink, mappings: tuple[PortMapping, ...], addresses:
 def forget_contradictions(netlink: Netlink, items: list[Attachment], is_local: Callable[[Address], bool]) -> int:
     """After the table was missing: flows that began meanwhile and lack the translation that they would get now. They
     would go on without it for as long as they live. Returns how many."""
-    masqueraded: set[bytes] = set()
+    masqueraded: dict[bytes, str] = {}  # by which link it comes
     inside: set[bytes] = set()
+    ours, leaving = Spans(), Spans()  # of bridges that we made: whoever is there, known or not
     published: dict[tuple[int, int, bytes], list[Address]] = {}
+    direct: dict[str, dict[str, None]] = {}
     for item in items:
         for address in item.addresses:
             inside.add(address.packed)
             if item.is_masqueraded(address.version):
-                masqueraded.add(address.packed)
+                masqueraded[address.packed] = item.bridge
+        for lease in item.leases if item.made and not item.is_ptp else ():
+            ours.add(lease.address, item.bridge)
+            if item.is_masqueraded(lease.address.version) and item.is_routed(lease.address.version):
+                leaving.add(lease.address, item.bridge)
         for mapping in item.mappings:
             if mapping.host_ip is not None:
                 key = mapping.host_ip.version, PROTOCOLS[mapping.protocol], mapping.host_port.to_bytes(2, "big")
                 published.setdefault(key, []).append(mapping.host_ip)
-    direct = {source.packed: merged(item.direct) for item in items if item.direct for source in item.addresses}
+        direct.setdefault(item.bridge, {}).update(dict.fromkeys(item.direct))
+    spans = {bridge: merged(tuple(prefixes)) for bridge, prefixes in direct.items() if prefixes}
+
+    def comes_by(source: bytes) -> str | None:
+        """The link of whoever is masqueraded."""
+        found = masqueraded.get(source)
+        return found if found is not None or source in inside else leaving.find(from_packed(source))
 
     def contradicts(flow: Flow) -> bool:
         original = flow.original
         target = from_packed(original.target)
-        if original.source in masqueraded and not flow.is_source_translated and not flow.is_target_translated:
-            spared = original.target in inside or target.is_multicast
-            spans = direct.get(original.source, ())
+        untouched = not flow.is_source_translated and not flow.is_target_translated
+        bridge = comes_by(original.source) if untouched else None
+        if bridge is not None:
+            spared = original.target in inside or target.is_multicast or ours.find(target) is not None
             spared = spared or any(
-                first <= target.number <= last for version, first, last in spans if version == flow.version
+                first <= target.number <= last
+                for version, first, last in spans.get(bridge, ())
+                if version == flow.version
             )
             if not spared and not is_local(target):
                 return True
@@ -123,6 +138,24 @@ def forget_contradictions(netlink: Netlink, items: list[Attachment], is_local: C
         return is_local(target)
 
     return _forget(netlink, (4, 6), contradicts)
+
+
+class Spans:
+    """Subnets, and the bridges they are on. However many there are, few lengths are asked for."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, int], dict[int, str]] = {}
+
+    def add(self, prefix: Prefix, bridge: str) -> None:
+        if prefix.length < BITS[prefix.version]:  # a record that was rebuilt does not know it
+            self._found.setdefault((prefix.version, prefix.length), {})[prefix.first] = bridge
+
+    def find(self, address: Address) -> str | None:
+        for (version, length), bridges in self._found.items():
+            bridge = bridges.get(Prefix(address, length).first) if version == address.version else None
+            if bridge is not None:
+                return bridge
+        return None
 
 
 def _forget(netlink: Netlink, versions: Iterable[int], doomed: Callable[[Flow], bool], protocol: int = 0) -> int:

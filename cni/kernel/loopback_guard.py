@@ -9,6 +9,9 @@ comes by. With br_netfilter that is also the answers to the host's 127.0.0.1, tr
 of this kind sees the connection tracker, so what it lets pass has an address of a container that may answer and begins
 no TCP connection: a neighbour that takes over such an address reaches UDP, no more.
 
+A frame may have tags of VLAN 0, which the kernel takes off behind these filters, so they look at all protocols: one tag
+is off the frame by then, and a second one of VLAN 0 has no honest reason.
+
 A classic BPF program takes one module, cls_bpf, and no compiler. The table is alone where the kernel lacks that.
 
 Numbers are from include/uapi/linux/{pkt_sched,pkt_cls,filter}.h. Some of them stand in `qdisc` as well, whose other
@@ -37,8 +40,10 @@ TCMSG = Struct("=BxxxiIII")  # family, index, handle, parent, info
 CLSACT_HANDLE, TC_H_CLSACT, INGRESS, EGRESS = 0xFFFF0000, 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFFFFF3
 TCA_KIND, TCA_OPTIONS = 1, 2
 TCA_BPF_OPS_LEN, TCA_BPF_OPS, TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT = 4, 5, 8, 1
-ETH_P_IP = 0x0800
-PRIORITY = 27  # nobody's, as far as we know: filters of one priority have to be of one kind
+ETH_P_ALL, ETH_P_IP, ETH_P_8021Q, ETH_P_8021AD = 0x0003, 0x0800, 0x8100, 0x88A8
+PRIORITY = (
+    26  # nobody's, as far as we know: filters of one priority have to be of one kind. 27 was ours, for IPv4 alone
+)
 _OPERATION = Struct("=HBBI")  # code, jump if true, if false, operand
 _U16 = Struct("=H")
 LOAD_WORD, LOAD_HALF, LOAD_BYTE, LOAD_FROM_HEADER = 0x20, 0x28, 0x30, 0x50
@@ -47,8 +52,22 @@ UNSPEC, SHOT = 0xFFFFFFFF, 2  # TC_ACT_*: on to the next filter, and dropped
 ETHERNET = 14
 FRAGMENT, PROTOCOL, SOURCE, TARGET = ETHERNET + 6, ETHERNET + 9, ETHERNET + 12, ETHERNET + 16
 MORE_OR_OFFSET, TCP, TCP_FLAGS, ACK_OR_RST = 0x3FFF, 6, ETHERNET + 13, 0x14
+VLAN_ID, KERNELS_PROTOCOL, KERNELS_TAG = 0x0FFF, 0xFFFFF000, 0xFFFFF000 + 44  # SKF_AD_*: not in the frame any more
 PASS, DROP = (RETURN, 0, 0, UNSPEC), (RETURN, 0, 0, SHOT)
+IPV4: Program = (
+    (LOAD_HALF, 0, 0, KERNELS_PROTOCOL),
+    (JUMP_IF_EQUAL, 8, 0, ETH_P_IP),
+    (JUMP_IF_EQUAL, 1, 0, ETH_P_8021Q),
+    (JUMP_IF_EQUAL, 0, 4, ETH_P_8021AD),
+    (LOAD_WORD, 0, 0, KERNELS_TAG),
+    (JUMP_IF_ANY, 2, 0, VLAN_ID),
+    (LOAD_HALF, 0, 0, ETHERNET),
+    (JUMP_IF_ANY, 0, 1, VLAN_ID),
+    PASS,
+    DROP,
+)
 NOBODY: Program = (
+    *IPV4,
     (LOAD_BYTE, 0, 0, TARGET),
     (JUMP_IF_EQUAL, 3, 0, 127),
     (LOAD_BYTE, 0, 0, SOURCE),
@@ -64,6 +83,7 @@ def answers_of(addresses: Iterable[Address]) -> Program:
     are too many of them, anybody may."""
     sources = sorted({address.number for address in addresses})
     steps: list[tuple[int, int, int, int]] = [
+        *IPV4,
         *((LOAD_BYTE, 0, 0, SOURCE), (JUMP_IF_EQUAL, 0, 1, 127), DROP),
         *((LOAD_BYTE, 0, 0, TARGET), (JUMP_IF_EQUAL, 1, 0, 127), PASS),
         *((LOAD_HALF, 0, 0, FRAGMENT), (JUMP_IF_ANY, 0, 1, MORE_OR_OFFSET), DROP),
@@ -132,7 +152,7 @@ def _hook(index: int) -> bytes:
 
 
 def _place(index: int) -> bytes:
-    protocol = int.from_bytes(ETH_P_IP.to_bytes(2, "big"), byteorder)
+    protocol = int.from_bytes(ETH_P_ALL.to_bytes(2, "big"), byteorder)
     return TCMSG.pack(0, index, 1, INGRESS, PRIORITY << 16 | protocol) + attr_name(TCA_KIND, "bpf")
 
 

@@ -24,7 +24,7 @@ TC_H_ROOT, TC_H_INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
 TC_LINKLAYER_ETHERNET, TC_U32_TERMINAL, TC_ACT_STOLEN, TCA_EGRESS_REDIR = 1, 1, 4, 1
 HANDLE, INGRESS_HANDLE = 1 << 16, 0xFFFF << 16
 ETH_P_ALL = 0x0003
-PRIORITY = 28  # the next after the loopback's guard: this filter takes everything (`loopback_guard`)
+PRIORITY = 28  # behind the guard of the loopback: this filter takes everything (`loopback_guard`)
 LATENCY = 0.025  # seconds that a packet waits at most, the reference bandwidth plugin's
 
 TCMSG = Struct("=BxxxiIII")  # family, index, handle, parent, info

@@ -78,11 +78,12 @@ def _with_leases(
     versions = tuple(version for version in _versions(leases) if version not in apart)
     ports = for_families(network.mappings, versions, item.ifname)
     opened = tuple(mapping for mapping in ports if mapping.host_ip and item.mode(mapping.host_ip.version) == ROUTED)
+    own = tuple(mapping for mapping in opened if mapping.host_ip and mapping.host_ip.is_loopback)
     return item.replace(
         leases=leases,
         routes=_routes(network, routes, leases, network.is_default_gateway),
         mappings=tuple(mapping for mapping in ports if mapping not in opened),
-        opened=opened,
+        opened=tuple(mapping for mapping in opened if mapping not in own),  # the host gets in by itself
     )
 
 

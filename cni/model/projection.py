@@ -46,7 +46,8 @@ def attachment_elements(item: Attachment) -> list[Element]:
     elements += dict.fromkeys(_port_elements(item))
     for version in {mapping.host_ip.version for mapping in item.mappings if mapping.host_ip}:
         target = _target(item, version)
-        elements.append(Element(f"self{version}", target.packed + target.packed, b"", ident))
+        own = (address for address in item.addresses if address.version == version)
+        elements += [Element(f"self{version}", address.packed + target.packed, b"", ident) for address in own]
     published = _published(item)
     elements += published
     if item.conditions:
@@ -177,7 +178,8 @@ def direct_elements(item: Attachment) -> list[Element]:
 
 def cross_elements(item: Attachment, others: list[Attachment]) -> list[Element]:
     """Of a container on several networks, `others` being its other attachments: on the link of each network the
-    addresses that it has on the other ones. They are there as long as both attachments are."""
+    addresses that it has on the other ones. And what the host asks from its own address on one network is masqueraded,
+    or a UDP server sends its answer from there. They are there as long as both attachments are."""
     elements: dict[Element, None] = {}
     for other in others:
         for one, far in ((item, other), (other, item)):
@@ -187,6 +189,9 @@ def cross_elements(item: Attachment, others: list[Attachment]) -> list[Element]:
                 if one.bridge != far.bridge:
                     name = pack((IFNAME,), (far.bridge,))
                     elements[Element(f"cross{address.version}", name + address.packed)] = None
+                for gateway in far.gateways:
+                    if gateway.version == address.version and one.bridge != far.bridge:
+                        elements[Element(f"self{address.version}", gateway.address.packed + address.packed)] = None
                 if far.made and far.anti_spoof:
                     name = pack((IFNAME,), (far.link,))
                     elements[Element(f"holds{address.version}", name + address.packed)] = None

@@ -17,7 +17,7 @@ from support import frames
 from support.scratch import CHECKOUT, Host, Json, Namespace, network, port
 from support.traffic import Server, ask, ask_on, open_socket, serving
 
-from cni.kernel.loopback_guard import MOST, answers_of, guard, is_guarded
+from cni.kernel.loopback_guard import MOST, PRIORITY, answers_of, guard, is_guarded
 from nft.addresses import Address
 from nft.netlink import Netlink
 
@@ -248,6 +248,26 @@ def test_machines_on_an_adopted_bridge_do_not_reach_the_loopback_without_the_tab
     assert host.cni("CHECK", {**published, "prevResult": result}, "c1").words == ""
 
 
+@pytest.mark.parametrize("tags", frames.PRIORITY_TAGS.values(), ids=frames.PRIORITY_TAGS)
+@pytest.mark.parametrize("sender", ["machine", "c1"])
+def test_tags_of_vlan_0_are_no_way_past_the_guard(host: Host, lan_bridge: Namespace, sender: str, tags: bytes) -> None:
+    """The kernel takes them off behind it. Those of a VLAN are for whoever has a device for it."""
+    host.add(network("net0", bridge="br0", ports=LOCAL_PORTS), "c1")
+    host.nft("flush ruleset")
+    own = {"machine": "10.88.0.99", "c1": "10.88.0.2"}[sender]
+    assert not reached(host, host.place(sender), tags + frames.datagram(own, "127.0.0.1", 9999, b"evil"))
+    with host.entered():
+        ear = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))  # behind the filters
+    with ear:
+        ear.settimeout(3)
+        ear.bind(("br0", 0x0800))
+        packet = frames.datagram("10.7.0.9", "10.7.0.1", 9999, b"of 7")
+        for vlan in (b"\x81\0\0\x07", b"\x88\xa8\0\x07"):
+            frames.send(host.place(sender), frames.mac(host, "br0"), vlan + packet)
+            while not ear.recv(100).endswith(b"of 7"):
+                pass
+
+
 @pytest.mark.parametrize("queue", ["", "ingress", "clsact"])
 @pytest.mark.parametrize("way", ["DEL", "GC", "lost"])
 def test_the_bridges_guard_goes_with_the_last_port(host: Host, lan_bridge: Namespace, queue: str, way: str) -> None:
@@ -261,7 +281,7 @@ def test_the_bridges_guard_goes_with_the_last_port(host: Host, lan_bridge: Names
     host.add(plain, "c1")
     assert (queues(host, "br0"), host.sysctl("ipv4/conf/br0/route_localnet")) == before
     host.add(published, "c2")
-    assert ("bpf", 27) in queues(host, "br0") and set(before[0]) <= set(queues(host, "br0"))
+    assert ("bpf", PRIORITY) in queues(host, "br0") and set(before[0]) <= set(queues(host, "br0"))
     if way == "lost":
         host.run("rm", "-rf", "/run/nftcni")
         assert host.command("repair").returncode == 0
@@ -299,14 +319,28 @@ def test_a_guard_that_is_missing_is_found_and_put_back(host: Host, lan_bridge: N
     of = {name: result["interfaces"][1]["name"] for name, result in results.items()}
     device = {"br0": "br0", "of c1": of["c1"], "of c2": of["c2"]}[link]
     before = queues(host, device)
-    assert before == ["clsact", ("bpf", 27)]
+    assert before == ["clsact", ("bpf", PRIORITY)]
     if harm == "queue":
         host.run("tc", "qdisc", "del", "dev", device, "clsact")
     else:
-        host.run("tc", "filter", "del", "dev", device, "ingress", "pref", "27")
+        host.run("tc", "filter", "del", "dev", device, "ingress", "pref", str(PRIORITY))
     if harm == "other":
         code = ("bpf", "da", "bytecode", "1,6 0 0 4294967295")
-        host.run("tc", "filter", "add", "dev", device, "ingress", "pref", "27", "protocol", "ip", "handle", "1", *code)
+        host.run(
+            "tc",
+            "filter",
+            "add",
+            "dev",
+            device,
+            "ingress",
+            "pref",
+            str(PRIORITY),
+            "protocol",
+            "all",
+            "handle",
+            "1",
+            *code,
+        )
     config = {"c1": published, "c2": plain}
     asked = "c2" if link == "of c2" else "c1"
     answer = host.cni("CHECK", {**config[asked], "prevResult": results[asked]}, asked)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 
 import pytest
 from support.frames import (
+    PRIORITY_TAGS,
     advertisement,
     arp,
     datagram,
@@ -119,6 +122,49 @@ def test_a_siblings_and_the_gateways_addresses(host: Host, keys: dict[str, objec
     }
     assert (own in known) is bool(keys)
     assert host.command("repair", "--check").returncode == 0
+
+
+@NETFILTER
+@pytest.mark.parametrize("tags", PRIORITY_TAGS.values(), ids=PRIORITY_TAGS)
+def test_tags_of_vlan_0_hide_nothing(host: Host, br_netfilter: str, tags: bytes) -> None:
+    """A sibling and the host take a frame with them for one without, so it is judged as one, or dropped."""
+    host.bridge_netfilter(br_netfilter)
+    for name in ("victim", "rogue"):
+        host.add(network("net0", *NET), name)
+    victim, rogue = host.place("victim"), host.place("rogue")
+    gate, theirs, own = mac(host, "br-net0"), mac(victim), mac(rogue)
+    with Server(host, 8000):
+        for address in ("10.88.0.1", "fd00:88::1"):
+            assert ask(victim, address, 8000).startswith("host ")
+    while not link_locals(rogue):
+        time.sleep(0.01)
+    forged = [
+        arp(own, "10.88.0.1", theirs, "10.88.0.2"),
+        neighbour_advertisement(own, "fd00:88::1", "fd00:88::2"),
+        datagram("10.88.0.1", "10.88.0.2", 53, b"gate"),
+        datagram("fd00:88::1", "fd00:88::2", 53, b"gate6"),
+    ]
+    send(rogue, b"\x33\x33\0\0\0\x01", tags + advertisement(rogue))
+    send(rogue, gate, tags + arp(own, "10.88.0.2", gate, "10.88.0.1"))
+    last = datagram("10.88.0.3", "10.88.0.2", 53, b"last")
+    with victim.entered():
+        ear = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+    with ear:
+        send(rogue, b"\x33\x33\0\0\0\x01", tags + advertisement(rogue))
+        assert heard(victim, 53, (rogue, theirs, [*(tags + packet for packet in forged), last])) == {b"last"}
+        ear.setblocking(False)
+        types = set()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                types.add(ear.recv(2048)[0])
+    assert 134 not in types, "a router advertisement"
+    known = {
+        entry["lladdr"]
+        for place in (victim, host)
+        for entry in place.json("ip", "-j", "neigh", "show")
+        if entry["dst"] in ("10.88.0.1", "10.88.0.2", "fd00:88::1", "fd00:88::2") and "lladdr" in entry
+    }
+    assert own.hex(":") not in known
 
 
 @pytest.mark.parametrize("kind", ["second-address", "macvlan"])

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import pytest
+from support.frames import datagram, heard
 from support.machines import NETFILTER
 from support.scratch import Host, Namespace, network, port
 from support.traffic import Server, ask, open_socket, serving
@@ -93,6 +94,21 @@ def test_a_port_of_the_loopback_is_not_one_of_the_lan(host: Host) -> None:
     with Server(host.place("a"), 80):
         assert ask(host, "127.0.0.1", 8080) == "a 10.88.0.1"
         assert ask(lan, INSIDE[0], 80) == "silence" and ask(lan, HOST[0], 8080) == "refused"
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_nor_is_it_open_at_the_containers_own_address(host: Host, protocol: str) -> None:
+    """Where nothing is translated, a published port is open there: but not to all, if the host alone was meant."""
+    lan = with_routes(host)
+    host.add(network("net1", *OTHER), "b")
+    ports = [port(8080, 80, protocol, "127.0.0.1"), port(8081, 81, protocol, HOST[0]), port(8080, 82, protocol, "::")]
+    host.add(network("net0", *NET, ports=ports, gatewayMode="routed"), "a")
+    with serving(*(Server(host.place("a"), number, protocol) for number in (80, 81, 82))):
+        for asker in (lan, host.place("b")):
+            assert ask(asker, INSIDE[0], 80, protocol, SHORT) == "silence"
+            assert ask(asker, INSIDE[0], 81, protocol).startswith("a ")
+            assert ask(asker, INSIDE[1], 82, protocol).startswith("a ")
+        assert ask(host, INSIDE[0], 80, protocol) == "a 10.88.0.1"
 
 
 def test_route_localnet_only_while_a_port_needs_it(host: Host) -> None:
@@ -360,6 +376,26 @@ def test_nobody_outside_comes_with_a_containers_address(host: Host) -> None:
             forged.sendto(b"forged", (target, 5300))
             honest.sendto(b"honest", (target, 5300))
             assert receiver.recv(100) == b"honest"
+
+
+@pytest.mark.parametrize("mode", ["nat", "open"])
+def test_nor_with_an_address_of_the_host(host: Host, mode: str) -> None:
+    """By the published port or by a route: the container would take it for the host, or for its gateway."""
+    lan = with_routes(host)
+    for key in ("all", "to-lan"):
+        host.set_sysctl(f"ipv4/conf/{key}/rp_filter", "0")
+    host.add(network("net0", *NET, ports=[port(53, 53, "udp")], gatewayMode=mode), "a")
+    cable = bytes.fromhex(host.link("to-lan")["address"].replace(":", ""))
+    forged = [
+        datagram(source, target, 53, b"forged")
+        for own, mine, gateway in zip(INSIDE, HOST, ("10.88.0.1", "fd00:88::1"))
+        for target in (own, mine)
+        for source in (gateway, mine)
+        if source != target
+    ]
+    last = [datagram(theirs, mine, 53, b"last") for theirs, mine in zip(LAN, HOST)]
+    for packet in last:
+        assert heard(host.place("a"), 53, (lan, cable, [*forged, packet])) == {b"last"}
 
 
 # No moment is open

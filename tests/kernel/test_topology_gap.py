@@ -73,3 +73,46 @@ def test_what_is_not_published_ends_with_the_gap(host: Host, way: str) -> None:
         assert ask_on(sock, "10.88.0.2", 53) == "a 198.51.100.2"
         mend(host, way)
         assert say(sock) == "silence"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("version", [4, 6])
+def test_addresses_that_nobody_told_us_get_out_again(host: Host, way: str, version: int) -> None:
+    """One that keepalived gave a container: what it said in the gap went out as it was, and would for ever. What stays
+    on the host or is never masqueraded is not forgotten."""
+    lan, far = host.neighbour(), host.neighbour("far", 2)
+    keys = {"nonMasqueradeCIDRs": ["198.51.101.0/24", "2001:db8:101::/64"]}
+    for subnet, gateway in zip(NET, ("198.51.101.1", "2001:db8:101::1")):
+        far.run("ip", "route", "add", subnet, "via", gateway)
+    host.add(network("net0", *NET, **keys), "a")
+    host.add(network("net1", "10.89.0.0/24", "fd00:89::/64", isolation=False), "b")
+    host.nft("table inet tracker { chain c { type filter hook prerouting priority 0; ct state new counter; }; }")
+    own, out, direct, sibling, seen = {
+        4: ("10.88.0.100/24", "198.51.100.2", "198.51.101.2", "10.89.0.2", "198.51.100.1"),
+        6: ("fd00:88::100/64", "2001:db8:100::2", "2001:db8:101::2", "fd00:89::2", "2001:db8:100::1"),
+    }[version]
+    host.place("a").run("ip", "addr", "add", own, "dev", "eth0", *(["nodad"] if version == 6 else []))
+    address = own.partition("/")[0]
+    servers = serving(*(Server(place, 53, "udp") for place in (lan, far, host.place("b"))))
+    with servers, contextlib.ExitStack() as stack:
+        host.run("nft", "delete", "table", "inet", "nftcni")
+        socks = []
+        for target in (out, direct, sibling):
+            sock = stack.enter_context(
+                open_socket(host.place("a"), socket.AF_INET6 if version == 6 else socket.AF_INET, "udp")
+            )
+            sock.bind((address, 0))
+            ask_on(sock, target, 53, 0.3)
+            socks.append(sock)
+
+        def others() -> list[str]:
+            listed = host.run("conntrack", "-L", "-f", f"ipv{version}", "-p", "udp", "-s", address, "-o", "id")
+            return sorted(
+                re.findall(r"id=\d+", "".join(line for line in listed.splitlines() if f"dst={out} " not in line))
+            )
+
+        kept = others()
+        assert len(kept) == 2
+        mend(host, way)
+        assert others() == kept
+        assert [say(sock) for sock in socks] == [f"lan {seen}", f"far {address}", f"b {address}"]

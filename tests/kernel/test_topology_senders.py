@@ -56,6 +56,24 @@ def test_a_second_address_of_a_sibling(host: Host, br_netfilter: str) -> None:
 
 
 @NETFILTER
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_container_that_asks_itself_from_its_second_address(host: Host, br_netfilter: str, protocol: str) -> None:
+    """Two range sets of one family. Its own address as a sender is one that it would drop."""
+    host.neighbour()
+    host.bridge_netfilter(br_netfilter)
+    subnets = (NET[0], "10.99.0.0/24", NET[1], "fd00:99::/64")
+    host.add(network("net0", *subnets, ports=PORTS), "web")
+    with Server(host.place("web"), 80, protocol):
+        for source in ("10.88.0.2", "10.99.0.2", "fd00:88::2", "fd00:99::2"):
+            six = ":" in source
+            with open_socket(host.place("web"), socket.AF_INET6 if six else socket.AF_INET, protocol) as sock:
+                sock.bind((source, 0))
+                assert ask_on(sock, HOST[six], 8080).startswith("web "), source
+    host.delete(network("net0", *subnets), "web")
+    assert host.elements() == {}
+
+
+@NETFILTER
 @pytest.mark.parametrize("rp_filter", ["0", "1", "2"])
 def test_a_container_on_two_networks(host: Host, br_netfilter: str, rp_filter: str) -> None:
     """moby#38784: a client on the second network got its answer by the wrong interface."""
@@ -76,6 +94,24 @@ def test_a_container_on_two_networks(host: Host, br_netfilter: str, rp_filter: s
     host.delete(network("net1", *OTHER), "web", ifname="eth1")
     assert not [name for name in host.elements() if name.startswith("cross")]
     assert host.command("repair", "--check").returncode == 0
+
+
+@pytest.mark.parametrize("mode", ["bridge", "ptp"])
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_the_host_by_its_addresses_on_either_network(host: Host, mode: str, protocol: str) -> None:
+    """It asks with that very address, and a UDP server's answer is sent from the interface that leads there."""
+    keys = {"mode": "ptp", "bridge": None} if mode == "ptp" else {}
+    host.add(network("net0", *NET, ports=PORTS, **keys), "web")
+    host.add(network("net1", *OTHER, **keys), "web", ifname="eth1")
+    gateways = ("10.88.0.1", "fd00:88::1", "10.89.0.1", "fd00:89::1")
+    with Server(host.place("web"), 80, protocol):
+        for address in gateways:
+            assert ask(host, address, 8080, protocol).startswith("web "), address
+    assert host.command("repair", "--check").returncode == 0
+    host.delete(network("net1", *OTHER, **keys), "web", ifname="eth1")
+    assert len(host.elements()["self4"]) == len(host.elements()["self6"]) == 1
+    host.delete(network("net0", *NET, **keys), "web")
+    assert host.elements() == {}
 
 
 @pytest.mark.parametrize("mode", ["bridge", "ptp"])

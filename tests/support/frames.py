@@ -10,6 +10,9 @@ import struct
 
 from .scratch import Namespace
 
+# In front of a packet: VLAN 0 is none, and the kernel takes such tags off, however many there are.
+PRIORITY_TAGS = {"802.1Q": b"\x81\0\0\0", "802.1ad": b"\x88\xa8\0\0", "both": b"\x88\xa8\0\0\x81\0\0\0"}
+PRIORITY_TAGS["three"] = 3 * PRIORITY_TAGS["802.1Q"]
 HEARD = 3.0  # seconds for the last packet to arrive
 
 

@@ -70,7 +70,8 @@ def test_redirection() -> None:
     payload = qdisc.redirection(7, 9)
     found = decoded(payload)
     assert (found["index"], found["parent"]) == (7, 0xFFFF0000)
-    assert found["info"] == loopback_guard.PRIORITY + 1 << 16 | socket.htons(3), "ETH_P_ALL, behind the guard"
+    assert found["info"] == qdisc.PRIORITY << 16 | socket.htons(3), "ETH_P_ALL"
+    assert loopback_guard.PRIORITY < qdisc.PRIORITY, "behind the guard"
     assert found.get_attr("TCA_KIND") == "u32"
     options = found.get_attr("TCA_OPTIONS")
     assert options.get_attr("TCA_U32_SEL")["nkeys"] == 1
