@@ -178,7 +178,7 @@ CHAINS = """
 	}
 	chain to_container {
 		ct state invalid drop
-		ct state new meta nfproto ipv6 fib saddr type local drop
+		meta nfproto ipv6 ct state new fib saddr type local drop
 		ip saddr @masq4 jump genuine
 		ip6 saddr @masq6 jump genuine
 		ct status dnat accept

@@ -41,9 +41,8 @@ CLSACT_HANDLE, TC_H_CLSACT, INGRESS, EGRESS = 0xFFFF0000, 0xFFFFFFF1, 0xFFFFFFF2
 TCA_KIND, TCA_OPTIONS = 1, 2
 TCA_BPF_OPS_LEN, TCA_BPF_OPS, TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT = 4, 5, 8, 1
 ETH_P_ALL, ETH_P_IP, ETH_P_8021Q, ETH_P_8021AD = 0x0003, 0x0800, 0x8100, 0x88A8
-PRIORITY = (
-    26  # nobody's, as far as we know: filters of one priority have to be of one kind. 27 was ours, for IPv4 alone
-)
+# Nobody's, as far as we know: filters of one priority have to be of one kind. 27 was ours, for IPv4 alone.
+PRIORITY = 26
 _OPERATION = Struct("=HBBI")  # code, jump if true, if false, operand
 _U16 = Struct("=H")
 LOAD_WORD, LOAD_HALF, LOAD_BYTE, LOAD_FROM_HEADER = 0x20, 0x28, 0x30, 0x50

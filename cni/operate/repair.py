@@ -29,6 +29,7 @@ from nft.elements import Element, element_text
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Collection
 
     from cni.kernel.links import Link
     from nft.addresses import Prefix
@@ -51,13 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
     with this_host().transaction("repairing") as host:
         if arguments.container:
             return mend_container(host, arguments.container, arguments.check)
-        found = problems_of(host)
+        found, sound = looked_at(host)
         for problem in found:
             print(problem)
         if arguments.check or not found:
             print(f"{len(found)} problems" if found else "nothing to repair")
             return 1 if found else 0
-        return mend(host)
+        return mend(host, sound)
 
 
 def this_host() -> Host:
@@ -75,12 +76,21 @@ def describe(item: Attachment) -> str:
 
 def problems_of(host: Host) -> list[str]:
     """Of the table and of every attachment, as far as `repair` can mend them."""
+    return looked_at(host)[0]
+
+
+def looked_at(host: Host) -> tuple[list[str], set[str]]:
+    """The same, and whose links, leases and sysctls are well: it is a good part of a millisecond for each."""
     items = host.records()
     bridges: Bridges = {}
     found = table_differences(host, items) + differences(host.handles)
+    sound = set()
     for item in items:
-        found += [f"{item.ident}: {problem}" for problem in host_problems(host, item, bridges)]
-    return found
+        problems = [f"{item.ident}: {problem}" for problem in host_problems(host, item, bridges)]
+        found += problems
+        if not problems:
+            sound.add(item.ident)
+    return found, sound
 
 
 def table_differences(host: Host, items: list[Attachment]) -> list[str]:
@@ -111,21 +121,23 @@ def table_differences(host: Host, items: list[Attachment]) -> list[str]:
             for element in held.values()
             if not is_known(element)
         ]
-        for item in items:
+        as_wanted = not intervals and all(held.get((element.set, element.key)) == element for element in elements)
+        for item in () if as_wanted else items:
             others = [other for other in of_container[item.container] if other != item]
             problems = element_problems(item, others, get)
             found += [f"{item.ident}: {problem}" for problem in problems]
     return found
 
 
-def mend(host: Host) -> int:
-    """The whole table in one transaction, then what each attachment needs on the host. 1 if something remains."""
+def mend(host: Host, sound: Collection[str] = ()) -> int:
+    """The whole table in one transaction, then what each attachment needs on the host, but for those that are `sound`.
+    1 if something remains."""
     items = host.rebuild_table()
     bridges: Bridges = {}
     mended = []
     for item in items:
         try:
-            if host_problems(host, item, bridges):
+            if item.ident not in sound and host_problems(host, item, bridges):
                 mended.append(item)
                 for name in (item.bridge, item.master):
                     bridges.pop(name, None)
