@@ -12,12 +12,12 @@ from cni.kernel.routes import is_local
 from cni.localnet import needs_localnet, release_localnet
 from cni.model.attachment import CHAINED, OPEN, Attachment, Lease
 from cni.model.names import derived_mac, identity
+from cni.model.plan import refuse_held_ports, without_shared_ports
 from cni.model.ports import PortMapping
 from cni.model.projection import attachment_elements
 from cni.protocol.errors import CHECK_FAILED, CniError
 from cni.protocol.request import Request
 from cni.protocol.results import Previous
-from cni.verbs.published import refuse_held_ports, without_shared_ports
 
 
 def record_of(request: Request) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cni.protocol.fields import Fields
     from nft.addresses import Prefix
 
+    Holders = dict[str, list[tuple[Address, str]]]  # host address and identity, by the port's claim
+
 ANY = {4: Address(4, 0), 6: Address(6, 0)}
 BROADCAST = Address(4, 0xFFFFFFFF)
 

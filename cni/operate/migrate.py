@@ -22,7 +22,7 @@ from cni.localnet import guard_port
 from cni.model.attachment import Attachment, Lease, lease_name
 from cni.model.config import parse_network
 from cni.model.conversion import NotConverted, convert
-from cni.model.plan import complete_routes, plan_attachment, with_delegated
+from cni.model.plan import complete_routes, plan_attachment, refuse_held_ports, with_delegated, without_shared_ports
 from cni.model.reference import Traces
 from cni.operate.leftovers import remove_leftovers
 from cni.operate.repair import table_differences, this_host
@@ -34,7 +34,6 @@ from cni.protocol.results import parse_previous
 from cni.protocol.spec import Result, ResultAddress
 from cni.state.lease_files import LeaseFiles
 from cni.state.leases import lease_folder
-from cni.verbs.published import refuse_held_ports, without_shared_ports
 from cni.withdrawal import delete_elements
 from nft.value import Value
 

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    Holders = dict[str, list[tuple[Address, str]]]
+    from cni.model.ports import Holders
 
 LINK_LIMIT = 1000  # characters; a link's target may have 4095
 WAITING = "?"  # before the line of an attachment that waits for the port

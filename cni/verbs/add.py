@@ -9,15 +9,14 @@ from cni.model.attachment import Attachment
 from cni.model.choice import choose
 from cni.model.config import Network, parse_network
 from cni.model.names import identity
-from cni.model.plan import plan_attachment
+from cni.model.plan import plan_attachment, refuse_held_ports, without_shared_ports
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
 from cni.state.leases import HeldLeases
-from cni.verbs.attach import attach
+from cni.verbs.attach import attach, refuse_taken_ports
 from cni.verbs.delegate import with_lease
 from cni.verbs.implied import with_implied
-from cni.verbs.published import refuse_held_ports, refuse_taken_ports, without_shared_ports
 
 
 def add(request: Request) -> Result:

@@ -10,10 +10,14 @@ from cni.host import Host
 from cni.kernel.links import Link, announce, configure_container, get_link, is_pair
 from cni.model.attachment import Attachment
 from cni.model.names import derived_mac
-from cni.model.plan import result_of
+from cni.model.plan import refuse_held_ports, result_of
 from cni.protocol.errors import CniError
 from cni.protocol.log import say
 from cni.protocol.spec import Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.model.ports import Holders
 
 
 def attach(host: Host, item: Attachment, netns: int, again: bool = False, linked: bool = False) -> Result:
@@ -91,3 +95,12 @@ def _result(host: Host, item: Attachment, bridge: Link | None) -> Result:
 
         result = ptp.result_of(item, ptp.host_end(host.rtnl, item))
     return hostside.with_devices(host, item, result)
+
+
+def refuse_taken_ports(host: Host, item: Attachment, held: Holders, allow_bound: bool) -> None:
+    """Raises CniError 100 for a port of another container, or of a process of the host."""
+    refuse_held_ports(held, item)
+    if item.mappings:
+        from cni.kernel.listeners import refuse_bound_ports
+
+        refuse_bound_ports(host.rtnl, item.mappings, allow_bound)

@@ -10,7 +10,7 @@ from cni.bridge import with_place
 from cni.host import Host
 from cni.model.attachment import Attachment
 from cni.model.config import Network
-from cni.model.plan import plan_attachment, with_delegated
+from cni.model.plan import plan_attachment, with_delegated, without_shared_ports
 from cni.model.static import NAME as STATIC
 from cni.model.static import static_result
 from cni.protocol.delegation import run_plugin
@@ -18,9 +18,8 @@ from cni.protocol.errors import INTERNAL, TRY_AGAIN_LATER, CniError
 from cni.protocol.log import say
 from cni.protocol.request import Request
 from cni.protocol.spec import Result
-from cni.verbs.attach import attach, link
+from cni.verbs.attach import attach, link, refuse_taken_ports
 from cni.verbs.delete import detach
-from cni.verbs.published import refuse_taken_ports, without_shared_ports
 
 
 def add_delegated(host: Host, request: Request, network: Network, netns: int, before: Attachment | None) -> Result:
