@@ -85,6 +85,8 @@ def test_without_a_tracker_containers_come_and_go_all_the_same(tracking: Host, t
     text = place.read_text()
     assert text.count(listing) == 1
     place.write_text(text.replace(listing, f"(_ for _ in ()).throw(OSError({number}, 'as if by the kernel'))"))
+    shortcut = tmp_path / "cni" / "kernel" / "tracker.py"
+    shortcut.write_text(shortcut.read_text().replace("/net/nf_conntrack", "/net/no_text_either"))
     plugin = str(tmp_path / "conf" / "nftcni")
     config = on_two(4)
     tracking.container("c1")
