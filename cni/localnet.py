@@ -159,6 +159,7 @@ def release_localnet(handles: Handles, items: list[Attachment]) -> None:
             before = [fact.rpartition("=")[2] for fact in facts if fact.startswith(f"sysctl-{_key(bridge)}=")]
             if before or "created" in facts:
                 sysctl.try_to_write(_key(bridge), before[0] if before else "0")
+            bridges.forget(bridge, GUARDED)
         if BRIDGE_GUARDED in facts or QUEUE in facts:
             _release_guard(handles, bridge, gone, last)
         for fact in sorted(gone):  # the port last: by it a second DEL comes here again

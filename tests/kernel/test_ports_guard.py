@@ -302,6 +302,16 @@ def test_the_bridges_guard_goes_with_the_last_port(host: Host, lan_bridge: Names
     assert host.state_files() == []
 
 
+@pytest.mark.parametrize("bridge", ["br-net0", "br0"], ids=["ours", "others"])
+def test_the_last_port_leaves_no_note_beside_a_sibling(host: Host, lan_bridge: Namespace, bridge: str) -> None:
+    host.add(network("net0", bridge=bridge), "c1")
+    before = host.state_files()
+    published = network("net0", bridge=bridge, ports=LOCAL_PORTS)
+    host.add(published, "c2")
+    host.delete(published, "c2")
+    assert host.state_files() == before
+
+
 def test_a_bridge_whose_owner_wants_route_localnet_is_not_guarded(host: Host, lan_bridge: Namespace) -> None:
     """Others may answer to 127.0.0.1 there whom nobody but its owner knows."""
     host.set_sysctl("ipv4/conf/br0/route_localnet", "1")
