@@ -156,9 +156,11 @@ def release_localnet(handles: Handles, items: list[Attachment]) -> None:
         facts = bridges.facts(bridge)
         last = not any(fact.startswith("port-") and fact not in gone for fact in facts)
         if last:
-            before = [fact.rpartition("=")[2] for fact in facts if fact.startswith(f"sysctl-{_key(bridge)}=")]
+            before = next((fact for fact in facts if fact.startswith(f"sysctl-{_key(bridge)}=")), "")
             if before or "created" in facts:
-                sysctl.try_to_write(_key(bridge), before[0] if before else "0")
+                is_back = sysctl.try_to_write(_key(bridge), before.rpartition("=")[2] or "0")
+                if before and is_back:  # from now on its owner may set it
+                    bridges.forget(bridge, before)
             bridges.forget(bridge, GUARDED)
         if BRIDGE_GUARDED in facts or QUEUE in facts:
             _release_guard(handles, bridge, gone, last)

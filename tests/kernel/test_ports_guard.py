@@ -302,14 +302,21 @@ def test_the_bridges_guard_goes_with_the_last_port(host: Host, lan_bridge: Names
     assert host.state_files() == []
 
 
-@pytest.mark.parametrize("bridge", ["br-net0", "br0"], ids=["ours", "others"])
-def test_the_last_port_leaves_no_note_beside_a_sibling(host: Host, lan_bridge: Namespace, bridge: str) -> None:
-    host.add(network("net0", bridge=bridge), "c1")
-    before = host.state_files()
-    published = network("net0", bridge=bridge, ports=LOCAL_PORTS)
+@pytest.mark.parametrize(("bridge", "subnet"), [("br-net0", "10.66.0.0/24"), ("br0", "10.88.0.0/24")])
+def test_the_last_port_leaves_no_note_of_the_bridge_beside_a_sibling(
+    host: Host, lan_bridge: Namespace, bridge: str, subnet: str
+) -> None:
+    """Or the end of the sibling would take back what the bridge's owner has set meanwhile."""
+    host.add(network("net0", subnet, bridge=bridge), "c1")
+    before = [path for path in host.state_files() if "/bridges/" in path]
+    published = network("net0", subnet, bridge=bridge, ports=LOCAL_PORTS)
     host.add(published, "c2")
     host.delete(published, "c2")
-    assert host.state_files() == before
+    assert [path for path in host.state_files() if "/bridges/" in path] == before
+    if bridge == "br0":
+        host.set_sysctl("ipv4/conf/br0/route_localnet", "1")
+        host.delete(network("net0", subnet, bridge=bridge), "c1")
+        assert host.sysctl("ipv4/conf/br0/route_localnet") == "1"
 
 
 def test_a_bridge_whose_owner_wants_route_localnet_is_not_guarded(host: Host, lan_bridge: Namespace) -> None:
