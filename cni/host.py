@@ -187,21 +187,22 @@ class Host:
         before = self.record(ident)
         if before is None or not before.done:
             return
-        taken = tuple(port for port in ports if port in before.standby + before.mappings and before.can_publish(port))
+        known = {*before.standby, *before.mappings}
+        taken = dict.fromkeys(port for port in ports if port in known and before.can_publish(port))
         item = before.replace(
-            mappings=tuple(dict.fromkeys(before.mappings + taken)),
+            mappings=tuple(dict.fromkeys((*before.mappings, *taken))),
             standby=tuple(port for port in before.standby if port not in taken),
         )
         self.store.update(item)
         self.add_elements(item, again=True)
         set_host_sysctls(self.handles, item)
-        self.forget_flows_to(taken, item.addresses)
+        self.forget_flows_to(tuple(taken), item.addresses)
         for port in taken:
             self.store.claims.promote(port, ident)
 
     def change(self, before: Attachment, item: Attachment) -> None:
         """Another record in its place, with the same leases and ports, and the elements that differ."""
-        old, new = attachment_elements(before), attachment_elements(item)
+        old, new = dict.fromkeys(attachment_elements(before)), dict.fromkeys(attachment_elements(item))
         self.store.update(item)
         gone, come = [one for one in old if one not in new], [one for one in new if one not in old]
         try:

@@ -88,10 +88,11 @@ def amend(host: Host, before: Attachment | None, item: Attachment) -> None:
 def _both(before: Attachment, item: Attachment) -> tuple[PortMapping, ...]:
     """Not those with another condition: they are closed until the new one is in the table."""
     same = {version for version in (4, 6) if before.condition(version) == item.condition(version)}
+    asked = set(item.mappings)
     return tuple(
         mapping
         for mapping in before.mappings
-        if mapping in item.mappings and mapping.host_ip and mapping.host_ip.version in same
+        if mapping in asked and mapping.host_ip and mapping.host_ip.version in same
     )
 
 
@@ -99,7 +100,7 @@ def give_up(host: Host, before: Attachment, item: Attachment) -> None:
     """The elements, then the claims, of what `before` has and `item` has not; ports pass to who waits for them."""
     if before == item:
         return
-    kept = attachment_elements(item)
+    kept = set(attachment_elements(item))
     gone = [element for element in attachment_elements(before) if element not in kept]
     if gone:
         host.table.delete(gone)
@@ -108,7 +109,8 @@ def give_up(host: Host, before: Attachment, item: Attachment) -> None:
 
         release(host.handles)
     # Before the record forgets them: after a kill nobody would know of the flows.
-    given_up = tuple(mapping for mapping in before.mappings if mapping not in item.mappings)
+    still = set(item.mappings)
+    given_up = tuple(mapping for mapping in before.mappings if mapping not in still)
     if given_up:
         host.forget_flows_by(given_up, before.addresses)
         if not needs_localnet(item):

@@ -64,7 +64,7 @@ def delete(request: Request) -> None:
 
 def check(request: Request) -> None:
     """Raises CniError 104 with every difference, 7 without prevResult."""
-    mappings = _asked(request, parse_previous(request))
+    mappings = dict.fromkeys(_asked(request, parse_previous(request)))
     if not mappings:
         return
     from cni.verbs.check import refuse_problems
@@ -74,7 +74,7 @@ def check(request: Request) -> None:
     ident = record_of(request)
     with Host(request.data_dir).transaction(f"portmap: CHECK of {ident}") as host:
         item = attached(host, ident)
-        known = item.mappings + item.standby  # a waiting port is published by the container's other interface
+        known = {*item.mappings, *item.standby}  # a waiting port is published by the container's other interface
         problems = [f"the port {mapping} is not published" for mapping in mappings if mapping not in known]
         asked = item.replace(condition4=condition4, condition6=condition6)
         problems += [

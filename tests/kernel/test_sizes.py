@@ -16,7 +16,8 @@ from support.scratch import CHECKOUT, PLUGIN, Host, Json, network, port
 COUNTER = f"""#!/usr/bin/python3 -IS
 import os, sys
 sys.path.insert(0, "{CHECKOUT}")
-sys.argv[0] = "{PLUGIN}"
+if os.path.basename(sys.argv[0]) == "nftcni":
+    sys.argv[0] = "{PLUGIN}"
 count = [0]
 
 def look(frame, event, _argument):
@@ -112,6 +113,30 @@ def test_a_port_costs_few_calls(host: Host, counter: str) -> None:
     small, large = (life(host, counter, ports(number)) for number in (SMALL, 2 * SMALL))
     each = {verb: (large[verb] - small[verb]) / SMALL for verb in ("ADD", "DEL")}
     assert each["ADD"] < 230 and each["DEL"] < 100, each
+
+
+def test_the_name_portmap_costs_twice_as_much_for_twice_as_many(host: Host, counter: str) -> None:
+    """The second ADD compares what there was with what is asked for."""
+    (Path(counter).parent / "portmap").symlink_to(counter)
+    named = str(Path(counter).parent / "portmap")
+    result = host.add(ports(0))
+    grown: dict[str, list[int]] = {}
+    for number in (SMALL, 2 * SMALL):
+        asked = {**ports(number), "type": "portmap", "prevResult": result}
+        fewer = {**asked, "runtimeConfig": {"portMappings": asked["runtimeConfig"]["portMappings"][::2]}}
+        for what, verb, config in (
+            *(
+                ("ADD", "ADD", asked),
+                ("ADD again", "ADD", asked),
+                ("ADD of half", "ADD", fewer),
+                ("more", "ADD", asked),
+            ),
+            *(("CHECK", "CHECK", asked), ("DEL", "DEL", asked)),
+        ):
+            grown.setdefault(what, []).append(counted(host, named, verb, config)[0])
+        assert "dnat4" not in host.elements()
+    growth = {what: round(large / small, 2) for what, (small, large) in grown.items()}
+    assert max(growth.values()) < DOUBLE, growth
 
 
 def test_two_containers_with_many_addresses_of_one_port(host: Host, counter: str) -> None:
