@@ -64,14 +64,14 @@ main()
 # What serves every value alike: records, JSON and bytes.
 CARRIERS = {"nft/value.py", "nft/framing.py", "cni/model/attachment.py", "cni/protocol/fields.py"}
 CARRIERS |= {"cni/protocol/jsontext.py", "cni/state/files.py", "cni/state/folder.py"}
-# Branches of the way into the table: where claim and record are kept, who listens there, the sysctl that 127.0.0.1
-# needs. DEL begins with the record.
+# Branches of the way into the table: where claim and record are kept, who listens there, the sysctls that forwarding
+# and 127.0.0.1 need. DEL begins with the record.
 BRANCHES = {
     "ADD": {
         *("cni/state/store.py", "cni/state/record.py", "cni/state/claims.py"),
-        *("cni/kernel/listeners.py", "cni/forwarding.py"),
+        *("cni/kernel/listeners.py", "cni/forwarding.py", "cni/localnet.py"),
     },
-    "DEL": {"cni/state/claims.py", "cni/forwarding.py"},
+    "DEL": {"cni/state/claims.py", "cni/forwarding.py", "cni/localnet.py"},
 }
 
 
