@@ -134,11 +134,13 @@ def _answering(item: Attachment) -> list[str]:
 
 def note_guard(handles: Handles, item: Attachment) -> None:
     """For a state folder that was lost: a filter of ours on a bridge is there only because its route_localnet was 0."""
-    if not item.bridge or item.made or not needs_localnet(item):
+    if not item.bridge or not needs_localnet(item):
         return
     from cni.kernel.loopback_guard import has_guard
 
-    for link in _receiving(item):
+    if has_guard(handles.rtnl, item.link):
+        handles.store.bridges.note(item.bridge, GUARDED)
+    for link in () if item.made else _receiving(item):
         if has_guard(handles.rtnl, link):
             handles.store.bridges.note_before(link, _key(link), "0")
             handles.store.bridges.note(link, BRIDGE_GUARDED)

@@ -20,11 +20,13 @@ messages an ADD with published ports would load for nothing.
 
 from __future__ import annotations
 
+import errno
 from sys import byteorder
 
 from cni.kernel.links import get_link
 from cni.kernel.rtnetlink import CREATE
 from nft.addresses import Address
+from nft.errors import KernelError
 from nft.framing import NLM_F_CREATE, NLM_F_ECHO, NLM_F_REPLACE, attr, attr_name, attr_u32, attributes
 from nft.netlink import Netlink
 from nft.stdlib import Struct
@@ -123,7 +125,7 @@ def has_guard(rtnl: Netlink, name: str) -> bool:
 def _held(rtnl: Netlink, index: int) -> bytes | None:
     try:
         found = rtnl.ask(RTM_GETTFILTER, _place(index), NLM_F_ECHO)
-    except OSError:
+    except KernelError:
         return None
     return attributes(attributes(found, TCMSG.size).get(TCA_OPTIONS, b"")).get(TCA_BPF_OPS)
 
@@ -134,7 +136,7 @@ def has_hook(rtnl: Netlink, name: str) -> bool:
     try:
         # A queue that was removed leaves an empty answer (tc_qdisc_dump_ignore).
         return link is not None and bool(rtnl.ask(RTM_GETQDISC, _hook(link.index), NLM_F_ECHO))
-    except OSError:
+    except KernelError:
         return False
 
 
@@ -170,9 +172,12 @@ def _filter(index: int, program: Program) -> bytes:
 
 
 def _try(rtnl: Netlink, kind: int, payload: bytes, flags: int) -> bool:
-    """It is the second guard: there already or not in this kernel is no reason to refuse a container."""
+    """It is the second guard: there already or not in this kernel is no reason to refuse a container. That it could not
+    be asked for is one."""
     try:
         rtnl.ask(kind, payload, flags)
-    except OSError:
+    except KernelError as error:
+        if error.errno in (errno.ENOMEM, errno.ENOBUFS):
+            raise
         return False
     return True
