@@ -40,7 +40,9 @@ class Adopted:
 
     def has_others(self) -> bool:
         """Whether a port is none of our containers': machines live there that we know nothing of."""
-        return any(not self._host.store.bridges.of_link(name) for name in port_names(self._host.rtnl, self._master))
+        return not set(self._host.store.bridges.ports(self._master)).issuperset(
+            port_names(self._host.rtnl, self._master)
+        )
 
     def answers(self, address: Address) -> str:
         """Who has the address, in words, "" for nobody. Waits a moment for the answer if there may be one."""

@@ -33,25 +33,31 @@ def _receiving(item: Attachment) -> tuple[str, ...]:
     return tuple(dict.fromkeys((item.bridge, item.master)))
 
 
+def _opened(item: Attachment) -> tuple[str, ...]:
+    """Those of them that have to hear 127.0.0.1."""
+    return _receiving(item) if item.bridge and needs_localnet(item) else ()
+
+
 def _key(link: str) -> str:
     return f"ipv4/conf/{link}/route_localnet"
 
 
 def localnet_sysctls(item: Attachment) -> list[tuple[str, str]]:
     """Without which 127.0.0.1 cannot reach a published port."""
-    return [(_key(link), "1") for link in _receiving(item)] if item.bridge and needs_localnet(item) else []
+    return [(_key(link), "1") for link in _opened(item)]
 
 
 def set_localnet(handles: Handles, item: Attachment) -> None:
     note_localnet(handles, item)
-    for link in _receiving(item) if item.bridge and needs_localnet(item) else ():
+    for link in _opened(item):
         before = sysctl.read(_key(link))
-        if before not in ("1", ""):
+        if not before:
+            continue
+        if before != "1":
             handles.store.bridges.note_before(link, _key(link), before)
-            _guard_ports(handles, item.bridge)
-        if before:
-            _guard_bridge(handles, item, link)
-        if before not in ("1", ""):
+            _guard_ports(handles, link)
+        _guard_bridge(handles, item, link)
+        if before != "1":
             sysctl.write(_key(link), "1")
 
 
@@ -59,7 +65,7 @@ def _guard_ports(handles: Handles, bridge: str) -> None:
     """Those that are there before one of them needs route_localnet."""
     from cni.kernel.loopback_guard import guard
 
-    for link in handles.store.bridges.links(bridge):
+    for link in handles.store.bridges.ports(bridge):
         guard(handles.rtnl, link)
 
 
@@ -121,10 +127,9 @@ def guard_problems(handles: Handles, item: Attachment) -> list[str]:
 
 
 def note_localnet(handles: Handles, item: Attachment) -> None:
-    if item.bridge and needs_localnet(item):
-        for link in _receiving(item):
-            for fact in (f"port-{item.link}", *_answering(item)):
-                handles.store.bridges.note(link, fact)
+    for link in _opened(item):
+        for fact in (f"port-{item.link}", *_answering(item)):
+            handles.store.bridges.note(link, fact)
 
 
 def _answering(item: Attachment) -> list[str]:

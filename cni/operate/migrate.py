@@ -247,12 +247,8 @@ def _own_bridge(host: Host, item: Attachment) -> bool:
     bridge = get_link(host.rtnl, item.master)
     if bridge is None or host.store.bridges.knows(item.master, "created"):
         return bridge is not None
-    links = {entry.link for entry in cached(host)}
-    strangers = [
-        name
-        for name in port_names(host.rtnl, item.master)
-        if name not in links and not host.store.bridges.of_link(name)
-    ]
+    known = {*(entry.link for entry in cached(host)), *host.store.bridges.ports(item.master)}
+    strangers = set(port_names(host.rtnl, item.master)) - known
     if not strangers:
         keep_mac(host, bridge)
         host.store.bridges.note(item.master, "created")

@@ -1,6 +1,6 @@
 """Which attachments are on which bridge, and what we did to a bridge that its last attachment undoes.
 
-    bridges/<bridge>/<host link>    one for each attachment there
+    bridges/<bridge>/<host link>    one for each attachment there, and for the host's link in a VLAN of it
     bridges/<bridge>/.<fact>        `created`, or of an adopted bridge `address-...`, `up`, `sysctl-...`: ours to undo
 
 What the facts mean is `cni.bridge`.
@@ -33,9 +33,11 @@ class Bridges:
     def has(self, bridge: str, link: str) -> bool:
         return self._folder.has("bridges", bridge, link)
 
-    def links(self, bridge: str) -> list[str]:
-        """Of all attachments there, by a listing."""
-        return [name for name in self._folder.names("bridges", bridge) if not name.startswith(".")]
+    def ports(self, bridge: str) -> list[str]:
+        """The host ends of all attachments there, those in its VLANs too, by listings."""
+        own = [name for name in self._folder.names("bridges", bridge) if not name.startswith(".")]
+        vlans = set(own).intersection(self.names())
+        return [*(name for name in own if name not in vlans), *(port for vlan in vlans for port in self.ports(vlan))]
 
     def only(self, bridge: str, link: str) -> bool:
         """No other attachment, of any network, is on the bridge. Stops at the first: it may have a thousand."""

@@ -195,14 +195,23 @@ def test_the_end_of_a_vlan(host: Host, end: str) -> None:
     assert host.snapshot() == before
 
 
-def reaches_loopback(host: Host, machine: Namespace) -> bool:
+def reaches_loopback(host: Host, machine: Namespace, source: str = "10.88.10.77") -> bool:
     """Whether a service at the host's 127.0.0.1:9999 hears a packet that is sent to the bridge's MAC address."""
     with host.entered():
         ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with ear:
         ear.bind(("127.0.0.1", 9999))
-        frames.send(machine, frames.mac(host, "br-net0"), frames.datagram("10.88.10.77", "127.0.0.1", 9999, b"evil"))
+        frames.send(machine, frames.mac(host, "br-net0"), frames.datagram(source, "127.0.0.1", 9999, b"evil"))
         return bool(select.select([ear], [], [], 1)[0])
+
+
+def test_a_port_beside_the_vlan_does_not_reach_the_loopback(host: Host) -> None:
+    """With br_netfilter the bridge itself hears 127.0.0.1 for the sake of a VLAN's ports."""
+    host.add(network("plain", "10.88.1.0/24", bridge="br-net0"), "plain")
+    host.add(gateway(10, [port(8080, 80)]), "web")
+    assert host.sysctl("ipv4/conf/br-net0/route_localnet") == "1"
+    host.nft("flush ruleset")
+    assert not reaches_loopback(host, host.place("plain"), "10.88.1.2")
 
 
 def adopted(host: Host) -> None:
