@@ -82,13 +82,20 @@ def _with_leases(
     routes = tuple(route for route in routes if route.dst.version not in apart)
     versions = tuple(version for version in _versions(leases) if version not in apart)
     ports = for_families(network.mappings, versions, item.ifname)
-    opened = tuple(mapping for mapping in ports if mapping.host_ip and item.mode(mapping.host_ip.version) == ROUTED)
-    own = tuple(mapping for mapping in opened if mapping.host_ip and mapping.host_ip.is_loopback)
+    routed = {version for version in versions if item.mode(version) == ROUTED}
+    mappings: list[PortMapping] = []
+    opened: list[PortMapping] = []
+    for mapping in ports:
+        assert mapping.host_ip is not None, "for_families gives each a host address"
+        if mapping.host_ip.version not in routed:
+            mappings.append(mapping)
+        elif not mapping.host_ip.is_loopback:  # there the host gets in by itself
+            opened.append(mapping)
     return item.replace(
         leases=leases,
         routes=_routes(network, routes, leases, network.is_default_gateway),
-        mappings=tuple(mapping for mapping in ports if mapping not in opened),
-        opened=tuple(mapping for mapping in opened if mapping not in own),  # the host gets in by itself
+        mappings=tuple(mappings),
+        opened=tuple(opened),
     )
 
 

@@ -44,6 +44,10 @@ def ports(number: int) -> Json:
     return network("net0", ports=[port(1000 + index, 80) for index in range(number)])
 
 
+def routed_ports(number: int) -> Json:
+    return {**ports(number), "gatewayMode": "routed"}
+
+
 def udp_ports(number: int) -> Json:
     return network("net0", "10.88.0.0/24", "fd00:88::/64", ports=[port(1000 + i, 80, "udp") for i in range(number)])
 
@@ -64,6 +68,7 @@ def requested(number: int) -> Json:
 
 KINDS: dict[str, Callable[[int], Json]] = {
     "ports": ports,
+    "ports of a routed network": routed_ports,
     "UDP ports of two families": udp_ports,
     "host addresses of one port": host_addresses,
     "range sets": range_sets,
