@@ -50,9 +50,10 @@ def delete(request: Request) -> None:
                 from cni.predecessor import clean_up
 
                 clean_up(host, request)
-    if not by_dhcp:
-        pass_on(request, "DEL", item.delegate if item else "")
-    elif problem is not None:
+    delegate = item.delegate if item else ""
+    if not by_dhcp or delegate not in ("", DHCP):
+        pass_on(request, "DEL", delegate)
+    if problem is not None:
         raise problem
 
 

@@ -399,3 +399,14 @@ def test_the_reference_plugin_host_local_under_another_name(host: Host, tmp_path
         host.delete(config, name, env=env)
     assert not list((leases / "net0").glob("10.*"))
     assert host.snapshot() == before
+
+
+def test_del_asks_who_gave_the_addresses_whatever_the_configuration_says_by_now(host: Host, delegate: Delegate) -> None:
+    (delegate.folder / "dhcp").write_text("#!/bin/sh\nexit 0\n")
+    (delegate.folder / "dhcp").chmod(0o755)
+    host.container("c1")
+    before = host.snapshot()
+    host.add(CONFIG, env=delegate.env)
+    host.delete({**CONFIG, "ipam": {"type": "dhcp"}}, env=delegate.env)
+    assert delegate.verbs == ["ADD", "DEL"]
+    assert host.snapshot() == before
