@@ -36,7 +36,7 @@ class Bridges:
     def ports(self, bridge: str) -> list[str]:
         """The host ends of all attachments there, those in its VLANs too, by listings."""
         own = [name for name in self._folder.names("bridges", bridge) if not name.startswith(".")]
-        vlans = set(own).intersection(self.names())
+        vlans = set(own).intersection(self.names()) - {bridge}  # point to point the host end is its own
         return [*(name for name in own if name not in vlans), *(port for vlan in vlans for port in self.ports(vlan))]
 
     def only(self, bridge: str, link: str) -> bool:
