@@ -107,8 +107,12 @@ def as_guest(network: Network, routers: dict[Range, Address]) -> Network:
         tuple(item.replace(gateway=routers.get(item, item.gateway)) for item in ranges)
         for ranges in network.ipam.range_sets
     )
-    masquerades = network.ip_masq and "ipMasq" in network.given
-    return network.replace(is_gateway=False, ip_masq=masquerades, ipam=network.ipam.replace(range_sets=sets))
+    return _without_gateway(network).replace(ipam=network.ipam.replace(range_sets=sets))
+
+
+def _without_gateway(network: Network) -> Network:
+    """Whose router masquerades, if anybody."""
+    return network.replace(is_gateway=False, ip_masq=network.ip_masq and "ipMasq" in network.given)
 
 
 def refuse_gateway(network: Network, router: Address) -> None:
@@ -129,7 +133,7 @@ def in_vlan(host: Host, network: Network) -> Network:
     Nobody can be asked: the host may have no link there."""
     if any(key in network.given for key in ("isGateway", "isDefaultGateway")) or not adopted(host, network.bridge):
         return network
-    return network.replace(is_gateway=False, ip_masq=network.ip_masq and "ipMasq" in network.given)
+    return _without_gateway(network)
 
 
 def placed(host: Host, network: Network) -> tuple[Network, Adopted | None]:

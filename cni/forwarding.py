@@ -67,7 +67,7 @@ def set_host_sysctls(handles: Handles, item: Attachment) -> None:
 def enable_ipv6(handles: Handles, item: Attachment) -> None:
     """Before the bridge gets an address; that the host forwards comes only when the subnet is known to be free."""
     key = f"ipv6/conf/{item.bridge}/disable_ipv6"
-    before = sysctl.read(key) if (key, "0") in host_sysctls(item) else ""
+    before = sysctl.read(key) if (key, "0") in _forwarding_sysctls(item) else ""
     if before not in ("", "0"):
         handles.store.bridges.note_before(item.bridge, key, before)
         sysctl.write(key, "0")

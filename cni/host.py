@@ -10,7 +10,6 @@ from cni.forwarding import note_from_table, set_host_sysctls
 from cni.handles import Handles, open_handles
 from cni.kernel.links import get_link, port_names
 from cni.kernel.routes import is_local
-from cni.kernel.tracker import may_have_sources, may_have_udp
 from cni.model.attachment import Attachment, attachment_key
 from cni.model.names import bridge_mac, host_link
 from cni.model.projection import (
@@ -279,13 +278,19 @@ class Host:
 
     def forget_flows_to(self, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> None:
         """After ports were published: UDP flows to them that lead elsewhere."""
-        if any(mapping.protocol == "udp" for mapping in mappings) and may_have_udp():
+        if not any(mapping.protocol == "udp" for mapping in mappings):
+            return
+        from cni.kernel.tracker import may_have_udp
+
+        if may_have_udp():
             from cni.kernel.flows import forget_new_ports
 
             forget_new_ports(self.table.netlink, mappings, addresses, lambda address: is_local(self.rtnl, address))
 
     def forget_flows_of(self, addresses: tuple[Address, ...]) -> None:
         """After a container has gone: all of its flows, or who has its address next would go on with them."""
+        from cni.kernel.tracker import may_have_sources
+
         if may_have_sources(addresses):
             from cni.kernel.flows import forget_addresses
 
@@ -293,6 +298,8 @@ class Host:
 
     def forget_flows_by(self, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> None:
         """After a container that lives on gave up these ports: what came by them, and no other flow of its."""
+        from cni.kernel.tracker import may_have_sources
+
         if mappings and may_have_sources(addresses):
             from cni.kernel.flows import forget_ports
 

@@ -13,7 +13,7 @@ from nft.addresses import Address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
 FLOWS = "/proc/thread-self/net/nf_conntrack"
 FEW = 100
@@ -26,9 +26,9 @@ def may_have_udp() -> bool:
     return flows is None or b" udp " in flows
 
 
-def may_have_sources(addresses: Iterable[Address]) -> bool:
+def may_have_sources(addresses: Collection[Address]) -> bool:
     """False only if no flow is known that has one of them as the source of either direction."""
-    flows = _few()
+    flows = _few() if addresses else b""
     return flows is None or any(b" src=%b " % _text(address) in flows for address in addresses)
 
 

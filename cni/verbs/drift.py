@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 FAMILIES = {NFPROTO_INET: "inet", NFPROTO_BRIDGE: "bridge"}
+KINDS = {"bridge": ("bridge",), "link": ("vlan", "veth")}  # of the host's link in a VLAN (`cni.vlan_gateway`)
 
 
 def table_problems(host: Host) -> list[str]:
@@ -97,7 +98,7 @@ def _claim_problems(host: Host, item: Attachment) -> list[str]:
     return found
 
 
-def read_bridge(host: Host, name: str, kinds: tuple[str, ...] = ("bridge",)) -> tuple[Link | None, list[Prefix]]:
+def read_bridge(host: Host, name: str, kinds: tuple[str, ...]) -> tuple[Link | None, list[Prefix]]:
     """The bridge, or the host's link in a VLAN of it, with its addresses; None for a link that is missing or of another
     kind."""
     bridge = get_link(host.rtnl, name)
@@ -111,20 +112,17 @@ def _port_problems(host: Host, item: Attachment, bridges: dict[str, tuple[Link |
     found = hostside.problems(host, item, port)
     if item.is_ptp:
         return found
-    if item.master not in bridges:
-        bridges[item.master] = read_bridge(host, item.master)
-    if item.bridge not in bridges:
-        bridges[item.bridge] = read_bridge(host, item.bridge, ("vlan", "veth"))
-    bridge, what = bridges[item.master][0], "link" if item.wire.master else "bridge"
-    for name in dict.fromkeys((item.master, item.bridge)):
-        link = bridges[name][0]
+    for name, what in {item.bridge: "link", item.master: "bridge"}.items():
+        if name not in bridges:
+            bridges[name] = read_bridge(host, name, KINDS[what])
+        link, have = bridges[name]
         if link is None or not link.up:
-            kind = "bridge" if name == item.master else "link"
-            found.append(f"the {kind} {name} is {'missing' if link is None else 'down'}")
-    if bridges[item.bridge][0] is not None:
-        known = set(bridges[item.bridge][1])
-        lacking = [prefix for prefix in item.gateways if prefix not in known]
-        found += [f"the {what} {item.bridge} lacks the gateway address {prefix}" for prefix in lacking]
+            found.append(f"the {what} {name} is {'missing' if link is None else 'down'}")
+        if link is not None and name == item.bridge:
+            known = set(have)
+            lacking = [prefix for prefix in item.gateways if prefix not in known]
+            found += [f"the {what} {name} lacks the gateway address {prefix}" for prefix in lacking]
+    bridge = bridges[item.master][0]
     if port is None:
         found.append(f"the link {item.link} is missing")
     else:
