@@ -42,20 +42,26 @@ def narrow(host: Host) -> Namespace:
     return far
 
 
+def ends(host: Host, br_netfilter: str, way: str, six: bool) -> tuple[Namespace, Namespace, tuple[str, int]]:
+    """The client, the server, and where the one asks the other. One is the container, one sits behind the narrow link."""
+    far = narrow(host)
+    host.bridge_netfilter(br_netfilter)
+    host.add(network("net0", *NET, ports=PORTS), "a")
+    if way == WAYS[0]:
+        return far, host.place("a"), (HOST[six], 8080)
+    return host.place("a"), far, (FAR[six], 80)
+
+
 @NETFILTER
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_much_passes_a_narrow_link(host: Host, br_netfilter: str, way: str, family: socket.AddressFamily) -> None:
-    far = narrow(host)
-    host.bridge_netfilter(br_netfilter)
-    host.add(network("net0", *NET, ports=PORTS), "a")
-    six = family == socket.AF_INET6
-    client, server = (far, host.place("a")) if way == WAYS[0] else (host.place("a"), far)
+    client, server, place = ends(host, br_netfilter, way, family == socket.AF_INET6)
     with open_socket(server, family, "tcp") as listener, open_socket(client, family, "tcp") as one:
         listener.bind(("", 80))
         listener.listen(1)
         one.settimeout(10)
-        one.connect((HOST[six], 8080) if way == WAYS[0] else (FAR[six], 80))
+        one.connect(place)
         other, _ = listener.accept()
         with other:
             other.settimeout(10)
@@ -76,15 +82,11 @@ def test_much_passes_a_narrow_link(host: Host, br_netfilter: str, way: str, fami
 def test_the_container_hears_of_the_paths_mtu(
     host: Host, br_netfilter: str, way: str, family: socket.AddressFamily
 ) -> None:
-    far = narrow(host)
-    host.bridge_netfilter(br_netfilter)
-    host.add(network("net0", *NET, ports=PORTS), "a")
-    six = family == socket.AF_INET6
-    client, server = (far, host.place("a")) if way == WAYS[0] else (host.place("a"), far)
+    client, server, place = ends(host, br_netfilter, way, family == socket.AF_INET6)
     with open_socket(server, family, "udp") as served, open_socket(client, family, "udp") as one:
         served.bind(("", 80))
         served.settimeout(3)
-        one.connect((HOST[six], 8080) if way == WAYS[0] else (FAR[six], 80))
+        one.connect(place)
         one.send(b"?")
         _, peer = served.recvfrom(100)
         inside, target = (served, peer) if way == WAYS[0] else (one, None)

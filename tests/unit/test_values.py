@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import ipaddress
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from cni.state.record import from_document, to_document
 from nft.addresses import Address, Prefix, link_local, parse_address, parse_mac, parse_prefix
 from nft.value import Value
 
+ROOT = Path(__file__).resolve().parents[2]
 IPS = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6).filter(lambda item: item.ipv4_mapped is None))
 
 
@@ -248,3 +251,20 @@ def test_what_is_replaced_is_a_field() -> None:
                 asked += [(keyword.arg, f"{path.name}:{node.lineno}") for keyword in node.keywords if keyword.arg]
     assert len(asked) > 20
     assert [(name, place) for name, place in asked if name not in fields] == []
+
+
+def subclasses(kind: type[Value]) -> Iterator[type[Value]]:
+    for found in kind.__subclasses__():
+        yield found
+        yield from subclasses(found)
+
+
+def test_fields_with_defaults_come_last() -> None:
+    """Values that are given in order are taken without a look at their names."""
+    for folder in ("cni", "nft"):
+        for path in sorted(ROOT.joinpath(folder).rglob("*.py")):
+            if path.name != "__init__.py":
+                importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    for kind in subclasses(Value):
+        has_default = [hasattr(kind, name) for name in kind._fields]
+        assert has_default == sorted(has_default), kind
