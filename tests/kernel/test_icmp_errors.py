@@ -43,7 +43,7 @@ def narrow(host: Host) -> Namespace:
 
 
 def ends(host: Host, br_netfilter: str, way: str, six: bool) -> tuple[Namespace, Namespace, tuple[str, int]]:
-    """The client, the server, and where the one asks the other. One is the container, one sits behind the narrow link."""
+    """The client, the server, and where the one asks the other. One is the container, one is behind the narrow link."""
     far = narrow(host)
     host.bridge_netfilter(br_netfilter)
     host.add(network("net0", *NET, ports=PORTS), "a")

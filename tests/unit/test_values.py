@@ -236,10 +236,9 @@ def test_a_misspelt_field_is_an_error_and_not_another_attribute() -> None:
 def test_what_is_replaced_is_a_field() -> None:
     """`replace` cannot be typed by field (its keywords are any), so the calls in the sources are looked at: each
     keyword is a field of some value. A field of another value is refused when it runs."""
-    root = Path(__file__).resolve().parents[2]
     fields: set[str] = set()
     asked: list[tuple[str, str]] = []
-    for path in (path for folder in ("cni", "nft") for path in (root / folder).rglob("*.py")):
+    for path in (path for folder in ("cni", "nft") for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 fields.update(
