@@ -89,7 +89,8 @@ class Network(Value):
     @property
     def is_vlan_gateway(self) -> bool:
         """Whether the host needs a link of its own in the VLAN, for the gateway's addresses."""
-        return bool(self.wire.vlan and self.is_gateway and (self.ipam.delegate or self.ipam.range_sets))
+        is_reached = self.is_gateway and (self.mode4, self.mode6) != (attachment.ISOLATED, attachment.ISOLATED)
+        return bool(self.wire.vlan and is_reached and (self.ipam.delegate or self.ipam.range_sets))
 
 
 def parse_network(request: Request) -> Network:
@@ -116,13 +117,6 @@ def parse_network(request: Request) -> Network:
     vlans = {} if ptp else parse_vlans(fields)
     check_mac = not ptp and fields.flag("macspoofchk")
     wire = Wire(promisc=promisc, check_mac=check_mac, **vlans, **(parse_rates(fields, runtime) if ours else {}))
-    bridge = "" if ptp else fields.parsed("bridge", check_host_link) or ("nftcni0" if ours else "cni0")
-    if wire.vlan and is_gateway:
-        try:
-            check_host_link(vlan_link(bridge, wire.vlan))
-        except ValueError as problem:
-            what = f"the host's link in it would be {vlan_link(bridge, wire.vlan)}"
-            raise fields.fail("vlan", f"{what}: {problem}; choose a shorter name for bridge") from None
     snat, masq_all = parse_masquerade(fields) if ours else (True, False)
     condition4, condition6 = parse_conditions(fields) if ours else ("", "")
     for key, condition, mode in (("conditionsV4", condition4, mode4), ("conditionsV6", condition6, mode6)):
@@ -135,9 +129,9 @@ def parse_network(request: Request) -> Network:
     link_up = not fields.flag("disableContainerInterface")
     if not link_up and (ipam.delegate or ipam.range_sets):
         raise fields.fail("disableContainerInterface", "cannot be combined with ipam")
-    return Network(
+    network = Network(
         name=request.network,
-        bridge=bridge,
+        bridge="" if ptp else fields.parsed("bridge", check_host_link) or ("nftcni0" if ours else "cni0"),
         is_gateway=is_gateway,
         is_default_gateway=fields.flag("isDefaultGateway", ours and is_gateway and not ipam.routes_given),
         force_address=fields.flag("forceAddress"),
@@ -167,6 +161,14 @@ def parse_network(request: Request) -> Network:
         condition4=condition4,
         condition6=condition6,
     )
+    if network.is_vlan_gateway:
+        link = vlan_link(network.bridge, wire.vlan)
+        try:
+            check_host_link(link)
+        except ValueError as problem:
+            what = f"the host's link in it would be {link}: {problem}"
+            raise fields.fail("vlan", f"{what}; choose a shorter name for bridge") from None
+    return network
 
 
 def has_unknown(document: dict[str, Json]) -> bool:

@@ -24,7 +24,7 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
     ident = identity(request.network, request.container, request.ifname)
     delegated = bool(network.ipam.delegate)
     bridge, wire = network.bridge or host_link(ident), network.wire
-    if network.is_vlan_gateway and (network.mode4 != ISOLATED or network.mode6 != ISOLATED):
+    if network.is_vlan_gateway:
         bridge, wire = vlan_link(bridge, wire.vlan), wire.replace(master=bridge)
     item = Attachment(
         network=request.network,

@@ -301,6 +301,8 @@ def test_wrong_vlans(keys: dict[str, Any], word: str) -> None:
 def test_vlans() -> None:
     wire = parsed({"isGateway": False, "vlan": 5, "vlanTrunk": [{"minID": 10, "maxID": 20, "id": 30}]}).wire
     assert (wire.vlan, wire.trunk, wire.default_vlan) == (5, ((10, 20), (30, 30)), False)
+    assert parsed({"bridge": "a-long-bridge", "vlan": 55, "isGateway": False}).wire.vlan == 55  # needs no link there
+    assert parsed({"bridge": "a-long-bridge", "vlan": 55, "ipam": None}).wire.vlan == 55
     error = refusal({"bridge": "a-long-bridge", "vlan": 55})
     assert error.code == INVALID_CONFIG and "a-long-bridge.55" in error.msg
 
