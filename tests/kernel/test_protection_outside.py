@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 import pytest
-from support.frames import datagram, heard
+from support.frames import checksum, datagram, heard
 from support.machines import NETFILTER
 from support.scratch import Host, Namespace, network, port
 from support.traffic import Server, ask, open_socket, serving
@@ -72,6 +72,50 @@ def test_modes(host: Host, br_netfilter: str, mode: str) -> None:
     host.delete(network("net0", *NET, gatewayMode=mode), "a")
     host.delete(network("net1", *OTHER), "b")
     assert host.elements() == {}
+
+
+def echoes(place: Namespace, target: str, seconds: float = SHORT) -> bool:
+    """Whether an ICMP echo request is answered."""
+    six = ":" in target
+    kind, answer = (128, 129) if six else (8, 0)
+    request = struct.pack("!BBHHH", kind, 0, 0, 77, 1)
+    request = request[:2] + struct.pack("!H", checksum(request)) + request[4:]  # of IPv6 the kernel's own counts
+    with place.entered():
+        sock = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_RAW, 58 if six else 1)
+    with sock:
+        end = time.monotonic() + seconds
+        try:
+            sock.sendto(request, (target, 0))
+        except OSError:  # no way there
+            return False
+        while (left := end - time.monotonic()) > 0:
+            sock.settimeout(left)
+            try:
+                packet, sender = sock.recvfrom(2048)
+            except OSError:
+                return False
+            reply = packet if six else packet[(packet[0] & 15) * 4 :]
+            if reply[0] == answer and reply[4:6] == request[4:6] and sender[0] == target:
+                return True
+    return False
+
+
+@NETFILTER
+@pytest.mark.parametrize("mode", MODES)
+def test_echo_requests_in_each_mode(host: Host, br_netfilter: str, mode: str) -> None:
+    """As an unpublished port: a published one opens nothing but itself."""
+    unpublished, _published, _mapped, seen = MODES[mode]
+    lan = with_routes(host)
+    host.bridge_netfilter(br_netfilter)
+    host.add(network("net0", *NET, ports=[port(8080, 80)], gatewayMode=mode), "a")
+    host.add(network("net1", *OTHER), "b")
+    host.add(network("net0", *NET, gatewayMode=mode), "sibling")
+    for own, theirs in zip(INSIDE, LAN):
+        assert echoes(host.place("sibling"), own, 3)
+        assert echoes(host.place("a"), theirs, 3 if seen else SHORT) is bool(seen)
+        assert echoes(host, own, 3 if mode != "isolated" else SHORT) is (mode != "isolated")
+        for asker in (lan, host.place("b")):
+            assert echoes(asker, own, 3 if unpublished else SHORT) is unpublished, (asker.name, own)
 
 
 def test_ipv6_routed_with_ipv4_nat(host: Host) -> None:
@@ -271,46 +315,49 @@ def test_a_port_forward_of_others_between_links_of_before_works(host: Host, vers
 # What the connection tracker does not know
 
 
+def packed(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
+def summed(source: str, target: str, segment: bytes) -> bytes:
+    """With its checksum: the pseudo headers of both IP versions sum up to the same."""
+    pseudo = packed(source) + packed(target) + struct.pack("!II", len(segment), 6)
+    return segment[:16] + struct.pack("!H", checksum(pseudo + segment)) + segment[18:]
+
+
 def segment(source: str, target: str, flags: int) -> bytes:
     """A TCP segment of no connection."""
-    header = struct.pack("!HHIIBBHHH", 80, 6000, 5, 77, 0x50, flags, 64240, 0, 0)
-    pseudo = socket.inet_aton(source) + socket.inet_aton(target) + struct.pack("!BBH", 0, 6, len(header))
-    total = sum(struct.unpack("!16H", pseudo + header))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return header[:16] + struct.pack("!H", ~total & 0xFFFF) + header[18:]
+    return summed(source, target, struct.pack("!HHIIBBHHH", 80, 6000, 5, 77, 0x50, flags, 64240, 0, 0))
 
 
+@pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("flags", [0x14, 0x11], ids=["RST", "FIN"])
-def test_nothing_leaves_with_the_containers_address(host: Host, flags: int) -> None:
+def test_nothing_leaves_with_the_containers_address(host: Host, flags: int, version: int) -> None:
     """kubernetes#74839: INVALID packets are not translated."""
+    six = version == 6
+    own, mine, theirs = INSIDE[six], HOST[six], LAN[six]
     lan = with_routes(host)
     host.add(network("net0", *NET, ports=[port(8080, 80)]), "a")
     with lan.entered():
-        sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x800))
+        sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x86DD if six else 0x800))
     with host.place("a").entered():
-        sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, 6)
+        sender = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_RAW, 6)
+    protocol, source, target = (20, slice(22, 38), slice(38, 54)) if six else (23, slice(26, 30), slice(30, 34))
     with sniffer, sender:
-        sender.sendto(segment(INSIDE[0], LAN[0], flags), (LAN[0], 0))
-        sender.sendto(segment(INSIDE[0], LAN[0], 0x02), (LAN[0], 0))  # a SYN behind it passes, masqueraded
+        sender.sendto(segment(own, theirs, flags), (theirs, 0))
+        sender.sendto(segment(own, theirs, 0x02), (theirs, 0))  # a SYN behind it passes, masqueraded
         sniffer.settimeout(3)
-        seen = []
-        while not seen or seen[-1] != socket.inet_aton(HOST[0]):
+        seen: list[bytes] = []
+        while not seen or seen[-1] != packed(mine):
             packet = sniffer.recv(2048)
-            if packet[23] == 6 and packet[30:34] == socket.inet_aton(LAN[0]):
-                seen.append(packet[26:30])
-    assert seen == [socket.inet_aton(HOST[0])]
+            if packet[protocol] == 6 and packet[target] == packed(theirs):
+                seen.append(packet[source])
+    assert seen == [packed(mine)]
 
 
 def data_segment(source: tuple[str, int], target: tuple[str, int], seq: int, ack: int) -> bytes:
-    payload = b"stray!"
     header = struct.pack("!HHIIBBHHH", source[1], target[1], seq & 0xFFFFFFFF, ack, 0x50, 0x18, 64240, 0, 0)
-    length = len(header) + len(payload)
-    pseudo = socket.inet_aton(source[0]) + socket.inet_aton(target[0]) + struct.pack("!BBH", 0, 6, length)
-    total = sum(struct.unpack(f"!{(12 + length) // 2}H", pseudo + header + payload))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return header[:16] + struct.pack("!H", ~total & 0xFFFF) + header[18:] + payload
+    return summed(source[0], target[0], header + b"stray!")
 
 
 @pytest.mark.parametrize("way", ["out", "in"])
