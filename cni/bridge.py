@@ -195,13 +195,15 @@ def _refuse_advertisements(host: Host, item: Attachment, bridge: Link) -> None:
 
 def leave_bridge(host: Host, item: Attachment) -> list[str]:
     """Undoes what we did to the bridge of the last attachment, and returns the links to remove with it."""
-    links = _give_back(host, item, item.bridge) if item.bridge else []
+    links, own = [], item.link
     if item.wire.master:
         from cni.vlan_gateway import leave_vlan
 
+        links = _give_back(host, item, item.bridge)
         leave_vlan(host, item)
-        if host.store.bridges.only(item.master, item.bridge):
-            links += _give_back(host, item, item.master)
+        own = item.bridge
+    if item.bridge and host.store.bridges.only(item.master, own):
+        links += _give_back(host, item, item.master)
     return links
 
 

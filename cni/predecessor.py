@@ -76,7 +76,7 @@ def clean_up(host: Host, request: Request) -> None:
     """Its link, rules and leases. What cannot be taken away is said on stderr with the command that does it."""
     traces = traces_of(request)
     if traces is not None:
-        remove_links(host.rtnl, own_links(host, traces))
+        remove_links(own_links(host, traces))
         clean_rules(host, request, traces)
         clean_leases(request, traces.addresses)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from cni.forwarding import unrouted
 from cni.handles import Handles
 from cni.model.attachment import Attachment
+from cni.model.names import bridge_mac
 from cni.model.projection import (
     attachment_elements,
     bridge_elements,
@@ -30,7 +31,7 @@ def delete_elements(handles: Handles, item: Attachment, last: bool) -> None:
     if last:
         kept = unrouted(handles)
         shared = [element for element in shared if element not in kept]
-    shared += cross_elements(item, handles.store.of_container(item))
+    shared = _without_the_masters(handles, item, shared) + cross_elements(item, handles.store.of_container(item))
     doomed = own + [element for element in shared if handles.table.get(element) == element]
     if doomed:
         handles.table.delete(doomed)
@@ -54,7 +55,24 @@ def _all_of_the_bridge(handles: Handles, item: Attachment) -> list[Element]:
         return []
     name = pack((IFNAME,), (item.bridge,))
     direct = [element for element in handles.table.elements(INTERVALS) if element.key.startswith(name)]
-    return list(dict.fromkeys([*widest_elements(item.bridge, item.made), *bridge_elements(item), *direct]))
+    mac = [_mac_of_the_master(item)] if item.made and item.wire.master else []
+    return list(dict.fromkeys([*widest_elements(item.bridge, item.made), *bridge_elements(item), *mac, *direct]))
+
+
+def _mac_of_the_master(item: Attachment) -> Element:
+    return Element("taken_macs", bridge_mac(item.master))
+
+
+def _without_the_masters(handles: Handles, item: Attachment, shared: list[Element]) -> list[Element]:
+    """A bridge has one MAC address, in its VLANs as well: that stays until none of them needs it any more."""
+    mac = _mac_of_the_master(item)
+    if mac not in shared:
+        return shared
+    for name in {item.master, *handles.store.bridges.vlans(item.master)} - {item.bridge}:
+        for other in handles.store.sharing(item.replace(bridge=name)):
+            if other is None or mac in bridge_elements(other):
+                return [element for element in shared if element != mac]
+    return shared
 
 
 def _no_longer_shared(handles: Handles, item: Attachment) -> list[Element]:

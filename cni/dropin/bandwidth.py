@@ -94,7 +94,7 @@ def _take_back(host: Host, before: Attachment | None, item: Attachment) -> None:
     if before is None:
         detach(host, item)
         return
-    remove_links(host.rtnl, [shaper_link(item.ident)])
+    remove_links([shaper_link(item.ident)])
     host.store.update(before)
 
 
@@ -104,7 +104,7 @@ def delete(request: Request) -> None:
     with Host(request.data_dir).transaction(f"bandwidth: DEL of {ident}") as host:
         item = host.record(ident)
         if item is None or not item.wire.is_shaped:
-            remove_links(host.rtnl, [shaper_link(ident)])  # of a record that was lost
+            remove_links([shaper_link(ident)])  # of a record that was lost
             return
         bare = item.replace(wire=item.wire.replace(**NONE))
         nothing_left = not item.leased and holds_nothing(bare)

@@ -14,7 +14,7 @@ import time
 from stat import S_ISSOCK
 
 from cni.kernel import rtnetlink
-from cni.kernel.links import get_link, is_listed, read_link
+from cni.kernel.links import is_listed, read_link
 from cni.protocol.errors import CniError, kernel_refused
 from nft.errors import KernelError
 from nft.framing import message, messages
@@ -22,9 +22,10 @@ from nft.netlink import Netlink, is_missing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 GROUP = 0x6E667463  # "nftc": links of one GC, deleted by one message
+LEAVING = 0x6E667464  # links whose DEL has set them down; whichever DEL is the first to come to it removes them all
 DEADLINE = 5.0  # seconds; a rtnl lock held that long by somebody else is worth an error
 POLL = 0.0002
 PIPE = 1 << 16  # bytes; what it holds, and more than any list of links here
@@ -62,19 +63,37 @@ class Remover:
         os.close(self._writer)
 
 
+def set_leaving(rtnl: Netlink, name: str) -> None:
+    """Down, at once for whoever sits behind it, and in the group LEAVING; a link that is missing has left."""
+    try:
+        if is_listed(name):
+            rtnl.ask(rtnetlink.RTM_SETLINK, rtnetlink.set_down(name, LEAVING))
+    except OSError as error:
+        if not is_missing(error):
+            raise
+
+
 def remove_links(
-    rtnl: Netlink, names: list[str], meanwhile: Callable[[], None] = _nothing, remover: Remover | None = None
+    names: list[str],
+    meanwhile: Callable[[], None] = _nothing,
+    remover: Remover | None = None,
+    leaving: Sequence[str] = (),
 ) -> bool:
     """Returns when none of the links exists any more, and whether one did. `meanwhile` is called while the kernel works
-    on them, in any case. Raises CniError code 5."""
-    present = [name for name in names if get_link(rtnl, name) is not None]
-    if not present:
+    on them, in any case. `leaving` are those that `set_leaving` was told: with them goes the whole group, by one wait.
+    Raises CniError code 5."""
+    present = list(filter(is_listed, names))
+    payloads = [rtnetlink.link_named(name) for name in present]
+    grouped = list(filter(is_listed, leaving))
+    if grouped:
+        payloads.append(rtnetlink.group(LEAVING))
+    if not payloads:
         meanwhile()
         return False
     remover = remover or Remover()
-    remover.tell([rtnetlink.link_named(name) for name in present])
+    remover.tell(payloads)
     meanwhile()
-    _wait(present, remover.child)
+    _wait(present + grouped, remover.child)
     return True
 
 

@@ -107,13 +107,6 @@ def all_links(rtnl: Netlink) -> list[Link]:
     return [read_link(payload) for payload in rtnl.dump(rtnetlink.RTM_GETLINK, rtnetlink.IFINFO.pack(0, 0, 0, 0, 0))]
 
 
-def set_down(rtnl: Netlink, name: str) -> None:
-    """At once for whoever sits behind it; a link that is missing is down."""
-    link = get_link(rtnl, name)
-    if link is not None:
-        rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(link.index, {rtnetlink.IFF_UP: False}, b"", 0, None))
-
-
 def link_name(rtnl: Netlink, index: int) -> str:
     """Of the link with that index, "" if there is none."""
     try:

@@ -44,7 +44,7 @@ def host_end(rtnl: Netlink, item: Attachment) -> Link:
 def configure_host_end(rtnl: Netlink, item: Attachment, port: Link) -> None:
     """Raises CniError 102 for an address that the host reaches elsewhere."""
     if not port.up:
-        rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(port.index))
+        rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up_again(port.index))
     sysctl.refuse_advertisements(item.link)
     sysctl.loosen_reverse_path(item.link)
     if item.address_of(6) is not None and sysctl.read(f"ipv6/conf/{item.link}/disable_ipv6") == "0":

@@ -100,6 +100,15 @@ def set_up(index: int) -> bytes:
     return IFINFO.pack(0, 0, index, IFF_UP, IFF_UP)
 
 
+def set_up_again(index: int) -> bytes:
+    """Out of the group of links that go, too, where a DEL that was killed left it."""
+    return set_up(index) + attr_u32(IFLA_GROUP, 0)
+
+
+def set_down(name: str, group: int) -> bytes:
+    return IFINFO.pack(0, 0, 0, 0, IFF_UP) + attr_name(IFLA_IFNAME, name) + attr_u32(IFLA_GROUP, group)
+
+
 def tune(index: int, flags: dict[int, bool], mac: bytes, mtu: int, queue: int | None) -> bytes:
     """`flags` are those to set or clear; b"", 0 and None leave MAC address, MTU and queue length as they are."""
     mask = sum(flags)

@@ -136,7 +136,9 @@ def bridge_elements(item: Attachment) -> list[Element]:
         elements += [Element("bridges", name), Element("gates", name + pack((MAC,), (mac,)))]
         if item.anti_spoof:
             elements.append(Element("taken_macs", mac))
-            elements += [element for prefix in item.gateways for element in _gateway(prefix.address)]
+            # Point to point all have the same gateway, and no neighbour who could take its address.
+            gateways = () if item.is_ptp else item.gateways
+            elements += [element for prefix in gateways for element in _gateway(prefix.address)]
     for version in (4, 6):
         family = pack((FAMILY,), (NFPROTO[version],)) + name
         if item.is_closed(version):

@@ -36,14 +36,25 @@ class Bridges:
     def ports(self, bridge: str) -> list[str]:
         """The host ends of all attachments there, those in its VLANs too, by listings."""
         own = [name for name in self._folder.names("bridges", bridge) if not name.startswith(".")]
-        vlans = set(own).intersection(self.names()) - {bridge}  # point to point the host end is its own
+        vlans = self.vlans(bridge)
         return [*(name for name in own if name not in vlans), *(port for vlan in vlans for port in self.ports(vlan))]
 
-    def only(self, bridge: str, link: str) -> bool:
-        """No other attachment, of any network, is on the bridge. Stops at the first: it may have a thousand."""
+    def vlans(self, bridge: str) -> list[str]:
+        """The host's links in its VLANs. Point to point the host end is its own bridge."""
+        return [name for name in self._folder.names("bridges", bridge) if name != bridge and self._is_bridge(name)]
+
+    def _is_bridge(self, name: str) -> bool:
+        return name[0] != "." and self._folder.has("bridges", name)
+
+    def only(self, bridge: str, link: str, vlans: bool = True) -> bool:
+        """No other attachment, of any network, is on the bridge, or in one of its `vlans`. Stops at the first: it may
+        have a thousand."""
         try:
             with os.scandir(self._folder.path("bridges", bridge)) as entries:
-                return all(entry.name[0] == "." or entry.name == link for entry in entries)
+                return all(
+                    entry.name[0] == "." or entry.name == link or not vlans and self._is_bridge(entry.name)
+                    for entry in entries
+                )
         except FileNotFoundError:
             return True
 

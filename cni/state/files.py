@@ -11,27 +11,33 @@ from cni.protocol.log import say
 LOCK_SECONDS = 15.0
 
 
-def flock(file: int, path: str) -> None:
+def try_flock(file: int, shared: bool = False) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def flock(file: int, path: str, seconds: float = LOCK_SECONDS) -> None:
     """A blocking flock, which the kernel grants in order, cut short by a timer (Python retries EINTR otherwise)."""
+    if try_flock(file):
+        return
     import fcntl
 
     from nft.signals import signals
 
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
-    except BlockingIOError:
-        pass
-
     def too_long(_number: int, _frame: object) -> None:
         raise CniError(
             TRY_AGAIN_LATER,
-            f"waited {LOCK_SECONDS:.0f} s for {path}, which another nftcni process holds",
+            f"waited {seconds:.0f} s for {path}, which another nftcni process holds",
             "see who holds it with: fuser -v " + path,
         )
 
     before = signals.signal(signals.SIGALRM, too_long)
-    signals.setitimer(signals.ITIMER_REAL, LOCK_SECONDS)
+    signals.setitimer(signals.ITIMER_REAL, seconds)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     finally:
@@ -39,10 +45,10 @@ def flock(file: int, path: str) -> None:
         signals.signal(signals.SIGALRM, before)
 
 
-def lock(folder: str, name: str) -> int:
+def lock(folder: str, name: str, queued: bool = False) -> int:
     """The locked file's descriptor; it and its folder are made if need be. Who has waited may find that the file was
     deleted meanwhile, with the whole folder, and that its lock keeps nobody out. -1 where the folder is a link that
-    leads nowhere any more."""
+    leads nowhere any more. `queued`: whoever has to wait is in the folder's `queue` meanwhile."""
     path = f"{folder}/{name}"
     while True:
         try:
@@ -53,13 +59,50 @@ def lock(folder: str, name: str) -> int:
             os.makedirs(folder, 0o700, exist_ok=True)
             continue
         try:
-            flock(file, path)
+            if not try_flock(file):
+                waiting = _join_queue(folder) if queued else -1
+                try:
+                    flock(file, path)
+                finally:
+                    if waiting >= 0:
+                        os.close(waiting)
             if _is_same(file, path):
                 return file
         except BaseException:
             os.close(file)
             raise
         os.close(file)
+
+
+def _join_queue(folder: str) -> int:
+    """The folder, with a shared flock for as long as it is open, so that others can see that somebody waits; -1 where
+    that cannot be."""
+    queue = -1
+    try:
+        queue = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try_flock(queue, shared=True)  # refused, somebody has just found nobody in it
+    except OSError:
+        pass  # nobody depends on it
+    return queue
+
+
+def has_queue(folder: str, patience: float = 0.0) -> bool:
+    """Whether somebody waits for a `queued` lock in the folder; with `patience`, still after so many seconds."""
+    queue = -1
+    try:
+        queue = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if try_flock(queue):
+            return False
+        if patience:
+            flock(queue, folder, patience)
+        return not patience
+    except CniError:
+        return True
+    except OSError:
+        return False
+    finally:
+        if queue >= 0:
+            os.close(queue)
 
 
 def decide(usual: str, folder: str) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FOLDERS = ("attachments", "containers", "leases", "ports", "bridges")
+PATIENCE = 1.0  # seconds that a DEL lets others go first
 LAST = "last"  # the last one that is made: with it the folder is complete
 
 
@@ -48,7 +49,7 @@ class Lock:
         while True:
             if not self.has_folder():
                 self._choose_folder()
-            self._file = files.lock(self._folder.root, "lock")
+            self._file = files.lock(self._folder.root, "lock", queued=True)
             if self.has_folder():
                 return
             if self._file >= 0 and self._is_chosen():
@@ -64,6 +65,14 @@ class Lock:
         if self._file >= 0:
             files.unlock(self._file)
             self._file = -1
+
+    def is_wanted(self) -> bool:
+        """Whether somebody waits for it."""
+        return files.has_queue(self._folder.root)
+
+    def let_others_go_first(self) -> None:
+        """Returns when nobody waits for the lock any more, or after PATIENCE."""
+        files.has_queue(self._folder.root, PATIENCE)
 
     def _drop_other_boots(self) -> None:
         """Folders of earlier boots hold nothing that is still true; those of other namespaces of this boot may."""

@@ -200,10 +200,13 @@ class Store:
         files.write(self.folder.path(name), dumps(to_document(item)) + "\n")
 
     def drop_bridge(self, item: Attachment) -> None:
-        """All that is known of the bridge of its last attachment; of its master as well, if that has no other."""
-        if item.wire.master and self.bridges.only(item.master, item.bridge):
+        """All that is known of the bridge of its last attachment; of its master as well, if that has no other. Of a
+        bridge that has containers in its VLANs still, nothing."""
+        if item.wire.master:
+            self.bridges.drop(item.bridge)
+        own = item.bridge if item.wire.master else item.link
+        if self.bridges.only(item.master, own):
             self.bridges.drop(item.master)
-        self.bridges.drop(item.bridge)
 
     def _leave_bridge(self, item: Attachment) -> None:
         if item.bridge:
@@ -251,8 +254,8 @@ class Store:
         return found
 
     def is_last(self, item: Attachment) -> bool:
-        """No other attachment, of any network, is on this one's bridge."""
-        return bool(item.bridge) and self.bridges.only(item.bridge, item.link)
+        """No other attachment, of any network, is on this one's bridge; in VLANs of it there may be some."""
+        return bool(item.bridge) and self.bridges.only(item.bridge, item.link, vlans=False)
 
     def sharing(self, item: Attachment) -> Iterator[Attachment | None]:
         """The other records on the same bridge, one by one: the first is enough for most questions, and it is most

@@ -84,7 +84,7 @@ def apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool = 
 def _remove_link(host: Host, item: Attachment) -> None:
     from cni.kernel.deletion import remove_links
 
-    remove_links(host.rtnl, [item.link])
+    remove_links([item.link])
 
 
 def _result(host: Host, item: Attachment, bridge: Link | None) -> Result:

@@ -15,11 +15,11 @@ from cni import hostside
 from cni.bridge import leave_bridge
 from cni.forwarding import stop_forwarding
 from cni.host import Host
-from cni.kernel.deletion import Remover, keep_sockets_open, remove_links
-from cni.kernel.links import set_down
+from cni.kernel.deletion import Remover, keep_sockets_open, remove_links, set_leaving
 from cni.localnet import release_localnet
 from cni.model.attachment import Attachment
 from cni.model.names import host_link, identity, shaper_link
+from cni.model.projection import marker
 from cni.protocol.request import Request, foreign_ipam
 from cni.verbs.delegate import DHCP, pass_on, release_by_dhcp
 from cni.withdrawal import delete_elements
@@ -36,25 +36,39 @@ def delete(request: Request) -> None:
     remover = Remover() if os.path.lexists(host.store.record_path(ident)) else None  # before the lock, which it shares
     with host.transaction(f"DEL of {ident}"):
         item = host.record(ident) or host.lost_record(ident)
-        if item is not None:
-            detach(host, item, remover)
-            if not item.sandbox:  # rebuilt: it does not tell where its addresses have files
-                from cni.predecessor import clean_leases
-
-                clean_leases(request)
+        crowded = item is not None and item.kind.own_link and host.store.lock.is_wanted()
+        if item is not None and crowded:
+            withdraw(host, item, last=False)
         else:
-            remove_links(host.rtnl, [host_link(ident), shaper_link(ident)], remover=remover)
-            if not host.store.has_records():
-                stop_forwarding(host.handles)  # a DEL that was killed had not come to it
-            if is_anothers(request):
-                from cni.predecessor import clean_up
-
-                clean_up(host, request)
+            _remove(host, request, ident, item, remover)
+    if crowded:
+        host.store.lock.let_others_go_first()
+        with host.transaction(f"DEL of {ident}"):
+            _remove(host, request, ident, host.record(ident), remover, withdrawn=True)
     delegate = item.delegate if item else ""
     if not by_dhcp or delegate not in ("", DHCP):
         pass_on(request, "DEL", delegate)
     if problem is not None:
         raise problem
+
+
+def _remove(
+    host: Host, request: Request, ident: str, item: Attachment | None, remover: Remover | None, withdrawn: bool = False
+) -> None:
+    if item is not None:
+        detach(host, item, remover, withdrawn)
+        if not item.sandbox:  # rebuilt: it does not tell where its addresses have files
+            from cni.predecessor import clean_leases
+
+            clean_leases(request)
+        return
+    remove_links([host_link(ident), shaper_link(ident)], remover=remover)
+    if not host.store.has_records():
+        stop_forwarding(host.handles)  # a DEL that was killed had not come to it
+    if is_anothers(request):
+        from cni.predecessor import clean_up
+
+        clean_up(host, request)
 
 
 def is_anothers(request: Request) -> bool:
@@ -68,11 +82,18 @@ def is_anothers(request: Request) -> bool:
     return not any(isinstance(entry, dict) and entry.get("name") == ours for entry in listed)
 
 
-def detach(host: Host, item: Attachment, remover: Remover | None = None) -> None:
-    last = host.is_last(item)
-    if item.kind.own_link:
-        set_down(host.rtnl, item.link)
+def withdraw(host: Host, item: Attachment, last: bool) -> None:
+    """Nothing passes any more, and then nothing is known of it in the table."""
+    for name in item.links:
+        set_leaving(host.rtnl, name)
     delete_elements(host.handles, item, last)
+
+
+def detach(host: Host, item: Attachment, remover: Remover | None = None, withdrawn: bool = False) -> None:
+    """`withdrawn`: it was, a moment ago; since then a repair may have put it back."""
+    last = host.is_last(item)
+    if last or not withdrawn or host.table.get(marker(item.key)):
+        withdraw(host, item, last)
     if item.is_fast:
         from cni.fastpath import release
 
@@ -81,11 +102,9 @@ def detach(host: Host, item: Attachment, remover: Remover | None = None) -> None
         from cni.conditions import release as release_conditions
 
         release_conditions(host.handles)
-    links = dict.fromkeys(item.links)
-    if last:
-        links.update(dict.fromkeys(leave_bridge(host, item)))
+    links = leave_bridge(host, item) if last else []
     # A listing of all connections takes as long as the kernel takes for the links, some 10 ms either.
-    went = remove_links(host.rtnl, [*links], lambda: host.forget_flows_of(item.addresses), remover)
+    went = remove_links(links, lambda: host.forget_flows_of(item.addresses), remover, item.links)
     if not went and remover is None:
         keep_sockets_open()  # the links went with the namespace
     hostside.release(host, item)

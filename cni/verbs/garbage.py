@@ -86,7 +86,7 @@ def detach_many(host: Host, network: str, items: list[Attachment], remover: Remo
     for item in items:
         if item is final.get(item.bridge) and host.is_last(item):
             delete_elements(host.handles, item, last=True)
-            remove_links(host.rtnl, leave_bridge(host, item))
+            remove_links(leave_bridge(host, item))
             host.store.drop_bridge(item)
             del final[item.bridge]
         host.remove_record(item)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from strace import Point, Run, differences, points
+from support.crowd import Crowd
 from support.scratch import CHECKOUT, Host, Json, network, port
 
 DUAL = ("10.88.0.0/24", "fd00:88::/64")
@@ -74,6 +75,8 @@ class Scene:
             host.file(f"/run/bin/{name}").symlink_to(CHECKOUT / "conf" / "nftcni")
         if situation.keeper:
             self.kept = host.add(KEEPER, "keeper")
+        if situation.crowded:
+            Crowd(next(path for path in host.file("/run/nftcni").iterdir() if "." in path.name))
         self.before = self.settled()
         self.sysctls = host.sysctls()
 
@@ -174,7 +177,8 @@ WAYS_OUT: dict[str, Callable[[Scene], None]] = {"DEL": by_del, "ADD again": by_a
 @dataclass(frozen=True)
 class Situation:
     """`prepare` brings the host to where `run` starts; `attached` says whether c1 is there then, `same_answer` that an
-    ADD after the kill has to answer as it did. `every_way`: all ways out of each kill, otherwise in turn."""
+    ADD after the kill has to answer as it did. `every_way`: all ways out of each kill, otherwise in turn. `crowded`:
+    others seem to wait for the lock."""
 
     run: Run
     config: Json = None
@@ -186,6 +190,7 @@ class Situation:
     lost: bool = False
     same_answer: bool = False
     every_way: bool = True
+    crowded: bool = False
 
     def __post_init__(self) -> None:
         if self.config is None:
@@ -222,6 +227,10 @@ SITUATIONS = {
     "ADD after a flush": Situation(Run("ADD", CONFIG), flushed=True),
     "ADD repeated": Situation(Run("ADD", CONFIG), attached=True, same_answer=True),
     "DEL beside another": Situation(Run("DEL", CONFIG), attached=True),
+    "DEL in a crowd": Situation(Run("DEL", CONFIG), attached=True, crowded=True),
+    "DEL of rates in a crowd": Situation(
+        *(Run("DEL", POINT_TO_POINT), POINT_TO_POINT), attached=True, every_way=False, crowded=True
+    ),
     "last DEL of a bridge": Situation(Run("DEL", CONFIG), keeper=False, attached=True),
     "GC": Situation(GC_RUN, attached=True),
     "repair": Situation(Run("", None, words=("repair",)), attached=True, flushed=True, same_answer=True),

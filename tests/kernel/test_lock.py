@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.crowd import waits
 from support.scratch import PLUGIN, Host, Json, network, port
 
 CONFIG = network("net0", "10.88.0.0/24", "fd00:88::/64", ports=[port(8080, 80)])
@@ -53,10 +54,8 @@ def wait_until_it_waits(process: subprocess.Popen[str], inode: int) -> None:
     """For the lock on that file. It must not come to its end instead."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
-        for line in Path("/proc/locks").read_text().splitlines():
-            words = line.split()
-            if words[1:3] == ["->", "FLOCK"] and words[5] == str(process.pid) and words[6].endswith(f":{inode}"):
-                return
+        if waits(inode, process.pid):
+            return
         assert process.poll() is None, f"it took the lock of a file that is gone: {process.communicate()}"
         time.sleep(0.005)
     raise AssertionError("it never waited for this file")

@@ -152,6 +152,20 @@ def test_nothing_is_left(host: Host) -> None:
     assert host.snapshot() == before
 
 
+@pytest.mark.parametrize("way", ["DEL", "GC"])
+def test_one_that_goes_takes_nothing_of_the_others(host: Host, way: str) -> None:
+    """All have the same gateway, and its address was in the table once for all of them."""
+    result = host.add(pair())
+    host.add(pair(), "c2")
+    if way == "DEL":
+        host.delete(pair(), "c2")
+    else:
+        valid = {"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]}
+        assert host.cni("GC", {**pair(), **valid}).status == 0
+    assert host.cni("CHECK", {**pair(), "prevResult": result}).words == ""
+    assert host.command("repair", "--check").stdout == "nothing to repair\n"
+
+
 def test_gc_and_lost_state(host: Host) -> None:
     host.container("c1")
     before = host.snapshot()

@@ -6,6 +6,7 @@ expected is written from the attachment's own fields. Traffic through them is in
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 from support.scratch import Host
 
 from cni.model.attachment import CHAINED, Attachment, Lease
+from cni.model.names import bridge_mac, host_link
 from cni.model.ports import PortMapping
 from cni.model.projection import attachment_elements, bridge_elements, cross_elements, projection
 from cni.model.reading import read_attachment
+from cni.model.wire import Wire
 from cni.protocol.names import check_ifname
 from nft.addresses import Prefix, parse_address, parse_prefix
 from nft.elements import Element, element_text, elements_text
@@ -296,3 +299,33 @@ def test_a_port_leads_to_the_first_address_of_its_family() -> None:
     packed = parse_address("10.88.0.2").packed
     assert found == Element("dnat4", b"\x06\0\0\0\x1f\x90\0\0", packed + b"\0\x50\0\0", "net0/c1/eth0")
     assert isinstance(first.address, Prefix)
+
+
+PLACES = [
+    {"bridge": "br-net0"},
+    {"bridge": "br-net1"},
+    {"bridge": "br-net0.10", "wire": Wire(vlan=10, master="br-net0")},
+    {"bridge": "br-net0.20", "wire": Wire(vlan=20, master="br-net0")},
+    {"bridge": host_link("net0/c1/eth0"), "container": "c1"},  # point to point
+    {"bridge": host_link("net0/c2/eth0"), "container": "c2"},
+]
+
+
+@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(PLACES, 2)])
+def test_what_bridges_share_goes_with_the_last_of_each(one: Any, other: Any) -> None:
+    """But for the MAC address that a bridge has in its VLANs, too, and that is looked for elsewhere (`withdrawal`)."""
+    gateway = parse_address("10.88.0.1")
+    lease = Lease(parse_prefix("10.88.0.2/24"), gateway)
+    usual: dict[str, Any] = {
+        "leases": (lease,),
+        "made": True,
+        "anti_spoof": True,
+        "is_gateway": True,
+        "isolation": True,
+    }
+    items = [attachment(**{**usual, **place}) for place in (one, other)]
+    if not any(item.is_ptp for item in items):  # on two bridges are two networks
+        away = Lease(parse_prefix("10.89.0.2/24"), parse_address("10.89.0.1"))
+        items[1] = items[1].replace(leases=(away,))
+    both = set(bridge_elements(items[0])) & set(bridge_elements(items[1]))
+    assert both == ({Element("taken_macs", bridge_mac("br-net0"))} if items[0].master == items[1].master else set())

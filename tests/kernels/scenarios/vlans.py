@@ -95,6 +95,25 @@ def gateway(vlan: int, ports: Any = (), **keys: Any) -> Json:
     return network(f"vlan{vlan}", f"10.88.{vlan}.0/24", f"fd00:88:{vlan}::/64", ports=ports, **keys)
 
 
+@pytest.mark.parametrize("first", [1, 10, 20], ids=["the bridge's own", "of a VLAN", "of the other VLAN"])
+def test_what_goes_first_leaves_the_others_what_they_share(host: Host, first: int) -> None:
+    """The bridge's MAC address is the VLANs' gateways' as well."""
+    plain = network("vlan1", "10.88.1.0/24", "fd00:88:1::/64", bridge="br-net0")
+    networks = {1: plain, 10: gateway(10), 20: gateway(20)}
+    for number in networks:
+        host.container(f"c{number}")
+    before = host.snapshot()
+    results = {number: host.add(config, f"c{number}") for number, config in networks.items()}
+    host.delete(networks[first], f"c{first}")
+    for number in set(networks) - {first}:
+        answer = host.cni("CHECK", {**networks[number], "prevResult": results[number]}, f"c{number}")
+        assert answer.words == "", number
+    assert host.command("repair", "--check").stdout == "nothing to repair\n"
+    for number in set(networks) - {first}:
+        host.delete(networks[number], f"c{number}")
+    assert host.snapshot() == before
+
+
 def own_vlans(host: Host) -> set[int]:
     return set(vlans(host, "br-net0"))
 
