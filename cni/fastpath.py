@@ -18,8 +18,7 @@ from nft import fastpath
 from nft.errors import LoadError
 from nft.framing import text
 from nft.libnftables import run_text
-from nft.ruleset import FAST_PATH, fast_path_text
-from nft.schema import TABLE
+from nft.schema import FAST_PATH, TABLE
 
 FLOWTABLE = f"flowtable {FAST_PATH} of table inet {TABLE}"
 BRIDGED_FRAMES = tuple(f"bridge/bridge-nf-call-{family}tables" for family in ("ip", "ip6"))
@@ -52,7 +51,7 @@ def ensure(handles: Handles, item: Attachment) -> None:
 def load(handles: Handles) -> None:
     """Into a table that has none of it."""
     try:
-        handles.change_rules(lambda: run_text(fast_path_text()))
+        handles.change_rules(lambda: run_text(fastpath.fast_path_text()))
     except LoadError as problem:
         raise CniError(IO_FAILURE, f"fastPath: {problem}", problem.hint) from None
 

@@ -6,12 +6,12 @@ says what to undo. The bridge has a file of its own, `bridge`.
 
 from __future__ import annotations
 
-from cni.forwarding import note_from_table, set_host_sysctls
+from cni.forwarding import set_host_sysctls
 from cni.handles import Handles, open_handles
-from cni.kernel.links import get_link, port_names
+from cni.kernel.links import port_names
 from cni.kernel.routes import is_local
 from cni.model.attachment import Attachment, attachment_key
-from cni.model.names import bridge_mac, host_link
+from cni.model.names import host_link
 from cni.model.projection import (
     attachment_elements,
     bridge_elements,
@@ -20,12 +20,10 @@ from cni.model.projection import (
     marker,
 )
 from cni.model.stamp import is_of_boot
-from cni.protocol.errors import ADDRESS_TAKEN, PORT_TAKEN, TRY_AGAIN_LATER, CniError, kernel_refused
+from cni.protocol.errors import CniError, kernel_refused
 from cni.state.store import Damaged
-from nft.elements import Element, element_text
 from nft.errors import Conflict, KernelError, TableMissing
 from nft.ruleset import is_whole
-from nft.schema import TABLE
 from nft.table import rules_digest
 
 TYPE_CHECKING = False
@@ -102,15 +100,9 @@ class Host:
         if not is_of_boot(comment, self.store.boot):
             self.table.remove()
             return
-        note_from_table(self.handles)
-        from cni.recovery import all_records, rebuild_all
+        from cni.recovery import refill_state
 
-        rebuild_all(self.handles)
-        named = {(item.bridge, item.master) for item in all_records(self.handles) if item.bridge}
-        for name, bridge in named | {(bridge, bridge) for _name, bridge in named}:
-            link = get_link(self.rtnl, name)
-            if link is not None and link.mac == bridge_mac(bridge):
-                self.store.bridges.note(name, "created")
+        refill_state(self.handles)
 
     # Records
 
@@ -240,21 +232,13 @@ class Host:
             if conflict.held is None and item.direct:  # of a third one on the bridge
                 self.rebuild_table()
                 return
-            from cni.recovery import remove_orphans
+            from cni.recovery import add_in_place_of_orphans
 
-            if not remove_orphans(self.handles, item):
-                raise _refusal(conflict) from None
-            self._add_after_recovery(own, shared, again)
+            add_in_place_of_orphans(self.handles, item, lambda: self.table.add(own, shared, again), conflict)
         except KernelError as error:
             from cni.conditions import unaskable
 
             raise unaskable(item, error) from None
-
-    def _add_after_recovery(self, own: list[Element], shared: list[Element], again: bool) -> None:
-        try:
-            self.table.add(own, shared, again)
-        except Conflict as conflict:
-            raise _refusal(conflict) from None
 
     def table_is_current(self) -> bool:
         """Whether the table is there, of this boot and with this version's rules, and its records are ours."""
@@ -304,13 +288,3 @@ class Host:
             from cni.kernel.flows import forget_ports
 
             forget_ports(self.table.netlink, mappings, addresses)
-
-
-def _refusal(conflict: Conflict) -> CniError:
-    if conflict.held is None:
-        return CniError(TRY_AGAIN_LATER, f"table inet {TABLE} changed while elements were added", "try again")
-    text = element_text(conflict.held).split(" comment ")[0]
-    holder = f"{conflict.held.comment or 'an element without a comment'} holds it in table inet {TABLE}"
-    if conflict.wanted.set.startswith("dnat"):
-        return CniError(PORT_TAKEN, f"host port {text} is taken: {holder}")
-    return CniError(ADDRESS_TAKEN, f"{conflict.wanted.set} {text} is taken: {holder}")

@@ -12,26 +12,28 @@ met a key in its way.
 
 from __future__ import annotations
 
-from cni.forwarding import unrouted
+from cni.forwarding import note_from_table, unrouted
 from cni.handles import Handles
 from cni.kernel.links import get_link, link_name
 from cni.localnet import note_guard, note_localnet
 from cni.model.attachment import ISOLATED, OPEN, ROUTED, Attachment, Lease, kind_of
-from cni.model.names import host_link, vlan_link
+from cni.model.names import bridge_mac, host_link, vlan_link
 from cni.model.ports import Occupied, PortMapping, by_claim
 from cni.model.projection import projection, widest_elements
 from cni.model.reading import bare_leases, read_attachment, read_direct
 from cni.model.wire import Wire
+from cni.protocol.errors import ADDRESS_TAKEN, PORT_TAKEN, TRY_AGAIN_LATER, CniError
 from cni.protocol.log import say
 from cni.state.claims import claim_line
 from cni.state.store import Damaged
 from nft.addresses import Address, Prefix, parse_address
-from nft.elements import Element, unpack
-from nft.schema import GATES, INTERVALS, SETS
+from nft.elements import Element, element_text, unpack
+from nft.errors import Conflict
+from nft.schema import GATES, INTERVALS, SETS, TABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 # Records as they are on disk, or rebuilt
@@ -52,8 +54,18 @@ def all_records(handles: Handles, network: str = "") -> Iterator[Attachment]:
             yield item
 
 
-def rebuild_all(handles: Handles) -> None:
-    """A record for everybody in the table who has none: fills a fresh state folder."""
+def refill_state(handles: Handles) -> None:
+    """Fills a fresh state folder from the table: records, the host's forwarding, and which bridges we created."""
+    note_from_table(handles)
+    _rebuild_all(handles)
+    named = {(item.bridge, item.master) for item in all_records(handles) if item.bridge}
+    for name, bridge in named | {(bridge, bridge) for _name, bridge in named}:
+        link = get_link(handles.rtnl, name)
+        if link is not None and link.mac == bridge_mac(bridge):
+            handles.store.bridges.note(name, "created")
+
+
+def _rebuild_all(handles: Handles) -> None:
     by_owner: dict[str, list[Element]] = {}
     for element in handles.table.elements():
         if element.comment:
@@ -233,8 +245,29 @@ def rebuild_living(handles: Handles) -> None:
             rebuild_one(handles, ident, f"the record of {ident} is lost")
 
 
-def remove_orphans(handles: Handles, item: Attachment) -> bool:
-    """Makes the table what the records but this one say, which is about to be added. False if it was so already."""
+def add_in_place_of_orphans(handles: Handles, item: Attachment, add: Callable[[], None], conflict: Conflict) -> None:
+    """Removes orphans, then calls `add`, which met `conflict` before. Raises CniError 100, 102 or 11 where a living
+    attachment holds the key."""
+    if not _remove_orphans(handles, item):
+        raise _refusal(conflict) from None
+    try:
+        add()
+    except Conflict as again:
+        raise _refusal(again) from None
+
+
+def _refusal(conflict: Conflict) -> CniError:
+    if conflict.held is None:
+        return CniError(TRY_AGAIN_LATER, f"table inet {TABLE} changed while elements were added", "try again")
+    text = element_text(conflict.held).split(" comment ")[0]
+    holder = f"{conflict.held.comment or 'an element without a comment'} holds it in table inet {TABLE}"
+    if conflict.wanted.set.startswith("dnat"):
+        return CniError(PORT_TAKEN, f"host port {text} is taken: {holder}")
+    return CniError(ADDRESS_TAKEN, f"{conflict.wanted.set} {text} is taken: {holder}")
+
+
+def _remove_orphans(handles: Handles, item: Attachment) -> bool:
+    """Makes the table hold what all records except `item`'s ask for. False if it did so already."""
     rebuild_living(handles)
     others = [other for other in all_records(handles) if other.ident != item.ident]
     wanted = {(element.set, element.key): element for element in wanted_elements(handles, others)}

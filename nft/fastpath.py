@@ -3,6 +3,11 @@
 A kernel without nf_flow_table refuses what names a flowtable, so they are no part of the table's text: they are loaded
 beside it and taken away again; only the links that the flowtable listens on change meanwhile. A flow that the
 connection tracker forgets ends here at once. Numbers are from include/uapi/linux/netfilter/nf_tables.h.
+
+The chain comes last in forward, so that what another chain drops stays dropped. A flow enters the flowtable only by a
+packet of its original direction: filter_forward judges that packet, or judged the flow when it began. An answer passes
+filter_forward even for a flow that began while the table was missing. Packets that stay on one link are left out: with
+br_netfilter they pass forward, but this host does not route them.
 """
 
 from __future__ import annotations
@@ -14,8 +19,7 @@ from .lacking import PROBE
 from .lacking import lacking as lacking_parts
 from .netlink import Netlink, is_missing
 from .rules import DELCHAIN, DELRULE
-from .ruleset import FAST_PATH
-from .schema import TABLE
+from .schema import FAST_PATH, TABLE
 from .table import Table
 
 NEWFLOWTABLE, GETFLOWTABLE, DELFLOWTABLE = (messages.SUBSYSTEM | number for number in (22, 23, 24))
@@ -26,7 +30,26 @@ NFT_FLOWTABLE_COUNTER = 2  # what passes is counted in the connection tracker as
 GROUP = 200  # links in one message; the kernel takes 256 (NFT_NETDEVICE_MAX)
 EXPRESSIONS = {"flow_offload": "nft_flow_offload"}
 
+FAST_CHAIN = """
+	chain fast_path {
+		type filter hook forward priority 300; policy accept;
+		ct direction reply accept
+		ct state != established accept
+		iifname . oifname @same_net accept
+		iifname . ip saddr @fast4 flow add @fast_path
+		iifname . ip6 saddr @fast6 flow add @fast_path
+		oifname . ip daddr @fast4 flow add @fast_path
+		oifname . ip6 daddr @fast6 flow add @fast_path
+	}
+"""
+
 Change = tuple[int, int, bytes]
+
+
+def fast_path_text() -> str:
+    """The flowtable, which does not listen on any link yet, and its chain: for a table that has neither."""
+    flowtable = f"\tflowtable {FAST_PATH} {{\n\t\thook ingress priority filter\n\t\tcounter\n\t}}"
+    return f"table inet {TABLE} {{\n{flowtable}{FAST_CHAIN}}}\n"
 
 
 def links(netlink: Netlink) -> list[str] | None:

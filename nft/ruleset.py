@@ -37,9 +37,6 @@ stands as it does:
   `icmpv6 taddr`, whose type is not the sets', and does not load its own listing.
 - `unrouted`: the host forwards for containers, it does not become a router between its other links. What somebody
   translated is meant to be forwarded: who made that rule cannot see that forwarding is on for us alone.
-- The fast path comes last in forward, so that what drops drops. It takes flows by a packet of the original direction
-  alone, which filter_forward has judged, or judged when the flow began: an answer passes for a flow of the gap as well.
-  Not what stays on a link, whose way with br_netfilter is none of this host's.
 - `priority -100` and not `dstnat` on output: nft 1.0.6 refuses the name there.
 - No chain may be called `fwd`, and maps with concatenated data must come from text, not JSON (nft 1.0.6 makes a set).
 """
@@ -47,7 +44,7 @@ stands as it does:
 from __future__ import annotations
 
 from .digest import digest
-from .schema import IFNAME, INTERVALS, LAYER2, SETS, TABLE, TARGET
+from .schema import FAST_PATH, IFNAME, INTERVALS, LAYER2, SETS, TABLE, TARGET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -204,20 +201,6 @@ CHAINS = """
 # Nothing leads to the chain `gate`, and there is no chain of this prefix, while no port has a condition (`conditions`).
 GATE, WHEN = "gate", "when_"
 
-# Beside these chains only while a network asks for it (`fastpath`): loaded alone, as not every kernel has flowtables.
-FAST_PATH = "fast_path"
-FAST_CHAIN = """
-	chain fast_path {
-		type filter hook forward priority 300; policy accept;
-		ct direction reply accept
-		ct state != established accept
-		iifname . oifname @same_net accept
-		iifname . ip saddr @fast4 flow add @fast_path
-		iifname . ip6 saddr @fast6 flow add @fast_path
-		oifname . ip daddr @fast4 flow add @fast_path
-		oifname . ip6 daddr @fast6 flow add @fast_path
-	}
-"""
 
 # Of the table of family bridge. `meta ibrname` is not in every kernel, so the addresses of all bridges are one set.
 PORTS = """
@@ -285,15 +268,11 @@ def replacing_text(comment: str, more: str) -> str:
     return f"{gone}{table_text(comment)}{more}"
 
 
-def fast_path_text() -> str:
-    """The flowtable, which listens nowhere yet, and its chain: for a table that has neither."""
-    flowtable = f"\tflowtable {FAST_PATH} {{\n\t\thook ingress priority filter\n\t\tcounter\n\t}}"
-    return f"table inet {TABLE} {{\n{flowtable}{FAST_CHAIN}}}\n"
-
-
 def is_whole(rules: list[tuple[str, bytes]]) -> bool:
     """Whether each chain has as many rules as its text. What they say depends on the nft that loaded them."""
-    fast = FAST_CHAIN if any(chain == FAST_PATH for chain, _code in rules) else ""
+    fast = ""
+    if any(chain == FAST_PATH for chain, _code in rules):
+        from .fastpath import FAST_CHAIN as fast
     gated = any(chain.startswith(WHEN) for chain, _code in rules)
     wanted = ["nat_prerouting", "nat_output"] if gated else []
     chain = ""

@@ -6,6 +6,7 @@ What an element of each set means is said here; who has which elements is its us
 from __future__ import annotations
 
 TABLE = "nftcni"
+FAST_PATH = "fast_path"  # the flowtable and its chain (`nft.fastpath`)
 
 # Field kinds of keys and data, each padded to four bytes where it is part of a concatenation.
 PROTO, PORT, ADDR4, ADDR6, IFNAME = "inet_proto", "inet_service", "ipv4_addr", "ipv6_addr", "ifname"
