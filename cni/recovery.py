@@ -1,13 +1,13 @@
 """Lost records and orphans (elements, leases and ports without a record), and how both are resolved.
 
-A lost record is rebuilt from the table, the host's links and the leases: the comments and elements say who has which
-address and port, the bridge port says what was asked of it. The container's MAC, routes and the rest are not known any
-more: such a record can be deleted, collected and protected from others, but CHECK will ask for an ADD.
+A lost record is rebuilt from the table, the host's links and the leases: comments and elements say who has which
+address and port, the bridge port says how it was set up. The container's MAC address, routes and more are lost. DEL and
+GC work with such a record and it protects the container's addresses, but CHECK asks for an ADD.
 
-Orphans have two causes. A ruleset that somebody saved to a file and loaded again brings back what earlier containers
-had: those elements go. A record that was deleted by hand leaves what its container still needs: it gets a record again.
-The host end of the container's link tells the two apart. All of it lists the table: for repair, GC, and an ADD that has
-met a key in its way.
+Orphans have two causes. A saved ruleset that is loaded again brings back elements of earlier containers, which are
+deleted. A record deleted by hand leaves elements that its container still needs, and it is rebuilt. The host end of the
+container's link tells the two apart. All of this lists the table, so it is for repair, GC, and an ADD that meets a key
+that is taken.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-# Records as they are on disk, or rebuilt
+# Records, as they are on disk or rebuilt
 
 
 def load(handles: Handles, ident: str) -> Attachment | None:
-    """Of a record whose place on disk is known to be empty or damaged: rebuilt, or None."""
+    """The record; a damaged one is rebuilt. None if there is none, or it cannot be rebuilt."""
     try:
         return handles.store.load(ident)
     except Damaged as damage:
@@ -76,7 +76,8 @@ def _rebuild_all(handles: Handles) -> None:
 
 
 def rebuild_one(handles: Handles, ident: str, message: str) -> Attachment | None:
-    """In place of a record that was damaged or deleted. None for what is no attachment's identity."""
+    """Rebuilds a damaged or deleted record; `message` says why on stderr. None if `ident` is no attachment's
+    identity."""
     own = [element for element in handles.table.elements() if element.comment == ident]
     return _rebuild(handles, ident, own, message)
 
@@ -85,11 +86,11 @@ def _rebuild(handles: Handles, ident: str, elements: list[Element], message: str
     found = read_attachment(ident, elements)
     if found is None:
         return None
-    say(f"{message}; what the table, the links and the leases say of it is kept")
+    say(f"{message}; it is rebuilt from the table, the links and the leases")
     leases, ports = handles.store.claims.claimed_by(ident)
     item = _without_others(handles, _with_conditions(handles, _as_on_the_host(handles, found, leases), elements))
     kept = projection([item])
-    # Of a ruleset that was saved and loaded again: what another one has by now, and what is not in the table any more.
+    # A saved ruleset that was loaded again brings elements that another container has by now, or that are outdated.
     others = [element for element in elements if (element.set, element.key) not in kept]
     if others:
         handles.table.delete(others)
@@ -98,13 +99,13 @@ def _rebuild(handles: Handles, ident: str, elements: list[Element], message: str
         if (port, line) not in held:
             handles.store.claims.drop_lines(port, {line})
     note_guard(handles, item)
-    note_localnet(handles, item)  # before the record: after a kill in between it is rebuilt once more
+    note_localnet(handles, item)  # before the record: after a kill in between, it is rebuilt again
     handles.store.begin(item)
     return item
 
 
 def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> Attachment:
-    """With what its link, its bridge and its leases tell."""
+    """The attachment completed by what its link, its bridge and its leases tell."""
     from cni.kernel.shaping import rates_on
 
     port = get_link(handles.rtnl, item.link)
@@ -135,7 +136,8 @@ def _in_vlan(wire: Wire, bridge: str, master: str) -> Wire:
 
 
 def _with_conditions(handles: Handles, item: Attachment, elements: list[Element]) -> Attachment:
-    """Of its ports, from the chains that they lead to. Where a chain does not tell, nobody is to reach them."""
+    """The attachment with its ports' conditions, from the chains to which they lead. If a chain does not tell, nobody
+    may reach them."""
     names = {element.set[5]: element.data.decode() for element in elements if element.set in GATES}
     if not names:
         return item
@@ -147,7 +149,7 @@ def _with_conditions(handles: Handles, item: Attachment, elements: list[Element]
 
 
 def _given(handles: Handles, bridge: str) -> set[tuple[str, int]]:
-    """What the table has of a bridge: the sets, each with the IP version that it is said of, or 0."""
+    """The sets that hold a bridge, each with the element's IP version, 0 for both."""
     found = set()
     for element in widest_elements(bridge, True) if bridge else []:
         if handles.table.get(element) is not None:
@@ -177,7 +179,7 @@ def _leased_address(name: str) -> Address | None:
 
 
 def _with_gateways(handles: Handles, bridge: str, leases: tuple[Lease, ...]) -> tuple[Lease, ...]:
-    """The bridge has the gateways' addresses, and the table says that nobody else may have them."""
+    """The leases with their subnets' gateways: addresses of the bridge that the table reserves for it."""
     from cni.kernel.listing import read_addresses
 
     link = get_link(handles.rtnl, bridge)
@@ -219,21 +221,21 @@ def _without_others(handles: Handles, item: Attachment) -> Attachment:
 
 
 def wanted_elements(handles: Handles, items: list[Attachment]) -> list[Element]:
-    """All that the table should hold, where these are the attachments."""
+    """All elements that the table should hold for these attachments."""
     own = projection(items)
     own.update({(element.set, element.key): element for element in unrouted(handles)})
     return [*own.values()]
 
 
 def _lost_identities(handles: Handles) -> set[str]:
-    """Who has elements in the table of this boot, or claims, but no record."""
+    """The identities that have elements in this boot's table, or claims, but no record."""
     markers = handles.table.elements(("attachments",)) if handles.table_serves else []
     named = {element.comment for element in markers} | handles.store.claims.claimants()
     return named - set(handles.store.identities()) - {""}
 
 
 def rebuild_network(handles: Handles, network: str) -> None:
-    """Everybody of the network, for GC to judge."""
+    """Rebuilds all lost records of a network, for GC to judge."""
     for ident in sorted(_lost_identities(handles)):
         if ident.partition("/")[0] == network:
             rebuild_one(handles, ident, f"the record of {ident} is lost")
