@@ -1,10 +1,10 @@
-"""Somebody else's bridge, as far as addresses go: who is its router, which addresses are taken there, whose MAC address
-it keeps, which networks may share it.
+"""Somebody else's bridge: who is its router, which addresses are taken there, which MAC address it keeps, and which
+networks may share it.
 
-A bridge that leads to a LAN has its router already. If that is another machine, we are guests: its address is never
-ours, the container's default route leads to it, and the host is no gateway unless the configuration insists, which is
-refused. The decisions are pure functions of what the kernel says. What the table makes of such a bridge is told from
-the record (`uplink`); readying the link is `bridge`.
+A bridge that leads to a LAN has a router already. If that is another machine, we are guests: the router's address is
+never ours, containers' default routes lead to it, and a configuration that wants the host as gateway is refused. The
+decisions are pure functions of what the kernel says. The record (`uplink`) tells the table about such a bridge;
+`bridge` readies the link.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ NO_MAC = bytes(6)
 
 
 class Adopted:
-    """The bridge of a network, where it is not ours, or the host's link in a VLAN of it, its `master`. Everything is
-    asked of the kernel when it is wanted."""
+    """Somebody else's bridge, or the host's link in a VLAN of such a bridge (`master`). The kernel is asked when an
+    answer is needed."""
 
     def __init__(self, host: Host, link: Link, master: str = "") -> None:
         self._host = host
@@ -39,13 +39,14 @@ class Adopted:
         self._master = master or link.name
 
     def has_others(self) -> bool:
-        """Whether a port is none of our containers': machines live there that we know nothing of."""
+        """Whether a port belongs to none of our containers, so that unknown machines may be there."""
         return not set(self._host.store.bridges.ports(self._master)).issuperset(
             port_names(self._host.rtnl, self._master)
         )
 
     def answers(self, address: Address) -> str:
-        """Who has the address, in words, "" for nobody. Waits a moment for the answer if there may be one."""
+        """Who has the address, in words, "" for nobody. Waits a moment for an answer if unknown machines may be
+        there."""
         if is_local(self._host.rtnl, address):
             return "this host"
         if not self.has_others():
@@ -64,28 +65,28 @@ class Adopted:
 
 
 class Surroundings(Value):
-    """The host's addresses on the bridge, and the gateways of its own default routes that lead out by it."""
+    """The host's addresses on the bridge, and the gateways of the host's default routes that leave by it."""
 
     own: tuple[Prefix, ...]
     routers: tuple[Address, ...]
 
 
 def adopted(host: Host, name: str) -> Adopted | None:
-    """None for a bridge that we made or that is still to be made, which is what most are."""
+    """None for a bridge that we made or have yet to make, as in most networks."""
     if host.store.bridges.knows(name, "created"):
         return None
     link = get_link(host.rtnl, name)
     return Adopted(host, link) if link is not None and link.kind == "bridge" else None
 
 
-# Who is the router. Pure, but for `answers`.
+# Who is the router. Pure, except for `answers`.
 
 
 def router_of(
     subnet: Prefix, gateway: Address, given: bool, around: Surroundings, answers: Callable[[Address], str]
 ) -> Address | None:
-    """The machine that is the subnet's router on the bridge; None where it is this host, or nobody yet. A gateway that
-    was not `given` is a guess, better made by the host's own default route."""
+    """The other machine that is the subnet's router on the bridge; None if this host is, or nobody yet. If the
+    configuration names no gateway, the host's own default route tells better than the subnet's first address."""
     if gateway in [prefix.address for prefix in around.own]:
         return None
     if gateway in around.routers:
@@ -99,7 +100,7 @@ def router_of(
 
 
 def as_guest(network: Network, routers: dict[Range, Address]) -> Network:
-    """The network with the gateways that the bridge has. Raises CniError 7 where it wants to be one itself."""
+    """The network with the bridge's routers as gateways. Raises CniError 7 if it wants the host as gateway there."""
     if not routers:
         return network
     refuse_gateway(network, next(iter(routers.values())))
@@ -111,7 +112,7 @@ def as_guest(network: Network, routers: dict[Range, Address]) -> Network:
 
 
 def _without_gateway(network: Network) -> Network:
-    """Whose router masquerades, if anybody."""
+    """The network without the host as its gateway; if anybody masquerades, its router does."""
     return network.replace(is_gateway=False, ip_masq=network.ip_masq and "ipMasq" in network.given)
 
 
@@ -125,19 +126,20 @@ def refuse_gateway(network: Network, router: Address) -> None:
             )
 
 
-# The same for a host
+# Decisions that look at the host
 
 
 def in_vlan(host: Host, network: Network) -> Network:
-    """A VLAN of somebody else's bridge has its router elsewhere, unless the configuration says that it is this host.
-    Nobody can be asked: the host may have no link there."""
+    """The network in a VLAN of somebody else's bridge: its router is elsewhere, unless the configuration makes this
+    host the router. Nobody can be asked, because the host may have no link there."""
     if any(key in network.given for key in ("isGateway", "isDefaultGateway")) or not adopted(host, network.bridge):
         return network
     return _without_gateway(network)
 
 
 def placed(host: Host, network: Network) -> tuple[Network, Adopted | None]:
-    """The network as its bridge lets it be, and the bridge if it is another's; of a VLAN the host's link there."""
+    """The network as its bridge allows it, and the bridge, or the host's link in its VLAN, if that is somebody
+    else's."""
     bridge = adopted(host, network.bridge)
     if bridge is not None and network.wire.vlan:
         link = get_link(host.rtnl, vlan_link(network.bridge, network.wire.vlan))
@@ -155,7 +157,7 @@ def placed(host: Host, network: Network) -> tuple[Network, Adopted | None]:
 
 
 def placed_item(host: Host, network: Network, item: Attachment) -> Attachment:
-    """An attachment with addresses, and gateways, of a foreign IPAM plugin."""
+    """The attachment with addresses of a foreign IPAM plugin, and gateways that its bridge allows."""
     bridge = adopted(host, item.bridge) if item.is_gateway else None
     if bridge is None:
         return item
@@ -178,11 +180,12 @@ def placed_item(host: Host, network: Network, item: Attachment) -> Attachment:
 
 def keep_mac(host: Host, bridge: Link) -> Link:
     """Fixes the MAC address of an adopted bridge before it gets a port of ours: otherwise the kernel gives it the
-    lowest of its ports', and takes it away again. One that lost its last port has none: it gets one.
+    lowest address of its ports, and changes that when the port goes. A bridge that lost its last port gets an address.
 
-    Linux 5.10 enters the address into the bridge's own table when it changes, or with the first port unless it was set
-    before (br_stp_change_bridge_id, br_stp_recalculate_bridge_id): set to what it is, without ports, it is never
-    entered, and the host hears nothing. So it changes for a moment, which nobody sees without a port.
+    Linux 5.10 enters a bridge's address into its forwarding table when the address changes, or with the first port
+    unless it was set before (br_stp_change_bridge_id, br_stp_recalculate_bridge_id). If we set it to its present value
+    on a bridge without ports, it would never be entered, and the host would receive nothing. So we change it for a
+    moment, which nobody sees without a port.
     """
     if bridge.mac == NO_MAC:
         steps = [bridge_mac(bridge.name)]
@@ -190,14 +193,14 @@ def keep_mac(host: Host, bridge: Link) -> Link:
         steps = [bridge.mac]
     else:
         steps = [bridge.mac[:5] + bytes([bridge.mac[5] ^ 1]), bridge.mac]
-    # In one piece: a kill must not leave the first of them.
+    # Both changes go in one send: a kill must not leave the first alone.
     host.rtnl.ask_in_turn(rtnetlink.RTM_NEWLINK, [rtnetlink.tune(bridge.index, {}, mac, 0, None) for mac in steps])
     return bridge.replace(mac=steps[-1])
 
 
 def refuse_shared(host: Host, item: Attachment) -> None:
-    """Two networks on one bridge are one wire: what `isolation` promises could not be held. For a network's first
-    container; `uplink` bridges promise nothing of the kind. Raises CniError 7."""
+    """Raises CniError 7 for a network's first container on a bridge that another network uses, if either promises
+    `isolation`: two networks on one bridge share a wire. Networks on an `uplink` promise nothing of the kind."""
     if item.uplink or host.store.is_last(item):
         return
     others = (other for other in host.store.sharing(item) if other and other.network != item.network)
@@ -212,7 +215,7 @@ def refuse_shared(host: Host, item: Attachment) -> None:
 
 
 def _is_one_wire(item: Attachment, other: Attachment) -> bool:
-    """The bridge keeps its VLANs apart."""
+    """Whether the two share a wire: the bridge keeps VLANs apart."""
     if not (item.wire.is_tagged or other.wire.is_tagged):
         return True
     from cni.kernel.vlans import numbers

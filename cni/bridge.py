@@ -1,8 +1,7 @@
-"""The bridge of an attachment: made or adopted, readied, and given back as it was when its last attachment goes.
+"""The bridge of an attachment: makes or adopts it, readies it, and restores it when its last attachment goes.
 
-What is ours to undo is noted in the state folder before it is done, one fact each: `created`, or of an adopted bridge
-`address-PREFIX`, `up`, `promisc` and
-`sysctl-KEY=VALUE BEFORE`. Ports and containers are `links`.
+Before each change that we must undo later, a fact is noted in the state folder: `created`, or for an adopted bridge
+`address-PREFIX`, `up`, `promisc` and `sysctl-KEY=VALUE BEFORE`. `links` makes ports and containers.
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ from nft.netlink import is_missing
 
 
 def ensure_bridge(host: Host, item: Attachment, new: bool = False) -> Link:
-    """There, up, with its gateway addresses and sysctls; those of a VLAN are on the host's link in it. May be repeated.
-    Raises CniError 7 for a link that is no bridge, and for a `new` attachment whose subnet is another link's."""
+    """Readies the bridge: it exists and is up, with gateway addresses and sysctls. A VLAN's gateway addresses are on
+    the host's link in it. Returns the link that has them. May be repeated. Raises CniError 7 for a link that is no
+    bridge, and for a `new` attachment whose subnet another link has."""
     bridge = get_link(host.rtnl, item.master)
     if bridge is None:
         host.store.bridges.note(item.master, "created")
@@ -69,7 +69,7 @@ def _set_up(host: Host, link: Link, adopted: bool) -> None:
 
 
 def _create(host: Host, name: str, mtu: int) -> None:
-    """With a MAC address of its own: otherwise it takes, and changes with, the lowest of its ports'."""
+    """Makes the bridge with a fixed MAC address: otherwise it would follow the lowest address of its ports."""
     mac = bridge_mac(name)
     try:
         host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.new_bridge(name, mac, mtu), rtnetlink.CREATE)
@@ -95,7 +95,7 @@ def _check_kind(link: Link, name: str) -> None:
 
 
 def _add_gateways(host: Host, item: Attachment, bridge: Link, adopted: bool) -> bool:
-    """Whether there were any to add."""
+    """Adds the missing gateway addresses. Returns whether there were any."""
     added = False
     for prefix in item.gateways:
         try:
@@ -111,7 +111,7 @@ def _add_gateways(host: Host, item: Attachment, bridge: Link, adopted: bool) -> 
 
 
 def _note_address(host: Host, item: Attachment, bridge: Link, prefix: Prefix) -> None:
-    """Whose it is, once for all attachments: ours to take away, or there before."""
+    """Notes once whether the address is ours to remove or was there before."""
     if any(host.store.bridges.knows(item.bridge, f"{fact}-{prefix}") for fact in ("address", "had")):
         return
     from cni.kernel.listing import read_addresses
@@ -121,10 +121,10 @@ def _note_address(host: Host, item: Attachment, bridge: Link, prefix: Prefix) ->
 
 
 def _refuse_elsewhere(host: Host, item: Attachment, bridge: Link) -> None:
-    """Is the container's address reached by the bridge, or has another link its subnet, or a part of that: a second
-    network, the host's own LAN? Of two links with the very same the first one has it. A shorter prefix, the default
-    route for example, is no answer: the bridge's own counts only once a port gives it a carrier (always for IPv6, with
-    ignore_routes_with_linkdown for IPv4)."""
+    """Raises CniError 7 if another link has the container's subnet or a part of it: a second network, the host's own
+    LAN. Of two links with the same subnet, the first one has it. A route with a shorter prefix, such as the default
+    route, does not count: the bridge's own route counts only once a port gives the bridge a carrier (always for IPv6,
+    with ignore_routes_with_linkdown for IPv4)."""
     for lease in item.leases if item.gateways else ():
         address = lease.address.address
         way = look_up(host.rtnl, address, rtnetlink.RTM_F_FIB_MATCH)
@@ -138,7 +138,8 @@ def _refuse_elsewhere(host: Host, item: Attachment, bridge: Link) -> None:
 
 
 def _take_conflicting(host: Host, item: Attachment, bridge: Link) -> None:
-    """`forceAddress` of the reference plugin: any other IPv4 address gives way, an IPv6 one if the subnets meet."""
+    """`forceAddress` of the reference plugin: removes any other IPv4 address, and IPv6 addresses whose subnets
+    overlap."""
     from cni.kernel.listing import read_addresses
 
     own = item.gateways
@@ -150,8 +151,8 @@ def _take_conflicting(host: Host, item: Attachment, bridge: Link) -> None:
 
 
 def with_place(host: Host, item: Attachment) -> Attachment:
-    """Which of three kinds of bridge it is: made by us, or somebody else's with the host as its router, or with another
-    machine. Told by the kernel's addresses, routes and neighbours."""
+    """The attachment with its kind of bridge: made by us, or somebody else's with the host as router, or somebody
+    else's with another machine as router. The kernel's addresses, routes and neighbours tell. Raises CniError 7."""
     bridge = None
     if not host.store.bridges.knows(item.master, "created"):
         bridge = get_link(host.rtnl, item.master)
@@ -184,8 +185,8 @@ def _leads_out(host: Host, item: Attachment, bridge: Link) -> bool:
 
 
 def _refuse_advertisements(host: Host, item: Attachment, bridge: Link) -> None:
-    """Before there is a port: a container could make itself the host's router (CVE-2020-10749). Not where a router is
-    heard, or may be: that is the host's own way out."""
+    """Makes the bridge ignore router advertisements before it has a port of ours, or a container could make itself the
+    host's router (CVE-2020-10749). A bridge by which the host hears, or may hear, its router is left alone."""
     key = f"ipv6/conf/{bridge.name}/accept_ra"
     before = sysctl.read(key)
     if before not in ("", "0") and not item.uplink and bridge.index not in announced_links(host.handles):
@@ -194,7 +195,7 @@ def _refuse_advertisements(host: Host, item: Attachment, bridge: Link) -> None:
 
 
 def leave_bridge(host: Host, item: Attachment) -> list[str]:
-    """Undoes what we did to the bridge of the last attachment, and returns the links to remove with it."""
+    """Undoes what we did to the last attachment's bridge. Returns the links to remove with the attachment."""
     links, own = [], item.link
     if item.wire.master:
         from cni.vlan_gateway import leave_vlan
@@ -234,11 +235,11 @@ def set_promiscuous(host: Host, bridge: Link, on: bool) -> None:
 
 
 def _set_down(host: Host, bridge: Link) -> None:
-    """With its IPv6 addresses, which the kernel takes off a link that goes down (addrconf_ifdown)."""
+    """Sets the bridge down but keeps its IPv6 addresses, which the kernel would remove (addrconf_ifdown)."""
     key = f"ipv6/conf/{bridge.name}/keep_addr_on_down"
     before = sysctl.read(key)
     if before:
-        host.store.bridges.note(bridge.name, f"sysctl-{key}={before}")  # a kill below leaves it to the next DEL
+        host.store.bridges.note(bridge.name, f"sysctl-{key}={before}")  # after a kill below, the next DEL restores it
         sysctl.write(key, "1")
     host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(bridge.index, {rtnetlink.IFF_UP: False}, b"", 0, None))
     if before:

@@ -1,6 +1,6 @@
-"""Conditions of a network's published ports: parsed before anything is changed, in the table while a port has them.
+"""Conditions of a network's published ports: checked before anything is changed, in the table while a port has one.
 
-Which ports have one is elements, as everything is; here is the rest, the chains that those lead to (`nft.conditions`).
+Elements say which ports have a condition. This handles the chains to which they lead (`nft.conditions`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 
 def refuse_invalid(handles: Handles, condition4: str, condition6: str) -> None:
-    """Raises CniError 7 with what nft says of one that it cannot read. What the table has was read before."""
+    """Raises CniError 7 with nft's error for a condition that it cannot parse. Those in the table were parsed
+    before."""
     for key, text in (("conditionsV4", condition4), ("conditionsV6", condition6)):
         netlink = handles.table.netlink
         if not text or (conditions.has_chain(netlink, text) and not conditions.is_closed(netlink, text)):
@@ -32,12 +33,12 @@ def refuse_invalid(handles: Handles, condition4: str, condition6: str) -> None:
         try:
             parse_text(conditions.probe_text(text))
         except LoadError as problem:
-            said = str(problem).partition("\n")[0]  # below it nft points at a line of the probe
+            said = str(problem).partition("\n")[0]  # the other lines point into the probe
             raise CniError(INVALID_CONFIG, f'{key}: "{text}" is no match: {said}', EXAMPLE) from None
 
 
 def ensure(handles: Handles, item: Attachment) -> None:
-    """The chains that the attachment's ports are to lead to, and the jumps. May be repeated. Raises CniError 5."""
+    """Loads the missing chains of the attachment's conditions, and the jumps. May be repeated. Raises CniError 5."""
     netlink = handles.table.netlink
     lacking = [text for text in item.conditions if not conditions.has_chain(netlink, text)]
     commands = conditions.loading_text(lacking)
@@ -52,18 +53,19 @@ def ensure(handles: Handles, item: Attachment) -> None:
 
 
 def unaskable(item: Attachment, error: KernelError) -> Exception:
-    """A match is looked at by the kernel once something leads there: not each is for NAT, before routing and on output
-    alike (nft_chain_validate)."""
+    """The exception for elements that the kernel refused: CniError 7 if it refused the match. It validates a match only
+    when something leads there, and not every match works in NAT both before routing and on output
+    (nft_chain_validate)."""
     if error.errno != errno.ENOTSUP or not item.conditions:
         return error
     texts = " and ".join(f'"{text}"' for text in item.conditions)
-    what = f"{item.ident}: the kernel cannot ask {texts} where published ports are translated: {error.strerror}"
-    return CniError(INVALID_CONFIG, what, "that is before routing, and on output for what this host sends itself")
+    what = f"{item.ident}: the kernel cannot use {texts} where published ports are translated: {error.strerror}"
+    return CniError(INVALID_CONFIG, what, "that is before routing, and on output for this host's own packets")
 
 
 def whole_text(items: Iterable[Attachment]) -> str:
-    """All of it, for a table that is made anew. A condition that this nft cannot read any more lets nothing pass: the
-    others are served all the same."""
+    """The chains and jumps of all attachments, for a new table. A condition that this nft can no longer parse lets
+    nothing pass, so that the others are served all the same."""
     texts = list(dict.fromkeys(text for item in items for text in item.conditions))
     if not texts:
         return ""
@@ -71,7 +73,8 @@ def whole_text(items: Iterable[Attachment]) -> str:
 
 
 def _unreadable(texts: list[str]) -> frozenset[str]:
-    """One by one only where not all can be read: each is a process."""
+    """The conditions that nft cannot parse. They are tried one by one only if all together fail, as each try is a
+    process."""
     try:
         parse_text(conditions.probe_text(*texts))
         return frozenset()
@@ -87,7 +90,7 @@ def _unreadable(texts: list[str]) -> frozenset[str]:
 
 
 def release(handles: Handles) -> None:
-    """After elements have gone: what no port leads to any more."""
+    """After elements were deleted, removes the chains to which no port leads any more. Raises CniError 5."""
     try:
         handles.change_rules(lambda: conditions.remove(handles.table))
     except OSError as error:
@@ -95,7 +98,8 @@ def release(handles: Handles) -> None:
 
 
 def problems(handles: Handles, item: Attachment) -> list[str]:
-    """What keeps an attachment's conditions from being asked: then everybody reaches its ports, or nobody."""
+    """What keeps the table from applying an attachment's conditions, as sentences: everybody or nobody then reaches its
+    ports."""
     netlink = handles.table.netlink
     found = [
         f"chain {condition_chain(text)} of table inet {TABLE} is missing"
@@ -103,7 +107,7 @@ def problems(handles: Handles, item: Attachment) -> list[str]:
         if not conditions.has_chain(netlink, text)
     ]
     found += [
-        f'nobody reaches the ports with the condition "{text}": nft could not read it when the table was loaded'
+        f'nobody reaches the ports with the condition "{text}": nft could not parse it when the table was loaded'
         for text in item.conditions
         if conditions.is_closed(netlink, text)
     ]

@@ -1,7 +1,7 @@
-"""The fast path of the networks that ask for it: made ready with their first container, gone with their last one.
+"""The fast path for networks that ask for it: it comes with their first container and goes with their last one.
 
-Who is on it is elements, as everything is; here is what those need beside the table's own rules: the flowtable, and the
-links that it listens on. The messages are `nft.fastpath`.
+Elements say who uses it. This handles what they need beside the table's own rules: the flowtable, and the links on
+which it listens. `nft.fastpath` makes the messages.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from nft import fastpath
 from nft.errors import LoadError
 from nft.framing import text
 from nft.libnftables import run_text
-from nft.ruleset import FAST_PATH, fast_path_text
-from nft.schema import TABLE
+from nft.schema import FAST_PATH, TABLE
 
 FLOWTABLE = f"flowtable {FAST_PATH} of table inet {TABLE}"
 BRIDGED_FRAMES = tuple(f"bridge/bridge-nf-call-{family}tables" for family in ("ip", "ip6"))
 
 
 def refuse_lacking(handles: Handles, code: int = UNSUPPORTED_FIELD) -> None:
-    """Raises CniError with the code on a kernel without flowtables. Where there is one, nothing more is asked."""
+    """Raises CniError with this code on a kernel without flowtables. If the flowtable exists, nothing more is
+    checked."""
     try:
         if fastpath.links(handles.table.netlink) is not None:
             return
@@ -40,7 +40,8 @@ def refuse_lacking(handles: Handles, code: int = UNSUPPORTED_FIELD) -> None:
 
 
 def ensure(handles: Handles, item: Attachment) -> None:
-    """There, listening on the attachment's bridge and on the links that lead out. May be repeated. Raises CniError."""
+    """Makes the flowtable listen on the attachment's bridge and on the links that lead out, and loads it if it is
+    missing. May be repeated. Raises CniError 5."""
     have = fastpath.links(handles.table.netlink)
     if have is None:
         load(handles)
@@ -50,15 +51,15 @@ def ensure(handles: Handles, item: Attachment) -> None:
 
 
 def load(handles: Handles) -> None:
-    """Into a table that has none of it."""
+    """Loads the flowtable and its chain into a table without them. Raises CniError 5."""
     try:
-        handles.change_rules(lambda: run_text(fast_path_text()))
+        handles.change_rules(lambda: run_text(fastpath.fast_path_text()))
     except LoadError as problem:
         raise CniError(IO_FAILURE, f"fastPath: {problem}", problem.hint) from None
 
 
 def restore(handles: Handles) -> None:
-    """After the table was made anew. The others are served all the same, and these are by the usual way."""
+    """Restores the fast path in a new table. An error is only said on stderr: flows then go the usual way."""
     try:
         load(handles)
         fastpath.add_links(handles.table, _wanted(_asking(handles), handles))
@@ -67,8 +68,8 @@ def restore(handles: Handles) -> None:
 
 
 def release(handles: Handles, item: Attachment) -> None:
-    """After elements have gone: nothing while anybody on the bridge asks for it, all of it with the last one. Flows end
-    when the tracker forgets them."""
+    """After elements were deleted, takes out the bridge unless another attachment there asks for the fast path, and
+    removes everything with the last one. Flows leave it when the tracker forgets them."""
     if handles.table.get(fast_link(item.bridge)) is not None:
         return
     have = fastpath.links(handles.table.netlink)
@@ -81,7 +82,7 @@ def release(handles: Handles, item: Attachment) -> None:
 
 
 def problems(handles: Handles, item: Attachment) -> list[str]:
-    """What keeps an attachment's flows off it."""
+    """What keeps an attachment's flows off the fast path, as sentences."""
     have = fastpath.links(handles.table.netlink)
     if have is None:
         return [f"{FLOWTABLE} is missing"]
@@ -90,12 +91,12 @@ def problems(handles: Handles, item: Attachment) -> list[str]:
 
 
 def differences(handles: Handles) -> list[str]:
-    """What is amiss with it as a whole: also that the way out of the host is another one by now."""
+    """What is wrong with the fast path as a whole, as sentences: also a link that leads out of the host by now."""
     have, asking = fastpath.links(handles.table.netlink), _asking(handles)
     if have is None:
-        return []  # who misses it says so
+        return []  # `problems` of each attachment reports it
     if not asking:
-        return [f"{FLOWTABLE} is there, and no network asks for it"]
+        return [f"{FLOWTABLE} exists, but no network asks for it"]
     wanted = _wanted(asking, handles)
     if sorted(have) == sorted(wanted):
         return []
@@ -107,8 +108,8 @@ def _asking(handles: Handles) -> list[str]:
 
 
 def _wanted(bridges: list[str], handles: Handles) -> list[str]:
-    """Of these bridges those that are there, and the links of the default routes. No bridge where frames on it pass the
-    IP tables: the connection tracker has counted what comes up from there, and would once more."""
+    """The existing ones of these bridges, and the links of the default routes. No bridges if their frames pass the IP
+    tables: the connection tracker has counted packets from there already, and the flowtable would count them again."""
     names = [] if _are_frames_seen() else bridges
     ways_out = (link_name(handles.rtnl, link) for version in (4, 6) for link in default_links(handles.rtnl, version))
     return [name for name in dict.fromkeys((*names, *ways_out)) if name and get_link(handles.rtnl, name)]

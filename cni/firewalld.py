@@ -1,7 +1,7 @@
-"""firewalld, asked by its D-Bus interface: which addresses are sources of a zone.
+"""firewalld's zones: makes a container's addresses sources of a zone, by D-Bus.
 
-What firewalld has decided for containers counts where it runs: its chains drop what is forwarded and in no zone. The
-bus is spoken by systemd's `busctl`. Which address joins which zone is said by the record.
+Where firewalld runs, its chains drop forwarded packets of senders that are in no zone. systemd's `busctl` speaks D-Bus
+for us. The record says which addresses join which zone.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ SERVICE = "org.fedoraproject.FirewallD1"
 PLACE = (SERVICE, "/org/fedoraproject/FirewallD1", f"{SERVICE}.zone")
 ALREADY = "ZONE_ALREADY_SET"
 SECONDS = 30  # a reload of firewalld makes callers wait
-SILENT = 60  # seconds in which who did not answer is not asked again, or each of hundreds of addresses would wait
-DEFAULT_ZONE = "trusted"  # of the reference firewall plugin
+SILENT = 60  # seconds for which a firewalld that did not answer is left alone, or hundreds of addresses would each wait
+DEFAULT_ZONE = "trusted"  # the reference firewall plugin's
 
 
 def is_running() -> bool:
-    """False too where nobody could be asked: without a bus or without busctl."""
+    """Whether firewalld runs. False as well without a bus or without busctl."""
     if not os.path.exists(BUS) and "DBUS_SYSTEM_BUS_ADDRESS" not in os.environ:
         return False
     names = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "NameHasOwner", "s", SERVICE)
@@ -32,17 +32,17 @@ def is_running() -> bool:
 
 
 def require(key: str, value: str) -> None:
-    """Raises CniError 2 where firewalld does not run."""
+    """Raises CniError 2 if firewalld does not run."""
     if not is_running():
         raise CniError(
             UNSUPPORTED_FIELD,
-            f'{key}: "{value}": firewalld does not run on this host, or there is no busctl to ask it by',
+            f'{key}: "{value}": firewalld does not run on this host, or there is no busctl to reach it',
             "start firewalld, or remove the key: nftcni needs no firewalld",
         )
 
 
 def join(item: Attachment) -> None:
-    """All of its addresses into its zone. May be repeated. Raises CniError 5."""
+    """Adds all of its addresses to its zone. May be repeated. Raises CniError 5."""
     for source in _sources(item):
         status, answer = _call(*PLACE, "addSource", "ss", item.zone, source)
         if status and ALREADY not in answer:
@@ -50,7 +50,7 @@ def join(item: Attachment) -> None:
 
 
 def leave(item: Attachment) -> None:
-    """A zone or a source that is not there any more is as good."""
+    """Removes its addresses from its zone. A zone or source that is gone already is no error. Raises CniError 5."""
     for source in _sources(item):
         _call(*PLACE, "removeSource", "ss", item.zone, source)
 
@@ -76,12 +76,12 @@ _silent_until = 0.0
 
 
 def _call(*words: str) -> tuple[int, str]:
-    """(exit status, what it says)."""
+    """busctl's (exit status, output)."""
     global _silent_until
     import subprocess
 
     if time.monotonic() < _silent_until:
-        return 1, f"no answer within {SECONDS} s before, not asked again"
+        return 1, f"it did not answer within {SECONDS} s before and is not asked again"
     try:
         done = subprocess.run(
             ["busctl", "--system", "call", *words],

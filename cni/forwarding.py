@@ -1,9 +1,8 @@
-"""What the host forwards because of us, and which of its sysctls follow from that: set when a container needs them,
-given back when the last one that did has gone.
+"""The host's forwarding for containers, and its sysctls: set when a container needs them, restored after the last one.
 
-Noted in the state folder before it is done: of a bridge that is somebody else's `sysctl-KEY=VALUE BEFORE`, of the host
-the links between which it did not forward before (`cni.state.notes`). The bridge itself is `bridge`, what the table
-does with those links `nft.ruleset`, published ports at 127.0.0.1 `localnet`.
+Before a change, the state folder notes `sysctl-KEY=VALUE BEFORE` of somebody else's bridge, and the links between which
+the host did not forward before (`cni.state.notes`). `bridge` handles the bridge itself, `nft.ruleset` packets between
+those links, `localnet` published ports at 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def host_sysctls(item: Attachment) -> list[tuple[str, str]]:
 
 
 def _forwarding_sysctls(item: Attachment) -> list[tuple[str, str]]:
-    """Of the host and of the link: a host may list which of its links forward."""
+    """(key, value) of the host's and the link's forwarding sysctls: a host may enable single links."""
     wanted = []
     for version in (4, 6):
         if item.address_of(version) is None or not _needs_forwarding(item, version):
@@ -65,7 +64,7 @@ def set_host_sysctls(handles: Handles, item: Attachment) -> None:
 
 
 def enable_ipv6(handles: Handles, item: Attachment) -> None:
-    """Before the bridge gets an address; that the host forwards comes only when the subnet is known to be free."""
+    """Enables IPv6 before the bridge gets an address. Forwarding waits until the subnet is known to be free."""
     key = f"ipv6/conf/{item.bridge}/disable_ipv6"
     before = sysctl.read(key) if (key, "0") in _forwarding_sysctls(item) else ""
     if before not in ("", "0"):
@@ -74,8 +73,8 @@ def enable_ipv6(handles: Handles, item: Attachment) -> None:
 
 
 def _close_others(handles: Handles, version: int) -> None:
-    """Before the host begins to forward: not between the links that it has now. Those that come later are somebody's
-    who knows that it does; a link that was told to forward on its own does so."""
+    """Before the host begins to forward, forbids forwarding between the links that it has now. Whoever adds a link
+    later knows that the host forwards. A link whose own forwarding was on keeps it."""
     noted = []  # lo among them: the note is never empty
     for link in all_links(handles.rtnl):
         if link.name == "lo" or not (link.master or handles.store.bridges.knows(link.name, "created")):
@@ -85,20 +84,20 @@ def _close_others(handles: Handles, version: int) -> None:
 
 
 def _own_forwarding(version: int, link: str) -> list[str]:
-    """`routing` for a link that forwards without the host's setting, `on` for one whose own is on. Of IPv6 that one
-    makes it a router for its neighbours, and only force_forwarding (Linux 6.17) forwards."""
+    """`routing` for a link that forwards without the host's setting, `on` for one whose own setting is on. For IPv6,
+    `on` makes the link a router towards its neighbours; only force_forwarding (Linux 6.17) makes it forward."""
     return [word for word, key in OWN_FORWARDING[version].items() if sysctl.read(key.format(link)) == "1"]
 
 
 def _put_back(version: int, line: str) -> None:
-    """What the kernel has set to 0 on all links with the host's setting (inet_forward_change)."""
+    """Restores a link's own setting, which the kernel cleared together with the host's (inet_forward_change)."""
     link, _kind, *words = line.split()
     for word in words:
         sysctl.write(OWN_FORWARDING[version][word].format(link), "1")
 
 
 def note_from_table(handles: Handles) -> None:
-    """The links once more, for a state folder that was lost."""
+    """Notes the links again from the table, for a state folder that was lost."""
     held = handles.table.elements(("unrouted", "routing", "same_net"))
     staying = {element.key[: len(element.key) // 2] for element in held if element.set == "same_net"}
     routing = {element.key for element in held if element.set == "routing"}
@@ -113,22 +112,22 @@ def note_from_table(handles: Handles) -> None:
 
 
 def unrouted(handles: Handles) -> list[Element]:
-    """The elements of those links."""
+    """The elements of the noted links."""
     return [
         element for version in (4, 6) for element in unrouted_elements(version, handles.store.notes.unrouted(version))
     ]
 
 
 def stop_forwarding(handles: Handles) -> None:
-    """After the last attachment: as it was before the first. Unless links have come since, or somebody else forwards
-    ports, who may count on it; what was not forwarded before is not forwarded then either."""
+    """After the last attachment, restores the host's forwarding. It stays on if links have come since, or somebody else
+    forwards ports, and may count on it; the noted links stay closed to each other then."""
     for version, key in FORWARDING.items():
         noted = handles.store.notes.unrouted(version)
         if not noted:
             continue
         known = {line.split()[0] for line in noted}
         left = [link for link in all_links(handles.rtnl) if not link.master and link.name not in known]
-        # A bridge of ours that is left has other ports.
+        # A bridge of ours that still exists has other ports.
         if all(link.mac == bridge_mac(link.name) for link in left) and not _do_others_forward(handles):
             sysctl.write(key, "0")
             for line in noted:
@@ -144,9 +143,9 @@ def _do_others_forward(handles: Handles) -> bool:
 
 
 def _keep_router_advertisements(handles: Handles) -> None:
-    """A router takes none (accept_ra 1), and the kernel removes the routes that came by them: a host that got its
-    default route so would lose it with its first IPv6 container, its addresses when their time is over. accept_ra 2
-    takes them even so (ip-sysctl.rst)."""
+    """Sets accept_ra to 2 on the links by which the host hears a router (ip-sysctl.rst). With accept_ra 1 a forwarding
+    host ignores advertisements, and the kernel removes the routes that came by them: the host would lose its default
+    route with its first IPv6 container, and its addresses when they expire."""
     for index in announced_links(handles):
         key = f"ipv6/conf/{link_name(handles.rtnl, index)}/accept_ra"
         if sysctl.read(key) == "1":

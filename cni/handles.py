@@ -1,6 +1,6 @@
-"""What a verb works through: rtnetlink, the table and the state folder, opened together.
+"""What a verb works with: rtnetlink, the table and the state folder, opened together.
 
-What is done with more than one of them is `host`; records that were lost are `recovery`.
+`host` makes the changes that need more than one of them; `recovery` rebuilds lost records.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 class Handles(Value):
-    """Of the network namespace that the process runs in."""
+    """The handles of the network namespace in which the process runs."""
 
     rtnl: Netlink
     table: Table
     store: Store
 
     def change_rules(self, change: Callable[[], None]) -> None:
-        """Changes the table's rules, and the note of them if it is right: what somebody else has changed is to be told
-        on."""
+        """Changes the table's rules, and updates their noted digest if it was right: rules that somebody else changed
+        must still be reported."""
         right = self.store.notes.rules() == rules_digest(self.table.rules())
         if right:
             self.store.notes.put_rules("")
@@ -40,17 +40,18 @@ class Handles(Value):
 
     @property
     def comment(self) -> str:
-        """What the table says of itself, if it is of this boot, has this version's rules and our records."""
+        """The comment of a table of this boot with this version's rules and our records."""
         return table_comment(RULES, self.store.boot, self.store.lock.data_dir)
 
     @property
     def table_serves(self) -> bool:
-        """The table is there and of this boot. Its rules may be another version's until the next ADD or `repair`."""
+        """Whether the table exists and is of this boot. Until the next ADD or `repair`, its rules may be another
+        version's."""
         return is_of_boot(self.table.comment() or "", self.store.boot)
 
 
 def open_handles(data_dir: str) -> Handles:
-    """Raises CniError code 5."""
+    """Raises CniError 5."""
     try:
         rtnl = Netlink()
         table = Table()
@@ -61,7 +62,7 @@ def open_handles(data_dir: str) -> Handles:
     try:
         named = records_folder(table.comment() or "", boot)
     except OSError as error:
-        # nfnetlink has EINVAL for a subsystem that is not there (nfnetlink_rcv_msg).
+        # nfnetlink answers EINVAL for a subsystem that is missing (nfnetlink_rcv_msg).
         hint = "nf_tables is not in this kernel: modprobe nf_tables says why" if error.errno == errno.EINVAL else ""
         raise kernel_refused("opening the table", error, hint) from None
     # The host's one table has one state folder, whatever a second network's `dataDir` says.

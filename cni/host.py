@@ -1,17 +1,17 @@
 """The host as the verbs see it: its handles under one lock, and every change that needs more than one of them.
 
 A verb opens one transaction and holds the lock while it changes state and kernel; a kill anywhere leaves a record that
-says what to undo. The bridge has a file of its own, `bridge`.
+says what to undo. `bridge` handles the bridge.
 """
 
 from __future__ import annotations
 
-from cni.forwarding import note_from_table, set_host_sysctls
+from cni.forwarding import set_host_sysctls
 from cni.handles import Handles, open_handles
-from cni.kernel.links import get_link, port_names
+from cni.kernel.links import port_names
 from cni.kernel.routes import is_local
 from cni.model.attachment import Attachment, attachment_key
-from cni.model.names import bridge_mac, host_link
+from cni.model.names import host_link
 from cni.model.projection import (
     attachment_elements,
     bridge_elements,
@@ -20,12 +20,10 @@ from cni.model.projection import (
     marker,
 )
 from cni.model.stamp import is_of_boot
-from cni.protocol.errors import ADDRESS_TAKEN, PORT_TAKEN, TRY_AGAIN_LATER, CniError, kernel_refused
+from cni.protocol.errors import CniError, kernel_refused
 from cni.state.store import Damaged
-from nft.elements import Element, element_text
 from nft.errors import Conflict, KernelError, TableMissing
 from nft.ruleset import is_whole
-from nft.schema import TABLE
 from nft.table import rules_digest
 
 TYPE_CHECKING = False
@@ -38,8 +36,8 @@ if TYPE_CHECKING:
 
 
 class Transaction:
-    """`with host.transaction(what):` holds the lock. An OSError leaves it as a CniError that names `what`, after an
-    interrupted change of the state has been rolled back."""
+    """`with host.transaction(what):` holds the lock. An OSError inside first rolls back an interrupted change of the
+    state, then becomes a CniError that names `what`."""
 
     def __init__(self, host: Host, what: str) -> None:
         self._host = host
@@ -61,7 +59,7 @@ class Transaction:
 
 
 class Host:
-    """The network namespace that the process runs in: `rtnl`, `table` and `store`."""
+    """The network namespace in which the process runs: `rtnl`, `table` and `store`."""
 
     def __init__(self, data_dir: str) -> None:
         self.handles: Handles = open_handles(data_dir)
@@ -70,7 +68,7 @@ class Host:
         self.store = self.handles.store
 
     def close(self) -> None:
-        """For processes that live on; a verb leaves this to its exit."""
+        """Closes the sockets, for processes that live on; a verb leaves this to its exit."""
         self.rtnl.close()
         self.table.netlink.close()
 
@@ -80,13 +78,13 @@ class Host:
         return Transaction(self, what)
 
     def lock(self) -> None:
-        """Raises CniError 11 after a bounded wait, 5 for a state folder that cannot be used."""
+        """Takes the lock. Raises CniError 11 after a bounded wait, 5 for a state folder that cannot be used."""
         try:
             self.store.lock.acquire(self._fill)
             if self.store.is_interrupted():
                 self.roll_back()
             if not self.store.notes.rules() and self.table_is_current():
-                rules = self.table.rules()  # a kill right after they were loaded, or lost state
+                rules = self.table.rules()  # after a kill right behind loading them, or lost state
                 self.store.notes.put_rules(rules_digest(rules) if is_whole(rules) else "")
         except OSError as error:
             raise kernel_refused(f"opening the state folder {self.store.folder.root}", error) from None
@@ -95,27 +93,21 @@ class Host:
         self.store.lock.release()
 
     def _fill(self) -> None:
-        """A fresh state folder, from the table if that is of this boot."""
+        """Fills a fresh state folder from the table, and removes a table of another boot."""
         comment = self.table.comment()
         if comment is None:
             return
         if not is_of_boot(comment, self.store.boot):
             self.table.remove()
             return
-        note_from_table(self.handles)
-        from cni.recovery import all_records, rebuild_all
+        from cni.recovery import refill_state
 
-        rebuild_all(self.handles)
-        named = {(item.bridge, item.master) for item in all_records(self.handles) if item.bridge}
-        for name, bridge in named | {(bridge, bridge) for _name, bridge in named}:
-            link = get_link(self.rtnl, name)
-            if link is not None and link.mac == bridge_mac(bridge):
-                self.store.bridges.note(name, "created")
+        refill_state(self.handles)
 
     # Records
 
     def record(self, ident: str) -> Attachment | None:
-        """The attachment's record; where it is damaged or lost but the table knows of it, one rebuilt from that."""
+        """The attachment's record, None without one. A damaged or lost record is rebuilt if the table knows it."""
         try:
             item = self.store.load(ident)
         except Damaged as damage:
@@ -125,7 +117,7 @@ class Host:
         return item
 
     def lost_record(self, ident: str) -> Attachment | None:
-        """One rebuilt from the claims, where the table does not know of it either. A listing: for DEL, not for ADD."""
+        """A lost record that the table does not know either, rebuilt from its claims. It lists them: for DEL only."""
         if not self.store.bridges.of_link(host_link(ident)):
             return None
         return self._rebuilt(ident, f"the record of {ident} is lost")
@@ -141,8 +133,8 @@ class Host:
         return list(all_records(self.handles, network))
 
     def is_last(self, item: Attachment) -> bool:
-        """No other attachment, of any network, is on this one's bridge; the kernel is asked as well, for what would be
-        taken away serves them all."""
+        """Whether no other attachment, of any network, is on this one's bridge. The kernel is asked as well, because
+        what would be removed serves them all."""
         if not self.store.is_last(item):
             return False
         others = set(port_names(self.rtnl, item.master)) - {item.link}
@@ -155,7 +147,7 @@ class Host:
         return other is None or other.bridge == bridge
 
     def remove_record(self, item: Attachment) -> None:
-        """With what it holds; ports that another interface of the container waits for pass to that one."""
+        """Removes a record and what it holds. Ports for which another interface of the container waits pass to that."""
         self._pass_on(self.store.remove(item))
 
     def shrink_record(self, before: Attachment, item: Attachment) -> None:
@@ -165,7 +157,7 @@ class Host:
         self._pass_on(self.store.roll_back())
 
     def try_roll_back(self) -> None:
-        """After an error; a second one is for the next call's lock to deal with."""
+        """Rolls back after an error. If that fails too, the next call's lock rolls back."""
         try:
             self.roll_back()
         except (CniError, OSError):
@@ -177,11 +169,10 @@ class Host:
         self.store.finish()
 
     def hand_over(self, ident: str, ports: list[PortMapping]) -> None:
-        """Ports that pass from one interface of a container to the next when the first goes (`podman network
-        disconnect`). To an attachment that still stands; one that cannot lead the port anywhere keeps waiting.
+        """Passes ports from an interface of a container that goes to another one (`podman network disconnect`). The
+        other attachment must be complete; if it cannot publish a port, it keeps waiting.
 
-        The claim comes last: after a kill in between the port is found waited for again, and everything before is
-        repeated.
+        The claim is written last: after a kill before it, the port is still waited for, and all is repeated.
         """
         before = self.record(ident)
         if before is None or not before.done:
@@ -200,7 +191,7 @@ class Host:
             self.store.claims.promote(port, ident)
 
     def change(self, before: Attachment, item: Attachment) -> None:
-        """Another record in its place, with the same leases and ports, and the elements that differ."""
+        """Replaces a record by one with the same leases and ports, and exchanges the elements that differ."""
         old, new = dict.fromkeys(attachment_elements(before)), dict.fromkeys(attachment_elements(item))
         self.store.update(item)
         gone, come = [one for one in old if one not in new], [one for one in new if one not in old]
@@ -213,8 +204,8 @@ class Host:
     # The table
 
     def add_elements(self, item: Attachment, again: bool) -> None:
-        """The attachment's and its bridge's elements; where the table is missing, everybody's. Raises CniError 100 and
-        102 for what somebody else holds."""
+        """Adds the attachment's and its bridge's elements; without a table, makes one with everybody's. Raises CniError
+        100 and 102 for a key that another attachment holds."""
         if not item.in_table:
             return
         if not self.table_is_current():
@@ -229,7 +220,7 @@ class Host:
         other = next(self.store.sharing(item), None) if item.direct else None
         if other is None or not other.direct:
             shared += direct_elements(item)
-        elif other.direct != item.direct:  # some may lie inside others: the table holds the union
+        elif other.direct != item.direct:  # prefixes may overlap: the new table holds their union
             self.rebuild_table()
             return
         try:
@@ -237,39 +228,31 @@ class Host:
         except TableMissing:
             self.rebuild_table()
         except Conflict as conflict:
-            if conflict.held is None and item.direct:  # of a third one on the bridge
+            if conflict.held is None and item.direct:  # a prefix of a third attachment on the bridge
                 self.rebuild_table()
                 return
-            from cni.recovery import remove_orphans
+            from cni.recovery import add_in_place_of_orphans
 
-            if not remove_orphans(self.handles, item):
-                raise _refusal(conflict) from None
-            self._add_after_recovery(own, shared, again)
+            add_in_place_of_orphans(self.handles, item, lambda: self.table.add(own, shared, again), conflict)
         except KernelError as error:
             from cni.conditions import unaskable
 
             raise unaskable(item, error) from None
 
-    def _add_after_recovery(self, own: list[Element], shared: list[Element], again: bool) -> None:
-        try:
-            self.table.add(own, shared, again)
-        except Conflict as conflict:
-            raise _refusal(conflict) from None
-
     def table_is_current(self) -> bool:
-        """Whether the table is there, of this boot and with this version's rules, and its records are ours."""
+        """Whether the table exists, is of this boot, has this version's rules, and names our records."""
         return self.table.comment() == self.handles.comment
 
     def table_serves(self) -> bool:
         return self.handles.table_serves
 
     def rules_are_ours(self) -> bool:
-        """As they were loaded; as many as were loaded, where more is not known."""
+        """Whether the table's rules are as loaded. Without a noted digest, only their numbers are compared."""
         rules, noted = self.table.rules(), self.store.notes.rules()
         return rules_digest(rules) == noted if noted else is_whole(rules)
 
     def rebuild_table(self) -> list[Attachment]:
-        """The whole table from all records in one transaction. Returns them. Raises CniError code 5."""
+        """Makes the whole table from all records, in one transaction. Returns the records. Raises CniError 5."""
         from cni.rebuilding import rebuild_table
 
         return rebuild_table(self.handles)
@@ -277,7 +260,7 @@ class Host:
     # Connections
 
     def forget_flows_to(self, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> None:
-        """After ports were published: UDP flows to them that lead elsewhere."""
+        """After ports were published, forgets UDP flows to them that lead elsewhere."""
         if not any(mapping.protocol == "udp" for mapping in mappings):
             return
         from cni.kernel.tracker import may_have_udp
@@ -288,7 +271,7 @@ class Host:
             forget_new_ports(self.table.netlink, mappings, addresses, lambda address: is_local(self.rtnl, address))
 
     def forget_flows_of(self, addresses: tuple[Address, ...]) -> None:
-        """After a container has gone: all of its flows, or who has its address next would go on with them."""
+        """After a container has gone, forgets all of its flows, or the address's next owner would inherit them."""
         from cni.kernel.tracker import may_have_sources
 
         if may_have_sources(addresses):
@@ -297,20 +280,10 @@ class Host:
             forget_addresses(self.table.netlink, addresses)
 
     def forget_flows_by(self, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> None:
-        """After a container that lives on gave up these ports: what came by them, and no other flow of its."""
+        """After a living container gave up these ports, forgets the flows that came in by them, and no others."""
         from cni.kernel.tracker import may_have_sources
 
         if mappings and may_have_sources(addresses):
             from cni.kernel.flows import forget_ports
 
             forget_ports(self.table.netlink, mappings, addresses)
-
-
-def _refusal(conflict: Conflict) -> CniError:
-    if conflict.held is None:
-        return CniError(TRY_AGAIN_LATER, f"table inet {TABLE} changed while elements were added", "try again")
-    text = element_text(conflict.held).split(" comment ")[0]
-    holder = f"{conflict.held.comment or 'an element without a comment'} holds it in table inet {TABLE}"
-    if conflict.wanted.set.startswith("dnat"):
-        return CniError(PORT_TAKEN, f"host port {text} is taken: {holder}")
-    return CniError(ADDRESS_TAKEN, f"{conflict.wanted.set} {text} is taken: {holder}")

@@ -1,7 +1,7 @@
-"""The host's side of an attachment's link, whichever kind it is: readied, made, finished, compared, given up.
+"""The host's side of an attachment's link, of either kind: readies, makes, finishes, compares and releases it.
 
-On a bridge it is a port (`cni.bridge`, `cni.kernel.links`), else point to point (`cni.kernel.ptp`); both may have rates
-and VLANs (`cni.kernel.shaping`, `cni.kernel.vlans`), which most have not and which are loaded only then.
+It is a port of a bridge (`cni.bridge`, `cni.kernel.links`) or point to point (`cni.kernel.ptp`). Either may have rates
+and VLANs (`cni.kernel.shaping`, `cni.kernel.vlans`); most have none, so those files are loaded only when needed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nft.addresses import format_mac
 
 
 def ready(host: Host, item: Attachment, new: bool = False) -> Link | None:
-    """The bridge, there and up; None point to point."""
+    """Readies and returns the bridge; None point to point. Raises CniError."""
     if not item.is_ptp:
         bridge = ensure_bridge(host, item, new)
         if item.wire.promisc and not bridge.flags & IFF_PROMISC:
@@ -33,7 +33,7 @@ def ready(host: Host, item: Attachment, new: bool = False) -> Link | None:
 
 
 def make(host: Host, item: Attachment, bridge: Link | None, netns: int) -> None:
-    """The pair, its host end finished."""
+    """Makes the pair, and finishes its host end."""
     if bridge is not None:
         create_veth(host.rtnl, item, bridge, netns)
         _dress(host, item)
@@ -45,7 +45,7 @@ def make(host: Host, item: Attachment, bridge: Link | None, netns: int) -> None:
 
 
 def finish(host: Host, item: Attachment, bridge: Link | None) -> None:
-    """Everything about a host end that is there. May be repeated."""
+    """Makes an existing host end what the record says. May be repeated."""
     if bridge is not None:
         finish_port(host.rtnl, item, bridge)
     else:
@@ -79,7 +79,7 @@ def _wire(host: Host, item: Attachment) -> None:
 
 
 def release(host: Host, item: Attachment) -> None:
-    """What others keep for it: after its links have gone."""
+    """Releases what other programs keep for it, after its links have gone."""
     if item.zone:
         from cni.firewalld import leave
 
@@ -87,7 +87,7 @@ def release(host: Host, item: Attachment) -> None:
 
 
 def with_devices(host: Host, item: Attachment, result: Result) -> Result:
-    """The result with the device that limits what the container sends, as the reference bandwidth plugin says it."""
+    """The result with the device that limits what the container sends, as in the reference bandwidth plugin's."""
     device = get_link(host.rtnl, shaper_link(item.ident)) if item.wire.rate_out else None
     if device is None:
         return result
@@ -95,7 +95,7 @@ def with_devices(host: Host, item: Attachment, result: Result) -> Result:
 
 
 def problems(host: Host, item: Attachment, port: Link | None) -> list[str]:
-    """Beyond what every bridge port has."""
+    """The differences from the record beyond those of every bridge port, as sentences."""
     found: list[str] = []
     if item.is_ptp:
         from cni.kernel.ptp import host_end_problems

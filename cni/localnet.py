@@ -1,9 +1,9 @@
-"""Published ports at the host's 127.0.0.1: which links hear its packets (route_localnet), who is kept from it there.
+"""Published ports at the host's 127.0.0.1: which links accept its packets (route_localnet), and who is kept out there.
 
-Set when a port needs it, given back with the last one that does. Noted of a bridge before it is done: `port-LINK` for
-each attachment with such a port; where the bridge is somebody else's also `answers-ADDRESS`, `sysctl-KEY=VALUE BEFORE`,
-and `queue` if the one that holds our filter is ours (`cni.kernel.loopback_guard`). Noted after it is done, for CHECK,
-as not every kernel has it: `guarded` and `bridge-guarded`.
+It is set when a port needs it and restored with the last such port. Facts are noted of a bridge beforehand: `port-LINK`
+for each attachment with such a port; if the bridge is somebody else's, also `answers-ADDRESS`, `sysctl-KEY=VALUE
+BEFORE`, and `queue` if we made the queue that holds our filter (`cni.kernel.loopback_guard`). `guarded` and
+`bridge-guarded` are noted afterwards, for CHECK, because not every kernel can filter.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def needs_localnet(item: Attachment) -> bool:
 
 
 def _receiving(item: Attachment) -> tuple[str, ...]:
-    """By which links the host gets what the container sends: with br_netfilter, where that is decided before a VLAN's
-    frames reach the host's link in it, the bridge as well (br_nf_pre_routing_finish)."""
+    """The links by which the host receives what the container sends. With br_netfilter the bridge is one too, because
+    routing is decided before a VLAN's frames reach the host's link in it (br_nf_pre_routing_finish)."""
     return tuple(dict.fromkeys((item.bridge, item.master)))
 
 
 def _opened(item: Attachment) -> tuple[str, ...]:
-    """Those of them that have to hear 127.0.0.1."""
+    """Those of the receiving links that must accept packets for 127.0.0.1."""
     return _receiving(item) if item.bridge and needs_localnet(item) else ()
 
 
@@ -43,7 +43,7 @@ def _key(link: str) -> str:
 
 
 def localnet_sysctls(item: Attachment) -> list[tuple[str, str]]:
-    """Without which 127.0.0.1 cannot reach a published port."""
+    """(key, value) of the sysctls that 127.0.0.1 needs to reach a published port."""
     return [(_key(link), "1") for link in _opened(item)]
 
 
@@ -62,7 +62,7 @@ def set_localnet(handles: Handles, item: Attachment) -> None:
 
 
 def _guard_ports(handles: Handles, bridge: str) -> None:
-    """Those that are there before one of them needs route_localnet."""
+    """Guards the existing ports of a bridge before one of them needs route_localnet."""
     from cni.kernel.loopback_guard import guard
 
     for link in handles.store.bridges.ports(bridge):
@@ -70,7 +70,8 @@ def _guard_ports(handles: Handles, bridge: str) -> None:
 
 
 def guard_port(handles: Handles, item: Attachment) -> None:
-    """After its rates are set or taken away, whose queue is made anew and takes the guard with it. May be repeated."""
+    """Guards a port, after its rates were set or removed: that replaces the queue, and the guard goes with the old one.
+    May be repeated."""
     if item.bridge and sysctl.read(_key(item.bridge)) == "1":
         from cni.kernel.loopback_guard import guard
 
@@ -79,8 +80,8 @@ def guard_port(handles: Handles, item: Attachment) -> None:
 
 
 def _is_ours_to_guard(handles: Handles, item: Attachment, link: str) -> bool:
-    """A bridge with ports of others that would hear no packet to 127.0.0.1 without us. Where its owner wanted it to,
-    others may answer there whom we do not know."""
+    """Whether to guard somebody else's bridge: only if it accepted no packets to 127.0.0.1 before us. If its owner
+    wanted them, unknown machines may answer there."""
     bridges = handles.store.bridges
     return not item.made and (bridges.knows(link, f"sysctl-{_key(link)}=0") or bridges.knows(link, "created"))
 
@@ -93,7 +94,7 @@ def _guard_bridge(handles: Handles, item: Attachment, link: str) -> None:
 
     guarded = bridges.knows(link, BRIDGE_GUARDED)
     if not guarded:
-        for other in handles.store.sharing(item):  # an earlier version did not note who may answer
+        for other in handles.store.sharing(item):  # earlier versions did not note who may answer
             if other is not None and needs_localnet(other):
                 note_localnet(handles, other)
         if not has_hook(handles.rtnl, link):
@@ -103,7 +104,7 @@ def _guard_bridge(handles: Handles, item: Attachment, link: str) -> None:
 
 
 def _answers(handles: Handles, bridge: str) -> Program:
-    """Of all attachments there whose ports are the host's 127.0.0.1's as well."""
+    """The program that passes answers of all attachments there with ports at 127.0.0.1."""
     from cni.kernel.loopback_guard import answers_of
 
     facts = handles.store.bridges.facts(bridge)
@@ -111,7 +112,7 @@ def _answers(handles: Handles, bridge: str) -> Program:
 
 
 def guard_problems(handles: Handles, item: Attachment) -> list[str]:
-    """Only of a guard that was there: not every kernel has it."""
+    """A missing or altered guard, as sentences. Only a guard that existed counts: not every kernel can filter."""
     bridges = handles.store.bridges
     if not item.bridge or sysctl.read(_key(item.bridge)) != "1":
         return []
@@ -120,7 +121,7 @@ def guard_problems(handles: Handles, item: Attachment) -> list[str]:
     port = [(item.link, NOBODY)] if bridges.knows(item.bridge, GUARDED) and item.kind.own_link else []
     guarded = [link for link in _receiving(item) if bridges.knows(link, BRIDGE_GUARDED)]
     return [
-        f"the filter of {link} that keeps the host's 127.0.0.0/8 without the table is missing or another one"
+        f"the filter of {link} that guards the host's 127.0.0.0/8 without the table is missing or altered"
         for link, program in [*port, *((link, _answers(handles, link)) for link in guarded)]
         if not is_guarded(handles.rtnl, link, program)
     ]
@@ -133,12 +134,13 @@ def note_localnet(handles: Handles, item: Attachment) -> None:
 
 
 def _answering(item: Attachment) -> list[str]:
-    """A bridge of ours has no ports of others."""
+    """The facts of who may answer; none on our own bridge, which has no other ports."""
     return [f"{ANSWERS}{address}" for address in item.addresses if address.version == 4 and not item.made]
 
 
 def note_guard(handles: Handles, item: Attachment) -> None:
-    """For a state folder that was lost: a filter of ours on a bridge is there only because its route_localnet was 0."""
+    """Notes the guard again, for a state folder that was lost: a bridge has our filter only if its route_localnet was
+    0."""
     if not item.bridge or not needs_localnet(item):
         return
     from cni.kernel.loopback_guard import has_guard
@@ -152,7 +154,7 @@ def note_guard(handles: Handles, item: Attachment) -> None:
 
 
 def release_localnet(handles: Handles, items: list[Attachment]) -> None:
-    """Once no port of their bridges needs it any more."""
+    """Restores what the bridges of these attachments no longer need, once no port at 127.0.0.1 is left there."""
     bridges = handles.store.bridges
     leaving: dict[str, set[str]] = {}
     for item in items:
@@ -166,12 +168,12 @@ def release_localnet(handles: Handles, items: list[Attachment]) -> None:
             before = next((fact for fact in facts if fact.startswith(f"sysctl-{_key(bridge)}=")), "")
             if before or "created" in facts:
                 is_back = sysctl.try_to_write(_key(bridge), before.rpartition("=")[2] or "0")
-                if before and is_back:  # from now on its owner may set it
+                if before and is_back:  # from now on it is the owner's to set
                     bridges.forget(bridge, before)
             bridges.forget(bridge, GUARDED)
         if BRIDGE_GUARDED in facts or QUEUE in facts:
             _release_guard(handles, bridge, gone, last)
-        for fact in sorted(gone):  # the port last: by it a second DEL comes here again
+        for fact in sorted(gone):  # the port comes last: it leads a second DEL here
             bridges.forget(bridge, fact)
 
 

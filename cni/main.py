@@ -1,4 +1,5 @@
-"""The entry: which verb or command, its answer on stdout, the exit code. Verbs are loaded only when they are called."""
+"""The entry: picks the verb or command, writes its answer to stdout, sets the exit status. It loads only what it
+calls."""
 
 from __future__ import annotations
 
@@ -17,19 +18,19 @@ if TYPE_CHECKING:
 PATIENCE = 0.05  # seconds; libcni writes the configuration while we start
 
 
-# STATUS is asked every few seconds, VERSION before everything; a CHECK that finds nothing is no news.
+# STATUS comes every few seconds and VERSION before everything, so neither gets a line in the journal.
 TOLD = ("ADD", "DEL", "CHECK", "GC")
 
 
 def main() -> None:
-    """Never returns: leaving without Python's own clean-up saves 2-9 ms, and the kernel closes everything."""
-    gc.disable()  # short-lived; 1 ms
+    """Never returns. It leaves without Python's clean-up, which saves 2-9 ms; the kernel closes everything."""
+    gc.disable()  # the process is short-lived; this saves 1 ms
     if sys.getfilesystemencoding() != "utf-8":
         # Paths and names are bytes to the kernel and UTF-8 in JSON, whatever the locale says (Latin-1).
         os.execv(sys.executable, [sys.executable, "-ISXutf8", *sys.argv])
-    os.umask(0o022)  # whatever the caller's: nobody else may write into what we make
-    signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # a caller that ignores it would have our children reaped unseen
-    # Bounded waits end by it; a caller that blocks it would make them endless. One that waits already is discarded.
+    os.umask(0o022)  # whatever the caller's is: nobody else may write to our files
+    signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # if the caller ignores it, the kernel would reap our children
+    # Bounded waits end by SIGALRM; blocked by the caller, they would be endless. A pending one is discarded.
     signals.signal(signals.SIGALRM, signals.SIG_IGN)
     signals.pthread_sigmask(signals.SIG_UNBLOCK, (signals.SIGALRM,))
     if None in (sys.stdin, sys.stdout, sys.stderr):
@@ -39,29 +40,29 @@ def main() -> None:
         status = run()
         sys.stdout.flush()
     except BrokenPipeError:
-        status = status or 1  # whoever read has enough
+        status = status or 1  # the reader has closed the pipe
     except OSError as error:
         from cni.protocol.log import say
 
         status = status or 1
         say(f"writing to stdout: {error}")
-    except Exception:  # a defect of ours in a command for people; verbs answer by a document
+    except Exception:  # a defect of ours in a command for people; verbs answer with a document
         from traceback import print_exc
 
         print_exc()
     finally:
         try:
             sys.stderr.flush()
-        finally:  # it may be closed, or its disk be full
+        finally:  # stderr may be closed, or its disk full
             os._exit(status)
 
 
 def stand_in_for_closed() -> None:
-    """For descriptors 0 to 2 that the caller has closed: a socket of ours would get the number, and our words. The one
-    for stdout is not writable, so an answer that reaches nobody is an error."""
+    """Opens descriptors 0 to 2 if the caller has closed them: otherwise a socket of ours would get the number, and our
+    output. The stand-in for stdout is not writable, so an answer that reaches nobody is an error."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if stream is None:
-            os.open("/dev/null", os.O_RDONLY)  # gets the lowest number that is free
+            os.open("/dev/null", os.O_RDONLY)  # gets the lowest free number
     sys.stdout = sys.stdout or os.fdopen(1)
     sys.stderr = sys.stderr or os.fdopen(os.open("/dev/null", os.O_WRONLY), "w")
 
@@ -89,8 +90,8 @@ def run() -> int:
 
 
 def answer(verb: str) -> tuple[str, str, Exception | None]:
-    """The document for stdout, "" for none; the network, as far as it is known; and what went wrong. Whatever happens,
-    the runtime gets a CNI answer."""
+    """(document for stdout or "", network or "" if unknown, error or None). Whatever happens, the runtime gets a CNI
+    answer."""
     version = network = ""
     try:
         from cni.protocol.roles import check_program
@@ -118,7 +119,7 @@ def answer(verb: str) -> tuple[str, str, Exception | None]:
 
 
 def refuse(verb: str, version: str, error: Exception) -> str:
-    """The error document. `version` is "" until the configuration has said which one the runtime speaks."""
+    """The error document. `version` is "" while the configuration has not said which version the runtime speaks."""
     from cni.protocol.errors import INTERNAL, IO_FAILURE, CniError, kernel_refused
     from cni.protocol.jsontext import dumps
     from cni.protocol.spec import error_document
@@ -142,8 +143,8 @@ def refuse(verb: str, version: str, error: Exception) -> str:
 
 
 def about() -> int:
-    """nerdctl reads the version of `firewall` from the first line to learn what it can do; the rest of the line must
-    be a semantic version (guessFirewallPluginVersion of its netutil package)."""
+    """Prints name and version. nerdctl reads `firewall`'s version from the first line, whose rest must be a semantic
+    version (guessFirewallPluginVersion of its netutil package)."""
     from cni.protocol.roles import role_of
     from cni.protocol.versions import VERSIONS
     from cni.version import REFERENCE, VERSION
@@ -155,8 +156,8 @@ def about() -> int:
 
 
 def answer_version() -> str:
-    """Echoes the version asked in, as the specification says ("VERSION"); libcni's own plugins never read stdin, so
-    whatever else stands there is passed over, and nothing is waited for but a moment."""
+    """The answer to VERSION, which echoes the version on stdin ("VERSION" of the specification). libcni's own plugins
+    never read stdin, so anything else there is ignored, and we wait only a moment for it."""
     from cni.protocol.jsontext import dumps, loads
     from cni.protocol.versions import NEWEST, VERSIONS, version_document
 
@@ -171,7 +172,7 @@ def answer_version() -> str:
 
 
 def read_soon() -> bytes:
-    """What stdin has within PATIENCE. Raises OSError, TimeoutError too. `select` would cost a shared library."""
+    """What stdin has within PATIENCE. Raises OSError, TimeoutError included. `select` would load a shared library."""
 
     def too_long(_number: int, _frame: object) -> None:
         raise TimeoutError
@@ -185,7 +186,7 @@ def read_soon() -> bytes:
 
 
 def perform(request: Request) -> str:
-    """One verb but VERSION: its document, "" for none. Raises CniError."""
+    """Runs any verb but VERSION. Returns its document, "" for none. Raises CniError."""
     from cni.protocol.roles import MAIN_ROLES
 
     verb = request.verb

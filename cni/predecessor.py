@@ -1,7 +1,8 @@
-"""What the reference plugins attached, taken away as they would: a runtime's DEL for it comes to us once we have their
-places. prevResult tells, which libcni keeps in its cache and sends; where the version is too old, the cache itself.
+"""Removes what the reference plugins attached: once we have their places, a runtime's DEL for it comes to us.
 
-Nothing is looked for in the usual DEL: its prevResult names our own link. Taking such containers over is `migrate`.
+prevResult, which libcni keeps in its cache and sends, tells what there is; for too old a version, the cache itself
+does. The usual DEL searches for nothing, because its prevResult names our own link. `migrate` takes such containers
+over.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ if TYPE_CHECKING:
     from cni.protocol.jsontext import Json
 
 CACHE = "/var/lib/cni/results"  # libcni's (CacheDir of its api.go)
-TRIES = 3  # others change their tables meanwhile
+TRIES = 3  # because others change their tables meanwhile
 LEGACY = {"iptables-legacy": "/proc/net/ip_tables_names", "ip6tables-legacy": "/proc/net/ip6_tables_names"}
 
 
 def traces_of(request: Request) -> Traces | None:
-    """None for an attachment of ours, and where nothing tells of one."""
+    """The traces of the request's attachment, None if it is ours or nothing is known about one."""
     result = request.document.get("prevResult")
     if not isinstance(result, dict):
         result = _cached_result(request)
@@ -47,7 +48,7 @@ def traces_of(request: Request) -> Traces | None:
 
 
 def _cached_result(request: Request) -> Json:
-    """Before 0.4.0 of the specification DEL has no prevResult."""
+    """The result in libcni's cache: DEL has no prevResult before 0.4.0 of the specification."""
     try:
         with open(f"{CACHE}/{request.network}-{request.container}-{request.ifname}", encoding="utf-8") as file:
             document = loads(file.read())
@@ -57,7 +58,7 @@ def _cached_result(request: Request) -> Json:
 
 
 def read_traces(network: str, container: str, ifname: str, result: Json) -> Traces | None:
-    """Of a result of any version; None for what is no result."""
+    """The traces that a result of any version tells, None for anything else."""
     if not isinstance(result, dict):
         return None
     try:
@@ -73,7 +74,7 @@ def read_traces(network: str, container: str, ifname: str, result: Json) -> Trac
 
 
 def clean_up(host: Host, request: Request) -> None:
-    """Its link, rules and leases. What cannot be taken away is said on stderr with the command that does it."""
+    """Removes its link, rules and leases. What cannot be removed is said on stderr, with the command that does it."""
     traces = traces_of(request)
     if traces is not None:
         remove_links(own_links(host, traces))
@@ -82,7 +83,7 @@ def clean_up(host: Host, request: Request) -> None:
 
 
 def clean_rules(host: Host, request: Request, traces: Traces) -> None:
-    """Those that go by the address alone are left once it is another's."""
+    """Removes its rules. Those that name only an address stay if another container has that address now."""
     held = LeaseFiles(lease_folder(request), asked=False)
 
     def is_its(address: Address) -> bool:
@@ -94,12 +95,12 @@ def clean_rules(host: Host, request: Request, traces: Traces) -> None:
 
 
 def clean_ports(host: Host, request: Request) -> None:
-    """For `portmap` alone, behind somebody else's main plugin."""
+    """Removes the rules of `portmap` behind somebody else's main plugin."""
     remove_rules(host, Traces(request.network, request.container, request.ifname, ports_only=True))
 
 
 def clean_forwarding(host: Host, request: Request) -> None:
-    """For `firewall` alone."""
+    """Removes the rules of `firewall` behind somebody else's main plugin."""
     netlink = host.table.netlink
     traces = traces_of(request)
     if traces and any(rules.has_chain(netlink, rules.Chain(family, "filter", FORWARD)) for family in ("ip", "ip6")):
@@ -107,14 +108,14 @@ def clean_forwarding(host: Host, request: Request) -> None:
 
 
 def clean_leases(request: Request, addresses: tuple[Address, ...] = ()) -> None:
-    """For `host-local`, which may have to look which they are."""
+    """Removes lease files, for `host-local`; without `addresses`, all of the container's."""
     folder = lease_folder(request)
     for address in addresses or listed(folder):
         leave(folder, address, request.container, request.ifname)
 
 
 def own_links(host: Host, traces: Traces) -> list[str]:
-    """The host's ends of its pairs, by name and MAC address; the bridge is for all."""
+    """The host's ends of its pairs, which name and MAC address tell; the bridge serves others too."""
     found = []
     for name, mac in traces.links:
         link = get_link(host.rtnl, name) if name else None
@@ -124,7 +125,7 @@ def own_links(host: Host, traces: Traces) -> list[str]:
 
 
 def collect_leases(request: Request, valid: set[str]) -> None:
-    """As the reference's own GC: the lease files of all who are not among the valid attachments."""
+    """Removes, as the reference's own GC, the lease files of all who are not among the valid attachments."""
     folder = lease_folder(request)
     containers = {ident.split("/")[1] for ident in valid}
     for address in listed(folder):
@@ -164,13 +165,13 @@ def remove_rules(host: Host, traces: Traces) -> None:
 
 
 def forward_drops(netlink: Netlink, table: tuple[str, str]) -> bool:
-    """Whether the table's policy drops what no rule in it accepts: Docker's, for example. Its exceptions are needed."""
+    """Whether a chain of the table drops what no rule accepts, as Docker's does; then its exceptions are needed."""
     payloads = netlink.dump(GETCHAIN, nfgen(rules.FAMILIES[table[0]]))
     return any((chain.family, chain.table) == table and chain.drops_forward for chain in map(read_chain, payloads))
 
 
 def remove_legacy(traces: Traces) -> None:
-    """What nft does not see: the older iptables has tables of its own in the kernel."""
+    """Removes the traces in the older iptables' tables, which nft does not see."""
     for program, names in LEGACY.items():
         try:
             with open(names, encoding="ascii") as file:
@@ -201,4 +202,4 @@ def _remove_legacy(program: str, table: str, traces: Traces) -> None:
 
 
 def left_over(problem: str) -> None:
-    say(f"of a container of the reference plugins is left: {problem}")
+    say(f"left behind by a container of the reference plugins: {problem}")

@@ -1,6 +1,6 @@
-"""The whole table anew, from all records in one transaction: where it was missing, of another boot or of other rules.
+"""Makes the whole table from all records, in one transaction: if it was missing, of another boot or with other rules.
 
-Connections that began while it was missing and contradict it are forgotten, no others.
+Afterwards, connections that began while it was missing and contradict it are forgotten, no others.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from nft.version import refuse_old
 
 
 def rebuild_table(handles: Handles) -> list[Attachment]:
-    """Returns all attachments. Raises CniError code 5."""
+    """Makes the table. Returns all attachments. Raises CniError 5."""
     try:
         refuse_old()
         rebuild_living(handles)
         items = list(all_records(handles))
-        for item in items:  # of an earlier version, which did not note all of it
+        for item in items:  # earlier versions did not note all of this
             handles.store.index(item)
             note_localnet(handles, item)
         handles.store.notes.put_rules("")
@@ -44,7 +44,7 @@ def rebuild_table(handles: Handles) -> list[Attachment]:
 
 
 def _conditions(items: list[Attachment]) -> str:
-    """What elements of theirs lead to."""
+    """The text of the chains to which the attachments' elements lead, "" for none."""
     if not any(item.conditions for item in items):
         return ""
     from cni.conditions import whole_text

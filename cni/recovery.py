@@ -1,44 +1,46 @@
 """Lost records and orphans (elements, leases and ports without a record), and how both are resolved.
 
-A lost record is rebuilt from the table, the host's links and the leases: the comments and elements say who has which
-address and port, the bridge port says what was asked of it. The container's MAC, routes and the rest are not known any
-more: such a record can be deleted, collected and protected from others, but CHECK will ask for an ADD.
+A lost record is rebuilt from the table, the host's links and the leases: comments and elements say who has which
+address and port, the bridge port says how it was set up. The container's MAC address, routes and more are lost. DEL and
+GC work with such a record and it protects the container's addresses, but CHECK asks for an ADD.
 
-Orphans have two causes. A ruleset that somebody saved to a file and loaded again brings back what earlier containers
-had: those elements go. A record that was deleted by hand leaves what its container still needs: it gets a record again.
-The host end of the container's link tells the two apart. All of it lists the table: for repair, GC, and an ADD that has
-met a key in its way.
+Orphans have two causes. A saved ruleset that is loaded again brings back elements of earlier containers, which are
+deleted. A record deleted by hand leaves elements that its container still needs, and it is rebuilt. The host end of the
+container's link tells the two apart. All of this lists the table, so it is for repair, GC, and an ADD that meets a key
+that is taken.
 """
 
 from __future__ import annotations
 
-from cni.forwarding import unrouted
+from cni.forwarding import note_from_table, unrouted
 from cni.handles import Handles
 from cni.kernel.links import get_link, link_name
 from cni.localnet import note_guard, note_localnet
 from cni.model.attachment import ISOLATED, OPEN, ROUTED, Attachment, Lease, kind_of
-from cni.model.names import host_link, vlan_link
+from cni.model.names import bridge_mac, host_link, vlan_link
 from cni.model.ports import Occupied, PortMapping, by_claim
 from cni.model.projection import projection, widest_elements
 from cni.model.reading import bare_leases, read_attachment, read_direct
 from cni.model.wire import Wire
+from cni.protocol.errors import ADDRESS_TAKEN, PORT_TAKEN, TRY_AGAIN_LATER, CniError
 from cni.protocol.log import say
 from cni.state.claims import claim_line
 from cni.state.store import Damaged
 from nft.addresses import Address, Prefix, parse_address
-from nft.elements import Element, unpack
-from nft.schema import GATES, INTERVALS, SETS
+from nft.elements import Element, element_text, unpack
+from nft.errors import Conflict
+from nft.schema import GATES, INTERVALS, SETS, TABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
-# Records as they are on disk, or rebuilt
+# Records, as they are on disk or rebuilt
 
 
 def load(handles: Handles, ident: str) -> Attachment | None:
-    """Of a record whose place on disk is known to be empty or damaged: rebuilt, or None."""
+    """The record; a damaged one is rebuilt. None if there is none, or it cannot be rebuilt."""
     try:
         return handles.store.load(ident)
     except Damaged as damage:
@@ -52,8 +54,18 @@ def all_records(handles: Handles, network: str = "") -> Iterator[Attachment]:
             yield item
 
 
-def rebuild_all(handles: Handles) -> None:
-    """A record for everybody in the table who has none: fills a fresh state folder."""
+def refill_state(handles: Handles) -> None:
+    """Fills a fresh state folder from the table: records, the host's forwarding, and which bridges we created."""
+    note_from_table(handles)
+    _rebuild_all(handles)
+    named = {(item.bridge, item.master) for item in all_records(handles) if item.bridge}
+    for name, bridge in named | {(bridge, bridge) for _name, bridge in named}:
+        link = get_link(handles.rtnl, name)
+        if link is not None and link.mac == bridge_mac(bridge):
+            handles.store.bridges.note(name, "created")
+
+
+def _rebuild_all(handles: Handles) -> None:
     by_owner: dict[str, list[Element]] = {}
     for element in handles.table.elements():
         if element.comment:
@@ -64,7 +76,8 @@ def rebuild_all(handles: Handles) -> None:
 
 
 def rebuild_one(handles: Handles, ident: str, message: str) -> Attachment | None:
-    """In place of a record that was damaged or deleted. None for what is no attachment's identity."""
+    """Rebuilds a damaged or deleted record; `message` says why on stderr. None if `ident` is no attachment's
+    identity."""
     own = [element for element in handles.table.elements() if element.comment == ident]
     return _rebuild(handles, ident, own, message)
 
@@ -73,11 +86,11 @@ def _rebuild(handles: Handles, ident: str, elements: list[Element], message: str
     found = read_attachment(ident, elements)
     if found is None:
         return None
-    say(f"{message}; what the table, the links and the leases say of it is kept")
+    say(f"{message}; it is rebuilt from the table, the links and the leases")
     leases, ports = handles.store.claims.claimed_by(ident)
     item = _without_others(handles, _with_conditions(handles, _as_on_the_host(handles, found, leases), elements))
     kept = projection([item])
-    # Of a ruleset that was saved and loaded again: what another one has by now, and what is not in the table any more.
+    # A saved ruleset that was loaded again brings elements that another container has by now, or that are outdated.
     others = [element for element in elements if (element.set, element.key) not in kept]
     if others:
         handles.table.delete(others)
@@ -86,13 +99,13 @@ def _rebuild(handles: Handles, ident: str, elements: list[Element], message: str
         if (port, line) not in held:
             handles.store.claims.drop_lines(port, {line})
     note_guard(handles, item)
-    note_localnet(handles, item)  # before the record: after a kill in between it is rebuilt once more
+    note_localnet(handles, item)  # before the record: after a kill in between, it is rebuilt again
     handles.store.begin(item)
     return item
 
 
 def _as_on_the_host(handles: Handles, item: Attachment, leases: list[str]) -> Attachment:
-    """With what its link, its bridge and its leases tell."""
+    """The attachment completed by what its link, its bridge and its leases tell."""
     from cni.kernel.shaping import rates_on
 
     port = get_link(handles.rtnl, item.link)
@@ -123,7 +136,8 @@ def _in_vlan(wire: Wire, bridge: str, master: str) -> Wire:
 
 
 def _with_conditions(handles: Handles, item: Attachment, elements: list[Element]) -> Attachment:
-    """Of its ports, from the chains that they lead to. Where a chain does not tell, nobody is to reach them."""
+    """The attachment with its ports' conditions, from the chains to which they lead. If a chain does not tell, nobody
+    may reach them."""
     names = {element.set[5]: element.data.decode() for element in elements if element.set in GATES}
     if not names:
         return item
@@ -135,7 +149,7 @@ def _with_conditions(handles: Handles, item: Attachment, elements: list[Element]
 
 
 def _given(handles: Handles, bridge: str) -> set[tuple[str, int]]:
-    """What the table has of a bridge: the sets, each with the IP version that it is said of, or 0."""
+    """The sets that hold a bridge, each with the element's IP version, 0 for both."""
     found = set()
     for element in widest_elements(bridge, True) if bridge else []:
         if handles.table.get(element) is not None:
@@ -165,7 +179,7 @@ def _leased_address(name: str) -> Address | None:
 
 
 def _with_gateways(handles: Handles, bridge: str, leases: tuple[Lease, ...]) -> tuple[Lease, ...]:
-    """The bridge has the gateways' addresses, and the table says that nobody else may have them."""
+    """The leases with their subnets' gateways: addresses of the bridge that the table reserves for it."""
     from cni.kernel.listing import read_addresses
 
     link = get_link(handles.rtnl, bridge)
@@ -207,21 +221,21 @@ def _without_others(handles: Handles, item: Attachment) -> Attachment:
 
 
 def wanted_elements(handles: Handles, items: list[Attachment]) -> list[Element]:
-    """All that the table should hold, where these are the attachments."""
+    """All elements that the table should hold for these attachments."""
     own = projection(items)
     own.update({(element.set, element.key): element for element in unrouted(handles)})
     return [*own.values()]
 
 
 def _lost_identities(handles: Handles) -> set[str]:
-    """Who has elements in the table of this boot, or claims, but no record."""
+    """The identities that have elements in this boot's table, or claims, but no record."""
     markers = handles.table.elements(("attachments",)) if handles.table_serves else []
     named = {element.comment for element in markers} | handles.store.claims.claimants()
     return named - set(handles.store.identities()) - {""}
 
 
 def rebuild_network(handles: Handles, network: str) -> None:
-    """Everybody of the network, for GC to judge."""
+    """Rebuilds all lost records of a network, for GC to judge."""
     for ident in sorted(_lost_identities(handles)):
         if ident.partition("/")[0] == network:
             rebuild_one(handles, ident, f"the record of {ident} is lost")
@@ -233,8 +247,29 @@ def rebuild_living(handles: Handles) -> None:
             rebuild_one(handles, ident, f"the record of {ident} is lost")
 
 
-def remove_orphans(handles: Handles, item: Attachment) -> bool:
-    """Makes the table what the records but this one say, which is about to be added. False if it was so already."""
+def add_in_place_of_orphans(handles: Handles, item: Attachment, add: Callable[[], None], conflict: Conflict) -> None:
+    """Removes orphans, then calls `add`, which met `conflict` before. Raises CniError 100, 102 or 11 where a living
+    attachment holds the key."""
+    if not _remove_orphans(handles, item):
+        raise _refusal(conflict) from None
+    try:
+        add()
+    except Conflict as again:
+        raise _refusal(again) from None
+
+
+def _refusal(conflict: Conflict) -> CniError:
+    if conflict.held is None:
+        return CniError(TRY_AGAIN_LATER, f"table inet {TABLE} changed while elements were added", "try again")
+    text = element_text(conflict.held).split(" comment ")[0]
+    holder = f"{conflict.held.comment or 'an element without a comment'} holds it in table inet {TABLE}"
+    if conflict.wanted.set.startswith("dnat"):
+        return CniError(PORT_TAKEN, f"host port {text} is taken: {holder}")
+    return CniError(ADDRESS_TAKEN, f"{conflict.wanted.set} {text} is taken: {holder}")
+
+
+def _remove_orphans(handles: Handles, item: Attachment) -> bool:
+    """Makes the table hold what all records except `item`'s ask for. False if it did so already."""
     rebuild_living(handles)
     others = [other for other in all_records(handles) if other.ident != item.ident]
     wanted = {(element.set, element.key): element for element in wanted_elements(handles, others)}

@@ -1,8 +1,8 @@
 """The C modules below `json` and `ctypes`, each with the public module as its fall-back.
 
-`json` costs 6 ms of a start-up that takes 8 (it loads `re`), `ctypes` 1.2. What CPython expects of a caller of its
-private modules changes: since 3.15 the scanner reads `array_hook` as well. So ANY exception leads to the public module.
-`nft.stdlib` has sockets and hashes, `nft.signals` signals.
+`json` costs 6 ms of a start-up that takes 8 because it loads `re`; `ctypes` costs 1.2. CPython's private modules
+change: since 3.15 the scanner also reads `array_hook`. So ANY exception leads to the public module. `nft.stdlib` has
+sockets and hashes, `nft.signals` signals.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 def json_scanner(
     parse_float: Callable[[str], float], parse_constant: Callable[[str], Any]
 ) -> Callable[[str, int], tuple[Any, int]]:
-    """(text, start) to (value, end). Raises ValueError for what is no JSON, StopIteration where there is no value."""
+    """A function from (text, start) to (value, end). It raises ValueError for text that is not JSON, StopIteration if
+    there is no value."""
 
     class Context:
-        """What the C scanner asks for, instead of a JSONDecoder."""
+        """The attributes that the C scanner reads, in place of a JSONDecoder."""
 
         strict = True
         object_hook = object_pairs_hook = array_hook = None
@@ -45,7 +46,7 @@ def json_scanner(
         scan: Callable[[str, int], tuple[Any, int]] = make_scanner(Context)  # type: ignore[arg-type]
         if scan('{"a":[0.5,""]}', 0) == ({"a": [0.5, ""]}, 14):
             return scan
-    except Exception:  # whatever it was, the public module has no part in it
+    except Exception:  # whatever it was, the public module does not share it
         pass
     from json import JSONDecoder
 
@@ -53,7 +54,7 @@ def json_scanner(
 
 
 def setns(fd: int) -> None:
-    """Moves this thread into the network namespace; the kernel refuses any other kind (EINVAL). Raises OSError."""
+    """Moves this thread into the network namespace. Raises OSError, EINVAL for another kind of namespace."""
     if hasattr(os, "setns"):  # Python 3.12
         os.setns(fd, CLONE_NEWNET)
         return
@@ -63,7 +64,7 @@ def setns(fd: int) -> None:
 
 
 def _library_setns(fd: int) -> int:
-    """setns(2) of the C library; 0 or the errno."""
+    """The C library's setns(2). Returns 0 or the errno."""
     try:
         import _ctypes
 

@@ -1,4 +1,4 @@
-"""This release, and the reference plugins' release whose keys the drop-in names know."""
+"""Our version, and the reference plugins' version whose keys the drop-in names know."""
 
 VERSION = "0.2.0"
 REFERENCE = "1.9.0"

@@ -1,8 +1,8 @@
 """The host as the gateway of a VLAN of a bridge: the bridge's own membership in it, and the host's link there.
 
 The link is `BRIDGE.VLAN`, a VLAN device on the bridge. The reference bridge plugin makes a veth pair of that name with
-one end in the bridge: an extra hop, and with br_netfilter each packet would pass the table twice. One of either kind
-that somebody else made is used as it is. What is ours to undo is noted of the link, as of a bridge (`cni.bridge`).
+one end in the bridge, which costs a hop; with br_netfilter each packet would pass the table twice. A link of either
+kind that somebody else made is used as it is. Facts to undo are noted of the link, as of a bridge (`cni.bridge`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ MEMBER = "member"  # the fact that the bridge is in the VLAN because of us
 
 
 def ensure_link(host: Host, item: Attachment, bridge: Link) -> Link:
-    """There, and the bridge a member of its VLAN. May be repeated. Raises CniError 7 for a link of another kind."""
+    """Readies the host's link, and makes the bridge a member of its VLAN. Returns the link. May be repeated. Raises
+    CniError 7 for a link of another kind."""
     link = get_link(host.rtnl, item.bridge)
     if link is None:
         host.store.bridges.note(item.bridge, "created")
@@ -66,10 +67,10 @@ def leave_vlan(host: Host, item: Attachment) -> None:
 
 
 def problems(host: Host, item: Attachment) -> list[str]:
-    """What differs from the record, as sentences."""
+    """The differences from the record, as sentences."""
     bridge, link = get_link(host.rtnl, item.master), get_link(host.rtnl, item.bridge)
     if bridge is None or link is None or link.kind != "vlan":
-        return []  # who looks at the links says so
+        return []  # the comparison of the links reports it
     number = item.wire.vlan
     is_member = number in vlans.held_vlans(host.rtnl, bridge.index)
     return [] if is_member else [f"the bridge {bridge.name} itself is not in the VLAN {number}"]

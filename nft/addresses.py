@@ -1,6 +1,6 @@
-"""IP addresses and prefixes as small values: the text forms, the arithmetic, the classes of addresses that matter here.
+"""IP addresses and prefixes as small values: their text forms, their arithmetic, the classes of addresses we need.
 
-Not `ipaddress`, which costs 4 ms of start-up; `inet_pton` of the C library parses.
+`ipaddress` would cost 4 ms of start-up, so `inet_pton` of the C library parses.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Address(Value):
 
     @property
     def is_link_local(self) -> bool:
-        """IPv6 only: there, one may be on several links. One of IPv4 is an address like any other to the kernel."""
+        """True for IPv6 only, where several links may have the same one. To the kernel, 169.254/16 is nothing
+        special."""
         return self.version == 6 and self.number >> 118 == 0xFE80 >> 6
 
     @property
@@ -51,7 +52,7 @@ class Address(Value):
 
 
 def from_packed(raw: bytes) -> Address:
-    """Four or sixteen bytes in network order."""
+    """The address in 4 or 16 bytes in network order."""
     return Address(4 if len(raw) == 4 else 6, int.from_bytes(raw, "big"))
 
 
@@ -90,7 +91,7 @@ class Prefix(Value):
 
 
 def parse_address(text: str) -> Address:
-    """Raises ValueError. An IPv4-mapped IPv6 address is the IPv4 address, as Go's net.ParseIP has it."""
+    """Raises ValueError. An IPv4-mapped IPv6 address becomes the IPv4 address, as in Go's net.ParseIP."""
     version = 6 if ":" in text else 4
     try:
         number = int.from_bytes(inet_pton(FAMILY[version], text), "big")
@@ -102,7 +103,7 @@ def parse_address(text: str) -> Address:
 
 
 def parse_prefix(text: str) -> Prefix:
-    """`ADDRESS/LENGTH`, host bits allowed. Raises ValueError."""
+    """Parses `ADDRESS/LENGTH`; host bits are allowed. Raises ValueError."""
     head, slash, tail = text.partition("/")
     address = parse_address(head)
     if not slash or not (tail.isascii() and tail.isdigit()) or len(tail) > 3 or int(tail) > BITS[address.version]:
@@ -113,8 +114,10 @@ def parse_prefix(text: str) -> Prefix:
 
 
 def span_of(text: str) -> tuple[int, int, int]:
-    """(version, first, last) of a prefix; an address alone is a prefix of one. Raises ValueError. It makes no values,
-    for there may be thousands of these."""
+    """(version, first, last) of a prefix; an address alone is a prefix of one. Raises ValueError.
+
+    It returns a tuple and no `Prefix`, because a configuration may list thousands.
+    """
     head, slash, tail = text.partition("/")
     version = 6 if ":" in head else 4
     try:
@@ -132,7 +135,7 @@ def span_of(text: str) -> tuple[int, int, int]:
 
 
 def merged(prefixes: Iterable[str]) -> list[tuple[int, int, int]]:
-    """Their spans in order, without those that lie inside others."""
+    """The prefixes' spans as (version, first, last), sorted, without those that lie inside others."""
     kept: list[tuple[int, int, int]] = []
     for span in sorted(map(span_of, prefixes), key=lambda span: (span[0], span[1], -span[2])):
         if not kept or kept[-1][0] != span[0] or kept[-1][2] < span[2]:
@@ -141,7 +144,7 @@ def merged(prefixes: Iterable[str]) -> list[tuple[int, int, int]]:
 
 
 def read_mac(text: str) -> bytes:
-    """Six bytes from `xx:xx:xx:xx:xx:xx` or with `-`, as somebody else's interface has it. Raises ValueError."""
+    """Any MAC address: six bytes from `xx:xx:xx:xx:xx:xx`, or with `-`. Raises ValueError."""
     parts = text.replace("-", ":").split(":")
     try:
         mac = bytes.fromhex("".join(part for part in parts if len(part) == 2))
@@ -153,7 +156,7 @@ def read_mac(text: str) -> bytes:
 
 
 def parse_mac(text: str) -> bytes:
-    """The same, for an interface of ours: also raises ValueError for what the kernel would not give one."""
+    """A MAC address for one of our interfaces. Also raises ValueError for those that the kernel refuses to set."""
     mac = read_mac(text)
     if mac[0] & 1:
         raise ValueError("a multicast MAC address, which no interface can have")

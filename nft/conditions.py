@@ -1,9 +1,9 @@
-"""Conditions of published ports: for each text a chain `when_ID`, and the two jumps that lead there.
+"""Conditions of published ports: a chain `when_ID` for each condition's text, and the two jumps that lead to them.
 
-A packet to a port with a condition goes by the maps `gated` to the condition's chain: what matches returns and meets
-the port's DNAT, everything else leaves the hook. The chains and the jumps are in the table only while somebody asks for
-them, so that nobody else's packets pay for the look-up. A chain's text is in its rules' comments, for a state folder
-that was lost.
+The maps `gated` send a packet for a port with a condition to the condition's chain. A packet that matches returns and
+meets the port's DNAT; every other packet leaves the hook. The chains and jumps are in the table only while a network
+asks for them, so that other packets do not pay for the look-up. A chain's rules carry its text as comments, which
+survive the loss of the state folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 HOOKS = ("nat_prerouting", "nat_output")
-PART = LIMIT // 2  # characters of the text in each of the chain's two rules; nft takes 128 in a comment
+PART = LIMIT // 2  # characters of the text in the comment of each of the chain's two rules; nft allows 128
 NOBODY = "th dport 0"  # a condition that no packet meets
 
 
@@ -30,19 +30,19 @@ def has_chain(netlink: Netlink, text: str) -> bool:
 
 
 def is_closed(netlink: Netlink, text: str) -> bool:
-    """Whether the chain is there and asks nothing: it was loaded as `closed`."""
+    """Whether the chain exists without a match in it, because it was loaded as `closed`."""
     found = rules.rules(netlink, "inet", TABLE, condition_chain(text))
     return bool(found) and messages.expression_names(found[0].code) == {"immediate"}
 
 
 def probe_text(*texts: str) -> str:
-    """A table of its own, for libnftables to parse and not to load."""
+    """A separate table with these matches, which libnftables parses and does not load."""
     found = "".join(f"\t\t{text} return\n" for text in texts)
     return f"table inet {TABLE}_probe {{\n\tchain when {{\n{found}\t}}\n}}\n"
 
 
 def loading_text(texts: Iterable[str], closed: frozenset[str] = frozenset()) -> str:
-    """The chains of these conditions, for a table that has none of them; a `closed` one is met by no packet."""
+    """Commands that add these conditions' chains to a table that has none of them. No packet meets a `closed` one."""
     found = ""
     for text in texts:
         chain = f"inet {TABLE} {condition_chain(text)}"
@@ -55,7 +55,7 @@ def loading_text(texts: Iterable[str], closed: frozenset[str] = frozenset()) -> 
 
 
 def hooking_text() -> str:
-    """The jumps, for a table that has none."""
+    """Commands that add the jumps to a table that has none."""
     return "".join(f"insert rule inet {TABLE} {chain} fib daddr type local jump {GATE}\n" for chain in HOOKS)
 
 
@@ -64,7 +64,7 @@ def hooks(netlink: Netlink) -> list[Rule]:
 
 
 def read_texts(netlink: Netlink) -> dict[str, str]:
-    """Of the chains that are there: the name, and the text of the condition."""
+    """The text of each condition in the table, by its chain's name."""
     found: dict[str, str] = {}
     for rule in rules.rules(netlink, "inet", TABLE):
         if rule.chain.name.startswith(WHEN):
@@ -73,8 +73,10 @@ def read_texts(netlink: Netlink) -> dict[str, str]:
 
 
 def remove(table: Table) -> None:
-    """The chains that no element leads to, and the jumps after the last one. Also those that no record names any more:
-    of an ADD that was killed, or whose record was lost."""
+    """Deletes the chains that no element leads to, and the jumps with the last chain.
+
+    Elements decide and records do not: a killed ADD, or one whose record was lost, leaves a chain that no record names.
+    """
     used = {element.data.decode() for element in table.elements(GATES)}
     there = rules.chains(table.netlink, "inet", TABLE)
     chains = [chain for chain in there if chain.name.startswith(WHEN) and chain.name not in used]

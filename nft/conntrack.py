@@ -1,6 +1,6 @@
-"""Forgetting connections that the connection tracker would go on sending the old way.
+"""Deletes connections from the connection tracker, which would go on translating them the old way.
 
-One pass over the kernel's table. Which connections are meant, the caller decides flow by flow.
+One pass lists the kernel's table; the caller decides flow by flow which connections are meant.
 Numbers are from include/uapi/linux/netfilter/{nfnetlink_conntrack,nf_conntrack_common}.h.
 """
 
@@ -28,8 +28,8 @@ CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS = 1, 2
 FILTER_IP_SRC, FILTER_PROTO_NUM = 1 << 0, 1 << 3
 IPS_SRC_NAT, IPS_DST_NAT = 1 << 4, 1 << 5
 IPPROTO_UDP = 17
-OF_FAMILY = 1  # nfgenmsg's version; with 0, a deletion by filter is of every family (ctnetlink_del_conntrack)
-# Of a kernel without ctnetlink: nfnetlink_rcv_msg has EINVAL for a subsystem that is not there.
+OF_FAMILY = 1  # nfgenmsg's version; with 0, a deletion by filter covers every family (ctnetlink_del_conntrack)
+# What a kernel without ctnetlink answers: nfnetlink_rcv_msg returns EINVAL for a subsystem that it lacks.
 LACKING = (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT)
 
 
@@ -42,7 +42,7 @@ class Direction(Value):
 
 
 class Flow:
-    """What the kernel says of one flow, decoded as far as somebody asks."""
+    """What the kernel says about one flow; each part is decoded when it is asked for."""
 
     def __init__(self, version: int, parts: dict[int, bytes]) -> None:
         self.version = version
@@ -80,11 +80,11 @@ class Unsupported(Exception):
 
 
 def forget_flows(netlink: Netlink, versions: Iterable[int], doomed: Callable[[Flow], bool], protocol: int = 0) -> int:
-    """Deletes every flow of these IP versions, and of one protocol alone if that is given, for which `doomed` holds.
-    Returns how many. Raises OSError, and Unsupported.
+    """Deletes every flow of these IP versions for which `doomed` holds, of one `protocol` only if that is given.
+    Returns the number of deleted flows. Raises OSError and Unsupported.
 
-    Over a socket that the caller has open: closing any of nfnetlink's waits until the kernel has freed what was deleted
-    from a table before (nft_rcv_nl_event), some 10 ms.
+    It uses the caller's open socket: closing any nfnetlink socket waits some 10 ms for the kernel to free what was
+    deleted from a table before (nft_rcv_nl_event).
     """
     try:
         victims = [flow for version in versions for flow in _flows(netlink, version, protocol) if doomed(flow)]
@@ -104,12 +104,13 @@ def forget_flows(netlink: Netlink, versions: Iterable[int], doomed: Callable[[Fl
 
 
 def forget_sources(netlink: Netlink, sources: Iterable[bytes]) -> None:
-    """Deletes every flow that has one of these packed IPv4 addresses as the source of either direction, by a filter of
-    the kernel's own: 0.2 ms each on 262144 buckets, where a listing takes 11. Raises OSError.
+    """Deletes every flow that has one of these packed IPv4 addresses as the source of either direction. Raises OSError,
+    and Unsupported on a kernel that cannot filter deletions.
 
-    Linux before 6.11 filters listings alone. It takes the tuple for a whole one and refuses that, so Unsupported is
-    raised before anything is deleted. Not for IPv6: there Linux matches the flows that have another address
-    (ctnetlink_filter_match_tuple takes ipv6_addr_cmp for "is equal"; seen in 6.18).
+    The kernel filters: 0.2 ms for each address on 262144 buckets, where a listing takes 11 ms. Linux before 6.11
+    filters listings only; it expects a whole tuple and refuses ours, so Unsupported is raised before anything is
+    deleted. IPv6 is left out because Linux then matches the flows with any other address (ctnetlink_filter_match_tuple
+    reads ipv6_addr_cmp as "is equal"; seen in 6.18).
     """
     flags = (FILTER_IP_SRC, 0), (0, FILTER_IP_SRC)
     for address in sources:
@@ -126,7 +127,7 @@ def forget_sources(netlink: Netlink, sources: Iterable[bytes]) -> None:
 
 
 def _flows(netlink: Netlink, version: int, protocol: int) -> Iterator[Flow]:
-    """Kernels before 5.8 ignore the filter and list all protocols."""
+    """Lists flows. Kernels before 5.8 ignore the filter and list all protocols."""
     query = nfgen(FAMILY[version])
     if protocol:
         wanted = attr(NESTED | CTA_TUPLE_PROTO, attr(CTA_PROTO_NUM, bytes([protocol])))

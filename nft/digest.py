@@ -1,4 +1,4 @@
-"""The one hash: stands for an attachment in the table, for rules as they were loaded, for names that do not fit."""
+"""The one hash. It stands for an attachment in the table, for the loaded rules, and for names that are too long."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from .stdlib import blake2b
 
 
 def digest(*parts: str, size: int = 16) -> bytes:
-    """A hash of the parts as a whole; NUL keeps ("ab", "c") apart from ("a", "bc")."""
+    """A hash of `size` bytes over all parts; a NUL between them keeps ("ab", "c") apart from ("a", "bc")."""
     return blake2b("\0".join(parts).encode("utf-8", "surrogateescape"), digest_size=size).digest()

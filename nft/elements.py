@@ -1,6 +1,6 @@
 """Elements of sets and maps as values: packed as the kernel holds them, and as text for libnftables and for people.
 
-Which elements there should be is not known here; the sets and their types are `schema`.
+The caller knows which elements there should be; the sets and their types are in `schema`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _LENGTH = {PROTO: 1, PORT: 2, FAMILY: 1}
 
 
 class Element(Value):
-    """One element of a set or map: `key` and `data` are the kernel's own bytes, `comment` says whose it is. `end` is
-    the last key of an interval. The data of a verdict map is the name of the chain to go to."""
+    """One element of a set or map: `key` and `data` are the kernel's own bytes, `comment` names its owner. `end` is the
+    last key of an interval. In a verdict map, `data` is the name of the chain to go to."""
 
     set: str
     key: bytes
@@ -28,7 +28,7 @@ class Element(Value):
     end: bytes = b""
 
     def covers(self, other: Element) -> bool:
-        """Whether nothing of the other one's keys is missing here."""
+        """Whether this element holds every key of the other one."""
         return self.key <= other.key and (self.end or self.key) >= (other.end or other.key)
 
 
@@ -45,10 +45,11 @@ def pack(kinds: tuple[str, ...], values: tuple[int | bytes | str, ...]) -> bytes
 
 
 def unpack(kinds: tuple[str, ...], packed: bytes) -> tuple[int | bytes | str, ...]:
-    """The inverse of `pack`: numbers, address bytes and names. Raises ValueError for a wrong length."""
+    """The inverse of `pack`: numbers, address bytes and names, one for each kind. Raises ValueError for a wrong
+    length."""
     if kinds == (VERDICT,):
         return (packed.decode("utf-8", "surrogateescape"),)
-    if kinds == (MAC,) and len(packed) == 6:  # alone it is not padded
+    if kinds == (MAC,) and len(packed) == 6:  # a key of one field is not padded
         return (packed,)
     if len(packed) != sum(_WIDTH[kind] for kind in kinds):
         raise ValueError(f"{len(packed)} bytes are not {' . '.join(kinds)}")
@@ -69,7 +70,7 @@ def unpack(kinds: tuple[str, ...], packed: bytes) -> tuple[int | bytes | str, ..
 
 
 def elements_text(elements: list[Element]) -> str:
-    """The same as commands for libnftables, a line for each set."""
+    """Commands for libnftables that add the elements, one line for each set."""
     by_set: dict[str, list[str]] = {}
     for element in elements:
         by_set.setdefault(element.set, []).append(element_text(element))

@@ -1,4 +1,4 @@
-"""What can go wrong here, as exceptions of this library; who calls it says what they mean for its own users."""
+"""This library's exceptions; its callers say what they mean to their own users."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ if TYPE_CHECKING:
 
 
 class KernelError(OSError):
-    """An errno from the kernel. `sequence` says which message of a batch it refused, `step` what was tried, and `hint`
-    what may be done, both "" where only the caller knows."""
+    """An errno from the kernel. `sequence` is the number of the message that it refused, `step` says what was tried and
+    `hint` what to do; both are "" where only the caller knows."""
 
     sequence = 0
     step = ""
@@ -17,7 +17,7 @@ class KernelError(OSError):
 
 
 class LoadError(Exception):
-    """libnftables refused a ruleset, or died of it; `hint` says what to do."""
+    """libnftables refused a ruleset, or crashed on it; `hint` says what to do."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class TableMissing(Exception):
 
 
 class Conflict(Exception):
-    """Another element has the key of one to be added. `held` is None where it has gone again meanwhile."""
+    """`held`, an element in the table, has the key of `wanted`; `held` is None if it has gone again meanwhile."""
 
     def __init__(self, wanted: Element, held: Element | None) -> None:
         super().__init__(f"{wanted.set} has the key of an element to be added")

@@ -1,8 +1,7 @@
-"""Other people's tables: which of their chains drop what containers send, whether somebody has seen to it there, and
-whether they forward ports of the host.
+"""Other people's tables: which of their chains drop what containers send, and whether they forward ports of the host.
 
-For STATUS, `doctor` and the last DEL; reads only. A rule that names a bridge in any form counts: what it does is its
-author's affair.
+STATUS, `doctor` and the last DEL ask; nothing is changed. A table with a rule that names a bridge, in any form, counts
+as one whose owner has provided for containers: what the rule does is its author's business.
 """
 
 from __future__ import annotations
@@ -20,9 +19,11 @@ if TYPE_CHECKING:
 
 
 def forward_drops(netlink: Netlink, bridges: list[str], subnets: list[Prefix] | None = None) -> list[str]:
-    """Base chains on forward with policy drop, `family table chain`, in tables that name none of the bridges and
-    subnets; those whose last rule takes all as well (firewalld's) where subnets are given. One listing of all chains,
-    and of the rules and sets of such tables. Raises OSError."""
+    """`family table chain` of each base chain on forward with policy drop in a table that names none of the bridges
+    and subnets. With `subnets`, also of chains whose last rule drops everything (firewalld's). Raises OSError.
+
+    It lists all chains, then the rules and sets of the tables in question.
+    """
     spans = subnets or []
     names = [bridge.encode("utf-8", "surrogateescape") for bridge in bridges if bridge]
     found = []
@@ -40,7 +41,7 @@ def forward_drops(netlink: Netlink, bridges: list[str], subnets: list[Prefix] | 
 
 
 def _ends_with_a_drop(netlink: Netlink, family: int, chain: messages.Chain) -> bool:
-    """Kernels before 5.6 list the whole table."""
+    """Whether the chain's last rule drops everything. Kernels before 5.6 list the whole table."""
     rules = [code for owner, code in _rules(netlink, family, chain.table, chain.name) if owner == chain.name]
     return bool(rules) and messages.drops_all(rules[-1])
 
@@ -50,7 +51,7 @@ def _rules(netlink: Netlink, family: int, table: str, chain: str = "") -> list[t
 
 
 def dropping_chains(netlink: Netlink, table: str, chain: str) -> list[str]:
-    """`family table chain` of chains by that name whose own rules drop something. Raises OSError."""
+    """`family table chain` of each chain of that name with a rule that drops something. Raises OSError."""
     found = []
     for family in (2, 10):  # NFPROTO_IPV4 and _IPV6: where iptables keeps its chains
         try:
@@ -67,8 +68,8 @@ def dropping_chains(netlink: Netlink, table: str, chain: str) -> list[str]:
 
 
 def forwards_ports(netlink: Netlink) -> bool:
-    """Whether somebody else's rule leads packets to another address. One listing of all chains, and of the rules of
-    tables that translate. Raises OSError."""
+    """Whether somebody else's rule translates a destination. It lists all chains, then the rules of tables with a nat
+    chain. Raises OSError."""
     chains = (
         (payload[0], messages.read_chain(payload)) for payload in netlink.dump(messages.GETCHAIN, messages.nfgen(0))
     )
@@ -82,14 +83,16 @@ def forwards_ports(netlink: Netlink) -> bool:
 
 
 def _names_link(code: bytes, name: bytes) -> bool:
-    """As nft compares an interface's name (16 bytes), as iptables-nft does (with its NUL), or by the beginning of it
-    (`br-*`; `br-+` of iptables). One byte alone is more often a protocol's number."""
+    """Whether a rule compares with this interface's name: in 16 bytes as nft does, with its NUL as iptables-nft does,
+    or with the beginning of it (`br-*`; `br-+` of iptables). A single byte is ignored: it is mostly a protocol's
+    number."""
     forms = [name.ljust(16, b"\0"), name + b"\0", *(name[:length] for length in range(2, len(name) + 1))]
     return any(attr(messages.NFTA_DATA_VALUE, form) in code for form in forms)
 
 
 def _lies_in(value: bytes, subnets: list[Prefix]) -> bool:
-    """An address of one of the subnets, or whole bytes of the network's own: so nft compares with 10.4.0.0/24."""
+    """Whether the value is an address in one of the subnets, or the leading bytes of its network: nft compares with
+    three bytes for 10.4.0.0/24."""
     for subnet in subnets:
         packed = subnet.network.address.packed
         if len(value) == len(packed):
@@ -101,8 +104,8 @@ def _lies_in(value: bytes, subnets: list[Prefix]) -> bool:
 
 
 def _sets_name(netlink: Netlink, family: int, table: str, names: list[bytes], subnets: list[Prefix]) -> bool:
-    """Sets and maps with the names of interfaces or with addresses, anonymous ones too; in intervals `br-*` begins with
-    `br-`."""
+    """Whether a set or map of the table, anonymous ones included, holds one of the names or an address of the subnets.
+    In an interval, `br-*` begins with `br-`."""
     for found in map(messages.read_set, netlink.dump(messages.GETSET, messages.list_sets(table, family))):
         for payload in netlink.dump(messages.GETSETELEM, messages.list_elements(found.name, table, family)):
             for element in messages.read_elements(payload):

@@ -40,8 +40,8 @@ def attr_name(kind: int, name: str) -> bytes:
 
 
 def walk(data: bytes, header: Struct, start: int = 0) -> Iterator[tuple[Any, bytes]]:
-    """(header's fields, payload) of each record from offset `start` on. Every header's first field is the record's
-    length, and records are padded to four bytes. A malformed rest is dropped."""
+    """Yields (header's fields, payload) of each record from offset `start` on. The first field of every header is the
+    record's length; records are padded to four bytes. A malformed rest is dropped."""
     size = header.size
     while start + size <= len(data):
         fields = header.unpack_from(data, start)
@@ -59,15 +59,15 @@ def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
 
 
 def attributes(data: bytes, start: int = 0) -> dict[int, bytes]:
-    """The attributes from offset `start` on by type, the last one of a kind winning."""
+    """The attributes from offset `start` on, by type; of several with one type, the last wins."""
     return {kind & NLA_TYPE_MASK: payload for (_length, kind), payload in walk(data, NLA, start)}
 
 
 def items(data: bytes) -> list[bytes]:
-    """All attributes of a list, whose types are one and the same, or numbers."""
+    """The payloads of a list's attributes, whose types are all the same or count up."""
     return [payload for _fields, payload in walk(data, NLA)]
 
 
 def text(raw: bytes) -> str:
-    """A name that ends with a NUL; bytes that are no UTF-8 survive on their way back to the kernel."""
+    """A name that ends with a NUL. Bytes that are not UTF-8 survive the way back to the kernel."""
     return raw.rstrip(b"\0").decode("utf-8", "surrogateescape")

@@ -1,7 +1,8 @@
-"""Which parts of nf_tables a kernel lacks: each is a module of its own, loaded when it is first asked for.
+"""Which parts of nf_tables a kernel lacks: each part is a module, which the kernel loads at its first use.
 
-A batch without its end is taken back whole (nfnetlink_rcv_batch), so that the kernel can be asked by telling it what
-would be done. What is not there is ENOENT; what is there complains of its missing attributes (EINVAL), or takes it.
+The kernel takes back a batch without an end message (nfnetlink_rcv_batch), so we ask by sending the change itself. It
+answers ENOENT for a part that it lacks; for one that it has, it accepts the change or complains of missing attributes
+(EINVAL).
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ PROBE = "nftcni-probe"
 def lacking(
     netlink: Netlink, expressions: dict[str, str] = EXPRESSIONS, more: Sequence[tuple[str, int, bytes]] = ()
 ) -> list[str]:
-    """`what (module)` for each; nothing is changed. `more` are further questions, about parts of the table PROBE, each
-    with its message. Raises OSError."""
+    """`what (module)` for each missing part. Changes nothing. `more` are further questions about parts of the table
+    PROBE, as (what, message type, payload). Raises OSError."""
     hook = attr(messages.NFTA_HOOK_HOOKNUM, bytes(4)) + attr(NFTA_HOOK_PRIORITY, (-100).to_bytes(4, "big", signed=True))
     base = attr(NESTED | messages.NFTA_CHAIN_HOOK, hook) + attr_name(NFTA_CHAIN_TYPE, "nat")
     asked = [

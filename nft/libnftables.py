@@ -1,8 +1,8 @@
-"""The door to libnftables: runs one text command in a child process.
+"""Runs one command in nft's language through libnftables, in a child process.
 
-In a child, because released versions of the library crash on some rulesets (nft 1.0.6 on sets that a newer nft made, in
-any table of the host) and it may call exit(): the runtime gets its CNI answer all the same. Only the table as a whole
-passes through here; its elements go through `table`.
+The child is there because released versions of the library crash on some rulesets (nft 1.0.6 on sets that a newer nft
+made, in any table of the host), and because the library may call exit(): the runtime still gets its CNI answer. Only
+whole tables and chains are loaded here; elements go through `table`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from .signals import signals
 INSTALL = "install the distribution's packages nftables and python3-nftables (py3-nftables on Alpine)"
 
 
-SECONDS = 10  # less than others wait for the lock, which the child shares: it must not outlive this process without it
-LOADED = "\nnftcni: loaded"  # the last word of a child that came to its end: the library may call exit(0), too
+SECONDS = 10  # shorter than others wait for the lock, which the child shares and must not hold after our own end
+LOADED = "\nnftcni: loaded"  # the last word of a child that finished; exit status 0 may be the library's own exit(0)
 
 
 def parse_text(command: str) -> None:
-    """Raises LoadError where `run_text` would without asking the kernel. Nothing is changed."""
+    """Raises LoadError where `run_text` would, as far as the library knows without the kernel. Changes nothing."""
     run_text(command, only_parse=True)
 
 
 def run_text(command: str, only_parse: bool = False) -> None:
-    """One transaction from nft's own language. Raises LoadError with what nft said, or how it died."""
+    """Runs one transaction in nft's language. Raises LoadError with nft's own words, or with how the child died."""
     try:
         reader, writer = os.pipe()
         child = os.fork()
@@ -41,7 +41,7 @@ def run_text(command: str, only_parse: bool = False) -> None:
         with open(reader, encoding="utf-8", errors="replace", newline="") as pipe:
             said = pipe.read()
     except OSError as error:
-        os.kill(child, signals.SIGKILL)  # what it loads after our teardown would stay
+        os.kill(child, signals.SIGKILL)  # what it loads after our roll-back would stay
         os.waitpid(child, 0)
         raise LoadError(f"waiting for libnftables: {_named(error)}") from None
     _, status = os.waitpid(child, 0)
@@ -49,7 +49,7 @@ def run_text(command: str, only_parse: bool = False) -> None:
     if said.endswith(LOADED):
         return
     if code == -signals.SIGALRM:
-        raise LoadError(f"libnftables did not come to an end within {SECONDS} s, loading the table")
+        raise LoadError(f"libnftables did not load the table within {SECONDS} s")
     if code < 0:
         raise LoadError(
             f"libnftables was killed by signal {-code} while it loaded the table",
@@ -59,7 +59,8 @@ def run_text(command: str, only_parse: bool = False) -> None:
 
 
 def _child(command: str, only_parse: bool, writer: int) -> None:
-    """Exit status 0, or 1 with the reason in the pipe. The library's own output must not reach the runtime."""
+    """Exits with status 0, or with 1 and the reason in the pipe. The library's own output must not reach the
+    runtime."""
     status = 1
     try:
         signals.signal(signals.SIGALRM, signals.SIG_DFL)
@@ -73,7 +74,7 @@ def _child(command: str, only_parse: bool, writer: int) -> None:
         status = 0
     except _Refused as refusal:
         os.write(writer, str(refusal).encode("utf-8", "replace"))
-    except (ImportError, AttributeError, OSError) as problem:  # the module, what is in it, or libnftables.so is missing
+    except (ImportError, AttributeError, OSError) as problem:  # the module, a part of it or libnftables.so is missing
         os.write(writer, f"{problem}; {INSTALL}".encode())
     except BaseException as problem:
         os.write(writer, f"{type(problem).__name__}: {problem}".encode())
@@ -92,10 +93,10 @@ class _Refused(Exception):
 def _load(command: str, only_parse: bool) -> None:
     import site
 
-    site.main()  # the plugin runs with -S: only here are the distribution's packages wanted
+    site.main()  # the plugin runs with -S; only this needs the distribution's packages
     import nftables  # type: ignore[import-not-found]
 
-    sys.unraisablehook = lambda _: None  # without libnftables.so its __del__ fails after its __init__ and says so
+    sys.unraisablehook = lambda _: None  # without libnftables.so __del__ fails after __init__ and prints it
     library = nftables.Nftables()
     library.set_dry_run(only_parse)
     code, _output, error = library.cmd(command)

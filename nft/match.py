@@ -1,6 +1,6 @@
-"""A match in nft's language that somebody else wrote: nothing in it may be more than a match. Pure.
+"""A match in nft's language that a user wrote: it must hold nothing but a match. Pure.
 
-What its words mean libnftables says, which parses it; here is what would make more of it than a match.
+libnftables parses the words; this refuses whatever would turn the text into more than a match.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ LIMIT = 240  # characters
 STATEMENTS = (
     *("accept", "drop", "reject", "return", "continue", "queue", "jump", "goto", "vmap", "dnat", "snat", "masquerade"),
     *("redirect", "tproxy", "notrack", "dup", "fwd", "synproxy", "set", "add", "update", "delete", "comment"),
-    # Numbers that change with each packet would look as if somebody had changed the rules.
+    # These change their own rule with each packet, which would look as if somebody had edited the rules.
     *("counter", "quota", "last", "log", "reset"),
 )
 
@@ -21,12 +21,12 @@ def parse_match(text: str) -> str:
         raise ValueError(f"longer than {LIMIT} characters")
     outside = "".join(text.split('"')[::2])
     if not (text.isascii() and text.isprintable()) or set(text) & set(";#'\\`$") or text.count('"') % 2:
-        raise ValueError("only what a match in nft's language is written with")
+        raise ValueError("holds a character that no match in nft's language needs")
     if not _is_balanced(outside):
         raise ValueError("its braces do not match")
     words = set(STATEMENTS).intersection(outside.replace("{", " ").replace("}", " ").split())
     if words:
-        raise ValueError(f"{min(words)} is no match but a statement")
+        raise ValueError(f"{min(words)} is a statement, not a match")
     return text
 
 

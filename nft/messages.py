@@ -1,8 +1,8 @@
-"""nf_tables messages as bytes: batches of element changes, single gets, listings. Pure; the socket is `cni.netlink`.
+"""nf_tables messages as bytes: batches of element changes, single gets, listings. Pure; the socket is `netlink`.
 
-Direct netlink and not libnftables for what a container changes: one open socket and four elements take 0.1 ms, an error
-says which message was refused, and neither the crashes of nft 1.0.6 on foreign rulesets nor the number of chains on the
-host matter. Numbers are from include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h.
+A container's changes go by netlink and not by libnftables: opening a socket and adding four elements takes 0.1 ms, an
+error names the message that was refused, and neither the crashes of nft 1.0.6 on foreign rulesets nor the number of
+chains on the host matter. Numbers are from include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ NFTA_GEN_PROC_PID = 2
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE = 1, 3, 4, 5, 7
 NFTA_HOOK_HOOKNUM = 1
 NF_INET_FORWARD, NF_DROP = 2, 0
-FAMILY_NAMES = {1: "inet", 2: "ip", 10: "ip6"}  # NFPROTO_*: those whose forward hook containers pass
+FAMILY_NAMES = {1: "inet", 2: "ip", 10: "ip6"}  # NFPROTO_*: the families whose forward hook containers' packets pass
 NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE = 1, 2, 3, 4
 NFT_SET_INTERVAL = 4
-KIND_BITS, IFNAME_KIND = 6, 41  # of nft's own numbers for types, each field of a concatenation has six bits
+KIND_BITS, IFNAME_KIND = 6, 41  # nft numbers its types; a concatenation has six bits for each field's number
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
 UDATA_COMMENT = 0  # the first kind in libnftnl's udata of tables and elements alike
-GROUP = 300  # elements in one message; an attribute's length has 16 bits and an IPv6 element takes about 200 bytes
+GROUP = 300  # elements in one message: an attribute's length has 16 bits, and an IPv6 element takes about 200 bytes
 
 _NFGEN = Struct(">BBH")  # family, version, resource
 
@@ -62,7 +62,7 @@ def nfgen(family: int = NFPROTO_INET, resource: int = 0, version: int = 0) -> by
 
 
 def batch(changes: list[tuple[int, int, bytes]], first: int) -> tuple[list[bytes], range]:
-    """A transaction of (type, flags, payload) with sequence numbers from `first` on, for `Netlink.transact`."""
+    """A transaction of (type, flags, payload) changes for `Netlink.transact`, with sequence numbers from `first` on."""
     resource = nfgen(0, 10)
     parts = [message(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first, resource)]
     sequence = first
@@ -81,7 +81,8 @@ def adding(elements: list[Element], exclusive: bool) -> list[tuple[int, int, byt
 
 
 def deleting(elements: list[Element]) -> list[tuple[int, int, bytes]]:
-    """Changes that delete by key; the kernel ignores data here, so whose the element is must be known before."""
+    """Changes that delete by key. The kernel ignores the data, so the caller must know beforehand whose the element
+    is."""
     return [(DELSETELEM, 0, payload) for payload in _payloads(elements, full=False)]
 
 
@@ -97,7 +98,7 @@ def _payloads(elements: list[Element], full: bool) -> list[bytes]:
 
 
 def _list_head(name: str, table: str = TABLE, family: int = 0) -> bytes:
-    """Of a set of ours, or of somebody else's `table`."""
+    """The beginning of an element message: the set's name, and our table or somebody else's."""
     if not family:
         family = NFPROTO_BRIDGE if name in LAYER2 else NFPROTO_INET
     return nfgen(family) + attr_name(NFTA_LIST_TABLE, table) + attr_name(NFTA_LIST_SET, name)
@@ -135,7 +136,7 @@ def get_table(family: int = NFPROTO_INET) -> bytes:
 
 
 def list_rules(table: str = TABLE, family: int = NFPROTO_INET, chain: str = "") -> bytes:
-    """Of one chain, or of all."""
+    """The payload of a GETRULE listing, for one chain or for all."""
     place = attr_name(NFTA_RULE_TABLE, table)
     return nfgen(family) + place + (attr_name(NFTA_RULE_CHAIN, chain) if chain else b"")
 
@@ -162,7 +163,7 @@ def read_elements(payload: bytes) -> list[Element]:
 
 
 def read_comment(userdata: bytes) -> str:
-    """The comment among libnftnl's user data (type, length, value triples)."""
+    """The comment in libnftnl's user data, which is a list of (type, length, value)."""
     start = 0
     while start + 2 <= len(userdata):
         kind, length = userdata[start], userdata[start + 1]
@@ -173,20 +174,20 @@ def read_comment(userdata: bytes) -> str:
 
 
 def read_table(payload: bytes) -> tuple[tuple[int, str], bool]:
-    """(family, name), and whether it has an owner: such a table is deleted by its owner alone, never by a flush."""
+    """(family, name), and whether the table has an owner, which alone can delete it; a flush cannot."""
     parts = attributes(payload, _NFGEN.size)
     flags = int.from_bytes(parts.get(NFTA_TABLE_FLAGS, b""), "big")
     return (payload[0], text(parts.get(NFTA_TABLE_NAME, b""))), bool(flags & NFT_TABLE_F_OWNER)
 
 
 def is_dormant(payload: bytes) -> bool:
-    """Of a table whose chains are not asked."""
+    """Whether a NEWTABLE payload shows a dormant table, whose chains the kernel skips."""
     flags = int.from_bytes(attributes(payload, _NFGEN.size).get(NFTA_TABLE_FLAGS, b""), "big")
     return bool(flags & NFT_TABLE_F_DORMANT)
 
 
 def read_generation_process(payload: bytes) -> int:
-    """The process ID behind a transaction, from its NEWGEN event; 0 if the kernel does not say."""
+    """The ID of the process that made a transaction, from its NEWGEN event; 0 if the kernel does not say."""
     return int.from_bytes(attributes(payload, _NFGEN.size).get(NFTA_GEN_PROC_PID, b""), "big")
 
 
@@ -204,8 +205,8 @@ class Chain(Value):
 
 
 def read_chain(payload: bytes) -> Chain:
-    """One chain of any table; `on_forward` for a base chain on the forward hook, `drops_forward` with policy drop,
-    `translates` for one of type nat."""
+    """A chain of any table. `on_forward` is a base chain on the forward hook, `drops_forward` one with policy drop,
+    `translates` a chain of type nat."""
     parts = attributes(payload, _NFGEN.size)
     hook = attributes(parts.get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM, b"")
     on_forward = int.from_bytes(hook, "big") == NF_INET_FORWARD and bool(hook) and payload[0] in FAMILY_NAMES
@@ -218,7 +219,7 @@ def read_chain(payload: bytes) -> Chain:
 
 
 def read_rule(payload: bytes) -> tuple[str, bytes]:
-    """(chain, expressions) of one rule; the expressions are compared as bytes, never interpreted."""
+    """(chain, expressions) of one rule. Our own rules' expressions are compared as bytes and never interpreted."""
     parts = attributes(payload, _NFGEN.size)
     return text(parts.get(NFTA_RULE_CHAIN, b"")), parts.get(NFTA_RULE_EXPRESSIONS, b"")
 
@@ -238,7 +239,7 @@ def drops(code: bytes) -> bool:
 
 
 def drops_all(code: bytes) -> bool:
-    """Whether a rule with these expressions drops or rejects whatever comes to it."""
+    """Whether a rule with these expressions drops or rejects every packet."""
     return expression_names(code) <= UNCONDITIONAL and drops(code)
 
 
@@ -247,7 +248,7 @@ def expression_names(code: bytes) -> set[str]:
 
 
 def compared(code: bytes) -> list[bytes]:
-    """What a rule with these expressions compares something with, alone or after a mask."""
+    """The values that a rule with these expressions compares with, directly or after a mask."""
     found = []
     for packed in items(code):
         parts = attributes(packed)
@@ -270,7 +271,7 @@ def leads_elsewhere(code: bytes) -> bool:
 
 
 class Set(Value):
-    """A set or map of any table; `names_links` where interface names are in its keys."""
+    """A set or map of any table; `names_links` says whether its keys hold interface names."""
 
     name: str
     names_links: bool

@@ -1,6 +1,6 @@
 """Netlink sockets: one request and its answer, listings, transactions, events. Errnos become KernelError.
 
-Framing is `framing`; what the payloads mean is said by who sends them.
+Framing is in `framing`; callers know what the payloads mean.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 1, 10, 11, 12
-# Python has no names for these, and some architectures numbers of their own (arch/*/include/uapi/asm/socket.h).
+# Python has no names for these, and some architectures use other numbers (arch/*/include/uapi/asm/socket.h).
 SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE = {
     "mips": (31, 33, 71),
     "spar": (0x100A, 0x100B, 0x50),
@@ -38,16 +38,16 @@ SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE = {
 }.get(os.uname().machine[:4], (32, 33, 71))
 NLMSGERR_ATTR_MSG = 1
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
-RECEIVE = 1 << 16  # bytes; larger than any datagram (a dump has 32 KiB), and below what glibc takes a mapping for
+RECEIVE = 1 << 16  # bytes; larger than any datagram (32 KiB in a dump), smaller than what makes glibc map memory
 DUMP_TRIES = 50
 RTM_GETADDR = 22  # include/uapi/linux/rtnetlink.h
-ONE_DATAGRAM = 32  # addresses; the first one of a listing has a page
+ONE_DATAGRAM = 32  # addresses; a listing's first datagram is one page
 _ERRNO = Struct("=i")
 _COOKIE = Struct("=Q")
 
 
 class Netlink:
-    """One netlink socket. It stays in the network namespace that it was opened in, whatever setns does later."""
+    """One netlink socket. It stays in the network namespace in which it was opened, whatever setns does later."""
 
     def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
         self.socket = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)
@@ -61,8 +61,8 @@ class Netlink:
         self.socket.close()
 
     def filter_dumps(self) -> None:
-        """From here on the kernel lists only what the header of a listing's request asks for, an interface's addresses
-        for example; before Linux 4.20 it lists all the same."""
+        """Makes the kernel list only what the header of a listing's request asks for, for example one interface's
+        addresses. Linux before 4.20 lists everything all the same."""
         try:
             self.socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
         except OSError:
@@ -72,7 +72,8 @@ class Netlink:
         return self.socket.fileno()
 
     def ask(self, kind: int, payload: bytes, flags: int = 0) -> bytes:
-        """One request that changes or gets one thing; its reply's payload, b"" for a bare acknowledgement."""
+        """Sends one request that changes or gets one thing. Returns the reply's payload, b"" for an acknowledgement
+        alone. Raises KernelError."""
         self.sequence += 1
         self.socket.send(message(kind, NLM_F_REQUEST | NLM_F_ACK | flags, self.sequence, payload))
         reply = b""
@@ -86,8 +87,8 @@ class Netlink:
         raise AssertionError("unreachable: _receive is endless")
 
     def ask_in_turn(self, kind: int, payloads: list[bytes]) -> None:
-        """Several changes by one send, which no kill comes between: the kernel goes through all of them before the
-        call returns (netlink_rcv_skb). Raises the first one's error that has one; the others are made all the same."""
+        """Makes several changes by one send, so that no kill comes between them: the kernel goes through all of them
+        before the call returns (netlink_rcv_skb). Raises the first error; the other changes are made all the same."""
         first = self.sequence + 1
         self.sequence += len(payloads)
         flags = NLM_F_REQUEST | NLM_F_ACK
@@ -101,14 +102,15 @@ class Netlink:
                     return
 
     def dump(self, kind: int, payload: bytes) -> list[bytes]:
-        """The payloads of a listing, whole. Only for CHECK, GC, repair and recovery, never for ADD or DEL.
+        """The payloads of a whole listing. For CHECK, GC, repair and recovery; the usual ADD and DEL never list.
 
-        A listing that was changed meanwhile may lack what was there all along, and the kernel says so
-        (NLM_F_DUMP_INTR): it is asked again. Raises KernelError EAGAIN where that never ends.
+        A listing during which something changed may lack an object that was there all along. The kernel says so
+        (NLM_F_DUMP_INTR) and we ask again; KernelError EAGAIN is raised if that does not end.
 
-        Of addresses it does not always say so: it goes on by an address' position in the list, which changes first,
-        and counts the change when the routes are gone as well (__inet_del_ifa, fib_inetaddr_event). Many are asked for
-        until nothing new comes; what was deleted meanwhile may be among them.
+        For addresses the kernel does not always say so: it resumes at an address's position in the list, which a
+        deletion shifts at once, and counts the change only after the routes are gone (__inet_del_ifa,
+        fib_inetaddr_event). So long address lists are asked for until nothing new comes; the result may hold addresses
+        that were deleted meanwhile.
         """
         by_position = (self._protocol, kind) == (NETLINK_ROUTE, RTM_GETADDR)
         whole: dict[bytes, None] = {}
@@ -123,7 +125,8 @@ class Netlink:
         raise KernelError(errno.EAGAIN, f"the kernel's listing changed {DUMP_TRIES} times while it was read")
 
     def _dump_once(self, kind: int, payload: bytes) -> list[bytes] | None:
-        """None for a listing that was interrupted. It is read to its end all the same: a socket has one at a time."""
+        """The payloads, None for an interrupted listing. That is read to its end too: a socket has one dump at a
+        time."""
         self.sequence += 1
         self.socket.send(message(kind, NLM_F_REQUEST | NLM_F_DUMP, self.sequence, payload))
         found: list[bytes] = []
@@ -135,17 +138,17 @@ class Netlink:
             if answer in (NLMSG_DONE, NLMSG_ERROR):
                 if interrupted:
                     return None
-                if body:  # the last message has the errno of a listing that broke off (netlink_dump_done)
+                if body:  # the last message holds the errno if the listing failed (netlink_dump_done)
                     raise_for(body, flags)
                 return found
             found.append(body)
         raise AssertionError("unreachable: _receive is endless")
 
     def transact(self, batch: list[bytes], sequences: range) -> list[KernelError]:
-        """Sends an nfnetlink batch in one piece; the errors, in message order. No error means all of it took effect.
+        """Sends an nfnetlink batch in one piece. Returns the errors in message order; none means all of it took effect.
 
-        `sequences` runs from the batch's begin message to its last change, which must ask for an acknowledgement: that
-        one comes after the commit.
+        `sequences` runs from the batch's begin message to its last change, which must ask for an acknowledgement,
+        because that is sent after the commit.
         """
         data = b"".join(batch)
         if len(data) > 1 << 16:
@@ -160,13 +163,13 @@ class Netlink:
             except KernelError as error:
                 error.sequence = sequence
                 errors.append(error)
-            # The batch's begin message is only answered when the kernel refuses the batch as a whole.
+            # The kernel answers the batch's begin message only if it refuses the whole batch.
             if sequence == sequences[0] or sequence == sequences[-1]:
                 return errors
         raise AssertionError("unreachable: _receive is endless")
 
     def _enlarge(self, size: int) -> None:
-        """In a user namespace only as far as net.core.wmem_max allows."""
+        """Enlarges the send buffer; in a user namespace, net.core.wmem_max limits it."""
         for forced, plain in ((SO_SNDBUFFORCE, SO_SNDBUF), (SO_RCVBUFFORCE, SO_RCVBUF)):
             try:
                 self.socket.setsockopt(SOL_SOCKET, forced, size)
@@ -178,7 +181,7 @@ class Netlink:
         self.socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
 
     def events(self) -> Iterator[tuple[int, bytes]]:
-        """(type, payload) of events, endlessly. Raises OSError ENOBUFS when some were lost."""
+        """Yields (type, payload) of events without end. Raises OSError ENOBUFS when some were lost."""
         for kind, _flags, _sequence, body in self._receive():
             yield kind, body
 
@@ -187,7 +190,7 @@ class Netlink:
             yield from messages(self.socket.recv(RECEIVE))
 
     def netns_cookie(self) -> int:
-        """A number that no other network namespace of this boot has or had; its inode on kernels before 5.14."""
+        """A number that no other network namespace has had since boot; before Linux 5.14, the namespace's inode."""
         try:
             return int(_COOKIE.unpack(self.socket.getsockopt(SOL_SOCKET, SO_NETNS_COOKIE, 8))[0])
         except OSError:
@@ -195,7 +198,7 @@ class Netlink:
 
 
 def raise_for(body: bytes, flags: int) -> None:
-    """Raises KernelError if an NLMSG_ERROR payload holds an errno, with the kernel's own words where it gave some."""
+    """Raises KernelError if an NLMSG_ERROR payload holds an errno, with the kernel's own words if it gave any."""
     number = -_ERRNO.unpack_from(body)[0]
     if number == 0:
         return
@@ -210,5 +213,5 @@ def raise_for(body: bytes, flags: int) -> None:
 
 
 def is_missing(error: OSError) -> bool:
-    """The object to change or delete is not there (ENODEV for links, ENOENT and ESRCH for others)."""
+    """Whether the object to change or delete does not exist (ENODEV for links, ENOENT and ESRCH for others)."""
     return error.errno in (errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL)

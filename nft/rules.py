@@ -1,6 +1,6 @@
-"""Rules and chains of other programs' tables: read with their handles, and deleted in one transaction.
+"""Rules and chains of any table, iptables-nft's included: read with their handles, deleted in one transaction.
 
-What iptables-nft makes is the same to the kernel. Which of them may go is not known here.
+The caller decides which of them may go.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Chain(Value):
 
 
 class Rule(Value):
-    """`code` are its expressions, `comment` is nft's own: that of iptables is an expression."""
+    """`code` holds the expressions. `comment` is nft's comment; iptables keeps its own in an expression."""
 
     chain: Chain
     handle: int
@@ -39,7 +39,7 @@ class Rule(Value):
 
     @property
     def target(self) -> str:
-        """The chain that it jumps or goes to, "" for none."""
+        """The chain that the rule jumps or goes to, "" for none."""
         for packed in items(self.code):
             parts = attributes(packed)
             if text(parts.get(messages.NFTA_EXPR_NAME, b"")) == "immediate":
@@ -51,19 +51,19 @@ class Rule(Value):
         return ""
 
     def compares(self, value: bytes) -> bool:
-        """Whether it compares something with exactly this value, an address for example."""
+        """Whether the rule compares something with exactly this value, for example an address."""
         return attr(messages.NFTA_DATA_VALUE, value) in self.code
 
 
 def tables(netlink: Netlink) -> set[tuple[str, str]]:
-    """(family, name) of all of the families that are known here."""
+    """(family, name) of every table of the FAMILIES."""
     names = {number: name for name, number in FAMILIES.items()}
     found = (messages.read_table(payload)[0] for payload in netlink.dump(messages.GETTABLE, messages.nfgen(0)))
     return {(names[family], table) for family, table in found if family in names}
 
 
 def rules(netlink: Netlink, family: str, table: str, chain: str = "") -> list[Rule]:
-    """Of one chain, or of all, in their order. [] without the table."""
+    """The rules of one chain, or of all chains, in their order; [] without the table. Raises KernelError."""
     try:
         payloads = netlink.dump(messages.GETRULE, messages.list_rules(table, FAMILIES[family], chain))
     except KernelError as error:
@@ -90,7 +90,7 @@ def chains(netlink: Netlink, family: str, table: str) -> list[Chain]:
 
 
 def has_chain(netlink: Netlink, chain: Chain) -> bool:
-    """One question."""
+    """Asks for the one chain, where `chains` lists all."""
     try:
         netlink.ask(messages.GETCHAIN, _chain(chain))
     except KernelError:
@@ -101,8 +101,8 @@ def has_chain(netlink: Netlink, chain: Chain) -> bool:
 def delete(
     netlink: Netlink, rules: list[Rule], chains: list[Chain], tables: list[tuple[str, str]] | None = None
 ) -> None:
-    """All or nothing: the rules, then the chains, which must be empty and out of use by then, then tables with all that
-    is in them. Raises KernelError."""
+    """Deletes all or nothing: rules, then chains, which must be empty and unused by then, then tables with their
+    contents. Raises KernelError."""
     changes = [(DELRULE, 0, _rule(rule)) for rule in rules] + [(DELCHAIN, 0, _chain(chain)) for chain in chains]
     for family, table in tables or ():
         payload = messages.nfgen(FAMILIES[family]) + attr_name(messages.NFTA_TABLE_NAME, table)

@@ -1,53 +1,52 @@
 """The table's text: sets, maps, chains and rules, written once per host and never changed by a container. Pure.
 
-What goes into the sets is its users' affair, what each means `schema`; loading the text is `libnftables`. Why each rule
-stands as it does:
+The callers know which elements the sets hold, `schema` says what each set means, `libnftables` loads the text. Why the
+rules are as they are:
 
-- `fib daddr type local` gates DNAT: without it a port of every passing packet is hijacked (GHSA-jv3w-x3r3-g6rm).
+- `fib daddr type local` guards DNAT: without it the port would be taken from every packet that passes the host
+  (GHSA-jv3w-x3r3-g6rm).
 - raw_prerouting keeps 127/8 on the loopback device: DNAT comes before the kernel's martian check, and route_localnet on
   the bridge would let containers reach the host's own loopback services (moby#45610, CVE-2020-8558).
-- A port of all addresses is one of 127.0.0.1 as well, never one of 127.0.0.53 and .54, where systemd-resolved listens.
-- A link-local sender is refused at once: no router forwards for it (RFC 4291, 2.5.6).
-- `ip6 daddr ::1 return`: the kernel cannot forward replies to ::1, an immediate refusal beats a time-out.
-- `sender`: on a bridge of ours a known container comes with an address of its own, be it one of another network of its,
-  an unknown machine from where a route to it leads. With br_netfilter frames pass here that stay on the bridge: only
-  those to the bridge's own MAC are the host's.
-- `turned`: who asks from whom does not matter. What our DNAT sends back by the link it came from has to be masqueraded,
-  or the answer does not pass this host. With br_netfilter it does, as `iifname` is empty there; only a container that
-  asks itself would drop its own address.
-- `masquerade to :32768-65535`: a container that leaves by a published port's number would take it from its owner
-  (CVE-2021-3773). Ports from there on, which is where clients' ports are, stay what they were: UDP hole punching works.
-  `random` and `fully-random` give each destination another port, which ends hole punching, and 0.80 and 0.75 of the
-  connections per second; this range 0.97 of a bare `masquerade` (Linux 6.18, one client).
-- filter_forward accepts what is established only for answers and for flows that were translated, which passed here when
-  they began. Everything else of the original direction is judged packet by packet: a flow that began while the table
-  was missing ends with its next packet.
-- `genuine`: nobody outside comes in with a container's address. Nor with one of the host's: of IPv4 the kernel sees to
-  that (fib_validate_source).
-- INVALID packets are not translated and would show a container's address outside, or the peer's answer to it would
-  reset a living connection (kubernetes#74839). Those of others are none of our affair.
-- `filter_output`: an INVALID packet of a container's connection is the host's, for nothing translated it, and the host
-  would reset what it does not know. A reset of the host's own connections is never INVALID.
-- The bridge table: a container's port sends with no address, MAC address or neighbour advertisement that belongs to a
-  sibling or the gateway, and is no router; a port that is `checked` with no MAC address but its own. What belongs to
-  nobody passes: keepalived's addresses, macvlan, bridges inside.
-- VLAN 0 is none: whoever gets a frame with its tags takes them off, however many; here the first alone is off, and nft
-  looks for ICMPv6 in no tagged frame.
-- `advertisement` is a chain of its own: in a rule that asks for the ICMPv6 type, nft 1.1 lists `@th,64,128` as
-  `icmpv6 taddr`, whose type is not the sets', and does not load its own listing.
-- `unrouted`: the host forwards for containers, it does not become a router between its other links. What somebody
-  translated is meant to be forwarded: who made that rule cannot see that forwarding is on for us alone.
-- The fast path comes last in forward, so that what drops drops. It takes flows by a packet of the original direction
-  alone, which filter_forward has judged, or judged when the flow began: an answer passes for a flow of the gap as well.
-  Not what stays on a link, whose way with br_netfilter is none of this host's.
+- A port of all addresses is published on 127.0.0.1 as well, but not on 127.0.0.53 and .54, where systemd-resolved
+  listens.
+- A link-local sender gets an immediate refusal, because no router may forward its packets (RFC 4291, 2.5.6).
+- `ip6 daddr ::1 return`: the kernel cannot forward replies to ::1, and an immediate refusal beats a time-out.
+- `sender`: on a bridge of ours, a known container must use one of its own addresses, on this or another of its
+  networks; an unknown machine must use one that the host would route back to it. With br_netfilter, frames that stay on
+  the bridge pass here too; only those to the bridge's own MAC address are the host's to judge.
+- `turned` masquerades what our DNAT sends back by the link it came from, whoever asks whom: otherwise the answer would
+  bypass this host. With br_netfilter the answer does pass, and `iifname` is empty there; then only a container that
+  asks itself needs the masquerade, as it would drop packets from its own address.
+- `masquerade to :32768-65535`: a container that leaves by a published port's number would take that port from its owner
+  (CVE-2021-3773). Source ports in the range, where clients' ports are, stay the same, so UDP hole punching works.
+  `random` and `fully-random` use another port for each destination, which ends hole punching, and allow 0.80 and 0.75
+  of the connections per second; this range allows 0.97 of a bare `masquerade` (Linux 6.18, one client).
+- filter_forward accepts established packets only if they are answers, or if their flow was translated and so passed
+  here when it began. It judges every other packet of the original direction: a flow that began while the table was
+  missing ends with its next packet.
+- `genuine` keeps out packets that come from outside with a container's address. For IPv4, the kernel itself refuses
+  those with one of the host's addresses (fib_validate_source); for IPv6, to_container does.
+- INVALID packets are not translated: they would show a container's address outside, and the peer's answer would reset a
+  living connection (kubernetes#74839). Only those of containers are dropped.
+- `filter_output`: an INVALID packet for a container's connection is not translated and so reaches the host, which would
+  answer it with a reset. Resets of the host's own connections are never INVALID.
+- The bridge table: a container's port may not send with an address, a MAC address or a neighbour advertisement that
+  belongs to a sibling or the gateway, and not as a router; a `checked` port may send only with its own MAC address.
+  What belongs to nobody passes: keepalived's addresses, macvlan, bridges inside.
+- VLAN 0 means no VLAN: a receiver strips all of its tags, but the kernel has stripped only the first one here, and nft
+  does not look for ICMPv6 in a tagged frame.
+- `advertisement` is a separate chain: in a rule that matches the ICMPv6 type, nft 1.1 lists `@th,64,128` as
+  `icmpv6 taddr`, whose type differs from the sets', and cannot load its own listing.
+- `unrouted`: the host forwards for containers and does not become a router between its other links. Packets that
+  another rule translated pass: its author could not know that forwarding is on for containers only.
 - `priority -100` and not `dstnat` on output: nft 1.0.6 refuses the name there.
-- No chain may be called `fwd`, and maps with concatenated data must come from text, not JSON (nft 1.0.6 makes a set).
+- No chain may be called `fwd`, and maps with concatenated data must come from text: nft 1.0.6 makes sets of JSON ones.
 """
 
 from __future__ import annotations
 
 from .digest import digest
-from .schema import IFNAME, INTERVALS, LAYER2, SETS, TABLE, TARGET
+from .schema import FAST_PATH, IFNAME, INTERVALS, LAYER2, SETS, TABLE, TARGET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -201,25 +200,11 @@ CHAINS = """
 	}
 """
 
-# Nothing leads to the chain `gate`, and there is no chain of this prefix, while no port has a condition (`conditions`).
+# While no port has a condition, no rule jumps to `gate` and no chain has this prefix (`conditions`).
 GATE, WHEN = "gate", "when_"
 
-# Beside these chains only while a network asks for it (`fastpath`): loaded alone, as not every kernel has flowtables.
-FAST_PATH = "fast_path"
-FAST_CHAIN = """
-	chain fast_path {
-		type filter hook forward priority 300; policy accept;
-		ct direction reply accept
-		ct state != established accept
-		iifname . oifname @same_net accept
-		iifname . ip saddr @fast4 flow add @fast_path
-		iifname . ip6 saddr @fast6 flow add @fast_path
-		oifname . ip daddr @fast4 flow add @fast_path
-		oifname . ip6 daddr @fast6 flow add @fast_path
-	}
-"""
 
-# Of the table of family bridge. `meta ibrname` is not in every kernel, so the addresses of all bridges are one set.
+# For the table of family bridge. Not every kernel has `meta ibrname`, so one set holds the addresses of all bridges.
 PORTS = """
 	chain prerouting {
 		type filter hook prerouting priority -300; policy accept;
@@ -260,7 +245,7 @@ def _declaration(name: str) -> str:
 
 
 def table_text(comment: str) -> str:
-    """The empty tables as `nft -f` takes them. Fails to load where one exists with other contents."""
+    """The empty tables for `nft -f`. The text does not load over a table with other contents."""
     return _table("inet", SETS.keys() - LAYER2.keys(), CHAINS, comment) + _table(
         "bridge", LAYER2.keys(), PORTS, comment
     )
@@ -271,7 +256,7 @@ def _table(family: str, names: Collection[str], chains: str, comment: str) -> st
     return f'table {family} {TABLE} {{\n\tcomment "{comment}"\n{sets}{chains}}}\n'
 
 
-RULES = digest(table_text(""), size=4).hex()  # stands for this very text: a table with another one is made anew
+RULES = digest(table_text(""), size=4).hex()  # identifies this text: a table made from another one is replaced
 
 
 def condition_chain(text: str) -> str:
@@ -279,21 +264,17 @@ def condition_chain(text: str) -> str:
 
 
 def replacing_text(comment: str, more: str) -> str:
-    """The whole table with `more`, its elements and what those lead to, in place of whatever is there, in one
-    transaction."""
+    """One transaction that replaces the tables, if any, by new ones with `more`: their elements, and the chains those
+    lead to."""
     gone = "".join(f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in ("inet", "bridge"))
     return f"{gone}{table_text(comment)}{more}"
 
 
-def fast_path_text() -> str:
-    """The flowtable, which listens nowhere yet, and its chain: for a table that has neither."""
-    flowtable = f"\tflowtable {FAST_PATH} {{\n\t\thook ingress priority filter\n\t\tcounter\n\t}}"
-    return f"table inet {TABLE} {{\n{flowtable}{FAST_CHAIN}}}\n"
-
-
 def is_whole(rules: list[tuple[str, bytes]]) -> bool:
-    """Whether each chain has as many rules as its text. What they say depends on the nft that loaded them."""
-    fast = FAST_CHAIN if any(chain == FAST_PATH for chain, _code in rules) else ""
+    """Whether each chain has as many rules as its text. The rules' bytes depend on the nft that loaded them."""
+    fast = ""
+    if any(chain == FAST_PATH for chain, _code in rules):
+        from .fastpath import FAST_CHAIN as fast
     gated = any(chain.startswith(WHEN) for chain, _code in rules)
     wanted = ["nat_prerouting", "nat_output"] if gated else []
     chain = ""

@@ -1,6 +1,6 @@
-"""The C module below `signal`, with the public one as its fall-back: that costs 4 ms of a start-up that takes 8.
+"""The C module below `signal`, with the public one as its fall-back, which costs 4 ms of a start-up that takes 8.
 
-Apart from `stdlib`, as every start needs it, and one that answers at once needs nothing else.
+It is apart from `stdlib` because every start needs it, and a verb that answers at once needs nothing else.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The C modules below `socket`, `struct` and `hashlib`, each with the public module as its fall-back.
 
-The public ones cost 6, 0.1 and 3 ms of a start-up that takes 8: they build enums and load OpenSSL. The private ones
-are CPython's own affair, so ANY exception from one of them leads to the public module. `cni.stdlib` has those that only
-the plugin needs.
+The public ones cost 6, 0.1 and 3 ms of a start-up that takes 8: they build enums and load OpenSSL. CPython promises
+nothing about the private ones, so ANY exception from one of them leads to the public module. `cni.stdlib` has those
+that only the plugin needs.
 """
 
 from __future__ import annotations

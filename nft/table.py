@@ -1,6 +1,6 @@
-"""The table at work: adding, deleting, comparing and listing elements over one nfnetlink socket.
+"""The table in use: adding, deleting, comparing and listing its elements over one nfnetlink socket.
 
-What the bytes are is `messages`, loading the table's text is `libnftables`.
+`messages` makes the bytes; `libnftables` loads the table's text.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from .schema import SETS, TABLE
 
 
 class Table:
-    """Opened before anything is deleted and closed at exit: closing after a delete waits 5-15 ms for the kernel."""
+    """Our table in this network namespace. Its socket is closed at exit: closing after a delete waits 5-15 ms for the
+    kernel."""
 
     def __init__(self) -> None:
         self.netlink = Netlink(NETLINK_NETFILTER)
 
     def comment(self) -> str | None:
-        """The table's comment, None if there is no table."""
+        """The table's comment, None if there is no table. Raises KernelError."""
         try:
             return messages.read_table_comment(self.netlink.ask(messages.GETTABLE, messages.get_table()))
         except KernelError as error:
@@ -31,7 +32,7 @@ class Table:
             raise _at(error, f"looking at table inet {TABLE}") from None
 
     def remove(self) -> None:
-        """The whole table. It must be there."""
+        """Deletes the table of each family that exists, with all that is in it. Raises KernelError."""
         there = self.tables()
         families = [family for family in (messages.NFPROTO_INET, messages.NFPROTO_BRIDGE) if (family, TABLE) in there]
         self.change(
@@ -39,8 +40,8 @@ class Table:
         )
 
     def add(self, own: list[Element], shared: list[Element], again: bool = False) -> None:
-        """All or nothing. `own` must be new keys, or with `again` may be there with the same data. Raises TableMissing,
-        and Conflict for a key that somebody else has."""
+        """Adds all elements or none. The keys of `own` must be new; with `again` they may exist with the same data.
+        Raises TableMissing, KernelError, and Conflict for a key that somebody else has."""
         errors = self._transact(messages.adding(shared, exclusive=False) + messages.adding(own, exclusive=not again))
         if not errors:
             return
@@ -49,7 +50,8 @@ class Table:
         self._raise(errors, f"adding elements to table inet {TABLE}")
 
     def delete(self, elements: list[Element]) -> None:
-        """All that are there, at once. Whose they are is the caller's knowledge; without the table nothing is there."""
+        """Deletes those of the elements that exist, in one transaction. The caller knows whose they are. A missing
+        table is no error. Raises KernelError."""
         try:
             errors = self._transact(messages.deleting(elements))
             if any(error.errno == errno.ENOENT for error in errors):
@@ -61,19 +63,23 @@ class Table:
             self._raise(errors, f"deleting elements of table inet {TABLE}")
 
     def exchange(self, gone: list[Element], new: list[Element]) -> None:
-        """Deletes elements that are there and adds others, maybe with the same keys, in one transaction."""
+        """Deletes existing elements and adds others, perhaps with the same keys, in one transaction. Raises
+        TableMissing and KernelError."""
         errors = self._transact(messages.deleting(gone) + messages.adding(new, exclusive=False))
         if errors:
             self._raise(errors, f"putting elements of table inet {TABLE} right")
 
     def change(self, changes: list[tuple[int, int, bytes]], what: str) -> None:
-        """All or nothing, of what is no element. Raises KernelError."""
+        """Makes all changes or none; for everything but elements. Raises KernelError that names `what`."""
         errors = self._transact(changes)
         if errors:
             raise _at(errors[0], what)
 
     def get(self, element: Element) -> Element | None:
-        """The element with this key as the kernel has it, in 11 us at any size; None also without the table."""
+        """The element with this key as the kernel holds it, None if it or the table is missing. Raises KernelError.
+
+        It takes 11 us whatever the set's size.
+        """
         try:
             found = messages.read_elements(self.netlink.ask(messages.GETSETELEM, messages.get_element(element)))
         except KernelError as error:
@@ -83,7 +89,7 @@ class Table:
         return found[0] if found else None
 
     def elements(self, names: tuple[str, ...] = tuple(SETS)) -> list[Element]:
-        """Everything in these sets: for recovery, CHECK of the whole, and listings only. [] without the table."""
+        """All elements of these sets, [] without the table. For recovery, CHECK and listings. Raises KernelError."""
         found = []
         for name in names:
             try:
@@ -95,7 +101,7 @@ class Table:
         return found
 
     def rules(self) -> list[tuple[str, bytes]]:
-        """(chain, expressions) of all rules of both tables in order; [] of one that is missing."""
+        """(chain, expressions) of all rules of both tables, in order; none of a missing table. Raises KernelError."""
         found: list[tuple[str, bytes]] = []
         for family in (messages.NFPROTO_INET, messages.NFPROTO_BRIDGE):
             try:
@@ -108,17 +114,17 @@ class Table:
         return found
 
     def tables(self) -> dict[tuple[int, str], bool]:
-        """All tables of the network namespace, (family, name), and whether they have an owner."""
+        """All tables of the network namespace: (family, name), and whether the table has an owner."""
         return dict(messages.read_table(payload) for payload in self.netlink.dump(messages.GETTABLE, messages.nfgen(0)))
 
     def dormant(self) -> list[tuple[int, str]]:
-        """(family, name) of the tables whose chains are not asked."""
+        """(family, name) of the dormant tables, whose chains the kernel skips."""
         found = self.netlink.dump(messages.GETTABLE, messages.nfgen(0))
         return [messages.read_table(payload)[0] for payload in found if messages.is_dormant(payload)]
 
     def _transact(self, changes: list[tuple[int, int, bytes]]) -> list[KernelError]:
         if not changes:
-            return []  # the kernel answers nothing to an empty batch
+            return []  # the kernel does not answer an empty batch
         batch, sequences = messages.batch(changes, self.netlink.sequence + 1)
         self.netlink.sequence = sequences[-1] + 1
         try:
@@ -141,12 +147,12 @@ class Table:
 
 
 def _at(error: OSError, step: str) -> KernelError:
-    """The error with the step that it stopped."""
+    """The error as a KernelError that names the step it stopped."""
     refused = error if isinstance(error, KernelError) else KernelError(error.errno, error.strerror)
     refused.step = step
     return refused
 
 
 def rules_digest(rules: list[tuple[str, bytes]]) -> str:
-    """ "" without any. It changes when somebody edits, flushes or reorders them."""
+    """A hash of the rules, "" for none. It changes when somebody edits, flushes or reorders them."""
     return digest(*(f"{chain} {code.hex()}" for chain, code in rules)).hex() if rules else ""

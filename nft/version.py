@@ -1,7 +1,7 @@
-"""Which nft the host has, and whether the table can be loaded by it. Nothing here is asked while the table is there.
+"""Which nft the host has, and whether it can load the table. Asked only when the table has to be loaded.
 
-Before 1.0 nft cannot look up an address and a port in one map by `meta l4proto . th dport` (0.9.8, Debian 11: a syntax
-error in the middle of the ruleset), so that is said by its name, before anything is changed.
+Before 1.0, nft cannot look up an address and a port in one map by `meta l4proto . th dport`: 0.9.8 of Debian 11 reports
+a syntax error in the middle of the ruleset. The error names nft's version instead, before anything is changed.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ import os
 from .errors import LoadError
 
 MINIMUM = (1, 0, 0)
-# Runtimes start plugins with any PATH, and that without sbin.
+# Runtimes start plugins with any PATH, often one without sbin.
 PROGRAMS = ("/usr/sbin/nft", "/sbin/nft", "/usr/local/sbin/nft", "/usr/bin/nft")
-HINT = "install nftables of the distribution's next release, or of its backports"
+HINT = "install nftables from the distribution's next release, or from its backports"
 
 
 def refuse_old(programs: tuple[str, ...] = PROGRAMS) -> None:
-    """Raises LoadError. An nft that is not there or says nothing we know is not judged: the library may do."""
+    """Raises LoadError for an nft before MINIMUM. Without an nft, or with an unknown answer, the library may still
+    do."""
     found = read_version(said_by(programs))
     if found and found < MINIMUM:
         raise LoadError(f"nft {_text(found)} is too old, {_text(MINIMUM)} is needed", HINT)
 
 
 def read_version(said: str) -> tuple[int, ...]:
-    """Of `nftables v1.0.6 (Lester Gooch #5)`, () where there is none."""
+    """(1, 0, 6) from `nftables v1.0.6 (Lester Gooch #5)`, () from anything else."""
     words = said.split()
     if len(words) < 2 or words[0] != "nftables":
         return ()
@@ -33,7 +34,7 @@ def read_version(said: str) -> tuple[int, ...]:
 
 
 def said_by(programs: tuple[str, ...]) -> str:
-    """`nft -v` of the first one that can be started, "" for none."""
+    """The answer to `-v` of the first program that can be started, "" if none can."""
     for program in programs:
         reader, writer = os.pipe()
         actions = [(os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]

@@ -1,7 +1,7 @@
-"""A record amended by a chained plugin: `portmap` and `firewall` for an attachment that already stands.
+"""Amends an existing attachment's record for the chained plugins `portmap` and `firewall`.
 
-After the drop-in `bridge` they amend its record; after somebody else's main plugin they keep a record of their own,
-without links. Both are projected into the same table as everything else. What each of the two asks for is its own file.
+After the drop-in `bridge` they amend its record; after somebody else's main plugin they keep a separate record without
+links. Both records are projected into the table like all others. Each plugin's own file knows what it asks for.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def record_of(request: Request) -> str:
 def base_record(host: Host, request: Request, previous: Previous, before: Attachment | None) -> Attachment:
     """The record to amend: `before`, or a new one for an interface that another plugin made."""
     base = before or _foreign(host, request, previous)
-    return base if base.bridge else base.replace(bridge=previous.host_link)  # host-local's record knows of none
+    return base if base.bridge else base.replace(bridge=previous.host_link)  # host-local's record has no bridge
 
 
 def _foreign(host: Host, request: Request, previous: Previous) -> Attachment:
@@ -51,8 +51,8 @@ def _foreign(host: Host, request: Request, previous: Previous) -> Attachment:
 
 
 def amend(host: Host, before: Attachment | None, item: Attachment) -> None:
-    """From one record to another that differs in ports and isolation. What it may have added is taken back if it
-    fails."""
+    """Replaces a record by one that differs in ports and isolation. If it fails, it removes what it may have added.
+    Raises CniError."""
     kept = before
     if before is not None:
         kept = before.replace(mappings=_both(before, item), standby=(), snat=item.snat, masq_all=item.masq_all)
@@ -86,7 +86,8 @@ def amend(host: Host, before: Attachment | None, item: Attachment) -> None:
 
 
 def _both(before: Attachment, item: Attachment) -> tuple[PortMapping, ...]:
-    """Not those with another condition: they are closed until the new one is in the table."""
+    """The ports of both records, without those whose condition changes: they are closed until the new one is in the
+    table."""
     same = {version for version in (4, 6) if before.condition(version) == item.condition(version)}
     asked = set(item.mappings)
     return tuple(
@@ -97,7 +98,8 @@ def _both(before: Attachment, item: Attachment) -> tuple[PortMapping, ...]:
 
 
 def give_up(host: Host, before: Attachment, item: Attachment) -> None:
-    """The elements, then the claims, of what `before` has and `item` has not; ports pass to who waits for them."""
+    """Removes the elements, then the claims, that `before` has and `item` lacks; ports pass to those who wait for
+    them."""
     if before == item:
         return
     kept = set(attachment_elements(item))
@@ -108,7 +110,7 @@ def give_up(host: Host, before: Attachment, item: Attachment) -> None:
         from cni.conditions import release
 
         release(host.handles)
-    # Before the record forgets them: after a kill nobody would know of the flows.
+    # Flows go before the record forgets the ports: after a kill, nobody would know the flows.
     still = set(item.mappings)
     given_up = tuple(mapping for mapping in before.mappings if mapping not in still)
     if given_up:
@@ -123,12 +125,12 @@ def give_up(host: Host, before: Attachment, item: Attachment) -> None:
 
 
 def holds_nothing(item: Attachment) -> bool:
-    """A record of ours for somebody else's interface that nothing needs any more."""
+    """Whether it is a record for somebody else's interface that nothing needs any more."""
     return item.kind == CHAINED and not (item.mappings or item.isolation or item.zone or item.wire.is_shaped)
 
 
 def attached(host: Host, ident: str) -> Attachment:
-    """Raises CniError 104 where there is no whole attachment."""
+    """The complete attachment. Raises CniError 104 without one."""
     item = host.record(ident)
     if item is None or not item.done:
         raise CniError(CHECK_FAILED, f"{ident} is not attached", "ADD it")

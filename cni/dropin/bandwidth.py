@@ -1,7 +1,7 @@
-"""The drop-in name `bandwidth`: rates of an interface that another plugin of the chain has made.
+"""The drop-in name `bandwidth`: rates for an interface that another plugin of the chain has made.
 
-The record of our own interface is amended; for somebody else's one is kept that holds the rates alone. What is done in
-the kernel is `cni.kernel.shaping`.
+The record of our own interface is amended; for somebody else's, a record holds only the rates. `cni.kernel.shaping`
+sets them in the kernel.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _asked(request: Request) -> dict[str, Any]:
 
 
 def _host_end(host: Host, request: Request, item: Attachment | None) -> Link:
-    """Of the pair whose other end is the container's interface. Raises CniError 7 where there is no such pair."""
+    """The host end of the pair whose other end is the container's interface. Raises CniError 7 without such a pair."""
     if item is not None and item.kind.own_link:
         found = get_link(host.rtnl, item.link)
     else:
@@ -81,7 +81,7 @@ def _host_end(host: Host, request: Request, item: Attachment | None) -> Link:
         raise CniError(
             INVALID_CONFIG,
             f"bandwidth: {request.ifname} in {request.netns} is not one end of a veth pair whose other end is here",
-            f"{', '.join(RATES)} can be had for bridge and ptp only",
+            f"{', '.join(RATES)} work with bridge and ptp only",
         )
     return found
 
@@ -99,12 +99,12 @@ def _take_back(host: Host, before: Attachment | None, item: Attachment) -> None:
 
 
 def delete(request: Request) -> None:
-    """Takes back the rates, from the record alone. Nothing there is success."""
+    """Removes the rates, from the record alone. Succeeds if there is nothing."""
     ident = record_of(request)
     with Host(request.data_dir).transaction(f"bandwidth: DEL of {ident}") as host:
         item = host.record(ident)
         if item is None or not item.wire.is_shaped:
-            remove_links([shaper_link(ident)])  # of a record that was lost
+            remove_links([shaper_link(ident)])  # the record may have been lost
             return
         bare = item.replace(wire=item.wire.replace(**NONE))
         nothing_left = not item.leased and holds_nothing(bare)

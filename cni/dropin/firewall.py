@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 def add(request: Request) -> dict[str, Json]:
-    """prevResult as it came. Raises CniError; the attachment is then as it was before."""
+    """Isolates the attachment and joins firewalld's zone. Returns prevResult unchanged. Raises CniError, and leaves the
+    attachment as it was then."""
     previous = parse_previous(request)
     fields = Fields(request.document)
     refuse_unsupported(fields, request.role)
@@ -40,13 +41,14 @@ def add(request: Request) -> dict[str, Json]:
 
 
 def _closed(item: Attachment) -> Attachment:
-    """Isolation is from everybody outside, not only from other networks."""
+    """The attachment isolated from everybody outside, not only from other networks."""
     found = (mode if mode in (ROUTED, ISOLATED) else NAT for mode in (item.mode4, item.mode6))
     return item.replace(mode4=next(found), mode6=next(found))
 
 
 def delete(request: Request) -> None:
-    """Takes back the isolation of somebody else's interface; ours keeps it to its end. Nothing there is success."""
+    """Removes the isolation of somebody else's interface; our own keeps it until its DEL. Succeeds if there is
+    nothing."""
     ident = record_of(request)
     with Host(request.data_dir).transaction(f"firewall: DEL of {ident}") as host:
         before = host.record(ident)

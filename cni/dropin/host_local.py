@@ -1,6 +1,6 @@
-"""The drop-in name `host-local`: addresses leased for somebody else's main plugin, from the same pools as our own.
+"""The drop-in name `host-local`: leases addresses for somebody else's main plugin, from the same pools as our own.
 
-The record holds the leases alone, and neither links nor table elements belong to it. The choice is `cni.model.choice`.
+The record holds only the leases, without links and table elements. `cni.model.choice` picks the addresses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cni.verbs.status import refuse_exhausted
 
 
 def add(request: Request) -> Result:
-    """Raises CniError 7, 101 and 102. The same ADD again gets the same addresses."""
+    """The leased addresses. A repeated ADD gets the same ones. Raises CniError 7, 101 and 102."""
     ipam = parse_ipam(request)
     if not ipam.range_sets:
         raise CniError(INVALID_CONFIG, "ipam.ranges: at least one range is needed")
@@ -64,22 +64,22 @@ def _lease(host: Host, request: Request, ident: str, ipam: Ipam) -> tuple[Lease,
 
 
 def delete(request: Request) -> None:
-    """Nothing there is success; a configuration that is not valid any more is not looked at."""
+    """Frees the leases. Succeeds if there is nothing. It ignores the configuration, which may be invalid by now."""
     ident = identity(request.network, request.container, request.ifname)
     with Host(request.data_dir).transaction(f"host-local: DEL of {ident}") as host:
         item = host.record(ident)
-        if item is None and host.store.claims.claimed_by(ident)[0]:  # nothing in the table tells of it
+        if item is None and host.store.claims.claimed_by(ident)[0]:  # the table cannot tell of a lost record
             item = rebuild_one(host.handles, ident, f"the record of {ident} is lost")
         if item is not None and not item.kind.own_link:
             detach(host, item)
-        if item is None or not item.lease_folder:  # of the reference plugin, or of a record that was lost
+        if item is None or not item.lease_folder:  # the reference plugin's lease files, or a lost record's
             from cni.predecessor import clean_leases
 
             clean_leases(request)
 
 
 def check(request: Request) -> None:
-    """Raises CniError 104 where the container's addresses are not leased to it."""
+    """Raises CniError 104 unless the container's addresses are leased to it."""
     previous = parse_previous(request)
     ident = identity(request.network, request.container, request.ifname)
     with Host(request.data_dir).transaction(f"host-local: CHECK of {ident}") as host:

@@ -1,10 +1,10 @@
-"""What `iptables` would say of our published ports, for programs that ask it and nothing else: read-only.
+"""Answers as `iptables` for programs that know nothing else: what it would say about our published ports. Read-only.
 
-nerdctl execs `iptables` before `run -p` to learn which host ports are taken (ReadIPTables in its pkg/portutil) and
-gives up where there is none. conf/install --iptables-answers puts this in its place on hosts without iptables. It knows
-the listings of the built-in chains, all empty, and of the chain that the reference portmap keeps its ports in, without
-container IDs, for nerdctl tries to delete rules that hold one. Every change is refused, but for one that would change
-nothing because our table does it anyway (`is_guaranteed`).
+nerdctl runs `iptables` before `run -p` to learn which host ports are taken (ReadIPTables in its pkg/portutil), and
+gives up without it. conf/install --iptables-answers puts this in its place on hosts without iptables. It lists the
+built-in chains, all empty, and the chain in which the reference portmap keeps its ports, without container IDs, because
+nerdctl would try to delete rules with one. It refuses every change except one that our table makes anyway
+(`is_guaranteed`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OTHER, PARAMETER = 1, 2  # exit statuses of iptables
 
 
 class Refusal(Exception):
-    """An exit status and what to say."""
+    """The answer is an exit status and a message on stderr."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -56,8 +56,8 @@ def main() -> None:
 
 
 def real_program(name: str) -> str:
-    """The iptables of a package that was installed later: ours comes first in PATH but must not hide it. Ours, of this
-    installation or an earlier one, are all called iptables-answers in the end."""
+    """The iptables of a package that was installed later, "" for none: ours comes first in PATH but must not hide it.
+    Links to ours, of this or an earlier installation, all lead to a file called iptables-answers."""
     for folder in os.environ.get("PATH", os.defpath).split(":"):
         path = os.path.join(folder, name)
         ours = os.path.basename(os.path.realpath(path)) == os.path.basename(os.path.realpath(sys.argv[0]))
@@ -89,7 +89,8 @@ def answer(version: int, words: list[str]) -> list[str]:
 
 
 def parse(words: list[str]) -> tuple[str, str, bool, int]:
-    """(table, chain, whether it is `-S`, rule number) of the few command lines that are answered."""
+    """(table, chain, whether it is `-S`, rule number) of one of the few command lines that we answer. Raises
+    Refusal."""
     table, chain, listing, number = "filter", "", False, 0
     rest = list(words)
     while rest:
@@ -113,10 +114,11 @@ def parse(words: list[str]) -> tuple[str, str, bool, int]:
 
 
 def is_guaranteed(version: int, words: list[str]) -> bool:
-    """What Nomad has its client ask before any plugin runs: a chain of its own in `filter`, and in it that what leaves
-    by its bridge is accepted (setupAdminChain of its networking_bridge_linux.go). A chain that nobody jumps to has no
-    effect, so it may as well be there; and nothing here drops what goes to a network that is not isolated. Of a rule
-    that says anything else, or of a host where somebody drops it, nothing is acknowledged."""
+    """Whether our table already does what this change asks for. Before any plugin runs, Nomad's client asks for a chain
+    of its own in `filter`, and for a rule in it that accepts what leaves by its bridge (setupAdminChain of its
+    networking_bridge_linux.go). A chain to which nobody jumps has no effect, so we may say that it exists; and nothing
+    here drops what goes to a network that is not isolated. No other rule is acknowledged, and none on a host where
+    somebody drops those packets."""
     rest = [word for word in words if word not in ("-w", "--wait")]
     if rest[:1] in (["-t"], ["--table"]):
         if rest[1:2] != ["filter"]:

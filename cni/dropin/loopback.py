@@ -1,4 +1,4 @@
-"""The drop-in name `loopback`: the container's `lo` up on ADD, down on DEL. No host, no table, no state."""
+"""The drop-in name `loopback`: sets the container's `lo` up on ADD and down on DEL. It needs no table and no state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ADDRESSES = ("127.0.0.1/8", "::1/128")
 
 
 def add(request: Request) -> dict[str, Any]:
-    """prevResult as it came, or a result of `lo` with the addresses that the kernel gives it."""
+    """Sets `lo` up. Returns prevResult unchanged, or a result of `lo` with the addresses that the kernel gave it."""
     with Inside(open_netns(request.netns)):
         rtnl = Netlink()
     try:
@@ -41,7 +41,7 @@ def add(request: Request) -> dict[str, Any]:
 
 
 def delete(request: Request) -> None:
-    """A namespace that is gone, or no namespace at all, has no loopback to take down."""
+    """Sets `lo` down. Without a namespace there is nothing to do."""
     try:
         netns = open_netns(request.netns)
     except CniError:

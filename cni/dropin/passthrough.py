@@ -1,9 +1,9 @@
-"""Links of a chain that have nothing to do, answered before anything but JSON is loaded.
+"""Answers for plugins of a chain that have nothing to do, before anything but JSON is loaded.
 
-nerdctl's chain runs `tuning` with nothing to tune and `portmap` for containers without ports; either took 1.7 bare
-interpreters, and takes about one so. Only what is certain is answered here: at ADD a configuration without any key of
-the plugin, at DEL a record that says that nothing of the plugin's is left. In every other case the usual way is taken,
-with the document that was read.
+nerdctl's chain runs `tuning` with nothing to tune and `portmap` for containers without ports. Either took as long as
+1.7 bare interpreters and now takes about one. Only certain cases are answered here: an ADD whose configuration has no
+key of the plugin, a DEL whose record says that nothing of the plugin is left. All others go the usual way, with the
+document that was read.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from cni.protocol.jsontext import Json
 
 FIREWALLS = ("/run/dbus/system_bus_socket", "/usr/sbin/iptables", "/sbin/iptables")
-# Keys that ask none of the three for anything.
+# Keys that ask nothing of the three plugins.
 NEUTRAL = {"cniversion", "name", "type", "capabilities", "prevresult", "runtimeconfig"}
 ASKING: dict[str, set[str]] = {"tuning": {"mac"}, "portmap": {"portmappings"}, "firewall": set()}
-# What a record says where DEL has nothing to take back. `record` writes it without spaces.
+# A record's text if DEL has nothing to remove. `record` writes it without spaces.
 EMPTY = {"portmap": ('"mappings":[]', '"standby":[]'), "firewall": ('"kind":"bridged"', '"zone":""')}
 
 
 def shortcut(role: str, verb: str, data: bytes) -> str | None:
-    """The answer to ADD, "" for DEL, or None: somebody has to look."""
+    """The answer to ADD, "" for DEL, None if the usual way has to look."""
     try:
         document = loads(data.decode())
     except (ValueError, RecursionError):
@@ -40,7 +40,7 @@ def shortcut(role: str, verb: str, data: bytes) -> str | None:
 
 
 def _is_plain(verb: str, document: dict[str, Json]) -> bool:
-    """A request that `read_request` would take as it is; errors are for that one to find."""
+    """Whether `read_request` would accept the request; it is left to find errors."""
     given = os.environ.get
     name = document.get("name")
     try:
@@ -60,7 +60,7 @@ def _is_plain(verb: str, document: dict[str, Json]) -> bool:
 
 
 def _untouched(role: str, document: dict[str, Json]) -> str | None:
-    """prevResult, where no key asks for anything."""
+    """prevResult, None if a key asks for something."""
     before, runtime = document.get("prevResult"), document.get("runtimeConfig")
     if not NEUTRAL.issuperset(map(str.lower, document)) or not isinstance(before, dict):
         return None
@@ -78,7 +78,7 @@ def _has_firewall() -> bool:
 
 
 def _is_prefix(value: Json) -> bool:
-    """By its characters: what the plugin before us has made needs no parser here."""
+    """Whether its characters look like a prefix: what the plugin before us wrote needs no parser here."""
     if not isinstance(value, str):
         return False
     address, slash, length = value.partition("/")
@@ -86,11 +86,12 @@ def _is_prefix(value: Json) -> bool:
 
 
 def _holds_nothing(role: str, network: Json) -> bool:
-    """By the state folder's files, which appear whole or not at all: no lock is needed to read one."""
+    """Whether the record holds nothing for DEL to remove. Its file appears whole or not at all, so reading needs no
+    lock."""
     if not os.path.isdir(DATA_DIR):
         return role == "tuning"
     if not os.access(DATA_DIR, os.W_OK):
-        return False  # it is another user's: `store` knows where ours is
+        return False  # the folder is another user's: `store` knows where ours is
     folders = [f"{DATA_DIR}/{name}" for name in os.listdir(DATA_DIR)]
     if role == "tuning":
         return not any(os.path.isdir(f"{folder}/tuning") for folder in folders)

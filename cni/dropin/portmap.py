@@ -1,4 +1,4 @@
-"""The drop-in name `portmap`: published ports of an attachment that another plugin of the chain has made."""
+"""The drop-in name `portmap`: publishes ports of an attachment that another plugin of the chain has made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add(request: Request) -> dict[str, Json]:
-    """prevResult as it came. Raises CniError; the attachment is then as it was before."""
+    """Publishes the ports. Returns prevResult unchanged. Raises CniError, and leaves the attachment as it was then."""
     previous = parse_previous(request)
     fields = Fields(request.document)
     refuse_unsupported(fields, request.role)
@@ -41,7 +41,7 @@ def add(request: Request) -> dict[str, Json]:
 
 
 def delete(request: Request) -> None:
-    """Takes back the ports, from the record alone. Nothing there is success."""
+    """Removes the ports, from the record alone. Succeeds if there is nothing."""
     ident = record_of(request)
     with Host(request.data_dir).transaction(f"portmap: DEL of {ident}") as host:
         before = host.record(ident)
@@ -74,7 +74,7 @@ def check(request: Request) -> None:
     ident = record_of(request)
     with Host(request.data_dir).transaction(f"portmap: CHECK of {ident}") as host:
         item = attached(host, ident)
-        known = {*item.mappings, *item.standby}  # a waiting port is published by the container's other interface
+        known = {*item.mappings, *item.standby}  # another interface of the container publishes a waiting port
         problems = [f"the port {mapping} is not published" for mapping in mappings if mapping not in known]
         asked = item.replace(condition4=condition4, condition6=condition6)
         problems += [
@@ -88,6 +88,6 @@ def check(request: Request) -> None:
 
 
 def _asked(request: Request, previous: Previous) -> tuple[PortMapping, ...]:
-    """For the addresses in prevResult: a plugin in between may have added one."""
+    """The mappings for the addresses in prevResult, to which a plugin in between may have added some."""
     mappings = parse_port_mappings(Fields(request.document).section("runtimeConfig"))
     return for_families(mappings, versions_of(previous.addresses))

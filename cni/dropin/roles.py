@@ -1,5 +1,4 @@
-"""Which file answers under a drop-in name, verb by verb. `bridge` and `ptp` are not here: they are
-the plugin itself."""
+"""Picks the file that answers for a drop-in name, verb by verb. `bridge` and `ptp` are the plugin itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The drop-in name `static`: addresses that the configuration names, for others' main plugins. Nothing is kept."""
+"""The drop-in name `static`: answers other main plugins with the configuration's own addresses. Nothing is kept."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def add(request: Request) -> Result:
 
 
 def delete(request: Request) -> None:
-    """Nothing was taken."""
+    """Does nothing, because ADD keeps nothing."""
 
 
 def check(request: Request) -> None:
-    """Raises CniError 104 where the container's result lacks an address."""
+    """Raises CniError 104 if prevResult lacks an address."""
     previous = parse_previous(request)
     for item in static_result(request).ips:
         if item.address not in previous.addresses:

@@ -1,7 +1,8 @@
-"""The drop-in name `tuning`: sysctls, MAC address, MTU, promiscuous mode and queue length of an existing interface.
+"""The drop-in name `tuning`: sets sysctls, MAC address, MTU, promiscuous mode and queue length of an existing
+interface.
 
-Inside the container only. What the interface had before is kept beside the records, for a DEL whose namespace lives on
-(host-device gives the interface back to the host).
+It works inside the container only. The interface's earlier settings are kept beside the records, for a DEL whose
+namespace lives on (host-device gives the interface back to the host).
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
     from cni.protocol.jsontext import Json
 
 ALLOWLIST = "/etc/cni/tuning/allowlist.conf"  # regular expressions, one a line, as the reference plugin reads it
-# What a driver says to a value that it does not take, now or ever: the container must be able to go all the same.
+# A driver's errors for a value that it refuses, now or always: DEL must succeed all the same.
 REFUSED = (errno.EOPNOTSUPP, errno.EINVAL, errno.EBUSY, errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.ERANGE)
 FLAGS = {"promisc": rtnetlink.IFF_PROMISC, "allmulti": rtnetlink.IFF_ALLMULTI}
 
 
 class Tuning(Value):
-    """`sysctls` are (path below /proc/sys/net, value); None in `flags`, `queue` and the like leaves a thing alone."""
+    """What to set. `sysctls` holds (path below /proc/sys/net, value), `flags` (IFF_* bit, on). Missing flags, `mac`
+    b"", `mtu` 0 and `queue` None leave a setting alone."""
 
     sysctls: tuple[tuple[str, str], ...]
     flags: tuple[tuple[int, bool], ...]
@@ -50,7 +52,8 @@ class Tuning(Value):
 
 
 def parse_tuning(request: Request) -> Tuning:
-    """Raises CniError code 7. `args.cni` is stronger than runtimeConfig.mac, that than CNI_ARGS, that than the key."""
+    """What the configuration asks for. The MAC address is args.cni's, else runtimeConfig.mac, else CNI_ARGS', else the
+    key's. Raises CniError 7."""
     fields = Fields(request.document)
     arguments = fields.section("args").section("cni")
     runtime = fields.section("runtimeConfig")
@@ -80,7 +83,7 @@ def _parse_sysctls(fields: Fields, ifname: str) -> tuple[tuple[str, str], ...]:
         path = (path if "/" in path else path.replace(".", "/")).replace("\0", ifname)
         before, net, below = os.path.normpath("/" + path).partition("/net/")
         if before or not net or ".." in path.split("/"):
-            raise section.fail(key, "only sysctls below net can be a container's")
+            raise section.fail(key, "only sysctls below net belong to a container")
         if found.get(below, section.text(key)) != section.text(key):
             raise section.fail(key, "is given twice, with another value")
         _refuse_unlisted(section, key)
@@ -160,9 +163,9 @@ def _amend_result(document: dict[str, Json], ifname: str, tuning: Tuning) -> Non
 
 
 def delete(request: Request) -> None:
-    """Gives the interface back what it had, if it still lives. Nothing there is success.
+    """Restores the interface's earlier settings if it still exists. Succeeds if there is nothing.
 
-    What it had is dropped last: a DEL that is killed before is repeated whole.
+    The kept settings are dropped last, so that a DEL that was killed is repeated whole.
     """
     ident = identity(request.network, request.container, request.ifname)
     with Host(request.data_dir).transaction(f"tuning: DEL of {ident}") as host:
@@ -173,7 +176,8 @@ def delete(request: Request) -> None:
 
 
 def _give_back(request: Request, kept: str) -> None:
-    """Raises OSError and CniError for what another DEL may do better: what it had is kept until then."""
+    """Restores the settings. Raises OSError and CniError if another DEL may succeed; the settings are kept until
+    then."""
     try:
         netns = open_netns(request.netns)
     except CniError as error:
@@ -191,11 +195,11 @@ def _give_back(request: Request, kept: str) -> None:
     except OSError as error:
         if error.errno not in REFUSED and not is_missing(error):
             raise
-        say(f"{request.ifname} in {request.netns} does not take back what it had: {error.strerror}")
+        say(f"{request.ifname} in {request.netns} does not take back its earlier settings: {error.strerror}")
 
 
 def _before(kept: str) -> Tuning | None:
-    """None for a note that is damaged."""
+    """The kept settings, None for a damaged note."""
     try:
         fields = Fields(loads(kept))
         flags = tuple((flag, fields.flag(key)) for key, flag in FLAGS.items())
@@ -206,7 +210,7 @@ def _before(kept: str) -> Tuning | None:
 
 
 def check(request: Request) -> None:
-    """Raises CniError 104 for every setting that is not what the configuration asks for."""
+    """Raises CniError 104 that names every setting that differs from the configuration."""
     parse_previous(request)
     tuning = parse_tuning(request)
     with Inside(open_netns(request.netns)):

@@ -1,9 +1,8 @@
-"""Which connections to forget when ports are published, a container goes or the table was missing; the tracker itself
-is `nft.conntrack`.
+"""Which connections to forget after ports were published, a container has gone, or the table was missing.
 
-A UDP flow that existed before a port was published keeps going to the host, one that outlives its container to whoever
-has its address next, as long as packets come (kubernetes#102559). One pass for all ports together; the reference
-portmap makes one for each port, 10 ms a time.
+A UDP flow from before a port was published keeps going to the host, and one that outlives its container goes to
+whoever gets the address next, as long as packets come (kubernetes#102559). One pass serves all ports; the reference
+portmap makes one for each port, 10 ms each. `nft.conntrack` talks to the connection tracker.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-FEW = 16  # addresses; for more, one listing (11 ms on 262144 buckets) is faster than two deletions for each
+FEW = 16  # addresses; beyond, one listing (11 ms on 262144 buckets) is faster than two deletions for each
 
 
 def forget_new_ports(
@@ -29,10 +28,9 @@ def forget_new_ports(
     addresses: tuple[Address, ...],
     is_local: Callable[[Address], bool],
 ) -> int:
-    """After ADD: UDP flows to the mappings' host ports that do not lead to the container. Returns how many.
+    """Forgets UDP flows to the mappings' host ports that do not lead to the container. Returns their number.
 
-    `is_local` says whether an address is the host's: a flow to that port of another machine, the host's own or one that
-    passes through, is none of ours.
+    `is_local` says whether an address is the host's: a flow to the same port of another machine is none of ours.
     """
     wanted: dict[tuple[bytes, int], list[Address]] = {}
     for mapping in mappings:
@@ -54,7 +52,7 @@ def forget_new_ports(
 
 
 def forget_addresses(netlink: Netlink, addresses: tuple[Address, ...]) -> None:
-    """After DEL: every flow from or to a container, of any protocol."""
+    """Forgets every flow from or to a container that has gone, of any protocol."""
     left = addresses
     if len(addresses) <= FEW:
         try:
@@ -71,7 +69,7 @@ def forget_addresses(netlink: Netlink, addresses: tuple[Address, ...]) -> None:
 
 
 def forget_ports(netlink: Netlink, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> None:
-    """After ports of a container that lives on were given up: what came by them."""
+    """Forgets the flows that came in by ports which a container gave up while it lives on."""
     own = {address.packed for address in addresses}
     given_up = {
         (PROTOCOLS[mapping.protocol], mapping.host_port.to_bytes(2, "big"), mapping.host_ip.packed)
@@ -90,11 +88,11 @@ def forget_ports(netlink: Netlink, mappings: tuple[PortMapping, ...], addresses:
 
 
 def forget_contradictions(netlink: Netlink, items: list[Attachment], is_local: Callable[[Address], bool]) -> int:
-    """After the table was missing: flows that began meanwhile and lack the translation that they would get now. They
-    would go on without it for as long as they live. Returns how many."""
-    masqueraded: dict[bytes, str] = {}  # by which link it comes
+    """Forgets flows that began while the table was missing and lack the translation that they would get now: they would
+    never get it. Returns their number."""
+    masqueraded: dict[bytes, str] = {}  # address: the link by which its packets come
     inside: set[bytes] = set()
-    ours, leaving = Spans(), Spans()  # of bridges that we made: whoever is there, known or not
+    ours, leaving = Spans(), Spans()  # subnets of our bridges, for machines there that we know or not
     published: dict[tuple[int, int, bytes], list[Address]] = {}
     direct: dict[str, dict[str, None]] = {}
     for item in items:
@@ -114,7 +112,7 @@ def forget_contradictions(netlink: Netlink, items: list[Attachment], is_local: C
     spans = {bridge: merged(tuple(prefixes)) for bridge, prefixes in direct.items() if prefixes}
 
     def comes_by(source: bytes) -> str | None:
-        """The link of whoever is masqueraded."""
+        """The link by which a masqueraded sender's packets come, None for other senders."""
         found = masqueraded.get(source)
         return found if found is not None or source in inside else leaving.find(from_packed(source))
 
@@ -141,13 +139,13 @@ def forget_contradictions(netlink: Netlink, items: list[Attachment], is_local: C
 
 
 class Spans:
-    """Subnets, and the bridges they are on. However many there are, few lengths are asked for."""
+    """Subnets and the bridges they are on. A look-up tries each prefix length once, however many subnets there are."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[int, int], dict[int, str]] = {}
 
     def add(self, prefix: Prefix, bridge: str) -> None:
-        if prefix.length < BITS[prefix.version]:  # a record that was rebuilt does not know it
+        if prefix.length < BITS[prefix.version]:  # a rebuilt record does not know the subnet
             self._found.setdefault((prefix.version, prefix.length), {})[prefix.first] = bridge
 
     def find(self, address: Address) -> str | None:
@@ -159,7 +157,7 @@ class Spans:
 
 
 def _forget(netlink: Netlink, versions: Iterable[int], doomed: Callable[[Flow], bool], protocol: int = 0) -> int:
-    """A kernel that lists no connections is no reason to keep a container from starting or stopping."""
+    """`forget_flows`, but a kernel that cannot list connections must not keep a container from starting or stopping."""
     try:
         return forget_flows(netlink, versions, doomed, protocol)
     except Unsupported as lacking:

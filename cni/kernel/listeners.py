@@ -1,8 +1,8 @@
-"""Who listens on a host port: a published port would take its clients away, unseen.
+"""Who listens on a host port: publishing the port would silently take that program's clients.
 
-One question of sock_diag for each protocol and family, none without ports; /proc is searched only when somebody is
-found. Runtimes that reserve a published port by a socket of their own are nobody in the way. Ports that containers hold
-are known from their claims. Numbers are from include/uapi/linux/{sock_diag,inet_diag}.h.
+sock_diag is asked once for each protocol and family; /proc is searched only if somebody listens. A runtime's socket
+that only reserves the published port does not count. Claims tell which ports containers hold. Numbers are from
+include/uapi/linux/{sock_diag,inet_diag}.h.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
-TCPDIAG_GETSOCK = 18  # the older question, for TCP of both families at once
+TCPDIAG_GETSOCK = 18  # the older request, for TCP of both families at once
 INET_DIAG_SKV6ONLY = 11
-# A socket's states as bits: LISTEN, and CLOSE for one of UDP that is bound and talks to nobody in particular.
+# A socket's states as bits: LISTEN, and CLOSE for a bound UDP socket without a peer.
 STATES = {"tcp": 1 << 10, "udp": 1 << 7, "sctp": 1 << 10}
-ABSENT = (errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT)  # sock_diag, or its part of a protocol
-_ID = Struct("=2s46x")  # port; the rest of inet_diag_sockid matches anything
+ABSENT = (errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT)  # sock_diag or its module is missing
+_ID = Struct("=2s46x")  # port; zeros in the rest of inet_diag_sockid match anything
 _OLD = Struct("=BBBB48sII")  # inet_diag_req: family, two lengths, extensions, socket, states, dbs
 _NEW = Struct("=BBBBI48s")  # inet_diag_req_v2: family, protocol, extensions, padding, states, socket
 _MESSAGE = Struct("=BBBB2s2s16s16sI8sIIIII")  # inet_diag_msg
-RESERVERS = ("conmon", "rootlessport", "rootlesskit")  # podman's, rootless podman's, rootless containerd's
-LOOK_UPS = 16  # host addresses that are asked for; whoever names more knows them
+RESERVERS = ("conmon", "rootlessport", "rootlesskit")  # of podman, rootless podman, containerd
+LOOK_UPS = 16  # host addresses that are checked: whoever lists more did not mistype one
 
 
 class Listener(Value):
-    """A socket of the host. `only_its_family` is false for `::` that takes IPv4 as well."""
+    """A socket of the host. `only_its_family` is false for a socket at `::` that takes IPv4 as well."""
 
     protocol: str
     address: Address
@@ -55,7 +55,7 @@ class Listener(Value):
         return f"{place}:{self.port}/{self.protocol}"
 
     def is_in_the_way_of(self, mapping: PortMapping) -> bool:
-        """By bind(2)'s own rule."""
+        """Whether the kernel would refuse the mapping's socket beside this one, by bind(2)'s rule."""
         if (self.protocol, self.port) != (mapping.protocol, mapping.host_port) or mapping.host_ip is None:
             return False
         everywhere = self.address.is_unspecified and not self.only_its_family
@@ -63,8 +63,8 @@ class Listener(Value):
 
 
 def refuse_bound_ports(rtnl: Netlink, mappings: tuple[PortMapping, ...], allowed: bool) -> None:
-    """Raises CniError 100 for a port that a process of the host listens on, and says which host addresses are nobody's.
-    `allowed` is the configuration's allowBoundPorts."""
+    """Raises CniError 100 for a port on which a process of the host listens. Says on stderr which host addresses the
+    host does not have. `allowed` is the configuration's allowBoundPorts."""
     named = {mapping.host_ip for mapping in mappings if mapping.host_ip and not mapping.host_ip.is_unspecified}
     for address in sorted(named)[:LOOK_UPS]:
         if not is_local(rtnl, address):
@@ -83,9 +83,9 @@ def refuse_bound_ports(rtnl: Netlink, mappings: tuple[PortMapping, ...], allowed
         if holder is None or not holder.reserves:
             raise CniError(
                 PORT_TAKEN,
-                f"host port {mapping} is taken: {holder or f'a process of user {one.user} that is not seen from here'} "
+                f"host port {mapping} is taken: {holder or f'a process of user {one.user} that is not visible here'} "
                 f"listens on {one}",
-                "publish another port, stop that process, or have its clients reach the container by "
+                "publish another port, stop that process, or let its clients reach the container: "
                 '"allowBoundPorts": true',
             )
 
@@ -95,7 +95,7 @@ def _key(mapping: PortMapping) -> tuple[str, int]:
 
 
 def listeners(mappings: tuple[PortMapping, ...]) -> dict[tuple[str, int], list[Listener]]:
-    """Of these ports, by protocol and port."""
+    """The listeners on these host ports, by (protocol, port). Raises CniError 5."""
     wanted: dict[str, set[int]] = {}
     for mapping in mappings:
         wanted.setdefault(mapping.protocol, set()).add(mapping.host_port)
@@ -115,7 +115,7 @@ def listeners(mappings: tuple[PortMapping, ...]) -> dict[tuple[str, int], list[L
 
 
 def of_ports(protocol: str, ports: set[int]) -> list[Listener]:
-    """Of one protocol, in the network namespace that the thread is in. Raises OSError."""
+    """The listeners of one protocol on these ports, in this thread's network namespace. Raises OSError."""
     diag = Netlink(NETLINK_SOCK_DIAG)
     try:
         return list(_ask(diag, protocol, ports))
@@ -124,7 +124,7 @@ def of_ports(protocol: str, ports: set[int]) -> list[Listener]:
 
 
 def _ask(diag: Netlink, protocol: str, ports: set[int]) -> Iterator[Listener]:
-    """One port is looked for by the kernel, of many all sockets are listed."""
+    """Yields the listeners. The kernel looks for a single port; for several, all sockets are listed."""
     socket = _ID.pack(min(ports).to_bytes(2, "big") if len(ports) == 1 else bytes(2))
     states = STATES[protocol]
     if protocol == "tcp":
@@ -151,11 +151,11 @@ def _read(protocol: str, answer: bytes) -> Listener:
     return Listener(protocol, address, int.from_bytes(port, "big"), only != b"\0", inode, user)
 
 
-# Whose they are
+# Who owns a socket
 
 
 class Holder(Value):
-    """A process. `reserves` if it is a runtime's that does nothing with the port but hold it."""
+    """A process with a socket. `reserves` marks a runtime's process that only holds the port."""
 
     process: int
     program: str
@@ -166,8 +166,8 @@ class Holder(Value):
 
 
 def holders_of(inodes: set[int]) -> dict[int, Holder]:
-    """Of sockets. A reserver counts before others, as its parent may still hold the socket as well; it was started
-    last, and is looked for first."""
+    """The processes that hold these sockets, by inode. A reserver wins over other holders, because its parent may still
+    hold the socket as well; it was started last and is looked for first."""
     left, found = set(inodes), {}
     programs: dict[int, Holder] = {}
 
@@ -182,14 +182,14 @@ def holders_of(inodes: set[int]) -> dict[int, Holder]:
             take(process)
         if not left:
             return found
-    for process in reversed(programs):  # of a server and its workers, the first
+    for process in reversed(programs):  # a server's first process wins over its workers
         take(process)
     return found
 
 
 def _program(process: int) -> Holder:
     name = _text(f"/proc/{process}/comm").strip()
-    # nerdctl's is a `sleep infinity` that got the sockets from it (its pkg/portutil).
+    # nerdctl reserves ports with a `sleep infinity` to which it passes the sockets (its pkg/portutil).
     reserves = name in RESERVERS or (
         name == "sleep" and _text(f"/proc/{process}/cmdline").split("\0")[1:2] == ["infinity"]
     )
@@ -201,11 +201,11 @@ def _text(path: str) -> str:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
-        return ""  # it has ended
+        return ""  # the process has ended
 
 
 def _sockets(process: int) -> set[int]:
-    """The inodes of the sockets that it holds."""
+    """The inodes of the sockets that the process holds."""
     folder = f"/proc/{process}/fd"
     found = set()
     try:
@@ -214,5 +214,5 @@ def _sockets(process: int) -> set[int]:
             if target.startswith("socket:["):
                 found.add(int(target[8:-1]))
     except OSError:
-        return found  # it has ended, or is another user's
+        return found  # the process has ended, or is another user's
     return found

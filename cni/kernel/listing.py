@@ -1,4 +1,5 @@
-"""Listings of the kernel's addresses and routes: for CHECK, and for adopted bridges. Never for the usual ADD or DEL."""
+"""Listings of the kernel's addresses and routes, for CHECK and adopted bridges. The usual ADD and DEL never need
+them."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ VERSION = {number: version for version, number in FAMILY.items()}
 
 
 class KernelRoute(Value):
-    """`hops` are (link, gateway), `protocol` is RTPROT_*, `kind` RTN_*."""
+    """A route of the kernel. `hops` holds (link index, gateway), `protocol` is RTPROT_*, `kind` RTN_*."""
 
     dst: Prefix
     table: int
@@ -30,7 +31,7 @@ class KernelRoute(Value):
 
 
 def routes(rtnl: Netlink, version: int = 0) -> Iterator[KernelRoute]:
-    """Of one IP version, or of both."""
+    """The routes of one IP version, or of both (0)."""
     query = rtnetlink.RTMSG.pack(FAMILY.get(version, 0), 0, 0, 0, 0, 0, 0, 0, 0)
     for payload in rtnl.dump(rtnetlink.RTM_GETROUTE, query):
         family, length, _src, _tos, table, protocol, _scope, kind, _flags = rtnetlink.RTMSG.unpack_from(payload)
@@ -55,7 +56,7 @@ def _number(parts: dict[int, bytes], kind: int) -> int:
 
 
 def read_addresses(rtnl: Netlink, index: int) -> list[Prefix]:
-    """Of one link."""
+    """The addresses of one link, with their prefix lengths."""
     rtnl.filter_dumps()
     found = []
     for payload in rtnl.dump(rtnetlink.RTM_GETADDR, rtnetlink.IFADDR.pack(0, 0, 0, 0, index)):
@@ -68,7 +69,7 @@ def read_addresses(rtnl: Netlink, index: int) -> list[Prefix]:
 
 
 def read_routes(rtnl: Netlink, index: int) -> list[Route]:
-    """Unicast routes out of the link, in any table, without those the kernel makes for its addresses."""
+    """Unicast routes that leave by the link, in any table, without those that the kernel makes for its addresses."""
     found = []
     for route in routes(rtnl):
         options = (("table", route.table),) if route.table != rtnetlink.RT_TABLE_MAIN else ()
@@ -78,7 +79,7 @@ def read_routes(rtnl: Netlink, index: int) -> list[Route]:
 
 
 def neighbours(rtnl: Netlink, index: int) -> set[Address]:
-    """Who is known by a MAC address on the link."""
+    """The addresses on the link of which the kernel knows the MAC address."""
     found = set()
     for payload in rtnl.dump(rtnetlink.RTM_GETNEIGH, rtnetlink.NDMSG.pack(0, 0, 0, 0, 0)):
         _family, link, state, _flags, _kind = rtnetlink.NDMSG.unpack_from(payload)
@@ -99,7 +100,7 @@ def ways_to(rtnl: Netlink, dst: Prefix, table: int) -> list[tuple[int, Address |
 
 
 def links_of_temporary_addresses(rtnl: Netlink) -> set[int]:
-    """Indexes of the links with global IPv6 addresses whose time will be over: a router announced them."""
+    """Indexes of the links with global IPv6 addresses that expire, because a router announced them."""
     found = set()
     for payload in rtnl.dump(rtnetlink.RTM_GETADDR, rtnetlink.IFADDR.pack(FAMILY[6], 0, 0, 0, 0)):
         _family, _length, flags, scope, index = rtnetlink.IFADDR.unpack_from(payload)
@@ -109,5 +110,5 @@ def links_of_temporary_addresses(rtnl: Netlink) -> set[int]:
 
 
 def links_of_routes(rtnl: Netlink, protocol: int) -> set[int]:
-    """Indexes of the links that IPv6 routes of this origin (RTPROT_*) lead out by."""
+    """Indexes of the links by which IPv6 routes of this origin (RTPROT_*) leave."""
     return {link for route in routes(rtnl, 6) if route.protocol == protocol for link, _gateway in route.hops}

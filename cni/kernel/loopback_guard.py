@@ -1,21 +1,21 @@
-"""The guard of the host's 127.0.0.0/8 that needs no table: filters where packets come in.
+"""A guard of the host's 127.0.0.0/8 that works without the table: ingress filters on links.
 
-With route_localnet a bridge hears packets to 127.0.0.1. The table drops them (`nft.ruleset`); this does while somebody
-has flushed the table. At a container's port all of them are dropped. Where its egress rate is limited the filter stands
-before the one that takes everything (`shaping`), in the queue that this one has made.
+With route_localnet, a bridge accepts packets to 127.0.0.1. The table drops them (`nft.ruleset`); this guard drops them
+while somebody has flushed the table. A container's port drops all of them. If the container's egress rate is limited,
+the filter comes before the one that redirects everything (`shaping`), in the queue that `shaping` made.
 
-An adopted bridge has ports of others as well, so there is one more on the bridge itself, where all that is for the host
-comes by. With br_netfilter that is also the answers to the host's 127.0.0.1, translated back by then. No program
-of this kind sees the connection tracker, so what it lets pass has an address of a container that may answer and begins
-no TCP connection: a neighbour that takes over such an address reaches UDP, no more.
+An adopted bridge also has other people's ports, so it gets one more filter on the bridge itself, which everything for
+the host passes. With br_netfilter, so do answers to the host's 127.0.0.1, which are already translated back there. The
+program cannot see the connection tracker, so it passes what comes from a container that may answer and does not begin a
+TCP connection: a neighbour that takes over such an address reaches UDP and no more.
 
-A frame may have tags of VLAN 0, which the kernel takes off behind these filters, so they look at all protocols: one tag
-is off the frame by then, and a second one of VLAN 0 has no honest reason.
+A frame may have tags of VLAN 0, which the kernel strips after these filters, so they look at all protocols. One tag has
+been stripped by then, and nobody has an honest reason for a second one of VLAN 0.
 
-A classic BPF program takes one module, cls_bpf, and no compiler. The table is alone where the kernel lacks that.
+A classic BPF program needs one module, cls_bpf, and no compiler. On a kernel without it the table is the only guard.
 
-Numbers are from include/uapi/linux/{pkt_sched,pkt_cls,filter}.h. Some of them stand in `qdisc` as well, whose other
-messages an ADD with published ports would load for nothing.
+Numbers are from include/uapi/linux/{pkt_sched,pkt_cls,filter}.h. `qdisc` repeats some of them; an ADD with published
+ports does not load that file.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ CLSACT_HANDLE, TC_H_CLSACT, INGRESS, EGRESS = 0xFFFF0000, 0xFFFFFFF1, 0xFFFFFFF2
 TCA_KIND, TCA_OPTIONS = 1, 2
 TCA_BPF_OPS_LEN, TCA_BPF_OPS, TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT = 4, 5, 8, 1
 ETH_P_ALL, ETH_P_IP, ETH_P_8021Q, ETH_P_8021AD = 0x0003, 0x0800, 0x8100, 0x88A8
-# Nobody's, as far as we know: filters of one priority have to be of one kind. 27 was ours, for IPv4 alone.
+# No other program is known to use it: all filters of one priority must be of one kind. An earlier version used 27.
 PRIORITY = 26
 _OPERATION = Struct("=HBBI")  # code, jump if true, if false, operand
 _U16 = Struct("=H")
 LOAD_WORD, LOAD_HALF, LOAD_BYTE, LOAD_FROM_HEADER = 0x20, 0x28, 0x30, 0x50
 HEADER_LENGTH, JUMP_IF_EQUAL, JUMP_IF_ANY, RETURN = 0xB1, 0x15, 0x45, 0x06
-UNSPEC, SHOT = 0xFFFFFFFF, 2  # TC_ACT_*: on to the next filter, and dropped
+UNSPEC, SHOT = 0xFFFFFFFF, 2  # TC_ACT_*: try the next filter; drop
 ETHERNET = 14
 FRAGMENT, PROTOCOL, SOURCE, TARGET = ETHERNET + 6, ETHERNET + 9, ETHERNET + 12, ETHERNET + 16
 MORE_OR_OFFSET, TCP, TCP_FLAGS, ACK_OR_RST = 0x3FFF, 6, ETHERNET + 13, 0x14
-VLAN_ID, KERNELS_PROTOCOL, KERNELS_TAG = 0x0FFF, 0xFFFFF000, 0xFFFFF000 + 44  # SKF_AD_*: not in the frame any more
+VLAN_ID, KERNELS_PROTOCOL, KERNELS_TAG = 0x0FFF, 0xFFFFF000, 0xFFFFF000 + 44  # SKF_AD_*: stripped from the frame
 PASS, DROP = (RETURN, 0, 0, UNSPEC), (RETURN, 0, 0, SHOT)
 IPV4: Program = (
     (LOAD_HALF, 0, 0, KERNELS_PROTOCOL),
@@ -76,12 +76,12 @@ NOBODY: Program = (
     PASS,
     DROP,
 )
-MOST = 2000  # of addresses: the kernel takes 4096 steps (BPF_MAXINSNS)
+MOST = 2000  # addresses; the kernel allows 4096 instructions (BPF_MAXINSNS)
 
 
 def answers_of(addresses: Iterable[Address]) -> Program:
-    """Lets pass what these may answer to 127.0.0.0/8, and drops all else that comes from or goes there. Where there
-    are too many of them, anybody may."""
+    """A program that passes answers of these addresses to 127.0.0.0/8 and drops everything else from or to there. With
+    more than MOST addresses it passes anybody's answers."""
     sources = sorted({address.number for address in addresses})
     steps: list[tuple[int, int, int, int]] = [
         *IPV4,
@@ -98,21 +98,21 @@ def answers_of(addresses: Iterable[Address]) -> Program:
 
 
 def guard(rtnl: Netlink, name: str, program: Program = NOBODY, hooked: bool = False) -> bool:
-    """Of a link, with which it goes. Whether it is there now; may be repeated. The queue is made if there is none;
-    `hooked` says that there should be one."""
+    """Puts a guard on a link, and makes the ingress queue if there is none; `hooked` says that there should be one. The
+    guard goes with the link. Returns whether it is there now. May be repeated. Raises OSError."""
     link = get_link(rtnl, name)
     if link is None:
         return False
     wanted = RTM_NEWTFILTER, _filter(link.index, program), NLM_F_CREATE | NLM_F_REPLACE
     if hooked and _try(rtnl, *wanted):
         return True
-    # Somebody's is there already, or ours: the filter goes into either.
+    # If a queue is there already, ours or somebody else's, the filter goes into it.
     _try(rtnl, RTM_NEWQDISC, _hook(link.index) + attr_name(TCA_KIND, "clsact"), CREATE)
     return _try(rtnl, *wanted)
 
 
 def is_guarded(rtnl: Netlink, name: str, program: Program = NOBODY) -> bool:
-    """By this very program. A link that is missing needs no guard."""
+    """Whether the link has a guard with this very program. A missing link needs none and counts as guarded."""
     link = get_link(rtnl, name)
     return link is None or _held(rtnl, link.index) == _code(program)
 
@@ -131,17 +131,17 @@ def _held(rtnl: Netlink, index: int) -> bytes | None:
 
 
 def has_hook(rtnl: Netlink, name: str) -> bool:
-    """Whether the link has a queue for what comes in."""
+    """Whether the link has an ingress queue."""
     link = get_link(rtnl, name)
     try:
-        # A queue that was removed leaves an empty answer (tc_qdisc_dump_ignore).
+        # The answer is empty for a queue that was removed (tc_qdisc_dump_ignore).
         return link is not None and bool(rtnl.ask(RTM_GETQDISC, _hook(link.index), NLM_F_ECHO))
     except KernelError:
         return False
 
 
 def release(rtnl: Netlink, name: str, with_hook: bool) -> None:
-    """The filter, and the queue unless somebody has put something into it since. May be repeated."""
+    """Removes the filter, and the queue unless somebody has put something into it since. May be repeated."""
     link = get_link(rtnl, name)
     if link is None:
         return
@@ -172,8 +172,8 @@ def _filter(index: int, program: Program) -> bytes:
 
 
 def _try(rtnl: Netlink, kind: int, payload: bytes, flags: int) -> bool:
-    """It is the second guard: there already or not in this kernel is no reason to refuse a container. That it could not
-    be asked for is one."""
+    """Makes the request. Returns False if the guard exists already or this kernel lacks it: it is only the second
+    guard, so the container is not refused. Raises other errors."""
     try:
         rtnl.ask(kind, payload, flags)
     except KernelError as error:

@@ -1,6 +1,6 @@
-"""Network namespaces: opening the one that CNI_NETNS names, and working inside it for a moment.
+"""Network namespaces: opens the one that CNI_NETNS names, and enters it for a moment.
 
-What is done inside is `links` and `sysctl`. pyroute2's netns.setns would create a namespace from a mistyped name.
+`links` and `sysctl` do the work inside. pyroute2's netns.setns would create a namespace from a mistyped name.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
-# No words about the path: we, or the host, are short of something.
+# These errors say nothing about the path: we, or the host, ran out of something.
 LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EINTR, errno.ENOSPC)
 OWN = "/proc/thread-self/ns/net"
 
 
 def open_netns(path: str) -> int:
-    """A descriptor of the container's namespace. Raises CniError code 8, also for the host's own namespace.
+    """A descriptor of the container's namespace. Raises CniError 8, also for the host's own namespace.
 
-    `CNI_NETNS_OVERRIDE` allows the host's own, as pkg/skel of libcni does.
+    `CNI_NETNS_OVERRIDE` allows the host's own, as in pkg/skel of libcni.
     """
     try:
-        # Looked at before it is opened: that alone may wait (a FIFO) or do something (a tape, a watchdog).
+        # stat comes before open, which may block (a FIFO) or have an effect (a tape, a watchdog).
         if os.stat(path).st_dev != os.stat(OWN).st_dev:
             raise _not_one(path)
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -35,10 +35,10 @@ def open_netns(path: str) -> int:
             raise kernel_refused(f"opening CNI_NETNS {path[:200]!r}", error) from None
         reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
         if isinstance(error, OSError) and error.errno == errno.ENOENT:
-            reason = "there is no such namespace"  # go-cni takes the C library's words for success
+            reason = "there is no such namespace"  # go-cni would take the C library's words for success
         raise CniError(INVALID_NETNS, f"CNI_NETNS: {path[:200]!r}: {reason}") from None
     try:
-        with Inside(fd):  # setns(2) refuses namespaces of another kind
+        with Inside(fd):  # setns(2) refuses other kinds of namespaces
             pass
     except OSError as error:
         os.close(fd)
@@ -85,5 +85,5 @@ class Inside:
         try:
             setns(self._home)
         except OSError:
-            setns(self._home)  # once more for a moment's lack of memory: from in here nothing could be cleaned up
+            setns(self._home)  # again, in case memory was short: in here we could not clean up
         os.close(self._home)

@@ -1,7 +1,8 @@
-"""Asking a bridge's machines who has an address: one ARP probe (RFC 5227), or one neighbour solicitation as duplicate
-address detection sends it (RFC 4862). From no address, so that nobody's memory changes and a bridge need not have one.
+"""Asks a bridge's machines who has an address, by one ARP probe (RFC 5227), or by one neighbour solicitation as in
+duplicate address detection (RFC 4862).
 
-Whether it is worth asking is decided in `cni.adoption`.
+Both are sent from no address, so that no neighbour table changes and the bridge needs no address. `cni.adoption`
+decides whether to ask.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from nft.addresses import Address, format_mac, parse_prefix
 from nft.stdlib import SOCK_CLOEXEC, SOCK_RAW, Struct, socket
 
-SECONDS = 0.1  # a machine that is awake answers within one of a wired LAN, or of Wi-Fi
+SECONDS = 0.1  # a machine that is awake answers sooner, on a wired LAN and on Wi-Fi
 AF_PACKET, ETH_P_ARP, ETH_P_IPV6 = 17, 0x0806, 0x86DD  # include/linux/socket.h, include/uapi/linux/if_ether.h
 ARP = Struct(">HHBBH6s4s6s4s")  # hardware, protocol, lengths, operation, sender's and target's MAC and address
 IPV6 = Struct(">IHBB16s16s")  # version and class, length, next header, hop limit, source, destination
@@ -21,7 +22,8 @@ SOLICITED_NODE = parse_prefix("ff02::1:ff00:0/104")
 
 
 def who_has(link: str, mac: bytes, address: Address) -> str:
-    """The MAC address of whoever answers for it in time, "" for nobody. A link that cannot be asked has nobody."""
+    """The MAC address of whoever answers for the address within SECONDS, "" if nobody does or the link cannot be
+    used."""
     kind = ETH_P_ARP if address.version == 4 else ETH_P_IPV6
     frame = arp_probe(mac, address) if address.version == 4 else solicitation(mac, address)
     end = time.monotonic() + SECONDS
@@ -34,7 +36,7 @@ def who_has(link: str, mac: bytes, address: Address) -> str:
             answer = sock.recv(2048)
             if is_answer(answer, address) and answer[6:12] != mac:
                 return format_mac(answer[6:12])
-    except OSError:  # it is down, has no carrier, or the time is over
+    except OSError:  # the link is down, has no carrier, or the time is over
         return ""
     finally:
         sock.close()
@@ -57,7 +59,7 @@ def solicitation(mac: bytes, address: Address) -> bytes:
 
 
 def is_answer(frame: bytes, address: Address) -> bool:
-    """Whether its sender has the address: any ARP packet from it, or an advertisement of it."""
+    """Whether the frame's sender has the address: any ARP packet from it, or an advertisement of it."""
     if address.version == 4:
         if len(frame) < ETHERNET + ARP.size:
             return False
@@ -69,7 +71,7 @@ def is_answer(frame: bytes, address: Address) -> bool:
 
 
 def _checksum(data: bytes) -> int:
-    """RFC 1071, of an even number of bytes."""
+    """The checksum of RFC 1071 over an even number of bytes."""
     total = sum(int.from_bytes(data[start : start + 2], "big") for start in range(0, len(data), 2))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

@@ -1,8 +1,8 @@
 """A point-to-point attachment's projection into links: a veth pair without a bridge, the host's addresses and routes.
 
-The host end has the gateway's address alone (/32, /128) and a route to each of the container's; the container reaches
-everything, its own subnet too, through the gateway. So there is no layer 2 that two containers share. Each function may
-be repeated. Inside the container it is `links`, as for everybody; the routes there are `Attachment.inner_routes`.
+The host end has only the gateway's address (/32, /128) and a route to each of the container's addresses. The container
+reaches everything through the gateway, its own subnet too, so containers share no layer 2. Each function may be
+repeated. `links` configures the inside of the container, with `Attachment.inner_routes`.
 """
 
 from __future__ import annotations
@@ -42,14 +42,15 @@ def host_end(rtnl: Netlink, item: Attachment) -> Link:
 
 
 def configure_host_end(rtnl: Netlink, item: Attachment, port: Link) -> None:
-    """Raises CniError 102 for an address that the host reaches elsewhere."""
+    """Gives the host end its addresses, sysctls and routes. Raises CniError 102 for an address that the host reaches by
+    another link."""
     if not port.up:
         rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up_again(port.index))
     sysctl.refuse_advertisements(item.link)
     sysctl.loosen_reverse_path(item.link)
     if item.address_of(6) is not None and sysctl.read(f"ipv6/conf/{item.link}/disable_ipv6") == "0":
-        # Its own comes with the kernel's duplicate address detection, two seconds later, and until then no neighbour is
-        # asked for what is forwarded to it (ndisc_send_ns).
+        # The kernel's own link-local address comes two seconds later, after duplicate address detection; until then the
+        # host asks for no neighbour and forwards nothing to it (ndisc_send_ns).
         payload = rtnetlink.address(port.index, link_local(port.mac), rtnetlink.IFA_F_NODAD)
         repeatable(rtnl, rtnetlink.RTM_NEWADDR, payload, item.link)
     for prefix in item.gateways:
@@ -65,7 +66,7 @@ def configure_host_end(rtnl: Netlink, item: Attachment, port: Link) -> None:
 
 
 def host_end_problems(rtnl: Netlink, item: Attachment) -> list[str]:
-    """What differs from the record, as sentences."""
+    """The differences from the record, as sentences."""
     port = get_link(rtnl, item.link)
     if port is None:
         return [f"the link {item.link} is missing"]

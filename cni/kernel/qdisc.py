@@ -1,6 +1,6 @@
 """Traffic control messages as bytes: token buckets, the ingress hook, the redirection to another device. Pure.
 
-As `rtnetlink`, which has links and addresses, compared byte for byte with pyroute2's. Numbers are from the kernel's
+The tests compare them byte for byte with pyroute2's, as those of `rtnetlink`. Numbers are from the kernel's
 include/uapi/linux/{rtnetlink,pkt_sched,pkt_cls}.h and include/uapi/linux/tc_act/tc_mirred.h.
 """
 
@@ -24,8 +24,8 @@ TC_H_ROOT, TC_H_INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
 TC_LINKLAYER_ETHERNET, TC_U32_TERMINAL, TC_ACT_STOLEN, TCA_EGRESS_REDIR = 1, 1, 4, 1
 HANDLE, INGRESS_HANDLE = 1 << 16, 0xFFFF << 16
 ETH_P_ALL = 0x0003
-PRIORITY = 28  # behind the guard of the loopback: this filter takes everything (`loopback_guard`)
-LATENCY = 0.025  # seconds that a packet waits at most, the reference bandwidth plugin's
+PRIORITY = 28  # after the loopback's guard, because this filter takes everything (`loopback_guard`)
+LATENCY = 0.025  # seconds for which a packet waits at most, as in the reference bandwidth plugin
 
 TCMSG = Struct("=BxxxiIII")  # family, index, handle, parent, info
 TBF = Struct("=BBHhHI 12x III")  # rate: cell log, link layer, overhead, cell align, mpu, rate; peak; limit, buffer, mtu
@@ -35,14 +35,14 @@ _U64 = Struct("=Q")
 
 
 class Bucket(Value):
-    """A token bucket: bytes per second, and bytes at once."""
+    """A token bucket: its rate in bytes per second, and its burst in bytes."""
 
     rate: int
     burst: int
 
     @property
     def limit(self) -> int:
-        """How many bytes may wait."""
+        """The number of bytes that may wait."""
         return min(int(self.rate * LATENCY) + self.burst, 0xFFFFFFFF)
 
 
@@ -53,7 +53,8 @@ def new_ifb(name: str, mac: bytes, mtu: int) -> bytes:
 
 
 def token_bucket(index: int, bucket: Bucket) -> bytes:
-    """At the root of the device. The kernel wants a link layer named, or a table of times for each packet size."""
+    """A token bucket at the root of the device. The link layer is named, or the kernel would ask for a table of times
+    by packet size."""
     rate = min(bucket.rate, 0xFFFFFFFF)
     parms = TBF.pack(0, TC_LINKLAYER_ETHERNET, 0, 0, 0, rate, bucket.limit, 0, 0)
     options = attr(TCA_TBF_PARMS, parms) + attr_u32(TCA_TBF_BURST, bucket.burst)
@@ -79,7 +80,8 @@ def filters_of(index: int) -> bytes:
 
 
 def redirection(index: int, target: int) -> bytes:
-    """Everything that comes in goes out by `target` first. `u32` matches all; `matchall` is a module more."""
+    """A filter that sends everything that comes in through `target` first. `u32` matches everything; `matchall` would
+    need one module more."""
     protocol = int.from_bytes(ETH_P_ALL.to_bytes(2, "big"), byteorder)
     head = TCMSG.pack(0, index, 0, INGRESS_HANDLE, PRIORITY << 16 | protocol)
     mirred = attr(TCA_MIRRED_PARMS, _MIRRED.pack(0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, target))
@@ -91,7 +93,8 @@ def redirection(index: int, target: int) -> bytes:
 
 
 def read_bucket(payload: bytes) -> tuple[int, int] | None:
-    """(rate, limit) of a qdisc, None for another kind. The burst, which the kernel keeps as a time, is in the limit."""
+    """(rate, limit) in bytes of a token bucket, None for another qdisc. The limit includes the burst, which the kernel
+    keeps as a time."""
     found = attributes(payload, TCMSG.size)
     if text(found.get(TCA_KIND, b"")) != "tbf":
         return None
@@ -102,7 +105,7 @@ def read_bucket(payload: bytes) -> tuple[int, int] | None:
 
 
 def redirects_to(payload: bytes, target: int) -> bool:
-    """Whether a filter is `redirection` to that link."""
+    """Whether the filter is a `redirection` to this link."""
     options = attributes(attributes(payload, TCMSG.size).get(TCA_OPTIONS, b""))
     for action in attributes(options.get(TCA_U32_ACT, b"")).values():
         parms = attributes(attributes(action).get(TCA_ACT_OPTIONS, b"")).get(TCA_MIRRED_PARMS, b"")

@@ -1,6 +1,6 @@
-"""Routes: asking the kernel which way an address leads, and adding a container's routes beside those of its others.
+"""Routes: asks the kernel where an address leads, and adds a container's routes beside those of its other networks.
 
-Whole listings are `listing`, which routes a container has is said by its record.
+`listing` reads whole lists; the record says which routes a container has.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from nft.value import Value
 
 IP6_RT_PRIO_USER = 1024  # include/uapi/linux/ipv6_route.h
 GLOBAL_UNICAST = 0x2000 << 112  # 2000::/3, RFC 4291
-# Nobody's by RFC 7526 and RFC 6666: what leads there is a default route, or none.
+# Prefixes without machines (RFC 7526, RFC 6666): only a default route leads there.
 ELSEWHERE = {4: parse_address("192.88.99.1"), 6: parse_address("100::1")}
 
 
 class Way(Value):
-    """What a look-up found: the route's type (RTN_*), its prefix length if that was asked for, the link it leads to."""
+    """What a look-up found: the route's type (RTN_*), its prefix length if that was asked for, and the index of its
+    link."""
 
     kind: int
     length: int
@@ -31,7 +32,7 @@ class Way(Value):
 
 
 def look_up(rtnl: Netlink, address: Address, flags: int = 0) -> Way | None:
-    """Which way a packet to the address would go; with RTM_F_FIB_MATCH, by which route. None where there is none."""
+    """Which way a packet to the address would go; with RTM_F_FIB_MATCH, by which route. None without a route."""
     try:
         reply = rtnl.ask(rtnetlink.RTM_GETROUTE, rtnetlink.get_route(address, flags))
     except OSError:
@@ -42,14 +43,14 @@ def look_up(rtnl: Netlink, address: Address, flags: int = 0) -> Way | None:
 
 
 def is_local(rtnl: Netlink, address: Address) -> bool:
-    """Whether packets to the address end on this host, as `fib daddr type local` of the table asks."""
+    """Whether packets to the address are for this host, as in the table's `fib daddr type local`."""
     way = look_up(rtnl, address)
     return way is not None and way.kind == rtnetlink.RTN_LOCAL
 
 
 def default_links(rtnl: Netlink, version: int) -> list[int]:
-    """The indexes of the links that the default route leads out by, [] without one. One question, however many routes
-    there are: of several default routes the kernel names the one that it takes."""
+    """The indexes of the links by which the default route leaves, [] without one. It is one request, however many
+    routes there are; of several default routes, the kernel names the one that it uses."""
     try:
         reply = rtnl.ask(rtnetlink.RTM_GETROUTE, rtnetlink.get_route(ELSEWHERE[version], rtnetlink.RTM_F_FIB_MATCH))
     except OSError:
@@ -64,10 +65,11 @@ def default_links(rtnl: Netlink, version: int) -> list[int]:
 
 
 def add_route(rtnl: Netlink, link: int, route: Route) -> None:
-    """Behind one to the same place by another interface, which may go: a container on two networks.
+    """Adds a route behind one to the same place by another interface: a container on two networks, of which either may
+    go.
 
-    IPv4 appends. IPv6 would make both one multipath route and send half of the flows each way (fib6_add_rt2node), so
-    it gets a metric behind theirs, unless one was asked for.
+    IPv4 appends. IPv6 would make both a multipath route and send half of the flows each way (fib6_add_rt2node), so our
+    route gets a worse metric, unless the configuration names one.
     """
     options = dict(route.options)
     if route.dst.version == 4 or options.get("priority"):
@@ -91,8 +93,9 @@ def add_route(rtnl: Netlink, link: int, route: Route) -> None:
 
 
 def _leads_somewhere(rtnl: Netlink, dst: Prefix) -> bool:
-    """One question instead of a listing, which most containers, having one interface, never need."""
-    inside = Address(6, (dst.first or GLOBAL_UNICAST) + (dst.length < 128))  # the very first one may be a router's
+    """Whether any route leads to this destination. One look-up saves the listing, which most containers, having one
+    interface, never need."""
+    inside = Address(6, (dst.first or GLOBAL_UNICAST) + (dst.length < 128))  # the first address may be a router's
     try:
         rtnl.ask(rtnetlink.RTM_GETROUTE, rtnetlink.get_route(inside))
     except OSError as error:
@@ -101,7 +104,7 @@ def _leads_somewhere(rtnl: Netlink, dst: Prefix) -> bool:
 
 
 def repeatable(rtnl: Netlink, kind: int, payload: bytes, what: object, flags: int = rtnetlink.CREATE) -> None:
-    """Adds what may be there already."""
+    """Makes a request to add something, which may exist already."""
     try:
         rtnl.ask(kind, payload, flags)
     except OSError as error:

@@ -1,7 +1,7 @@
 """An attachment's rates in the kernel: token buckets for both directions, as the reference bandwidth plugin makes them.
 
-What goes to the container waits in a bucket on the host end; what it sends is redirected to a device of its own (ifb)
-and waits there, since a queue exists for the way out only. The bytes are `qdisc`, the rates `cni.model.wire`.
+Packets to the container wait in a bucket on the host end. Packets from it are redirected to a separate device (ifb) and
+wait there, because only outgoing packets have a queue. `qdisc` makes the bytes, `cni.model.wire` parses the rates.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def bucket_out(wire: Wire) -> qdisc.Bucket | None:
 
 
 def shape(rtnl: Netlink, item: Attachment, port: Link) -> None:
-    """`port` is the host end. May be repeated."""
+    """Sets the rates that the record asks for; `port` is the host end. May be repeated. Raises CniError 2 and 5."""
     name = shaper_link(item.ident)
     try:
         towards, away = bucket_in(item.wire), bucket_out(item.wire)
@@ -38,7 +38,7 @@ def shape(rtnl: Netlink, item: Attachment, port: Link) -> None:
         if away is not None:
             device = _device(rtnl, name, derived_mac("shaper", item.ident), port.mtu)
             rtnl.ask(qdisc.RTM_NEWQDISC, qdisc.token_bucket(device.index, away), SET)
-            _forget(rtnl, qdisc.ingress_of(port.index))  # with a filter that is there already
+            _forget(rtnl, qdisc.ingress_of(port.index))  # with a filter of an earlier call
             rtnl.ask(qdisc.RTM_NEWQDISC, qdisc.ingress(port.index), rtnetlink.CREATE)
             rtnl.ask(qdisc.RTM_NEWTFILTER, qdisc.redirection(port.index, device.index), rtnetlink.CREATE)
     except OSError as error:
@@ -49,7 +49,7 @@ def shape(rtnl: Netlink, item: Attachment, port: Link) -> None:
 
 
 def _device(rtnl: Netlink, name: str, mac: bytes, mtu: int) -> Link:
-    """There and up."""
+    """The ifb device of that name, made if it is missing, and up."""
     try:
         rtnl.ask(rtnetlink.RTM_NEWLINK, qdisc.new_ifb(name, mac, mtu), rtnetlink.CREATE)
     except OSError as error:
@@ -64,7 +64,8 @@ def _device(rtnl: Netlink, name: str, mac: bytes, mtu: int) -> Link:
 
 
 def unshape(rtnl: Netlink, port: Link) -> None:
-    """The host end as it was; the device for the other direction is one of the attachment's links."""
+    """Removes the token bucket and the redirection from the host end. The ifb device goes with the attachment's
+    links."""
     for payload in (qdisc.root(port.index), qdisc.ingress_of(port.index)):
         _forget(rtnl, payload)
 
@@ -73,13 +74,13 @@ def _forget(rtnl: Netlink, payload: bytes) -> None:
     try:
         rtnl.ask(qdisc.RTM_DELQDISC, payload)
     except OSError as error:
-        # EINVAL: there is no ingress hook at all (tc_get_qdisc)
+        # EINVAL: there is no ingress hook (tc_get_qdisc)
         if error.errno != errno.EINVAL and not is_missing(error):
             raise
 
 
 def rates_on(rtnl: Netlink, ident: str, port: Link | None) -> Wire:
-    """What the kernel limits of an attachment whose record is lost."""
+    """The rates that the kernel has for an attachment whose record is lost."""
     device = get_link(rtnl, shaper_link(ident))
     towards, away = (_held(rtnl, link.index) if link is not None else None for link in (port, device))
     rate_in, burst_in = _bits(towards)
@@ -88,7 +89,7 @@ def rates_on(rtnl: Netlink, ident: str, port: Link | None) -> Wire:
 
 
 def _bits(held: tuple[int, int] | None) -> tuple[int, int]:
-    """Rate and burst in the configuration's units."""
+    """(rate, burst) in the configuration's units: bits per second, and bits."""
     if held is None:
         return 0, 0
     rate, limit = held
@@ -96,7 +97,7 @@ def _bits(held: tuple[int, int] | None) -> tuple[int, int]:
 
 
 def _held(rtnl: Netlink, index: int) -> tuple[int, int] | None:
-    """(rate, limit) of the token bucket at the root, None for another queue."""
+    """(rate, limit) of the token bucket at the link's root, None for another queue."""
     try:
         return qdisc.read_bucket(rtnl.ask(qdisc.RTM_GETQDISC, qdisc.root(index), NLM_F_ECHO))
     except OSError as error:
@@ -106,7 +107,7 @@ def _held(rtnl: Netlink, index: int) -> tuple[int, int] | None:
 
 
 def shaping_problems(rtnl: Netlink, item: Attachment, port: Link) -> list[str]:
-    """What differs from the record, as sentences."""
+    """The differences from the record, as sentences."""
     found = []
     towards, away = bucket_in(item.wire), bucket_out(item.wire)
     if towards is not None:

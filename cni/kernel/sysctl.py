@@ -1,4 +1,4 @@
-"""Access to /proc/sys/net: reading and writing one value. Which values are wanted is said in `links`."""
+"""Reads and writes single values in /proc/sys/net. `links` and `cni.forwarding` know which values are wanted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PAGE = 4096
 
 
 def read(key: str) -> str:
-    """The value of `ipv4/ip_forward` or the like, "" where this kernel has no such key."""
+    """The value of a key such as `ipv4/ip_forward`, "" if this kernel lacks it. Raises OSError."""
     try:
         fd = os.open(f"{ROOT}/{key}", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -31,9 +31,10 @@ def exists(key: str) -> bool:
 
 
 def write(key: str, value: str) -> None:
-    """Sets a value. A key that the kernel lacks is passed over: IPv6 may be compiled out or disabled at boot.
+    """Sets a value. A key that the kernel lacks is ignored: IPv6 may be compiled out or disabled at boot. Raises
+    OSError.
 
-    A read-only /proc/sys is no error as long as the value is already the wanted one.
+    A read-only /proc/sys is no error if the value is already right.
     """
     try:
         fd = os.open(f"{ROOT}/{key}", os.O_WRONLY | os.O_CLOEXEC)
@@ -49,8 +50,8 @@ def write(key: str, value: str) -> None:
 
 
 def try_to_write(key: str, value: str) -> bool:
-    """For what is good to have: a read-only /proc/sys, as in an unprivileged container that is a host itself, must not
-    keep a container from its network for its sake. Whether the value is there now."""
+    """Sets a value that is only good to have. Returns whether it is set now. A read-only /proc/sys, as in an
+    unprivileged container that acts as a host, must not keep a container from its network for it."""
     try:
         write(key, value)
     except OSError as error:
@@ -65,8 +66,9 @@ def can_write(key: str) -> bool:
 
 
 def loosen_reverse_path(link: str) -> None:
-    """Of a link of ours, where it is strict: a container on several networks answers by the first one whichever was
-    asked. Who may send what there the table judges, more strictly (`sender`). The larger of two values counts."""
+    """Makes a strict rp_filter of our link loose: a container on several networks answers by the first one, whichever
+    was asked. The table judges senders more strictly (`sender`). The kernel uses the larger of the link's and `all`'s
+    values."""
     key = f"ipv4/conf/{link}/rp_filter"
     own = read(key)
     if own == "1" or (own == "0" and read("ipv4/conf/all/rp_filter") == "1"):
@@ -74,7 +76,8 @@ def loosen_reverse_path(link: str) -> None:
 
 
 def refuse_advertisements(link: str) -> None:
-    """Of routers, on a link of the host. One that forwards takes none in any case, unless accept_ra is 2."""
+    """Makes a link of the host ignore router advertisements. A link that forwards ignores them anyway unless accept_ra
+    is 2."""
     key = f"ipv6/conf/{link}/accept_ra"
     takes_none = read(key) == "1" and read(f"ipv6/conf/{link}/forwarding") == "1"
     (try_to_write if takes_none else write)(key, "0")

@@ -1,7 +1,7 @@
-"""What the connection tracker says without a listing of its own, which takes 10 ms a family on 262144 buckets.
+"""Whether the connection tracker may know a flow, without listing it: that takes 10 ms a family on 262144 buckets.
 
-The text in /proc is read instead, 0.3 ms, while there are few flows: it takes longer with each of them. Not every
-kernel has it, nor shows it to root of a user namespace.
+While there are few flows, the text in /proc is read instead, in 0.3 ms; each flow makes it slower. Not every kernel has
+it, or shows it to root of a user namespace.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ SIZE = 1 << 16  # bytes, more than FEW lines take
 
 
 def may_have_udp() -> bool:
-    """False only if no UDP flow is known."""
+    """False only if the tracker knows no UDP flow."""
     flows = _few()
     return flows is None or b" udp " in flows
 
 
 def may_have_sources(addresses: Collection[Address]) -> bool:
-    """False only if no flow is known that has one of them as the source of either direction."""
+    """False only if no flow has one of these addresses as the source of either direction."""
     flows = _few() if addresses else b""
     return flows is None or any(b" src=%b " % _text(address) in flows for address in addresses)
 
 
 def _text(address: Address) -> bytes:
-    """As the kernel prints it (%pI4, %pI6): an IPv6 address in full."""
+    """The address as the kernel prints it (%pI4, %pI6): an IPv6 address in full length."""
     if address.version == 4:
         return str(address).encode()
     return address.packed.hex(":", 2).encode()
 
 
 def _few() -> bytes | None:
-    """A line for each flow; None where a listing has to say."""
+    """The tracker's text, a line for each flow; None if only a listing can tell."""
     count = sysctl.read("netfilter/nf_conntrack_count")
     if count == "0":
         return b""

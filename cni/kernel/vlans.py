@@ -1,8 +1,7 @@
-"""VLANs of a bridge port: the native one, the trunk, and what it had by default; the bridge's own membership, and the
-host's link in one. Bytes, and what is done with them.
+"""VLANs of a bridge: a port's native VLAN and trunk, the bridge's own membership, the host's link in a VLAN.
 
-Only bridges that filter VLANs know them: ours do from the start if a network asks for one, one that somebody else made
-is left as it is (its owner's other ports would be cut off or joined). A port's VLANs go with the port. The numbers are
+Only bridges that filter VLANs know them. Ours filter from the start if a network asks for a VLAN; somebody else's is
+left as it is, because filtering would cut off or join its other ports. A port's VLANs go with the port. The numbers are
 from the kernel's include/uapi/linux/if_bridge.h and if_link.h.
 """
 
@@ -37,7 +36,7 @@ IFLA_VLAN_ID = 1
 IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_DEFAULT_PVID = 7, 39
 PVID, UNTAGGED, RANGE_BEGIN, RANGE_END = 0x2, 0x4, 0x8, 0x10
 RTEXT_FILTER_BRVLAN = 1 << 1
-NATIVE = 1  # of a trunk without a `vlan`, as the reference bridge has it
+NATIVE = 1  # the native VLAN of a trunk without `vlan`, as in the reference bridge
 _VLAN = Struct("=HH")  # flags, number
 
 
@@ -48,7 +47,7 @@ def filter_vlans(index: int) -> bytes:
 
 
 def new_vlan(name: str, bridge: int, number: int) -> bytes:
-    """A link with the MAC address and the MTU of the bridge that it lies on (vlan_dev_init)."""
+    """A link in a VLAN of the bridge. It gets the bridge's MAC address and MTU (vlan_dev_init)."""
     data = attr(IFLA_VLAN_ID, number.to_bytes(2, byteorder))
     info = attr_name(IFLA_INFO_KIND, "vlan") + attr(IFLA_INFO_DATA, data)
     body = IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + attr_name(IFLA_IFNAME, name)
@@ -56,8 +55,8 @@ def new_vlan(name: str, bridge: int, number: int) -> bytes:
 
 
 def vlans(index: int, spans: list[tuple[int, int, int]], own: bool = False) -> bytes:
-    """(flags, first, last) each, for RTM_SETLINK to add and RTM_DELLINK to take from a port; from the bridge itself, if
-    it is its `own` membership."""
+    """A message with (flags, first, last) spans, which RTM_SETLINK adds to a port and RTM_DELLINK removes; with `own`,
+    for the bridge's own membership."""
     packed = attr(IFLA_BRIDGE_FLAGS, BRIDGE_FLAGS_SELF.to_bytes(2, byteorder)) if own else b""
     for flags, first, last in spans:
         if first == last:
@@ -73,7 +72,7 @@ def list_vlans() -> bytes:
 
 
 def read_vlans(payload: bytes) -> tuple[int, dict[int, int]]:
-    """(index, flags by number) of one port."""
+    """(link index, flags by VLAN number) of one port."""
     index = IFINFO.unpack_from(payload)[2]
     found = {}
     for (_length, kind), body in walk(attributes(payload, IFINFO.size).get(IFLA_AF_SPEC, b""), NLA):
@@ -84,7 +83,8 @@ def read_vlans(payload: bytes) -> tuple[int, dict[int, int]]:
 
 
 def wanted(wire: Wire) -> list[tuple[int, int, int]]:
-    """(flags, first, last) of what the port shall have, the native VLAN last: the trunk may hold it as well."""
+    """(flags, first, last) of the VLANs that the port should have. The native VLAN comes last, because the trunk may
+    hold it as well."""
     native = wire.vlan or NATIVE
     return [(0, first, last) for first, last in wire.trunk] + [(PVID | UNTAGGED, native, native)]
 
@@ -94,7 +94,7 @@ def numbers(wire: Wire) -> dict[int, int]:
 
 
 def require_filtering(rtnl: Netlink, name: str, ours: bool) -> None:
-    """Raises CniError 2 where the kernel cannot, 7 for a bridge of somebody else's that does not."""
+    """Makes our bridge filter VLANs. Raises CniError 2 if the kernel cannot, 7 if somebody else's bridge does not."""
     payload = rtnl.ask(rtnetlink.RTM_GETLINK, rtnetlink.get_link(name))
     info = attributes(attributes(payload, IFINFO.size).get(IFLA_LINKINFO, b""))
     data = attributes(info.get(IFLA_INFO_DATA, b""))
@@ -104,7 +104,7 @@ def require_filtering(rtnl: Netlink, name: str, ours: bool) -> None:
         raise CniError(
             INVALID_CONFIG,
             f"vlan: the bridge {name}, which others made, does not filter VLANs",
-            f"have its owner see to it: ip link set {name} type bridge vlan_filtering 1",
+            f"ask its owner to run: ip link set {name} type bridge vlan_filtering 1",
         )
     try:
         rtnl.ask(rtnetlink.RTM_NEWLINK, filter_vlans(IFINFO.unpack_from(payload)[2]))
@@ -116,7 +116,7 @@ def require_filtering(rtnl: Netlink, name: str, ours: bool) -> None:
 
 
 def tag(rtnl: Netlink, item: Attachment, port: Link) -> None:
-    """The port's VLANs as the record says. May be repeated."""
+    """Gives the port the VLANs that the record asks for. May be repeated. Raises CniError 5."""
     try:
         rtnl.ask(rtnetlink.RTM_SETLINK, vlans(port.index, wanted(item.wire)))
         default = _default_vlan(rtnl, item.master)
@@ -135,19 +135,19 @@ def _take(rtnl: Netlink, port: Link, number: int) -> None:
 
 
 def _default_vlan(rtnl: Netlink, bridge: str) -> int:
-    """What the bridge gives each new port, 0 for none."""
+    """The VLAN that the bridge gives each new port, 0 for none."""
     payload = rtnl.ask(rtnetlink.RTM_GETLINK, rtnetlink.get_link(bridge))
     info = attributes(attributes(payload, IFINFO.size).get(IFLA_LINKINFO, b""))
     return int.from_bytes(attributes(info.get(IFLA_INFO_DATA, b"")).get(IFLA_BR_VLAN_DEFAULT_PVID, b""), byteorder)
 
 
 def held_vlans(rtnl: Netlink, index: int) -> dict[int, int]:
-    """Flags by number, of a port or of a bridge itself. A listing: the kernel has no other question."""
+    """Flags by VLAN number, of a port or of a bridge itself. The kernel can only list all ports."""
     return dict(map(read_vlans, rtnl.dump(rtnetlink.RTM_GETLINK, list_vlans()))).get(index, {})
 
 
 def vlan_problems(rtnl: Netlink, item: Attachment, port: Link) -> list[str]:
-    """What differs from the record, as sentences."""
+    """The differences from the record, as sentences."""
     held = held_vlans(rtnl, port.index)
     found = []
     for number, flags in numbers(item.wire).items():

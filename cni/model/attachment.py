@@ -1,7 +1,7 @@
 """One attachment: what was decided at ADD, as a value. The kernel is its projection.
 
-Which table elements it has is `projection`, which links `cni.kernel.links`; its form on disk is
-`cni.state.record`, how it is decided `plan`.
+`plan` decides it, `projection` makes its table elements, `cni.kernel.links` its links, and `cni.state.record` its form
+on disk.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ class Kind(Value):
     own_leases: bool
 
 
-BRIDGED = Kind("bridged", True, True)  # our veth pair, our leases: the usual one
+BRIDGED = Kind("bridged", True, True)  # our veth pair, our leases: the usual kind
 DELEGATED = Kind("delegated", True, False)  # our veth pair, addresses from a foreign IPAM plugin
 CHAINED = Kind("chained", False, False)  # somebody else's interface; ours are its ports or its isolation
-LEASED = Kind("leased", False, True)  # the same with addresses of our host-local, or these alone
+LEASED = Kind("leased", False, True)  # somebody else's interface, or none, with addresses of our host-local
 RT_SCOPE_LINK = 253  # include/uapi/linux/rtnetlink.h
 KINDS = {kind.name: kind for kind in (BRIDGED, DELEGATED, CHAINED, LEASED)}
 
 
-# What a network is to the outside, one mode for each family, in Docker's words (its bridge's gateway_mode_ipv4).
-NAT = "nat"  # masqueraded; published ports are reached, by the host's address
-UNPROTECTED = "nat-unprotected"  # the same, and by a route everything is
-ROUTED = "routed"  # containers show their own addresses; published ports are reached there
+# How the outside sees a network, one mode for each family, in Docker's words (its bridge's gateway_mode_ipv4).
+NAT = "nat"  # containers are masqueraded; the outside reaches published ports, at the host's address
+UNPROTECTED = "nat-unprotected"  # as NAT, but whoever has a route reaches everything
+ROUTED = "routed"  # containers show their own addresses; the outside reaches published ports there
 ISOLATED = "isolated"  # the host has no address on the bridge; nothing leaves it, nothing comes in
-OPEN = "open"  # not Docker's: everything is reached, and ipMasq alone says whether they are masqueraded
+OPEN = "open"  # not Docker's: the outside reaches everything, and ipMasq decides about masquerading
 MODES = (NAT, UNPROTECTED, ROUTED, ISOLATED, OPEN)
 
 
@@ -45,27 +45,28 @@ def kind_of(own_link: bool, own_leases: bool) -> Kind:
 
 
 class Lease(Value):
-    """An address of the container: with the subnet's length, and the gateway of its range if there is one."""
+    """An address of the container with its subnet's length, and the gateway of its range if there is one."""
 
     address: Prefix
     gateway: Address | None = None
 
 
 class Attachment(Value):
-    """One interface of one container on one network. `mappings` all have a host address of their own family; `standby`
-    are those that another interface of the same container publishes, to be taken over when that one goes. Of those who
-    ask its ports, `masq_all` hides everybody's address; without `snat` nobody's is, not the container's own either.
-    `zone` is firewalld's, with its addresses in it; `fast_path` asks for the flowtable. `condition4` and `condition6`,
-    nft's own text, are met by the packets that its published ports are for.
+    """One interface of one container on one network.
 
-    `sandbox` is CNI_NETNS as it was given, `delegate` the foreign IPAM plugin that we called for the addresses, `done`
-    whether ADD came to its end. `bridge` is the host's link that leads to the container: its bridge, or the host's link
-    in a VLAN of its bridge, which is `master` then; its own end, point to point; what leads to an interface that
-    somebody else made, "" if there is none. It is `made` by us, or an `uplink`: somebody else's, whose gateway is
-    another machine, the host's own way out perhaps; if neither, the host is the router of whatever else is there.
-    `opened` are the published ports of routed families, which lead nowhere but are let through, `direct` the prefixes
-    that are never masqueraded, as text. `lease_folder` is where its addresses have lease files, too,
-    for others to read.
+    - `sandbox`: CNI_NETNS as given. `delegate`: the foreign IPAM plugin that we called for the addresses. `done`:
+      whether ADD finished. `lease_folder`: where its addresses also have lease files, for other programs to read.
+    - `bridge`: the host's link that leads to the container, "" if there is none. It is the bridge, or the host's link
+      in a VLAN of the bridge (`master`), or the host end of a point-to-point pair, or what leads to an interface that
+      somebody else made. We `made` it; or it is an `uplink`, somebody else's bridge with another machine as gateway; if
+      neither, it is somebody else's bridge with this host as router.
+    - `mappings`: the published ports, each with a host address of its own family. `standby`: ports that another
+      interface of the container publishes and that this one takes over when that one goes. `opened`: published ports of
+      routed families, which are let through and not translated.
+    - `masq_all` masquerades every client of a published port; without `snat` none is masqueraded, not even the
+      container itself. `condition4`, `condition6`: the matches, in nft's language, that clients' packets must meet.
+    - `direct`: the prefixes that are never masqueraded, as text. `zone`: the zone of firewalld that has its addresses.
+      `fast_path`: whether its flows go through the flowtable.
     """
 
     network: str
@@ -121,24 +122,24 @@ class Attachment(Value):
 
     @property
     def master(self) -> str:
-        """The bridge that the host end is a port of."""
+        """The bridge of which the host end is a port."""
         return self.wire.master or self.bridge
 
     @property
     def is_ptp(self) -> bool:
-        """Point to point: no bridge, the host end itself is the host's link that leads to the container."""
+        """Whether it is point to point: the host end itself leads to the container, without a bridge."""
         return self.kind.own_link and self.bridge == self.link
 
     @property
     def links(self) -> list[str]:
-        """The host's links that are its alone."""
+        """The host's links that serve only this attachment."""
         own = [self.link] if self.kind.own_link else []
         return [*own, shaper_link(self.ident)] if self.wire.rate_out else own
 
     @property
     def inner_routes(self) -> tuple[Route, ...]:
-        """All routes of the container, each with its gateway. Point to point, that is the only neighbour: its
-        subnet lies behind it."""
+        """All routes of the container, each with its gateway. Point to point, the gateway is the only neighbour, and
+        the container's subnet lies behind it."""
         routes = tuple(map(self._with_gateway, self.routes))
         if not self.is_ptp:
             return routes
@@ -152,7 +153,7 @@ class Attachment(Value):
         return tuple(dict.fromkeys((*own, *routes)))
 
     def _with_gateway(self, route: Route) -> Route:
-        """That of its family, unless the user wants none."""
+        """The route with the gateway of its family, unless the user wants none."""
         if route.gw or dict(route.options).get("scope") == RT_SCOPE_LINK:
             return route
         gateways = (lease.gateway for lease in self.leases if lease.address.version == route.dst.version)
@@ -164,21 +165,21 @@ class Attachment(Value):
 
     @property
     def leased(self) -> tuple[str, ...]:
-        """The names of its leases; the addresses of a foreign IPAM plugin are that one's affair."""
+        """The names of its leases; a foreign IPAM plugin keeps its own."""
         scope = "" if self.kind.own_link else self.network
         return tuple(lease_name(address, scope) for address in self.addresses) if self.kind.own_leases else ()
 
     @property
     def in_table(self) -> bool:
-        """Whether it has elements at all: not what waits for its addresses (an ADD that goes on would meet its own),
-        not addresses leased for somebody else's plugin alone."""
+        """Whether it has elements. It has none while it waits for its addresses, or a resumed ADD would conflict with
+        itself, and none if it is only an address leased for somebody else's plugin."""
         if self.delegate and not self.leases:
             return False
         return self.kind.own_link or bool(self.mappings) or self.isolation
 
     @property
     def is_fast(self) -> bool:
-        """Whether flows of its can pass by the flowtable: the host must be its router."""
+        """Whether its flows can go through the flowtable: the host must be its router."""
         return self.fast_path and self.in_table and bool(self.bridge) and not self.uplink
 
     def condition(self, version: int) -> str:
@@ -186,32 +187,32 @@ class Attachment(Value):
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """Those that one of its ports has."""
+        """The conditions that at least one of its ports has."""
         if not (self.condition4 or self.condition6):
             return ()
         versions = {mapping.host_ip.version for mapping in self.mappings if mapping.host_ip}
         return tuple(dict.fromkeys(text for text in map(self.condition, sorted(versions)) if text))
 
     def address_of(self, version: int) -> Address | None:
-        """The container's first address of a family, the one its published ports lead to."""
+        """The container's first address of a family, to which its published ports lead; None without one."""
         return next((lease.address.address for lease in self.leases if lease.address.version == version), None)
 
     def can_publish(self, mapping: PortMapping) -> bool:
-        """Whether it has an address that the port could lead to."""
+        """Whether it has an address to which the port could lead."""
         return mapping.host_ip is not None and self.address_of(mapping.host_ip.version) is not None
 
     def mode(self, version: int) -> str:
         return self.mode4 if version == 4 else self.mode6
 
     def is_routed(self, version: int) -> bool:
-        """Whether the host forwards for it."""
+        """Whether the host forwards packets for it."""
         return self.is_gateway and not self.uplink and self.mode(version) != ISOLATED
 
     def is_masqueraded(self, version: int) -> bool:
         return self.ip_masq and not self.uplink and self.mode(version) in (NAT, UNPROTECTED, OPEN)
 
     def is_closed(self, version: int) -> bool:
-        """Whether the outside reaches published ports only."""
+        """Whether the outside reaches only its published ports."""
         return self.mode(version) in (NAT, ROUTED)
 
     @property
@@ -228,8 +229,9 @@ class Attachment(Value):
 
 
 def lease_name(address: Address, scope: str = "") -> str:
-    """Our own networks share the host, so an address is one container's; what other plugins attach, to VLANs by macvlan
-    for example, may have one address on two networks: `scope` is the network then."""
+    """The name of an address's lease. On our own networks, which share the host, an address belongs to one container.
+    For interfaces of other plugins, for example macvlan in VLANs, two networks may use one address: there `scope` is
+    the network."""
     return f"{address}@{scope}" if scope else str(address)
 
 

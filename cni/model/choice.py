@@ -1,8 +1,8 @@
 """Which addresses an attachment gets from its range sets: requested ones, or the next free one after the last. Pure.
 
-Next-fit, as host-local does it: an address that was just freed is not handed out at once, while neighbours may still
-remember its old owner. One question for each candidate; only when NEAR in a row are taken is the whole list of leases
-asked for, so the cost does not grow with the number of leases. What others than ourselves have is only known by asking.
+The choice is next-fit, as in host-local: an address that was just freed is not handed out at once, because neighbours
+may still remember its old owner. We ask about one candidate at a time, and list all leases only when NEAR in a row are
+taken, so the cost does not grow with the number of leases. Other programs' leases can only be asked for one by one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NEAR = 64
 
 
 class Leases:
-    """What choosing needs to know: who holds an address, all that are held, where the last search of a set ended."""
+    """What the choice needs to know: who holds an address, which are held, where the last search in a set ended."""
 
     elsewhere = ""  # where else to look, in words
 
@@ -36,9 +36,10 @@ class Leases:
 
 
 def choose(ipam: Ipam, leases: Leases, prefer: tuple[Lease, ...] = ()) -> tuple[Lease, ...]:
-    """One lease for each range set. `prefer` are those that a crashed ADD of the same attachment had.
+    """One lease for each range set. `prefer` are the leases that a crashed ADD of the same attachment had.
 
-    Raises CniError 7 (a requested address lies outside), 101 (exhausted), 102 (a requested address is taken).
+    Raises CniError 7 (a requested address lies outside the ranges), 101 (all are leased) and 102 (a requested address
+    is taken).
     """
     gateways = gateways_of(ipam)
     asked, outside = _by_set(ipam, ipam.requested)
@@ -62,8 +63,8 @@ def choose(ipam: Ipam, leases: Leases, prefer: tuple[Lease, ...] = ()) -> tuple[
 
 
 def _by_set(ipam: Ipam, addresses: tuple[Address, ...]) -> tuple[dict[int, Address], list[Address]]:
-    """The first address of each range set, by its index; and those of no set, or behind a first one. No two ranges
-    share an address, so the one that begins last before it is the only one that may hold it."""
+    """The first address of each range set, by the set's index, and the addresses that are in no set or not the first of
+    theirs. Ranges share no address, so only the range that begins last before an address may hold it."""
     found: dict[int, Address] = {}
     outside = []
     if addresses:
@@ -90,7 +91,7 @@ def _ranges(ipam: Ipam) -> Iterator[tuple[int, Range]]:
 
 
 def _range_of(ranges: tuple[Range, ...], address: Address) -> Range | None:
-    """Two sets may share a subnet, not an address."""
+    """The range that holds the address. Two sets may share a subnet, but not an address."""
     return next((item for item in ranges if item.holds(address)), None)
 
 
@@ -101,7 +102,7 @@ def _lease(ranges: tuple[Range, ...], address: Address) -> Lease:
 
 
 def gateways_of(ipam: Ipam) -> dict[tuple[int, int], Range]:
-    """Of every range set, by version and number: the bridge has them all."""
+    """The ranges by their gateways, as (version, number), over all range sets: the bridge has all gateways."""
     return {(item.gateway.version, item.gateway.number): item for _index, item in _ranges(ipam)}
 
 
@@ -118,7 +119,7 @@ def _requested(
 
 
 def next_free(ipam: Ipam, index: int, leases: Leases, gateways: dict[tuple[int, int], Range]) -> Address:
-    """Of the range set of that index; `gateways` are those of all. Raises CniError 101."""
+    """The next free address of the range set with that index; `gateways` are those of all sets. Raises CniError 101."""
     ranges, last = ipam.range_sets[index], leases.last(index)
     version = ranges[0].subnet.version
     for tried, address in enumerate(_after(ranges, last, gateways)):
@@ -147,7 +148,7 @@ def next_free(ipam: Ipam, index: int, leases: Leases, gateways: dict[tuple[int, 
 def _after(
     ranges: tuple[Range, ...], last: Address | None, gateways: dict[tuple[int, int], Range]
 ) -> Iterator[Address]:
-    """Every address of the set once, from the one behind `last` on, gateways left out."""
+    """Yields every address of the set once, beginning with the one after `last`, without gateways."""
     start = next((index for index, item in enumerate(ranges) if last is not None and item.holds(last)), None)
     if start is None or last is None:
         spans = [(item, item.first, item.last) for item in ranges]

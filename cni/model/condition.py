@@ -1,6 +1,6 @@
-"""`conditionsV4` and `conditionsV6` of the reference portmap: which packets a network's published ports are for. Pure.
+"""`conditionsV4` and `conditionsV6` of the reference portmap: which packets may use a network's published ports. Pure.
 
-With its nftables backend they are matches in nft's language; how they come into the table is `nft.conditions`.
+With the reference's nftables backend they are matches in nft's language; `nft.conditions` puts them into the table.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ EXAMPLE = 'write a match as nft does: ["ip daddr != 192.0.2.0/24"]'
 
 
 def parse_condition(fields: Fields, key: str) -> str:
-    """ "" for all packets. Raises CniError 2 for iptables' language, 7 for what is no match."""
+    """The match, "" for all packets. Raises CniError 2 for iptables' language, 7 for anything that is not a match."""
     words = fields.texts(key)
     if words and words[0].startswith(("-", "!")):
         raise CniError(

@@ -1,8 +1,8 @@
-"""The network configuration as one immutable value: every key that means something to us, parsed and checked.
+"""The network configuration as one immutable value: every key that we know, parsed and checked.
 
 The keys are those of the reference plugins bridge, host-local, portmap and firewall on one object, so that a user may
-change `type` and keep the rest. A key of theirs that we do not do is refused (code 2), unknown keys pass. Addresses
-are `ipam`, ports `ports`; nothing here looks at the host.
+change `type` and keep the rest. A reference plugin's key that we do not support is refused (code 2); unknown keys pass.
+`ipam` parses addresses, `ports` ports; nothing here looks at the host.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from cni.protocol.jsontext import Json
 
 NOT_DONE = "nftcni does not do this; remove the key, or use the reference plugin for this network"
-# How the reference plugins would do it; here it is nftables in any case. Nomad writes ip6tables for the second family.
+# These values name how the reference plugins would do it; we always use nftables. Nomad writes ip6tables for IPv6.
 BACKENDS = ("", "nftables", "iptables", "ip6tables")
 FIREWALLD = "firewalld"
-REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
+REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing and so pass
     "ipMasqBackend": BACKENDS,
     "backend": (*BACKENDS, FIREWALLD),
     "sysctl": ({},),
@@ -35,14 +35,14 @@ REFUSED: dict[str, tuple[Json, ...]] = {  # key: the values that ask for nothing
     "allmulti": (False,),
     "txQLen": (0,),
 }
-KEYS_OF = {  # of the reference plugins whose names the executable may have
+KEYS_OF = {  # which of them each reference plugin has whose name the executable may bear
     "ptp": ("ipMasqBackend",),
     "bridge": ("ipMasqBackend",),
     "portmap": ("backend",),
     "firewall": ("backend",),
 }
 LINK_MODES = ("bridge", "ptp")
-# What most configurations have; `typos` knows all of it and is asked about the rest.
+# The keys of most configurations. For any other key, `typos` is loaded, which knows all of them.
 USUAL = """ cniversion name type ipam dns args runtimeconfig prevresult bridge isgateway isdefaultgateway ipmasq mtu
  hairpinmode capabilities ingresspolicy isolation portisolation forceaddress mode """
 USUAL_IPAM = " type ranges subnet routes rangestart rangeend gateway datadir "
@@ -51,8 +51,8 @@ POLICIES = ("", "open", "same-bridge", "isolated")
 
 
 class Network(Value):
-    """What one configuration asks of one attachment. `mtu` 0 leaves the kernel's default, `bridge` "" is point to
-    point; `given` names the keys of DEPENDING that were written, whose defaults depend on the bridge."""
+    """What one configuration asks for one attachment. `mtu` 0 is the kernel's default; `bridge` "" is point to point.
+    `given` names the keys of DEPENDING, whose defaults depend on the bridge, that the configuration has."""
 
     name: str
     bridge: str
@@ -88,13 +88,13 @@ class Network(Value):
 
     @property
     def is_vlan_gateway(self) -> bool:
-        """Whether the host needs a link of its own in the VLAN, for the gateway's addresses."""
+        """Whether the host needs its own link in the VLAN, for the gateway's addresses."""
         is_reached = self.is_gateway and (self.mode4, self.mode6) != (attachment.ISOLATED, attachment.ISOLATED)
         return bool(self.wire.vlan and is_reached and (self.ipam.delegate or self.ipam.range_sets))
 
 
 def parse_network(request: Request) -> Network:
-    """Raises CniError codes 2 and 7. Under the names `bridge` and `ptp` the defaults are the reference plugin's."""
+    """Raises CniError 2 and 7. Under the names `bridge` and `ptp`, the defaults are the reference plugins'."""
     fields = Fields(request.document)
     runtime = fields.section("runtimeConfig")
     refuse_unsupported(fields, request.role, runtime)
@@ -113,7 +113,7 @@ def parse_network(request: Request) -> Network:
         raise fields.fail("promiscMode", "cannot be combined with hairpinMode: every frame would come twice")
     fast_path = fields.flag("fastPath")
     if fast_path and ptp:
-        raise fields.fail("fastPath", "needs a bridge: point to point, each container's link would have to be listed")
+        raise fields.fail("fastPath", "needs a bridge: point to point, the flowtable would have to list each link")
     vlans = {} if ptp else parse_vlans(fields)
     check_mac = not ptp and fields.flag("macspoofchk")
     wire = Wire(promisc=promisc, check_mac=check_mac, **vlans, **(parse_rates(fields, runtime) if ours else {}))
@@ -172,15 +172,15 @@ def parse_network(request: Request) -> Network:
 
 
 def has_unknown(document: dict[str, Json]) -> bool:
-    """Whether a key is none of the usual ones."""
+    """Whether the document has a key that most configurations do not have."""
     ipam = document.get("ipam")
     more = isinstance(ipam, dict) and any(key.lower() not in USUAL_IPAM.split() for key in ipam)
     return more or any(key.lower() not in USUAL.split() for key in document)
 
 
 def refuse_unsupported(fields: Fields, role: str, runtime: Fields | None = None) -> None:
-    """Raises CniError code 2 for what the reference plugin of that name does and we do not, all of it at once. Without
-    a role: of all."""
+    """Raises CniError 2 that names all keys of the role's reference plugin that ask for what we do not support. Without
+    a role, it looks at the keys of all of them."""
     lacking = [fields.asked(key, REFUSED[key]) for key in (KEYS_OF[role] if role else REFUSED)]
     if runtime is not None:
         lacking += [runtime.asked(key, ({}, "")) for key in ("infinibandGUID", "deviceID")]
@@ -195,8 +195,8 @@ def _asks_firewall(fields: Fields) -> bool:
 
 
 def parse_masquerade(fields: Fields) -> tuple[bool, bool]:
-    """(`snat`, `masqAll`) of the reference portmap. Its keys for how packets are marked on their way to a masquerade
-    are looked at and needed for nothing: ours depends on no mark, and so on nobody's chain. Raises CniError 2 and 7."""
+    """(`snat`, `masqAll`) of the reference portmap. Its keys for marking packets are checked and otherwise ignored: our
+    masquerade does not depend on a mark. Raises CniError 2 and 7."""
     fields.number("markMasqBit", 13, 0, 31)
     fields.text("externalSetMarkChain")
     if fields.has("markMasqBit") and fields.text("externalSetMarkChain"):
@@ -205,8 +205,8 @@ def parse_masquerade(fields: Fields) -> tuple[bool, bool]:
 
 
 def parse_conditions(fields: Fields) -> tuple[str, str]:
-    """Which packets published ports are for, of IPv4 and IPv6: matches in nft's language, "" for all. Looked at where
-    there are ports. Raises CniError 2 for those of iptables, 7 for what is no match."""
+    """The matches that packets for published ports must meet, for IPv4 and IPv6, in nft's language; "" for all packets.
+    Raises CniError 2 for iptables' language, 7 for anything that is not a match."""
     given = fields.has("conditionsV4") or fields.has("conditionsV6")
     if not given or not fields.section("runtimeConfig").has("portMappings"):
         return "", ""
@@ -225,7 +225,8 @@ def _mode(fields: Fields) -> str:
 
 
 def isolation_asked(fields: Fields, default: bool = False) -> tuple[bool, bool]:
-    """(between networks, between the ports of a bridge) by ingressPolicy of the reference firewall plugin."""
+    """(isolated from other networks, isolated from the bridge's other ports) by the reference firewall's
+    ingressPolicy."""
     policy = fields.text("ingressPolicy")
     if policy not in POLICIES:
         raise fields.fail("ingressPolicy", f"must be one of {', '.join(filter(None, POLICIES))}")
@@ -233,7 +234,7 @@ def isolation_asked(fields: Fields, default: bool = False) -> tuple[bool, bool]:
 
 
 def _modes(fields: Fields, ours: bool) -> tuple[str, str]:
-    """Of IPv4 and IPv6. What asks for the reference plugins' meaning is open."""
+    """The modes of IPv4 and IPv6: OPEN where the configuration asks for the reference plugins' behaviour."""
     default = attachment.NAT if ours and fields.text("ingressPolicy") != "open" else attachment.OPEN
     found = []
     for key in ("gatewayModeIPv4", "gatewayModeIPv6"):
@@ -247,7 +248,7 @@ def _modes(fields: Fields, ours: bool) -> tuple[str, str]:
 
 
 def _prefixes(fields: Fields, key: str) -> tuple[str, ...]:
-    """As they are written: most calls only pass them on."""
+    """The prefixes as text, because most calls only pass them on. Raises CniError 7 for an invalid one."""
     texts = fields.texts(key)
     for index, text in enumerate(texts):
         try:

@@ -1,8 +1,8 @@
 """A conflist of the reference chain (bridge, portmap, firewall, tuning, bandwidth) as one plugin object of ours. Pure.
 
-The meaning stays: what the reference has as defaults is written out, for ours are others. What our type cannot do, or
-does otherwise, refuses the conversion by its key. Everything that is not a plugin's (name, version, labels, IDs) stays
-as it is, so that programs that made the network go on knowing it. Files are `cni.operate.convert`.
+The meaning stays the same: the reference's defaults are written out, because ours differ. A key that our type does not
+support, or treats differently, refuses the conversion. Everything outside the plugin objects (name, version, labels,
+IDs) is kept, so that the programs that made the network still know it. `cni.operate.convert` handles the files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 OURS = "nftcni"
 CHAIN = ("portmap", "firewall", "tuning", "bandwidth")
-# What the reference bridge does where a key is not written; ours does otherwise.
+# The reference bridge's defaults where ours differ.
 DEFAULTS: Plugin = {
     "bridge": "cni0",
     "isGateway": False,
@@ -29,10 +29,10 @@ DEFAULTS: Plugin = {
     "ipMasq": False,
     "hairpinMode": False,
 }
-# What a runtime passes on for a published port: some keys are refused only then.
+# What a runtime passes for a published port: some keys are refused only if there is one.
 A_PORT: Plugin = {"portMappings": [{"hostPort": 1, "containerPort": 1, "protocol": "tcp"}]}
-COMMON = ("type", "capabilities", "name", "cniVersion")  # of every plugin object
-NEUTRAL: dict[str, tuple[Json, ...]] = {  # keys that another plugin of the chain has, too, or that ask for nothing
+COMMON = ("type", "capabilities", "name", "cniVersion")  # keys that every plugin object may have
+NEUTRAL: dict[str, tuple[Json, ...]] = {  # keys that another plugin has too, or values that ask for nothing
     "backend": BACKENDS,
     "iptablesAdminChainName": ("", "CNI-ADMIN"),
     "dataDir": ("/run/cni/tuning",),
@@ -40,7 +40,8 @@ NEUTRAL: dict[str, tuple[Json, ...]] = {  # keys that another plugin of the chai
 
 
 class NotConverted(Exception):
-    """Why not: one line for each key that would change its meaning. `is_ours`: there is nothing to convert."""
+    """The conversion is refused: one line for each key whose meaning would change. `is_ours`: it is of our type
+    already."""
 
     def __init__(self, problems: list[str], is_ours: bool = False) -> None:
         super().__init__("; ".join(problems))
@@ -49,8 +50,8 @@ class NotConverted(Exception):
 
 
 def convert(document: Plugin, zone: str = "") -> Plugin:
-    """A conflist, or a configuration of a single plugin. `zone` is firewalld's where it runs: the reference firewall
-    joins it without being asked. Raises NotConverted."""
+    """Converts a conflist, or a configuration of a single plugin. `zone` is firewalld's zone if firewalld runs, because
+    the reference firewall plugin joins it without being asked. Raises NotConverted."""
     plugins = _plugins(document)
     problems: list[str] = []
     main: Plugin = {key: value for key, value in plugins[0].items() if key not in COMMON and value is not None}
@@ -78,7 +79,7 @@ def convert(document: Plugin, zone: str = "") -> Plugin:
 
 
 def _plugins(document: Plugin) -> list[Plugin]:
-    """Raises NotConverted for another chain."""
+    """The chain's plugin objects. Raises NotConverted for another chain."""
     listed = document.get("plugins", [document])
     plugins = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
     kinds = [str(item.get("type")) for item in plugins]
@@ -96,13 +97,13 @@ def _plugins(document: Plugin) -> list[Plugin]:
 
 
 def _take_over(main: Plugin, plugin: Plugin) -> list[str]:
-    """A chained plugin's keys onto the one object; those that cannot be."""
+    """Copies a chained plugin's keys to the one object. Returns a line for each key that cannot be copied."""
     problems = []
     for key, value in plugin.items():
         if key in COMMON or value is None:
             continue
         if (plugin["type"], key) == ("firewall", "backend"):
-            main[key] = value  # firewalld's, or a word against it; portmap's is another question
+            main[key] = value  # the firewall plugin's key is about firewalld; portmap's means something else
             continue
         if value in NEUTRAL.get(key, ()):
             continue
@@ -110,16 +111,16 @@ def _take_over(main: Plugin, plugin: Plugin) -> list[str]:
         if key in NEUTRAL:
             problems.append(f"{where}: {value!r} is not what {OURS} does")
         elif plugin["type"] == "tuning" and key == "mtu":
-            problems.append(f"{where}: it is the container's end alone there; write it as the bridge's mtu")
+            problems.append(f"{where}: there it changes only the container's end; write it as the bridge's mtu")
         elif key in main and main[key] != value:
-            problems.append(f"{where}: {value!r} is another value than {main[key]!r} of a plugin before it")
+            problems.append(f"{where}: {value!r} differs from {main[key]!r} of an earlier plugin")
         else:
             main[key] = value
     return problems
 
 
 def _refused(document: Plugin, merged: Plugin) -> list[str]:
-    """What our own parser says of the result, for a container with a published port: it names the key."""
+    """Our own parser's error about the result, for a container with a published port; it names the key."""
     name = str(document.get("name", ""))
     version = str(document.get("cniVersion") or NEWEST)
     full: Plugin = {**merged, "name": name, "cniVersion": version, "runtimeConfig": A_PORT}

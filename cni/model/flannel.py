@@ -1,7 +1,7 @@
-"""flannel's lease, as flanneld writes it to its subnet.env, and the configuration that it stands for. Pure.
+"""flannel's lease, which flanneld writes to its subnet.env, and the configuration that follows from it. Pure.
 
-The meta plugin `flannel` turns the lease into keys for another plugin (flannel-io/cni-plugin); here they are keys of
-the same object. The file is read in `cni.verbs.delegate`.
+The meta plugin `flannel` turns the lease into keys for another plugin (flannel-io/cni-plugin); here they become keys of
+the same object. `cni.verbs.delegate` reads the file.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.protocol.jsontext import Json
 
-FAMILIES = {"": 4, "IPV6_": 6}  # how the names of their variables differ
+FAMILIES = {"": 4, "IPV6_": 6}  # the infix of the variables' names, and its IP version
 OPENNESS = ("gatewaymode", "gatewaymodeipv4", "gatewaymodeipv6", "ingresspolicy")
 
 
 class FlannelLease(Value):
-    """`subnets` are this host's, one a family, `networks` those of all hosts. Where `masqueraded`, flanneld has rules
-    for what leaves them."""
+    """`subnets` are this host's, one for each family; `networks` those of all hosts. If `masqueraded`, flanneld has
+    rules for packets that leave them."""
 
     subnets: tuple[Prefix, ...]
     networks: tuple[Prefix, ...]
@@ -29,8 +29,8 @@ class FlannelLease(Value):
 
 
 def parse_subnet_env(text: str) -> FlannelLease:
-    """Raises ValueError. What is written and in which form: WriteSubnetFile of flannel's pkg/subnet/subnet.go; an
-    address with host bits is the gateway's, several networks are separated by commas."""
+    """Parses what WriteSubnetFile of flannel's pkg/subnet/subnet.go writes: a subnet with host bits is the gateway's
+    address, and commas separate networks. Raises ValueError."""
     values = dict(_variables(text))
     subnets, networks = [], []
     for family, version in FAMILIES.items():
@@ -66,9 +66,8 @@ def _prefix(name: str, text: str, version: int) -> Prefix:
 
 
 def configured(document: dict[str, Json], lease: FlannelLease) -> dict[str, Json]:
-    """The configuration with what the lease says in it, its keys in small letters. What a person has said stands, as
-    with the meta plugin. Pods of other hosts reach these, so the network is open; either flanneld masquerades or we.
-    """
+    """The configuration, its keys in lower case, completed by the lease. A key that is written wins, as with the meta
+    plugin. Pods on other hosts reach these, so the network is open; either flanneld masquerades or we do."""
     said = {key.lower(): value for key, value in document.items() if value is not None}
     found: dict[str, Json] = {"mtu": lease.mtu, "ipmasq": not lease.masqueraded}
     if said.keys().isdisjoint(OPENNESS):

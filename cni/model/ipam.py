@@ -1,7 +1,7 @@
-"""The section `ipam` and whatever else asks for addresses, as one immutable value: parsed and checked.
+"""The section `ipam` and the other keys that ask for addresses, as one immutable value: parsed and checked.
 
-Ranges are `ranges`, which address of them a container gets is `choice`. Nothing here looks at the host, but for the
-file that `resolvConf` names.
+`ranges` parses the ranges, `choice` picks a container's address. The only file that is read is the one that
+`resolvConf` names.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from cni.protocol.spec import Dns, Route
 from nft.addresses import Address, parse_address, parse_prefix
 from nft.value import Value
 
-LEASE_FILES = "/var/lib/cni/networks"  # of the reference host-local (backend/disk)
+LEASE_FILES = "/var/lib/cni/networks"  # the reference host-local's default (backend/disk)
 
 
 class Ipam(Value):
-    """`delegate` names a foreign IPAM plugin; without it the range sets are ours to lease from, none means layer 2.
-    `lease_folder` is where the reference host-local has this network's lease files, which we keep as well if they are
-    asked for: by `dataDir`, or by that plugin's name."""
+    """`delegate` names a foreign IPAM plugin. Without one we lease from the range sets; no set means layer 2 only.
+    `lease_folder` is where the reference host-local keeps this network's lease files. We keep them too if `dataDir`, or
+    that plugin's name, asks for them."""
 
     delegate: str
     range_sets: tuple[tuple[Range, ...], ...]
@@ -34,20 +34,20 @@ class Ipam(Value):
 
 
 def parse_ipam(request: Request) -> Ipam:
-    """Raises CniError code 7."""
+    """Raises CniError 7."""
     fields = Fields(request.document)
     runtime, arguments = fields.section("runtimeConfig"), fields.section("args").section("cni")
     ipam = fields.section("ipam")
     kind = ipam.text("type")
     if "/" in kind or kind in (".", ".."):
-        raise ipam.fail("type", "is the name of an executable, without a folder")
+        raise ipam.fail("type", "must be the name of an executable, without a folder")
     if kind not in BUILT_IN_IPAM:
         return Ipam(kind, (), (), True, (), parse_dns(fields.section("dns")))
     sets = parse_range_sets(runtime, "ipRanges")
     if ipam.has("subnet"):
         sets.append((parse_range(ipam),))
     sets += parse_range_sets(ipam, "ranges")
-    if kind and kind != "flannel" and not sets:  # of flannel they are in its lease, which a CHECK does without
+    if kind and kind != "flannel" and not sets:  # flannel's ranges are in its lease, which CHECK does not need
         raise ipam.fail("ranges", "at least one range is needed")
     check_overlaps(sets)
     if request.version in ("0.1.0", "0.2.0"):
@@ -69,14 +69,14 @@ def parse_ipam(request: Request) -> Ipam:
 
 
 def _absolute(path: str) -> str:
-    """As it was, without a slash at its end."""
+    """The path without a slash at its end. Raises ValueError for a relative path."""
     if not path.startswith("/") or not path.isprintable():
         raise ValueError("must be an absolute path")
     return path.rstrip("/")
 
 
 def _requested_addresses(request: Request, runtime: Fields, arguments: Fields) -> tuple[Address, ...]:
-    """runtimeConfig.ips with args.cni.ips, or CNI_ARGS IP where that is absent (CONVENTIONS.md). Prefixes are cut."""
+    """runtimeConfig.ips and args.cni.ips, or CNI_ARGS IP without them (CONVENTIONS.md). Prefix lengths are dropped."""
     sources = [runtime, arguments]
     entries = [(path, text) for item in sources for path, text in zip(_paths(item, "ips"), item.texts("ips"))]
     if "IP" in request.args and not arguments.has("ips"):
@@ -95,7 +95,7 @@ def _paths(fields: Fields, key: str) -> list[str]:
 
 
 def _choose_dns(fields: Fields, runtime: Fields, ipam: Fields) -> Dns:
-    section = runtime.section("dns")  # the capability says `servers` and `searches` (CONVENTIONS.md)
+    section = runtime.section("dns")  # the capability's keys are `servers` and `searches` (CONVENTIONS.md)
     asked = Dns(section.texts("servers"), "", section.texts("searches"), section.texts("options"))
     own, path = parse_dns(fields.section("dns")), ipam.text("resolvConf")
     if runtime.has("dns"):

@@ -1,6 +1,6 @@
-"""Names and MAC addresses that follow from what is attached: the same attachment always gets the same ones.
+"""Names and MAC addresses that follow from an attachment's identity: the same attachment always gets the same ones.
 
-Determinism is what lets DEL work without state, prevResult or a network namespace. Pure, but for the host's own name.
+So DEL works without state, prevResult or a network namespace. Pure, except that `bridge_mac` reads the host's ID.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 def identity(network: str, container: str, ifname: str) -> str:
-    """`network/container/interface`, bounded to a comment's length and characters.
+    """`network/container/interface`, within a comment's length and characters.
 
-    What does not fit is replaced by `~` and a hash; container IDs cannot have a `~`, and no sane interface has one.
+    What does not fit is replaced by `~` and a hash; container IDs cannot hold a `~`, and no sane interface name does.
     """
     if not _PLAIN.issuperset(ifname):
         ifname = "~" + digest(ifname, size=7).hex()
@@ -27,17 +27,17 @@ def identity(network: str, container: str, ifname: str) -> str:
 
 
 def host_link(ident: str) -> str:
-    """The host end's name: 15 bytes, and `veth` first, which network managers leave alone by default."""
+    """The host end's name: 15 bytes that begin with `veth`, which network managers leave alone by default."""
     return "veth" + digest("link", ident, size=6).hex()[:11]
 
 
 def vlan_link(bridge: str, vlan: int) -> str:
-    """The host's own link in a VLAN of a bridge, named as by the reference bridge plugin and by ifupdown."""
+    """The name of the host's link in a VLAN of a bridge, as the reference bridge plugin and ifupdown choose it."""
     return f"{bridge}.{vlan}"
 
 
 def shaper_link(ident: str) -> str:
-    """The device that limits what the container sends, named as by the reference bandwidth plugin."""
+    """The name of the device that limits what the container sends, as the reference bandwidth plugin chooses it."""
     return "bwp" + digest("shaper", ident, size=6).hex()
 
 
@@ -48,15 +48,17 @@ def derived_mac(*parts: str) -> bytes:
 
 
 def bridge_mac(name: str) -> bytes:
-    """The same at every start of one host, different on two hosts whose bridges may share a wire (machine-id(5)).
+    """A bridge's MAC address: the same at every boot of a host, different on two hosts whose bridges share a wire
+    (machine-id(5)).
 
-    Images have an empty machine-id until their first boot is over, systemd writes "uninitialized" meanwhile, and hosts
-    without systemd have none: they get another address at each boot, as all of them may have one name.
+    A host without an ID gets another address at each boot, because many such hosts may share a name: images have an
+    empty machine-id until their first boot is over, systemd writes "uninitialized" meanwhile, and other hosts have
+    none.
     """
     try:
         with open("/etc/machine-id", encoding="utf-8") as file:
             host = file.read().strip()
-    except (FileNotFoundError, ValueError):  # any other error would change the address for this one time
+    except (FileNotFoundError, ValueError):  # any other error is raised: it would change the address just this once
         host = ""
     if host in ("", "uninitialized"):
         with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:

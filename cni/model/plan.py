@@ -1,9 +1,9 @@
-"""From what was asked (request, configuration, leases) to what shall be: the attachment's record. Also which of its
-ports others leave it. Pure."""
+"""Turns what was asked (request, configuration, leases) into the attachment's record, and decides which of its ports it
+may have beside others. Pure."""
 
 from __future__ import annotations
 
-from cni.model.attachment import BRIDGED, DELEGATED, ISOLATED, ROUTED, Attachment, Lease
+from cni.model.attachment import BRIDGED, DELEGATED, ISOLATED, ROUTED, RT_SCOPE_LINK, Attachment, Lease
 from cni.model.config import Network
 from cni.model.names import derived_mac, host_link, identity, vlan_link
 from cni.model.ports import Occupied, PortMapping, by_claim, for_families, versions_of
@@ -20,7 +20,7 @@ ANYWHERE = {4: Prefix(Address(4, 0), 0), 6: Prefix(Address(6, 0), 0)}
 
 
 def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...]) -> Attachment:
-    """The record of an attachment with built-in addresses. Raises CniError code 7 for ports of a family it lacks."""
+    """The record of an attachment with built-in addresses. Raises CniError 7 for ports of a family that it lacks."""
     ident = identity(request.network, request.container, request.ifname)
     delegated = bool(network.ipam.delegate)
     bridge, wire = network.bridge or host_link(ident), network.wire
@@ -68,7 +68,7 @@ def with_delegated(item: Attachment, network: Network, result: Result) -> Attach
     )
     if item.is_ptp and not all(lease.gateway for lease in leases):
         lacking = next(lease.address for lease in leases if not lease.gateway)
-        raise CniError(INVALID_CONFIG, f"ipam.type {item.delegate}: {lacking} has no gateway, and none can be told")
+        raise CniError(INVALID_CONFIG, f"ipam.type {item.delegate}: {lacking} has no gateway, and none follows from it")
     item = _with_leases(item, network, leases, result.routes)
     return item.replace(dns=item.dns if item.dns != Dns() else result.dns)
 
@@ -76,7 +76,8 @@ def with_delegated(item: Attachment, network: Network, result: Result) -> Attach
 def _with_leases(
     item: Attachment, network: Network, leases: tuple[Lease, ...], routes: tuple[Route, ...]
 ) -> Attachment:
-    """With what follows from the addresses: routes and ports. An isolated family has neither, nor a gateway."""
+    """The record with what follows from its addresses: routes and ports. An isolated family has neither, and no
+    gateway."""
     apart = {version for version in (4, 6) if item.mode(version) == ISOLATED}
     leases = tuple(lease.replace(gateway=None) if lease.address.version in apart else lease for lease in leases)
     routes = tuple(route for route in routes if route.dst.version not in apart)
@@ -89,7 +90,7 @@ def _with_leases(
         assert mapping.host_ip is not None, "for_families gives each a host address"
         if mapping.host_ip.version not in routed:
             mappings.append(mapping)
-        elif not mapping.host_ip.is_loopback:  # there the host gets in by itself
+        elif not mapping.host_ip.is_loopback:  # only the host reaches a port of its loopback
             opened.append(mapping)
     return item.replace(
         leases=leases,
@@ -100,7 +101,7 @@ def _with_leases(
 
 
 def _usual_gateway(address: Prefix) -> Address | None:
-    """The subnet's first address, as the reference bridge has it where the IPAM plugin names none."""
+    """The subnet's first address, which the reference bridge takes if the IPAM plugin names no gateway."""
     first = Address(address.version, address.first + 1)
     return first if first in address and first != address.address else None
 
@@ -110,8 +111,8 @@ def _versions(leases: tuple[Lease, ...]) -> tuple[int, ...]:
 
 
 def _routes(network: Network, routes: tuple[Route, ...], leases: tuple[Lease, ...], default: bool) -> tuple[Route, ...]:
-    """Under the reference plugins' names as they were asked for, which is what those answer: the record's
-    `inner_routes` have the gateways."""
+    """The record's routes. Under the reference plugins' names they stay as asked for, because those answer them so;
+    `inner_routes` has them with gateways."""
     complete = complete_routes(routes, leases, default)
     if not network.as_reference:
         return complete
@@ -120,16 +121,16 @@ def _routes(network: Network, routes: tuple[Route, ...], leases: tuple[Lease, ..
 
 
 def complete_routes(routes: tuple[Route, ...], leases: tuple[Lease, ...], default: bool) -> tuple[Route, ...]:
-    """Routes without a gateway get that of their family; `default` adds default routes where none has a gateway.
+    """Gives routes without a gateway that of their family; `default` adds a default route for each family with one.
 
-    A route of a family without an address is left out, as the kernel could not take it.
+    Routes of a family without an address are left out, because the kernel would refuse them.
     """
     gateways = {lease.address.version: lease.gateway for lease in reversed(leases)}
     found = []
     for route in routes:
         if route.dst.version not in gateways:
             continue
-        on_link = dict(route.options).get("scope") == 253  # RT_SCOPE_LINK: the user wants no gateway
+        on_link = dict(route.options).get("scope") == RT_SCOPE_LINK  # the user wants no gateway
         gateway = route.gw if route.gw or on_link else gateways[route.dst.version]
         found.append(Route(route.dst, gateway, route.options))
     if default:
@@ -151,12 +152,13 @@ def result_of(item: Attachment, bridge_mac: bytes, bridge_mtu: int, port_mac: by
     return Result(interfaces, ips, item.routes, item.dns)
 
 
-# Which of its ports it may have, by the claims of all others
+# Which of its ports it may have beside all others
 
 
 def without_shared_ports(held: Holders, item: Attachment) -> Attachment:
-    """Runtimes ask every network of a container for all of its ports, in parallel (go-cni, podman): whichever
-    attachment is first publishes them, the others wait for them. `held` is who has them by now."""
+    """The record with the ports that its container's other attachments hold moved to `standby`. Runtimes ask all of a
+    container's networks for all of its ports, in parallel (go-cni, podman): the first attachment publishes them, the
+    others wait. `held` says who has them now."""
     if not held:
         return item
     container = item.ident.split("/")[1]
@@ -175,7 +177,8 @@ def without_shared_ports(held: Holders, item: Attachment) -> Attachment:
 
 
 def refuse_held_ports(held: Holders, item: Attachment) -> None:
-    """Also a wildcard against a specific address of the same port, which no map key can refuse."""
+    """Raises CniError 100 for a port that another container holds. This includes a wildcard against a single address of
+    the same port, which the table's map would accept."""
     for port, own in by_claim(item.mappings).items() if held else ():
         holders = [(host_ip, holder) for host_ip, holder in held.get(port, ()) if holder != item.ident]
         others = Occupied(holders)

@@ -1,6 +1,6 @@
-"""Published ports: parsing `runtimeConfig.portMappings`, and which two of them cannot live on one host.
+"""Published ports: parses `runtimeConfig.portMappings`, and decides which two of them exclude each other on one host.
 
-What a mapping becomes in the table is `nft.elements`; which ports are held on this host is `state`.
+`projection` turns a mapping into an element; `state` knows which ports are held on this host.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BROADCAST = Address(4, 0xFFFFFFFF)
 
 
 class PortMapping(Value):
-    """One published port. `host_ip` None, as asked for without hostIP, means every family the container has."""
+    """One published port. `host_ip` None, from a mapping without hostIP, means every family that the container has."""
 
     protocol: str
     host_ip: Address | None
@@ -37,17 +37,17 @@ class PortMapping(Value):
 
     @property
     def claim(self) -> str:
-        """The name under which this port is held on the host, whatever the address."""
+        """The name under which this port is claimed on the host, whatever its address."""
         return f"{self.protocol}-{self.host_port}"
 
 
 def collide(one: Address, other: Address) -> bool:
-    """Whether one port on both addresses would be refused, by the rule that bind(2) has for sockets."""
+    """Whether one port on both addresses would be refused, by bind(2)'s rule for sockets."""
     return one.version == other.version and (one == other or one.is_unspecified or other.is_unspecified)
 
 
 class Occupied:
-    """Who has one port on which addresses; finds who is in the way of another address without looking at everybody."""
+    """The holders of one port by address. It finds who excludes another address without looking at all of them."""
 
     def __init__(self, holders: Iterable[tuple[Address, object]] = ()) -> None:
         self._by_address: dict[Address, object] = {}
@@ -60,7 +60,7 @@ class Occupied:
         self._by_version.setdefault(address.version, address)
 
     def find(self, address: Address) -> tuple[Address, object] | None:
-        """Whom `collide` says it would meet."""
+        """(address, holder) of one that `collide` finds in conflict with this address, None without one."""
         if address.is_unspecified:
             met = self._by_version.get(address.version)
         else:
@@ -69,7 +69,7 @@ class Occupied:
 
 
 def by_claim(mappings: Iterable[PortMapping]) -> dict[str, list[PortMapping]]:
-    """Those of each port together."""
+    """The mappings grouped by their port's claim."""
     found: dict[str, list[PortMapping]] = {}
     for mapping in mappings:
         found.setdefault(mapping.claim, []).append(mapping)
@@ -77,7 +77,7 @@ def by_claim(mappings: Iterable[PortMapping]) -> dict[str, list[PortMapping]]:
 
 
 def parse_port_mappings(runtime: Fields) -> tuple[PortMapping, ...]:
-    """In the order given, free of exact duplicates. Raises CniError code 7."""
+    """The mappings in the given order, without exact duplicates. Raises CniError 7."""
     return tuple({_parse_one(fields): None for fields in runtime.sections("portMappings")})
 
 
@@ -105,7 +105,7 @@ def _parse_one(fields: Fields) -> PortMapping:
 
 
 def versions_of(prefixes: Iterable[Prefix]) -> tuple[int, ...]:
-    """Their IP versions, each once."""
+    """The IP versions of the prefixes, each once."""
     return tuple(sorted({prefix.version for prefix in prefixes}))
 
 
@@ -114,10 +114,10 @@ def for_families(
 ) -> tuple[PortMapping, ...]:
     """The mappings of a container with addresses of these IP versions, each with a host address.
 
-    A host address of a family that the container lacks is passed over, as by the reference portmap; but for `ifname`,
-    if that is the container's first interface, it is refused. Runtimes ask every network for all ports (nerdctl with
-    0.0.0.0 filled in), so on further ones it means nothing, while on the only one the port would be dead. Raises
-    CniError code 7 for that, and for two mappings that collide.
+    A host address of a family that the container lacks is ignored, as by the reference portmap, except on the
+    container's first interface (`ifname`), where it is refused: the port would be dead. Runtimes ask every network for
+    all ports (nerdctl fills in 0.0.0.0), so on further networks it means nothing. Raises CniError 7 for a refused one,
+    and for two mappings that collide.
     """
     number = ifname[len(ifname.rstrip("0123456789")) :]
     is_first = bool(ifname) and int(number or "0") == 0
@@ -134,7 +134,7 @@ def for_families(
                     INVALID_CONFIG,
                     f"portMappings: {mapping}: hostIP {host_ip} is IPv{host_ip.version}, "
                     f"but the container has no IPv{host_ip.version} address on {ifname}",
-                    "of several networks, name the one first that has",
+                    "if it has several networks, put the one with such an address first",
                 )
             concrete = PortMapping(mapping.protocol, host_ip, mapping.host_port, mapping.container_port)
             key = mapping.protocol, mapping.host_port, host_ip.version
@@ -144,7 +144,7 @@ def for_families(
                 holders = several.setdefault(key, Occupied([(other.host_ip, other)]))
                 met = holders.find(host_ip)
                 if met is not None and met[1] == concrete:
-                    continue  # nothing that it could meet is there beside it
+                    continue  # no other mapping of this port could collide with it
                 if met is not None:
                     raise CniError(INVALID_CONFIG, f"portMappings: {concrete} is asked for twice, also as {met[1]}")
                 holders.add(host_ip, concrete)

@@ -1,10 +1,10 @@
 """An attachment's projection into the table: which elements it has, as values. Pure.
 
 ADD adds these, CHECK compares them, DEL and GC delete them, repair and list print them. An attachment's element in
-`attachments` is added and deleted in one transaction with all its others, so where it is missing, none is the
-attachment's: that is what keeps a late DEL away from what another one holds now.
+`attachments` is added and deleted in one transaction with all its others: where it is missing, the attachment has none.
+That keeps a late DEL away from what another attachment holds by now.
 
-What an element means is said in `nft.schema`, in which order they are asked for in `nft.ruleset`.
+`nft.schema` says what an element means, `nft.ruleset` which rules look it up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def marker(key: bytes, ident: str = "") -> Element:
 
 
 def attachment_elements(item: Attachment) -> list[Element]:
-    """The elements that are this attachment's alone; `attachments` comes first, so that a conflict is told apart."""
+    """The elements that only this attachment has. `attachments` comes first, so that a conflict there is recognized."""
     if not item.in_table:
         return []
     ident = item.ident
@@ -33,7 +33,7 @@ def attachment_elements(item: Attachment) -> list[Element]:
         if item.bridge and item.uplink:
             elements.append(Element(f"guests{version}", pack((IFNAME,), (item.bridge,)) + packed, b"", ident))
         elif item.bridge and _is_served(item, version):
-            # What stays in a VLAN passes the IP tables with br_netfilter, as the bridge's own.
+            # With br_netfilter, packets that stay in a VLAN pass the IP tables under the bridge's own name.
             for link in dict.fromkeys((item.bridge, item.master)):
                 elements.append(Element(f"containers{version}", pack((IFNAME,), (link,)) + packed, b"", ident))
             if item.is_fast:
@@ -56,7 +56,7 @@ def attachment_elements(item: Attachment) -> list[Element]:
 
 
 def _port_elements(item: Attachment) -> list[Element]:
-    """What the container may send: with its MAC address, its addresses and the link-local one that follows from it."""
+    """What the container may send with: its MAC address, its addresses, and the link-local one that the MAC implies."""
     ident, name = item.ident, pack((IFNAME,), (item.link,))
     own = Element("own_macs", name + pack((MAC,), (item.mac,)), b"", ident)
     elements = [own, Element("checked", name, b"", ident)] if item.wire.check_mac else []
@@ -64,7 +64,7 @@ def _port_elements(item: Attachment) -> list[Element]:
         return elements
     elements += [own, Element("guarded", name, b"", ident)]
     addresses = list(item.addresses)
-    if item.mac == derived_mac("container", ident):  # one that was asked for may be another network's as well
+    if item.mac == derived_mac("container", ident):  # another network may use a requested one as well
         elements.append(Element("taken_macs", item.mac, b"", ident))
         addresses += [link_local(item.mac).address] if item.address_of(6) else []
     for address in dict.fromkeys(addresses):
@@ -77,18 +77,19 @@ def _port_elements(item: Attachment) -> list[Element]:
 
 
 def _is_served(item: Attachment, version: int) -> bool:
-    """Of an internal network of ours the table knows no addresses: whatever the host gets from it is dropped."""
+    """Whether the table knows the attachment's addresses of this family. It knows none of an internal network of ours:
+    whatever the host gets from there is dropped."""
     return item.is_routed(version) or not item.made
 
 
 def _target(item: Attachment, version: int) -> Address:
     target = item.address_of(version)
-    assert target is not None, "ports.for_families lets no other family through"
+    assert target is not None, "for_families keeps only mappings of a family that the container has"
     return target
 
 
 def _published(item: Attachment) -> list[Element]:
-    """There may be thousands: what they share is asked for once."""
+    """The elements of the published ports. There may be thousands, so what they share is looked up once."""
     ident = item.ident
     targets: dict[int, bytes] = {}
     found = []
@@ -105,7 +106,7 @@ def _published(item: Attachment) -> list[Element]:
 
 
 def _gated(item: Attachment, published: Element) -> Element:
-    """The same port, and the chain of its condition."""
+    """The element that leads a published port's packets to the chain of its condition."""
     name = published.set.replace("dnat", "gated")
     return Element(name, published.key, condition_chain(item.condition(int(published.set[4]))).encode(), item.ident)
 
@@ -119,8 +120,8 @@ def _opened(item: Attachment, mapping: PortMapping) -> Element:
 
 
 def bridge_elements(item: Attachment) -> list[Element]:
-    """The elements that every attachment of a bridge shares; they go with the bridge's last attachment. Of two that ask
-    for different things the stricter one is heard. An uplink of the host has none: it is no network of containers."""
+    """The elements that all attachments of a bridge share; they go with the last attachment. If two ask for different
+    things, the stricter one wins. An uplink has none, because it is not a network of containers."""
     if not item.bridge or item.uplink or not item.in_table:
         return []
     name = pack((IFNAME,), (item.bridge,))
@@ -160,13 +161,14 @@ def _gateway(address: Address) -> list[Element]:
 
 
 def widest_elements(bridge: str, made: bool) -> list[Element]:
-    """All that any attachment may have given a bridge: for the end of the last one, whose record may say otherwise."""
+    """All elements that an attachment may give a bridge: to delete with the last attachment, whose record may ask for
+    fewer."""
     return bridge_elements(Attachment("", "", "", "", bridge, b"", made=made, port_isolation=True, anti_spoof=True))
 
 
 def direct_elements(item: Attachment) -> list[Element]:
-    """The exceptions from the masquerade, which a bridge's attachments share as well: there may be thousands. None lies
-    inside another, which the kernel would refuse."""
+    """The prefixes that are not masqueraded, which a bridge's attachments share as well. There may be thousands. None
+    lies inside another, because the kernel would refuse that."""
     if not item.bridge or item.uplink or not item.in_table:
         return []
     name = pack((IFNAME,), (item.bridge,))
@@ -179,9 +181,9 @@ def direct_elements(item: Attachment) -> list[Element]:
 
 
 def cross_elements(item: Attachment, others: list[Attachment]) -> list[Element]:
-    """Of a container on several networks, `others` being its other attachments: on the link of each network the
-    addresses that it has on the other ones. And what the host asks from its own address on one network is masqueraded,
-    or a UDP server sends its answer from there. They are there as long as both attachments are."""
+    """For a container on several networks: on each network's link, the addresses that the container has on its others.
+    `others` are the container's other attachments. Also masquerades what the host sends from its own address on one
+    network, or a UDP server would answer on that network. An element lasts as long as both attachments."""
     elements: dict[Element, None] = {}
     for other in others:
         for one, far in ((item, other), (other, item)):
@@ -201,8 +203,8 @@ def cross_elements(item: Attachment, others: list[Attachment]) -> list[Element]:
 
 
 def unrouted_elements(version: int, links: list[str]) -> list[Element]:
-    """`links` are "name kind", and `routing` for one that forwards on its own. What stays on a bridge of somebody
-    else's does not pass from one link to another, though br_netfilter brings it by."""
+    """`links` are "name kind", with `routing` behind it for one whose own forwarding is on. A packet that stays on
+    somebody else's bridge does not pass between links, though br_netfilter shows it to forward."""
     elements = []
     for link in links:
         name = pack((IFNAME,), (link.split()[0],))
@@ -216,7 +218,7 @@ def unrouted_elements(version: int, links: list[str]) -> list[Element]:
 
 
 def projection(items: list[Attachment]) -> dict[tuple[str, bytes], Element]:
-    """All that the table should hold, by set and key."""
+    """All elements that the table should hold for these attachments, by set and key."""
     elements = [element for item in items for element in (*attachment_elements(item), *bridge_elements(item))]
     by_container: dict[str, list[Attachment]] = {}
     for item in items:

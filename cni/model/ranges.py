@@ -1,7 +1,7 @@
 """Address ranges in host-local's shape: `[[{subnet, rangeStart, rangeEnd, gateway}]]`, parsed and checked.
 
-One range set gives one address; the ranges inside it are tried in order. Which address is taken is decided in `ipam`.
-The rules are those of the reference host-local plugin (allocator/range.go), plus: the gateway must lie in the subnet.
+One range set gives one address; its ranges are tried in order. `choice` picks the address. The rules are those of the
+reference host-local plugin (allocator/range.go), plus one: the gateway must lie in the subnet.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 class Range(Value):
-    """Addresses `first` to `last` (numbers, inclusive) of `subnet` may be leased, except gateways. `given` is whether
-    the gateway was written, or is the subnet's first address for want of another."""
+    """Addresses `first` to `last` of `subnet` (numbers, inclusive) may be leased, except gateways. `given` says whether
+    the configuration names the gateway; if not, it is the subnet's first address."""
 
     subnet: Prefix
     first: int
@@ -40,10 +40,10 @@ def parse_range(fields: Fields) -> Range:
     if subnet.first != subnet.address.number:
         raise fields.fail("subnet", f"has host bits set; did you mean {subnet.network}?")
     if subnet.length > BITS[subnet.version] - 2:
-        raise fields.fail("subnet", f"is too small: /{BITS[subnet.version] - 2} is the smallest that has room")
+        raise fields.fail("subnet", f"is too small: /{BITS[subnet.version] - 2} is the smallest that holds a container")
     if subnet.address.is_multicast or subnet.address.is_loopback:
         raise fields.fail("subnet", "containers cannot have multicast or loopback addresses")
-    # IPv4 keeps the broadcast address back, IPv6 has none.
+    # IPv4 reserves the broadcast address; IPv6 has none.
     highest = subnet.last - 1 if subnet.version == 4 else subnet.last
     ends = []
     for key, default in (("rangeStart", subnet.first + 1), ("rangeEnd", highest), ("gateway", subnet.first + 1)):
@@ -61,7 +61,7 @@ def parse_range(fields: Fields) -> Range:
 
 
 def parse_range_sets(owner: Fields, key: str) -> list[tuple[Range, ...]]:
-    """The list of lists under `key`. Overlaps across sets are the caller's to check, once it has all of them."""
+    """The list of lists under `key`. Raises CniError 7. The caller checks for overlaps once it has all sets."""
     from cni.protocol.fields import Fields, quote
 
     sets = []
@@ -78,7 +78,7 @@ def parse_range_sets(owner: Fields, key: str) -> list[tuple[Range, ...]]:
 
 
 def check_overlaps(sets: list[tuple[Range, ...]]) -> None:
-    """Raises for two ranges that share an address, whichever keys they are under."""
+    """Raises CniError 7 for two ranges that share an address, whichever keys they are under."""
     flat = sorted((item for ranges in sets for item in ranges), key=lambda item: (item.subnet.version, item.first))
     for before, after in zip(flat, flat[1:]):
         if before.subnet.version == after.subnet.version and before.last >= after.first:

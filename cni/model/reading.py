@@ -1,7 +1,7 @@
-"""An attachment as its elements tell it: the projection read backwards, for a record that was lost. Pure.
+"""Reads an attachment back from its elements, for a record that was lost: the projection reversed. Pure.
 
-What no element says, its MAC address in the container, routes and the rest, is not known; `cni.recovery` adds what the
-host's links and the leases tell.
+No element tells the container's MAC address, its routes and more. `cni.recovery` adds what the host's links and the
+leases tell.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nft.schema import SETS
 
 
 def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
-    """None for a comment that is not an attachment's identity."""
+    """The attachment as far as its elements tell, None for a comment that is not an attachment's identity."""
     parts = ident.split("/")
     if len(parts) != 3 or not is_name(parts[0]) or not is_name(parts[1].lstrip("~")) or not parts[2]:
         return None
@@ -33,7 +33,7 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
             key, data = SETS[element.set]
             fields, values = unpack(key, element.key), unpack(data, element.data)
         except (KeyError, ValueError):
-            continue  # nothing of ours looks like that; somebody wrote into the table by hand
+            continue  # none of our elements looks like this; somebody edited the table by hand
         if element.set[:-1] in ("containers", "guests"):
             addresses[_address(fields[1])] = None
             bridge = max(bridge, str(fields[0]), key=len)  # the host's link in a VLAN is named after the bridge
@@ -80,7 +80,7 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
 
 
 def read_direct(element: Element) -> tuple[str, Prefix]:
-    """A prefix that is never masqueraded, and the link from which it is asked for."""
+    """(link, prefix): what comes from this link and goes to this prefix is never masqueraded."""
     kinds = SETS[element.set][0]
     (link, packed), (_link, end) = unpack(kinds, element.key), unpack(kinds, element.end)
     first, last = _address(packed), _address(end)
@@ -93,5 +93,5 @@ def _address(packed: object) -> Address:
 
 
 def bare_leases(addresses: dict[Address, None]) -> tuple[Lease, ...]:
-    """The subnets' lengths are not known."""
+    """Leases with full-length prefixes, because no element tells the subnets' lengths."""
     return tuple(Lease(Prefix(address, BITS[address.version])) for address in addresses)

@@ -1,8 +1,8 @@
 """What the reference plugins leave on a host for one attachment: the names of their chains, and whose a rule is. Pure.
 
-Their own sources, 1.10 and before: pkg/utils/utils.go for the hashes, pkg/ip/ipmasq_*, plugins/meta/portmap and
-plugins/meta/firewall for the rules. With iptables (nft's or the legacy one) a container has chains of its own; with
-nftables rules that bear a comment. Shared chains are there for all.
+The rules follow their sources up to 1.10: pkg/utils/utils.go for the hashes, pkg/ip/ipmasq_*, plugins/meta/portmap and
+plugins/meta/firewall. With iptables (nft's or the legacy one) each container has its own chains; with nftables it has
+rules with a comment in chains that all share.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ ISOLATION = ("CNI-ISOLATION-STAGE-1", "CNI-ISOLATION-STAGE-2")
 
 
 class Traces(Value):
-    """Of one attachment, or of its published ports alone. `links` are names and MAC addresses of the host's ends, as
-    its result has them."""
+    """The traces of one attachment, or only of its published ports. `links` are the names and MAC addresses of the
+    host's ends, from its result."""
 
     network: str
     container: str
@@ -37,20 +37,20 @@ class Traces(Value):
 
     @property
     def chains(self) -> tuple[str, ...]:
-        """Of its published ports, and of its masquerade."""
+        """The names of the chains for its published ports and for its masquerade."""
         digest = _sha512(self.network + self.container)
         return (f"CNI-DN-{digest}"[:28],) if self.ports_only else (f"CNI-DN-{digest}"[:28], f"CNI-{digest}"[:28])
 
     @property
     def comment(self) -> str:
-        """What the comment of its masquerading rules begins with."""
+        """The beginning of its masquerading rules' comments."""
         return f"{_sha512(self.network)[:16]}-{_sha512(f'{self.ifname}:{self.container}')[:16]}"
 
     def has_chain(self, chain: Chain) -> bool:
         return chain.table == "nat" and chain.name in self.chains
 
     def has_rule(self, rule: Rule) -> bool:
-        """Its own, or one that leads to its chains."""
+        """Whether the rule is its own, or leads to one of its chains."""
         table = rule.chain.table
         if table == "nat":
             return rule.chain.name in self.chains or rule.target in self.chains
@@ -61,7 +61,7 @@ class Traces(Value):
         return table == MASQUERADE and not self.ports_only and rule.comment.startswith(self.comment)
 
     def has_legacy(self, words: list[str]) -> bool:
-        """The same of a line of iptables-save: `-A CHAIN ...`."""
+        """`has_rule` for a line of iptables-save, split into words: `-A CHAIN ...`."""
         chain, target = words[1], words[words.index("-j") + 1] if "-j" in words[:-1] else ""
         if chain == FORWARD:
             return any(word.split("/")[0] == str(address) for word in words for address in self.addresses)

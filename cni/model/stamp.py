@@ -1,4 +1,4 @@
-"""What the table's comment says of the table: whose rules, of which boot, and where its records are. Pure."""
+"""The table's comment, which says which rules the table has, of which boot it is, and where its records are. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 def table_comment(rules: str, boot: str, folder: str) -> str:
-    """What the table says of itself. Which rules it has, for they change with a version of this plugin; the boot ID,
-    because a ruleset that was saved to a file (`nft list ruleset >/etc/nftables.conf`) brings the containers of an
-    earlier boot back with it; and the folder of its records, if a comment can hold it."""
+    """The comment: the digest of the rules, which change with this plugin's version; the boot ID, because a saved
+    ruleset (`nft list ruleset >/etc/nftables.conf`) brings back an earlier boot's containers; and the folder of the
+    records, if it fits."""
     text = f"nftcni rules {rules} boot {boot}"
     full = f"{text} records {folder}"
     return full if len(full) <= COMMENT_LIMIT and _PLAIN.issuperset(folder) else text
@@ -21,5 +21,5 @@ def is_of_boot(comment: str, boot: str) -> bool:
 
 
 def records_folder(comment: str, boot: str) -> str:
-    """The folder that a table of this boot names, or ""."""
+    """The folder that the comment names, "" if it names none or is of another boot."""
     return comment.partition(f" boot {boot} records ")[2]

@@ -1,6 +1,6 @@
-"""The reference plugin `static` of `ipam.type`: the addresses that the configuration itself names. Pure.
+"""The IPAM plugin `static`: the addresses that the configuration itself names. Pure.
 
-They are nobody's to lease; that two containers of one host have the same is found where the table is changed.
+Nobody leases them. If two containers of one host have the same address, the change of the table fails.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NAME = "static"
 
 
 def static_result(request: Request) -> Result:
-    """runtimeConfig.ips, else args.cni.ips, else `ipam.addresses` with those of CNI_ARGS. Raises CniError code 7."""
+    """runtimeConfig.ips, else args.cni.ips, else `ipam.addresses` and those of CNI_ARGS. Raises CniError 7."""
     fields = Fields(request.document)
     ipam = fields.section("ipam")
     asked = [

@@ -1,6 +1,6 @@
-"""Keys that nobody knows and that are one slip away from one of ours: told on stderr, for the ADD works all the same.
+"""Names unknown keys that look like a misspelt one of ours, on stderr only: the ADD works all the same.
 
-Unknown keys pass, as the specification says; but `isGatway` should not pass unseen.
+Unknown keys pass, as the specification says; but `isGatway` should not pass unnoticed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Everything that is read of a plugin object and of its `ipam`, with what runtimes and the reference plugins have there.
+# All keys that we read in a plugin object and its `ipam`, and those that runtimes and the reference plugins put there.
 KNOWN = (
     "cniVersion cniVersions name type ipam dns args capabilities runtimeConfig prevResult bridge mode isGateway "
     "isDefaultGateway forceAddress ipMasq ipMasqBackend mtu mac hairpinMode promiscMode vlan vlanTrunk "
@@ -27,7 +27,7 @@ KNOWN_IPAM = (
 )
 
 
-MANY = 200  # unknown keys that are looked at: a document with more was written by no hand
+MANY = 200  # unknown keys that are compared: no person writes more
 
 
 def tell(request: Request) -> None:
@@ -40,7 +40,7 @@ def tell(request: Request) -> None:
 
 
 def slips(keys: Iterable[str], known: str) -> list[tuple[str, str]]:
-    """(key, the one that was meant), in order."""
+    """(key, the one that was probably meant) for each misspelt key, in order."""
     folded = {key.lower(): key for key in known.split()}
     unknown = [key for key in keys if key.lower() not in folded and len(key) > 2]
     found = []
@@ -51,7 +51,8 @@ def slips(keys: Iterable[str], known: str) -> list[tuple[str, str]]:
 
 
 def is_slip(one: str, other: str) -> bool:
-    """One character too many, too few or another one, or two neighbours exchanged. Both long enough to be sure."""
+    """Whether the names differ by one added, missing or changed character, or by two exchanged neighbours. Short names
+    do not count, as they would match by chance."""
     if one == other or min(len(one), len(other)) < 3 or abs(len(one) - len(other)) > 1:
         return False
     start = 0

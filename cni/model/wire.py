@@ -1,7 +1,7 @@
-"""What is asked of the host's end besides hairpin and isolation: rates, VLANs, MAC addresses, promiscuous mode. Pure.
+"""What is asked of the host end besides hairpin and isolation: rates, VLANs, MAC addresses, promiscuous mode. Pure.
 
-The keys are those of the reference plugins bridge and bandwidth; what is done about them is `cni.kernel.shaping`
-and `cni.kernel.vlans`; addresses are checked by the table's elements.
+The keys are those of the reference plugins bridge and bandwidth. `cni.kernel.shaping` and `cni.kernel.vlans` apply
+them; the table's elements check the addresses.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ HIGHEST_VLAN = 4094  # IEEE 802.1Q; 4095 is reserved
 
 
 class Wire(Value):
-    """Rates are bits per second and bursts bits, as the reference's keys have them; `in` is towards the container. 0
-    is no limit, and no VLAN. `trunk` are (first, last) of the VLANs that pass tagged. `master` is the bridge, where the
-    host is the gateway of a VLAN of it: the attachment's own `bridge` is then the host's link in that VLAN."""
+    """Rates are in bits per second and bursts in bits, as in the reference's keys; `in` is towards the container. 0
+    means no limit, or no VLAN. `trunk` holds (first, last) of the VLANs that pass tagged. `master` is the bridge if the
+    host is the gateway of one of its VLANs: the attachment's `bridge` is then the host's link in that VLAN."""
 
     rate_in: int = 0
     burst_in: int = 0
@@ -45,13 +45,13 @@ class Wire(Value):
         return bool(self.vlan or self.trunk)
 
     def document(self) -> dict[str, Any]:
-        """What is not the default, for the record."""
+        """The fields that differ from their defaults, for the record."""
         own = {name: getattr(self, name) for name in self._fields if getattr(self, name) != getattr(Wire, name)}
         return {**own, **({"trunk": [list(item) for item in self.trunk]} if self.trunk else {})}
 
 
 def wire_from(document: dict[str, Json]) -> Wire:
-    """Raises ValueError or TypeError for what `document` did not write."""
+    """The inverse of `document`. Raises ValueError or TypeError for anything that it did not write."""
     values: dict[str, Any] = {}
     for name, value in document.items():
         if name not in Wire._fields:
@@ -63,8 +63,8 @@ def wire_from(document: dict[str, Json]) -> Wire:
 
 
 def parse_rates(fields: Fields, runtime: Fields) -> dict[str, Any]:
-    """The plugin object's own are stronger than what the runtime sends, as in the reference bandwidth plugin. Raises
-    CniError code 7."""
+    """The fields of the rates. The plugin object's keys win over the runtime's, as in the reference bandwidth plugin.
+    Raises CniError 7."""
     place = fields if any(fields.has(key) for key in RATES) else runtime.section("bandwidth")
     found: dict[str, Any] = {}
     for name, prefix in (("in", "ingress"), ("out", "egress")):
@@ -80,14 +80,14 @@ def parse_rates(fields: Fields, runtime: Fields) -> dict[str, Any]:
 
 
 def parse_vlans(fields: Fields) -> dict[str, Any]:
-    """Raises CniError code 7."""
+    """The fields of the VLANs. Raises CniError 7."""
     vlan = fields.number("vlan", 0, 0, HIGHEST_VLAN)
     trunk = tuple(span for entry in fields.sections("vlanTrunk") for span in _trunk_entry(entry))
     return {"vlan": vlan, "trunk": trunk, "default_vlan": fields.flag("preserveDefaultVlan")}
 
 
 def _trunk_entry(entry: Fields) -> list[tuple[int, int]]:
-    """An entry may have both forms."""
+    """The (first, last) spans of one entry, which may have `id`, `minID` with `maxID`, or both. Raises CniError 7."""
     ends = [key for key in ("minID", "maxID") if entry.has(key)]
     if len(ends) == 1:
         raise entry.fail(ends[0], "minID and maxID come together")

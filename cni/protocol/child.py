@@ -1,7 +1,7 @@
-"""One program run to its end: what it reads on stdin, what it says on stdout, and never left running.
+"""Runs one program to its end: writes its stdin, reads its stdout, and never leaves it running.
 
-Not `subprocess`: an error in its own constructor, after the program has been started, leaves that running unseen, and
-what it does then comes after the DEL that was to undo it. Nothing here knows what the program is.
+`subprocess` will not do: an error in its constructor, after the program has started, leaves the program running
+unnoticed, and what it does then comes after the DEL that was to undo it. Nothing here knows what the program is.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ CHUNK = 1 << 16
 
 
 class TooLong(Exception):
-    """The program was killed at the end of its time."""
+    """The program was killed because it took too long."""
 
 
 def run(program: str, data: bytes, environment: dict[str, str], seconds: float) -> tuple[int, bytes]:
-    """(exit status, stdout); the status is negative for the signal that killed it. Whatever is raised, the program has
-    ended. Raises OSError and TooLong."""
+    """Returns (exit status, stdout); a negative status is the signal that killed the program. Raises OSError and
+    TooLong. The program has ended in any case."""
     ends = Ends()
     try:
         stdin, feed = ends.pipe()
         answer, stdout = ends.pipe()
         actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
-        # Python ignores these two, and programs inherit that.
+        # Python ignores these two signals, and a program would inherit that.
         defaults = [signals.SIGPIPE, signals.SIGXFSZ]
         process = os.posix_spawn(program, [program], environment, file_actions=actions, setsigdef=defaults)
         try:
@@ -64,7 +64,7 @@ class Ends:
 
 
 def _converse(ends: Ends, feed: int, answer: int, data: bytes, end: float) -> bytes:
-    """Writes and reads at once: either may fill its pipe while the other side waits."""
+    """Writes and reads at the same time, because either pipe may fill up while the other side waits."""
     os.set_blocking(feed, False)
     output = b""
     poll = select.poll()
@@ -83,7 +83,7 @@ def _converse(ends: Ends, feed: int, answer: int, data: bytes, end: float) -> by
                 continue
             try:
                 data = data[os.write(feed, data[:CHUNK]) :]
-            except BrokenPipeError:  # it does not read all of its configuration
+            except BrokenPipeError:  # the program does not read all of its configuration
                 data = b""
             if not data:
                 poll.unregister(feed)

@@ -1,6 +1,6 @@
-"""Another plugin, exec'd from CNI_PATH with our environment and configuration ("Plugin Delegation", SPEC.md).
+"""Runs another plugin from CNI_PATH with our environment and configuration ("Plugin Delegation", SPEC.md).
 
-Which plugin, and what becomes of its answer, is `cni.verbs.delegate`. The process itself is `child`.
+`cni.verbs.delegate` decides which plugin, and what to do with its answer; `child` runs the process.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from cni.protocol.request import Request
 from cni.protocol.results import parse_result
 from cni.protocol.spec import Result
 
-SECONDS = 120  # after that the plugin is killed; dhcp itself gives up earlier
-DEPTH = "NFTCNI_DEPTH"  # how many of us are above, by way of other plugins
+SECONDS = 120  # then the plugin is killed; dhcp gives up earlier
+DEPTH = "NFTCNI_DEPTH"  # how many processes of ours have called us, through other plugins
 DEEPEST = 2
-STUB = b"from cni.main import main"  # a line of conf/nftcni, and of what conf/install writes
+STUB = b"from cni.main import main"  # a line of conf/nftcni, and of the executable that conf/install writes
 
 
 def run_plugin(request: Request, kind: str, verb: str, seconds: int = SECONDS) -> Result | None:
-    """The plugin's result on ADD. Its own error passes through unchanged; its stderr goes to ours."""
+    """The plugin's result on ADD, None for other verbs. Raises CniError; the plugin's own error passes unchanged. Its
+    stderr is ours."""
     program = find_plugin(kind, request.path)
     if is_ourselves(program):
         if verb in ("DEL", "GC"):
@@ -37,7 +38,7 @@ def run_plugin(request: Request, kind: str, verb: str, seconds: int = SECONDS) -
     if depth >= DEEPEST:
         raise CniError(
             INVALID_CONFIG,
-            f'ipam.type: "{kind}": the plugins call each other in a circle: nftcni was called {depth} levels deep',
+            f'ipam.type: "{kind}": the plugins call each other in a circle: nftcni called itself {depth} levels deep',
             f"look at what {program} calls",
         )
     environment = dict(os.environ, CNI_COMMAND=verb, **{DEPTH: str(depth + 1)})
@@ -68,14 +69,15 @@ def find_plugin(kind: str, path: tuple[str, ...]) -> str:
 
 
 def is_ourselves(program: str) -> bool:
-    """By a link of either kind to the executable that runs now, or as a copy of any version's stub."""
+    """Whether the program is nftcni: a link of either kind to the executable that runs now, or a copy of any version's
+    stub."""
     try:
         if os.path.exists(sys.argv[0]) and os.path.samefile(program, sys.argv[0]):
             return True
         with open(program, "rb") as file:
             head = file.read(4096)
     except OSError:
-        return False  # starting it will say what is wrong
+        return False  # the error of starting it says what is wrong
     return head.startswith(b"#!") and STUB in map(bytes.strip, head.splitlines())
 
 

@@ -1,7 +1,7 @@
 """The one error type that reaches a runtime, and its codes.
 
-Codes 0-99 belong to the CNI specification ("Error" section of SPEC.md 1.1.0; 8 and 999 are libcni's own), 100 and above
-are ours. Turning an error into JSON is `spec.error_document`; deciding what to do about an error is up to the verbs.
+Codes 0-99 belong to the CNI specification ("Error" section of SPEC.md 1.1.0; 8 and 999 are libcni's own); 100 and above
+are ours. `spec.error_document` turns an error into JSON; the verbs decide what to do about it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ INTERNAL = 999
 
 
 class CniError(Exception):
-    """A failure that the runtime is told about: `msg` says what failed on what, `details` who holds it or what to do.
+    """A failure that the runtime is told about: `msg` says what failed on what; `details` says who holds it or what to
+    do.
 
     Avoid "not found" and "no such file or directory" in either: go-cni takes those for success on DEL
     (containerd/go-cni cni.go, Remove).
@@ -44,7 +45,7 @@ class CniError(Exception):
 
 
 def kernel_refused(what: str, error: OSError, hint: str = "") -> CniError:
-    """An operating system error as an I/O failure that names the step, the errno and what to do about it."""
+    """An operating system error as a CniError of code 5, which names the step, the errno and what to do about it."""
     import errno
     import os
 
@@ -55,10 +56,10 @@ def kernel_refused(what: str, error: OSError, hint: str = "") -> CniError:
     if not hint and number in (errno.EPERM, errno.EACCES):
         hint = "nftcni needs root with CAP_NET_ADMIN and CAP_SYS_ADMIN in the host's user namespace"
     elif not hint and number in (errno.ENOSPC, errno.EDQUOT):
-        hint = "make room there (df -h, df -i); what is attached goes on working meanwhile"
+        hint = "free some space there (df -h, df -i); attached containers go on working meanwhile"
     elif not hint and number == errno.EROFS:
-        hint = "it is mounted read-only: mount -o remount,rw, or see who did that"
+        hint = "the file system is read-only: mount -o remount,rw, or see who mounted it so"
     text = "the object is gone" if number == errno.ENOENT else error.strerror or os.strerror(number)
-    path = error.filename2 or error.filename  # of symlink(2) the first one is only what it points to
+    path = error.filename2 or error.filename  # symlink(2)'s first name is only the link's target
     place = f": {path}" if isinstance(path, str) else ""
     return CniError(IO_FAILURE, f"{what}: {name}: {text}{place}", hint)

@@ -1,8 +1,8 @@
-"""Reading typed fields out of a JSON object, with errors that name the key's path and the value.
+"""Reads typed fields from a JSON object; errors name the key's path and the value.
 
-Keys are matched without regard to case, as Go's decoder does: go-cni sends `HostPort` (containerd/go-cni types.go has
-no json tags) where podman sends `hostPort`. `null` counts as absent (kubernetes#92811). What the keys mean is said in
-`config`, `ranges` and `ports`.
+Keys match without regard to case, as in Go's decoder: go-cni sends `HostPort` (containerd/go-cni types.go has no json
+tags) where podman sends `hostPort`. `null` counts as absent (kubernetes#92811). `config`, `ranges` and `ports` know
+what the keys mean.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 def quote(value: object) -> str:
-    """A value as it is shown in a message: JSON, cut at 120 characters so that a message stays a line."""
+    """A value for a message: JSON, cut at 120 characters so that the message stays on one line."""
     text = dumps(value)
     return text if len(text) <= 120 else text[:117] + "..."
 
 
 class Fields:
-    """One JSON object and its place in the document. Every reader raises CniError code 7 for a wrong type or value."""
+    """One JSON object and its path in the document. Every reader raises CniError 7 for a wrong type or value."""
 
     def __init__(self, value: Json, path: str = "") -> None:
         if not isinstance(value, dict):
@@ -74,12 +74,12 @@ class Fields:
         return value
 
     def section(self, key: str) -> Fields:
-        """The object under `key`; an absent one reads as empty."""
+        """The object under `key`, an empty one if it is absent."""
         value = self.raw(key)
         return Fields({} if value is None else value, self.name(key))
 
     def items(self, key: str) -> Iterator[tuple[str, Json]]:
-        """(path, value) of each entry of the list under `key`; an absent list is empty."""
+        """Yields (path, value) of each entry of the list under `key`; an absent list is empty."""
         value = self.raw(key)
         if value is None:
             return
@@ -101,7 +101,7 @@ class Fields:
         return tuple(found)
 
     def parsed(self, key: str, parse: Callable[[str], T]) -> T | None:
-        """The string under `key` through `parse`, whose ValueError text becomes the message; absent or "" is None."""
+        """The string under `key`, parsed by `parse`, whose ValueError becomes the message; None if absent or ""."""
         text = self.text(key)
         if not text:
             return None
@@ -111,7 +111,7 @@ class Fields:
             raise self.fail(key, str(problem)) from None
 
     def asked(self, key: str, neutral: tuple[Json, ...]) -> str:
-        """`key: value` of a key that asks for something, "" where it has one of the values that ask for nothing."""
+        """`key: value` for the message about a key, "" if it is absent or has one of the `neutral` values."""
         value = self.raw(key)
         if value is None or any(value == item and type(value) is type(item) for item in neutral):
             return ""

@@ -1,7 +1,8 @@
-"""One line in the host's journal for what a verb did, sent after its answer, without waiting; `events` reads it.
+"""Sends one line to the host's journal for each verb, after the answer and without waiting; `nftcni events` reads it.
 
-One datagram, to systemd's socket in its native form (systemd.journal-fields(7)), or to syslog's (RFC 3164) where there
-is no journal. A full or missing socket loses the line, never time: the runtime has its answer already.
+The line is one datagram to systemd's socket in its native form (systemd.journal-fields(7)), or to syslog's (RFC 3164)
+where there is no journal. A full or missing socket loses the line and costs no time: the runtime has its answer
+already.
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ from __future__ import annotations
 import os
 import sys
 
-SILENT = ("loopback", "tuning", "firewall", "host-local")  # what they do is a part of somebody else's attachment
+SILENT = ("loopback", "tuning", "firewall", "host-local")  # they only add to another plugin's attachment
 JOURNAL, SYSLOG = "/run/systemd/journal/socket", "/dev/log"
-AF_UNIX, SOCK_DGRAM, SOCK_NONBLOCK = 1, 2, 0o4000  # of Linux everywhere but on mips and alpha, where the send may wait
+AF_UNIX, SOCK_DGRAM, SOCK_NONBLOCK = 1, 2, 0o4000  # the same everywhere but on mips and alpha, where sending may wait
 INFO, WARNING = 6, 4
 DAEMON = 3 << 3
 
 
 def tell(verb: str, network: str, refusal: Exception | None, seconds: float) -> None:
-    """Who it is about and who asked stands in the environment; `network` is "" where the configuration did not say."""
+    """Sends the line. The environment says which container it is about and who asked; `network` is "" if unknown."""
     role = os.path.basename(sys.argv[0])
     if role in SILENT and refusal is None:
         return
@@ -49,7 +50,7 @@ def _plain(text: str) -> str:
 
 
 def _caller() -> str:
-    """Who has run us, by its program's name."""
+    """The name of the program that ran us."""
     try:
         with open(f"/proc/{os.getppid()}/comm", "rb", 0) as file:
             return file.read().decode("utf-8", "replace").strip()

@@ -1,6 +1,6 @@
-"""What a verb says besides its answer: a line on stderr, which runtimes put into their log.
+"""What a verb says besides its answer: lines on stderr, which runtimes put into their log.
 
-Nobody may be listening (a closed pipe, a full disk), and that is no reason for a verb to fail.
+If nobody can read them (a closed pipe, a full disk), the verb goes on all the same.
 """
 
 from __future__ import annotations
@@ -17,5 +17,5 @@ def say(message: str) -> None:
 
 
 def printable(message: str) -> str:
-    """Values are quoted in messages, and a terminal obeys control characters."""
+    """The message without control characters: messages quote values, and a terminal would obey them."""
     return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in message)

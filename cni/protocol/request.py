@@ -1,6 +1,6 @@
-"""What the caller passes: environment and stdin in, as one checked value ("Parameters" of SPEC.md, pkg/skel of libcni).
+"""What the caller passes by environment and stdin, as one checked value ("Parameters" of SPEC.md, libcni's pkg/skel).
 
-What the configuration says beyond version, name and data folder is `config`.
+`config` reads the configuration beyond version, name and data folder.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.protocol.jsontext import Json
 
-NAME_LIMIT = 80  # network: with the interface it must leave room for a container ID in a 128 character comment
-NO_ARGS = ("portmap", "firewall", "bandwidth", "loopback")  # whose reference plugins never look at CNI_ARGS
-BUILT_IN_IPAM = ("", "host-local", "nftcni", "flannel")  # values of ipam.type that are ours
+NAME_LIMIT = 80  # characters of a network's name: it shares a comment of 128 with container ID and interface
+NO_ARGS = ("portmap", "firewall", "bandwidth", "loopback")  # these reference plugins ignore CNI_ARGS
+BUILT_IN_IPAM = ("", "host-local", "nftcni", "flannel")  # the values of ipam.type that we serve ourselves
 REQUIRED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
     "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"),
@@ -35,8 +35,8 @@ REQUIRED = {
 
 
 class Request(Value):
-    """`role` is the reference plugin that the executable is called as, "" for its own name. `args` are the pairs of
-    CNI_ARGS that mean something to us; `document` is stdin, an object, still as it came."""
+    """One call. `role` is the reference plugin under whose name we were called, "" for our own. `args` are the pairs of
+    CNI_ARGS that we know; `document` is the unchanged object on stdin."""
 
     verb: str
     role: str
@@ -52,7 +52,8 @@ class Request(Value):
 
 
 def read_request(verb: str, data: bytes | None = None) -> Request:
-    """Raises CniError codes 1, 4, 6 and 7. stdin is read whole first, so that the writer never sees a broken pipe."""
+    """The checked request. Raises CniError 1, 4, 6 and 7. stdin is read first, so that its writer never sees a broken
+    pipe."""
     data = read_stdin() if data is None else data
     if verb not in REQUIRED:
         raise CniError(INVALID_ENVIRONMENT, f'CNI_COMMAND: "{verb[:40]}" is not a CNI verb')
@@ -74,7 +75,7 @@ def read_request(verb: str, data: bytes | None = None) -> Request:
     if len(network) > NAME_LIMIT:
         raise fields.fail("name", f"a network name has at most {NAME_LIMIT} characters")
     role = role_of(sys.argv[0])
-    # The reference tuning's `dataDir` is where it keeps what the interface had before; we keep that with the records.
+    # The reference tuning keeps an interface's earlier settings in `dataDir`; we keep them with the records.
     own = "" if role == "tuning" else fields.text("dataDir")
     data_dir = own or os.environ.get("NFTCNI_DATA_DIR") or DATA_DIR
     if not data_dir.startswith("/") or "\0" in data_dir or not data_dir.isprintable():
@@ -95,7 +96,7 @@ def read_request(verb: str, data: bytes | None = None) -> Request:
 
 
 def foreign_ipam(request: Request) -> str:
-    """The foreign IPAM plugin of a configuration that need not be valid any more, "" for none."""
+    """The configuration's foreign IPAM plugin, "" for none. The configuration may be invalid by now."""
     try:
         kind = Fields(request.document).section("ipam").text("type")
     except CniError:
@@ -126,8 +127,8 @@ def _decode(data: bytes) -> dict[str, Json]:
 
 
 def _parse_args(text: str) -> dict[str, str]:
-    """`K=V;K2=V2`. Unknown keys need IgnoreUnknown=1, as in libcni's types.LoadArgs; keys are case-sensitive there.
-    Where they are ignored, a label of Kubernetes may have `=` in its value."""
+    """Parses `K=V;K2=V2` with case-sensitive keys. Unknown keys need IgnoreUnknown=1, as in libcni's types.LoadArgs;
+    their values may hold `=`, as labels of Kubernetes do. Raises CniError 4."""
     pairs = {}
     for part in filter(None, text.split(";")):
         key, equals, value = part.partition("=")

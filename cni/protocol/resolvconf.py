@@ -11,7 +11,8 @@ LIMIT = 1 << 20
 
 
 def read_resolv_conf(path: str) -> Dns:
-    """Raises OSError, and ValueError for what is not a file of text: a FIFO would be waited for, a device be read."""
+    """Raises OSError, and ValueError for anything but a regular text file: a FIFO would block, a device may be
+    endless."""
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), encoding="utf-8") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("not a regular file")
@@ -22,7 +23,7 @@ def read_resolv_conf(path: str) -> Dns:
 
 
 def parse_resolv_conf(text: str) -> Dns:
-    """The last `search` and `domain` line win, as in resolv.conf(5); unknown keywords are passed over."""
+    """The last `search` line and the last `domain` line win, as in resolv.conf(5); unknown keywords are ignored."""
     nameservers: list[str] = []
     options: list[str] = []
     domain = ""

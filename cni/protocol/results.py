@@ -1,7 +1,7 @@
-"""Results of other plugins: prevResult in a chain, and a delegate's answer.
+"""Parses other plugins' results: prevResult in a chain, and a delegate's answer. Pure.
 
-Pure ("prevResult" and "Plugin Delegation" of SPEC.md). Chained plugins hand prevResult
-on as it came; only what they need of it is read here.
+See "prevResult" and "Plugin Delegation" of SPEC.md. Chained plugins pass prevResult on unchanged; this reads only what
+they need of it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class Previous(Value):
-    """`addresses` are those of the container's interface CNI_IFNAME, `gateways` all that are named; `mac`, `mtu` and
-    `sandbox` what is said of the interface, as far as it is; `host_link` the host's way to it: the bridge, or the host
-    end of a pair, "" where there is none (macvlan). `document` is the whole of it."""
+    """A prevResult. `addresses` are those of the container's interface CNI_IFNAME, `gateways` all that it names. `mac`,
+    `mtu` and `sandbox` describe that interface, if given. `host_link` is the bridge, or the host end of a pair, that
+    leads to it, "" if there is none (macvlan). `document` is the whole prevResult."""
 
     addresses: tuple[Prefix, ...]
     gateways: tuple[Address, ...]
@@ -35,7 +35,7 @@ class Previous(Value):
 
 
 def parse_result(fields: Fields) -> Result:
-    """The result of an IPAM plugin: addresses, routes and dns. Raises CniError code 7 for what is not one."""
+    """The result of an IPAM plugin: addresses, routes and dns. Raises CniError 7 if it is not one."""
     routes = [parse_route(entry) for entry in fields.sections("routes")]
     for key in ("ip4", "ip6"):
         routes += [parse_route(entry) for entry in fields.section(key).sections("routes")]
@@ -43,7 +43,7 @@ def parse_result(fields: Fields) -> Result:
 
 
 def parse_previous(request: Request) -> Previous:
-    """Raises CniError code 7 without a prevResult, or for one that is no result."""
+    """The request's prevResult. Raises CniError 7 if it is missing or is not a result."""
     fields = Fields(request.document)
     if not fields.has("prevResult"):
         raise CniError(INVALID_CONFIG, f"prevResult: {request.verb} needs the result of the plugins before this one")
@@ -81,8 +81,9 @@ def _host_link(interfaces: list[Fields]) -> str:
 
 
 def merged(before: dict[str, Json], own: dict[str, Json]) -> dict[str, Json]:
-    """Our result behind an earlier plugin's, which must stay in it ("ADD", SPEC.md): lists joined, the rest is its. But
-    for the loopback interface, which every container has: runtimes take the first address for the container's."""
+    """An earlier plugin's result with ours behind it: it must stay in ours ("ADD", SPEC.md). Lists are joined; the rest
+    is the earlier plugin's. The loopback interface is left out, because every container has one and runtimes take the
+    first address for the container's."""
     before = _without_loopback(before)
     earlier = _items(before, "interfaces")
     for entry in _items(own, "ips"):
@@ -97,7 +98,7 @@ def merged(before: dict[str, Json], own: dict[str, Json]) -> dict[str, Json]:
 
 
 def _without_loopback(document: dict[str, Json]) -> dict[str, Json]:
-    """Of a result whose only interface that is."""
+    """The result, without interfaces and addresses if the loopback is its only interface."""
     names = [entry.get("name") for entry in _items(document, "interfaces") if isinstance(entry, dict)]
     return {**document, "interfaces": [], "ips": []} if names == ["lo"] else document
 

@@ -1,4 +1,5 @@
-"""The names that the one executable answers for: its own, and the reference plugins' that conf/install links to it."""
+"""The names under which the one executable serves: its own, and the reference plugins' that conf/install links to
+it."""
 
 from __future__ import annotations
 
@@ -10,16 +11,17 @@ ROLES = (*MAIN_ROLES, "portmap", "firewall", "tuning", "bandwidth", "host-local"
 
 
 def role_of(program: str) -> str:
-    """Which reference plugin's place the executable takes: conf/install --drop-in links it under their names."""
+    """The reference plugin that the executable replaces under this name, "" for our own name. conf/install --drop-in
+    makes the links."""
     name = os.path.basename(program)
     return name if name in ROLES else ""
 
 
 def check_program(program: str) -> None:
-    """Raises CniError code 7 for a name in the CNI bin folder that leads here and is none that we answer for: acting as
-    the plugin under it would call that very name again (`ipam.type: static`, where `static` is a link to us).
+    """Raises CniError 7 for an unknown name in the CNI bin folder that leads here. If we served as a plugin under it,
+    we would call that name again and never end (`ipam.type: static`, where `static` is a link to us).
 
-    A name of ours begins with `nftcni`; a file that says it is Python's is nobody's plugin type.
+    Our own names begin with `nftcni`; a Python file cannot be a plugin type.
     """
     name = os.path.basename(program)
     if name in ROLES or name.startswith(OWN_NAME) or name.endswith(".py"):

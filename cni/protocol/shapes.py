@@ -1,6 +1,6 @@
-"""The parts that configurations and results share, read into values: addresses with their gateways, routes, dns. Pure.
+"""The parts that configurations and results share, as values: addresses with their gateways, routes, dns. Pure.
 
-Every version's form is read ("ADD success" of SPEC.md; `ip4` and `ip6` are those of 0.2.0).
+The forms of all versions are read ("ADD success" of SPEC.md; 0.2.0 has `ip4` and `ip6`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ ROUTE_NUMBERS = {"mtu": 0xFFFF, "advmss": 0xFFFF, "priority": 0xFFFFFFFF, "table
 
 
 def parse_ips(fields: Fields, interfaces: int = 0) -> tuple[ResultAddress, ...]:
-    """Of a result with that many `interfaces`, which its indexes count. Raises CniError code 7."""
+    """The addresses of a result that lists this number of `interfaces`; an index beyond them is refused. Raises
+    CniError 7."""
     found = []
     for entry in fields.sections("ips"):
         prefix = entry.parsed("address", parse_prefix)
@@ -21,7 +22,7 @@ def parse_ips(fields: Fields, interfaces: int = 0) -> tuple[ResultAddress, ...]:
             raise entry.fail("address", "is required")
         index = None
         if entry.has("interface") and interfaces:
-            # -1, as libcni writes for results of old versions, is as good as none.
+            # libcni writes -1 for results of old versions; it means no interface.
             index = entry.number("interface", -1, -1, interfaces - 1)
         found.append(ResultAddress(prefix, entry.parsed("gateway", parse_address), index if index != -1 else None))
     for key in ("ip4", "ip6"):
@@ -33,7 +34,7 @@ def parse_ips(fields: Fields, interfaces: int = 0) -> tuple[ResultAddress, ...]:
 
 
 def parse_route(fields: Fields) -> Route:
-    """Raises CniError code 7."""
+    """Raises CniError 7."""
     dst = fields.parsed("dst", parse_prefix)
     if dst is None:
         raise fields.fail("dst", "a route needs a destination such as 0.0.0.0/0")

@@ -1,7 +1,7 @@
-"""The CNI specification's own shapes: of results, of errors, and which version has what.
+"""The CNI specification's documents: results, errors, and what each version of them has. Pure.
 
-Pure: documents in, documents out. Reading the environment is `request`, our configuration keys are `config`.
-References are to SPEC.md of containernetworking/cni 1.1.0.
+`request` reads the environment, `config` our configuration keys. References are to SPEC.md of containernetworking/cni
+1.1.0.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ResultAddress(Value):
 
 
 class Route(Value):
-    """`options` holds mtu, advmss, priority, table and scope, as far as they were given."""
+    """`options` holds those of mtu, advmss, priority, table and scope that were given."""
 
     dst: Prefix
     gw: Address | None = None
@@ -59,7 +59,7 @@ class Result(Value):
 
 
 def check_version(version: str, verb: str) -> None:
-    """Raises CniError code 1, as libcni does by exact membership: `1.0` is not `1.0.0`."""
+    """Raises CniError 1 for an unknown version. As in libcni, only exact names count: `1.0` is not `1.0.0`."""
     details = f"this plugin supports {', '.join(VERSIONS)}"
     if version not in VERSIONS:
         raise CniError(INCOMPATIBLE_VERSION, f'cniVersion "{version[:40]}" is not supported', details)
@@ -76,8 +76,9 @@ def error_document(error: CniError, version: str) -> dict[str, Any]:
 def result_document(result: Result, version: str, named: bool = False) -> dict[str, Any]:
     """The result in the shape of `version` ("ADD success"; older shapes as libcni's pkg/types/020, 040 and 100).
 
-    The numbers of routes came with 1.1.0. Of a plugin `named` as a reference one they are at any version, as libcni's
-    types write them: a main plugin of others sets what its IPAM answers."""
+    Routes have numbers since 1.1.0. Under a reference plugin's name (`named`) they are written at any version, as by
+    libcni's types, because the main plugin that called us sets what its IPAM plugin answers.
+    """
     if version in ("0.1.0", "0.2.0"):
         return _result_020(result, version, named)
     with_mtu = version == "1.1.0"
@@ -122,7 +123,8 @@ def _route(item: Route, with_options: bool) -> dict[str, Any]:
 
 
 def _result_020(result: Result, version: str, with_options: bool) -> dict[str, Any]:
-    """One address per family and no interfaces; routes only of a family that has an address."""
+    """The 0.1.0 and 0.2.0 shape: one address per family, no interfaces, routes only of a family with an address. Raises
+    CniError 7 for a result without an address."""
     document: dict[str, Any] = {"cniVersion": version}
     for family, key in ((4, "ip4"), (6, "ip6")):
         first = next((item for item in result.ips if item.address.version == family), None)

@@ -1,4 +1,4 @@
-"""stdin whole, and the one document for stdout. What they mean is `request` and `spec`."""
+"""Reads all of stdin, and writes the one document to stdout. `request` and `spec` know what they mean."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_stdin() -> bytes:
 
 
 def write_document(text: str) -> int:
-    """The one write to stdout. 1 if nobody could read it: the runtime must not take silence for success."""
+    """Writes to stdout. Returns the exit status: 1 if nobody could read it, as silence must not look like success."""
     data = (text + "\n").encode()
     try:
         while data:

@@ -1,12 +1,12 @@
 """Who holds which address and which host port, and where the last search for an address ended.
 
-    leases/<address>          -> identity   <address>@<network> of what other plugins attach
+    leases/<address>          -> identity   <address>@<network> for interfaces of other plugins
     ports/<protocol>-<port>   -> <host address>=<identity>, several with blanks between, many in a file of lines
     last/<network>.<range set> -> address   where the next search begins
-    last/<network>.folder     -> path       of its lease files, if we made it
+    last/<network>.folder     -> path       of its lease files, if we made the folder
 
-A symbolic link appears whole or not at all, fails if it exists and can be read with `ls -l`. Who may have what is
-decided in `choice` and by the verbs.
+They are symbolic links, because a link appears whole or not at all, is never overwritten by accident, and can be read
+with `ls -l`. `choice` and the verbs decide who may have what.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cni.model.ports import Holders
 
 LINK_LIMIT = 1000  # characters; a link's target may have 4095
-WAITING = "?"  # before the line of an attachment that waits for the port
+WAITING = "?"  # marks the line of an attachment that waits for the port
 
 
 def claim_line(mapping: PortMapping, ident: str) -> str:
@@ -33,12 +33,13 @@ def claim_line(mapping: PortMapping, ident: str) -> str:
 
 
 def _fits_a_link(lines: list[str]) -> bool:
-    """One system call instead of four; with IPv4 and IPv6, most ports have two lines."""
+    """Whether the lines fit a symbolic link, which takes one system call where a file takes four. With IPv4 and IPv6,
+    most ports have two lines."""
     return len(lines) <= 4 and sum(map(len, lines)) < LINK_LIMIT
 
 
 class Claims:
-    """Everything that changes something needs the store's lock."""
+    """Leases and ports. Methods that change something need the store's lock."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -46,20 +47,20 @@ class Claims:
     # Leases
 
     def lease_holder(self, name: str) -> str:
-        """The identity that has the lease (`attachment.lease_name`), or ""."""
+        """The identity that holds the lease (`attachment.lease_name`), "" if it is free."""
         return self._folder.read("leases", name)
 
     def lease(self, name: str, ident: str) -> None:
-        """Whoever calls has made sure that it is free."""
+        """Enters a lease. The caller has made sure that it is free."""
         files.point(ident, self._folder.path("leases", name))
 
     def free_lease(self, name: str, ident: str) -> None:
-        """Only in its holder's name: a late caller must not free what somebody else has now."""
+        """Frees a lease of this holder only: a late caller must not free what somebody else has by now."""
         if self.lease_holder(name) == ident:
             self._folder.unlink("leases", name)
 
     def leased(self) -> set[str]:
-        """The names of all leases. Costs time by their number: for exhaustion, STATUS and listings only."""
+        """The names of all leases. It lists the folder: only for exhaustion, STATUS and listings."""
         return set(self._folder.names("leases"))
 
     def last(self, network: str, index: int) -> Address | None:
@@ -72,7 +73,7 @@ class Claims:
         self._folder.point(str(address), "last", f"{network}.{index}")
 
     def note_lease_folder(self, network: str, folder: str) -> None:
-        """That it is ours to take away (`lease_files`); "" to forget it."""
+        """Notes that the folder of lease files is ours to remove (`lease_files`); "" forgets it."""
         if folder:
             self._folder.point(folder, "last", f"{network}.folder")
         else:
@@ -84,20 +85,20 @@ class Claims:
     # Ports
 
     def port_holders(self, port: str) -> list[tuple[Address, str]]:
-        """(host address, identity) of everybody who holds the port on some address."""
+        """(host address, identity) of each attachment that holds the port on some address."""
         found = []
         for line in self._lines(port):
             host_ip, _, ident = line.partition("=")
             try:
                 address = parse_address(host_ip)
             except ValueError:
-                continue  # a waiting one, or damaged; what the kernel holds is still refused there
+                continue  # it waits, or is damaged; a port that the kernel holds is refused later
             if ident.count("/") == 2:
                 found.append((address, ident))
         return found
 
     def holders(self, mappings: Iterable[PortMapping]) -> Holders:
-        """The same of each port that somebody holds."""
+        """`port_holders` of each of these ports that somebody holds, by the port's claim."""
         found = {port: self.port_holders(port) for port in by_claim(mappings)}
         return {port: held for port, held in found.items() if held}
 
@@ -110,13 +111,13 @@ class Claims:
             self._add_lines(port, [WAITING + claim_line(mapping, ident) for mapping in own])
 
     def promote(self, mapping: PortMapping, ident: str) -> None:
-        """Whoever waited for it has it now."""
+        """Turns a wait for the port into a claim."""
         lines, line = self._lines(mapping.claim), claim_line(mapping, ident)
         if WAITING + line in lines:
             self._write(mapping.claim, [line if other == WAITING + line else other for other in lines])
 
     def unclaim(self, mappings: Iterable[PortMapping], ident: str) -> list[tuple[PortMapping, str]]:
-        """Takes back the claims, and the waits for them. Returns who has waited longest for which of them."""
+        """Removes an attachment's claims and waits. Returns (mapping, identity) of who has waited longest for each."""
         successors = []
         for port, own in by_claim(mappings).items():
             left = self.drop_lines(port, {claim_line(mapping, ident) for mapping in own})
@@ -131,23 +132,23 @@ class Claims:
         return successors
 
     def drop_lines(self, port: str, gone: set[str]) -> list[str]:
-        """Those of holders, with the same ones of who waits. Returns the lines that are left."""
+        """Removes these lines, held or waiting, from a port. Returns the lines that are left."""
         lines = self._lines(port)
         left = [line for line in lines if line.lstrip(WAITING) not in gone]
         if left != lines:
             self._write(port, left)
         return left
 
-    # Of everybody, by listings: for damage and GC only
+    # Listings of everybody's claims: for damage and GC only
 
     def claimed_by(self, ident: str) -> tuple[list[str], list[tuple[str, str]]]:
-        """Lease names, and (port, line) of all that is held or waited for in the name."""
+        """The names of an identity's leases, and (port, line) of each port that it holds or waits for."""
         leases = [name for name in self._folder.names("leases") if self.lease_holder(name) == ident]
         ports = [(port, line) for port, line in self._all_lines() if line.partition("=")[2] == ident]
         return leases, ports
 
     def claimants(self) -> set[str]:
-        """Every identity that has a lease or a port."""
+        """Every identity that has a lease, or holds or waits for a port."""
         found = {self.lease_holder(name) for name in self._folder.names("leases")}
         found |= {line.partition("=")[2] for _port, line in self._all_lines()}
         return {ident for ident in found if ident.count("/") == 2}

@@ -1,6 +1,6 @@
 """The state folder's entries by path: symbolic links and small files, each read and written in one step.
 
-What they mean is said by `claims`, `bridges` and `store`, which share one of these.
+`claims`, `bridges`, `notes` and `store` share one of these and know what the entries mean.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from cni.state import files
 
 
 class Folder:
-    """`root` is the folder of one boot and one network namespace; `store` holds its lock."""
+    """The state folder of one boot and one network namespace. `root` is its path; `store` holds its lock."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -20,7 +20,7 @@ class Folder:
         return "/".join((self.root, *parts))
 
     def names(self, *parts: str) -> list[str]:
-        """Sorted; [] for a folder that is not there."""
+        """The names in a folder, sorted; [] if it is missing."""
         try:
             return sorted(os.listdir(self.path(*parts)))
         except (FileNotFoundError, NotADirectoryError):
@@ -36,7 +36,7 @@ class Folder:
         os.close(os.open(self.path(*parts), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
     def read(self, *parts: str) -> str:
-        """What a link points to or a small file holds, "" if there is none; a folder in its place is set aside."""
+        """What a link points to or a small file holds, "" if it is missing. A folder in its place is set aside."""
         path = self.path(*parts)
         try:
             return files.read(path)
@@ -45,12 +45,12 @@ class Folder:
             return ""
 
     def point(self, target: str, *parts: str) -> None:
-        """A symbolic link in place of what is there, in one step."""
+        """Puts a symbolic link in place of what is there, in one step."""
         os.symlink(target, self.path("new"))
         os.rename(self.path("new"), self.path(*parts))
 
     def write(self, text: str, *parts: str) -> None:
-        """A file in place of what is there, in one step."""
+        """Puts a file in place of what is there, in one step."""
         files.write(self.path("new"), text)
         os.rename(self.path("new"), self.path(*parts))
 
@@ -58,11 +58,11 @@ class Folder:
         files.unlink(self.path(*parts))
 
     def rmdir(self, *parts: str) -> None:
-        """Unless something is in it."""
+        """Removes the folder if it is empty."""
         files.rmdir(self.path(*parts))
 
     def set_aside(self, path: str) -> str:
-        """Moves what cannot be read to `damaged`. Returns where it is now."""
+        """Moves an unreadable entry to `damaged`. Returns its new path."""
         self.make("damaged")
         target = self.path("damaged", os.path.relpath(path, self.root).replace("/", "%"))
         os.rename(path, target)

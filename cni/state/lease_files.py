@@ -1,12 +1,12 @@
 """The lease files of the reference host-local plugin, which others read and write as well: a folder for each network.
 
-    <ipam.dataDir>/<network>/<address>              container ID, CRLF, interface; before 0.8 of it the ID alone
+    <ipam.dataDir>/<network>/<address>              container ID, CRLF, interface; the ID alone before its 0.8
     <ipam.dataDir>/<network>/last_reserved_ip.<N>   where the search in range set N ended
     <ipam.dataDir>/<network>/lock                   flock of whoever reserves
 
-The format is that of its backend/disk. The folder outlives a reboot, which no container does: a file older than the
-boot is nobody's. A host without a clock of its own may take a living one for such; `cni.kernel.probe` finds it then.
-Our own leases are `claims`.
+The format is that of its backend/disk. The folder outlives a reboot, but no container does: a file older than the boot
+belongs to nobody. A host without a battery-backed clock may misjudge a living container's file so; then
+`cni.kernel.probe` finds the container. `claims` holds our own leases.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ LOCK, LAST = "lock", "last_reserved_ip."
 
 
 class LeaseFiles:
-    """Of one network. `keeps` says whether leases of ours are entered, too: where that was asked for, or where the
-    folder shows that the reference plugin was here. They are read in any case."""
+    """The lease files of one network. They are always read. `keeps` says whether our leases are entered too: if the
+    configuration asks for it, or the folder shows that the reference plugin was used here."""
 
     def __init__(self, folder: str, asked: bool = True) -> None:
         self.folder = folder
@@ -36,7 +36,7 @@ class LeaseFiles:
         self._lock = -1
 
     def holder(self, address: Address, container: str = "", ifname: str = "") -> str:
-        """Who has it, in words, "" for nobody or for that container itself. One look-up."""
+        """Who has the address, in words; "" for nobody, or for this container itself. One look-up."""
         path = f"{self.folder}/{address}"
         try:
             if os.lstat(path).st_mtime < boot_time():
@@ -54,16 +54,16 @@ class LeaseFiles:
         except (ValueError, OSError):
             return None
 
-    # Leases of ours, for others to read
+    # Our leases, for others to read
 
     def lock(self) -> None:
-        """Until `unlock`: between looking and entering. Raises CniError 11 after a bounded wait. Without the folder
-        nobody else is there to look."""
+        """Takes the reference's lock, which covers looking and entering, until `unlock`. Without the folder there is
+        nobody to lock out. Raises CniError 11 after a bounded wait."""
         if self._lock < 0 and os.path.isdir(self.folder):
             self._lock = files.lock(self.folder, LOCK)
 
     def kept_for(self, leases: tuple[Lease, ...]) -> str:
-        """The folder, where these will be entered."""
+        """The folder in which these leases will be entered, "" for none."""
         return self.folder if self.keeps and leases else ""
 
     def unlock(self) -> None:
@@ -72,7 +72,7 @@ class LeaseFiles:
             self._lock = -1
 
     def remember(self, leases: tuple[Lease, ...]) -> None:
-        """Where the reference's next search begins, and its lock, once they are entered."""
+        """Notes, after the leases were entered, where the reference's next search begins, and makes its lock file."""
         if self.kept_for(leases):
             os.close(os.open(f"{self.folder}/{LOCK}", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
             for index, lease in enumerate(leases):
@@ -80,7 +80,8 @@ class LeaseFiles:
 
 
 def enter(folder: str, address: Address, container: str, ifname: str) -> None:
-    """Never over somebody else's of this boot: the reference takes its lock, a runtime's own tools may not."""
+    """Writes the container's file, but never over another container's of this boot: the reference plugin takes the
+    lock, a runtime's own tools may not."""
     path, text = f"{folder}/{address}", f"{container}{BREAK}{ifname}"
     for _attempt in (1, 2):
         try:
@@ -100,7 +101,7 @@ def enter(folder: str, address: Address, container: str, ifname: str) -> None:
 
 
 def holder_of(folder: str, address: Address) -> str:
-    """What the address's file says, container and interface, "" for none."""
+    """The text of the address's file: container and interface. "" without a file of this boot."""
     try:
         return " ".join(files.read(f"{folder}/{address}").split())
     except OSError:
@@ -108,7 +109,7 @@ def holder_of(folder: str, address: Address) -> str:
 
 
 def leave(folder: str, address: Address, container: str, ifname: str) -> bool:
-    """Takes the container's file away, never another's. Whether there was one."""
+    """Removes the container's file, never another's. Returns whether there was one."""
     path = f"{folder}/{address}"
     try:
         mine = is_of(files.read(path), container, ifname)
@@ -120,7 +121,7 @@ def leave(folder: str, address: Address, container: str, ifname: str) -> bool:
 
 
 def tidy(folder: str) -> None:
-    """Takes away what is no lease, and the folder, if there are no leases."""
+    """Removes the other files and the folder, unless it still holds a lease."""
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -132,7 +133,7 @@ def tidy(folder: str) -> None:
 
 
 def is_of(text: str, container: str, ifname: str) -> bool:
-    """Whether a file's text names that container's interface, or the container alone."""
+    """Whether a file's text names this container's interface, or the container alone."""
     return bool(container) and text.split() in ([container, ifname], [container])
 
 

@@ -1,4 +1,4 @@
-"""The leases as `choice` asks for them: those of the state folder, and the lease files that other programs keep."""
+"""The leases that `choice` asks about: those of the state folder, and the lease files that other programs keep."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class HeldLeases(Leases):
-    """Of the request's network, with what the container itself has counting as free. `scope`: `lease_name`."""
+    """The leases of the request's network; those of the container itself count as free. `scope` is `lease_name`'s."""
 
     def __init__(self, claims: Claims, request: Request, ipam: Ipam, scope: str = "") -> None:
         self._claims = claims
@@ -43,17 +43,18 @@ class HeldLeases(Leases):
         return self._answers(address)
 
     def ask(self, answers: Callable[[Address], str], own: tuple[Address, ...]) -> None:
-        """Others are on the wire whose leases are written nowhere: whoever answers for an address has it. Not for
-        those that the container itself may answer for."""
+        """Also counts an address as held if `answers` names a machine that answers for it, because other machines on
+        the bridge have leases that are written nowhere. `own` are the addresses that the container itself may answer
+        for."""
         self._answers, self._own = answers, own
 
     def all(self) -> set[str]:
-        """Of the state folder, as text."""
+        """The addresses of all leases in the state folder, as text."""
         names = (name.partition("@") for name in self._claims.leased())
         return {address for address, _, scope in names if scope == self._scope}
 
     def last(self, index: int) -> Address | None:
-        """Ours; before we had one, that of the lease files."""
+        """Where our last search ended; before our first one, where the lease files say the reference's ended."""
         return self._claims.last(self._network, index) or self.files.last(index)
 
     def remember(self, ipam: Ipam, leases: tuple[Lease, ...]) -> None:
@@ -62,7 +63,7 @@ class HeldLeases(Leases):
 
 
 def lease_folder(request: Request) -> str:
-    """The network's folder of lease files, by a configuration that need not be valid any more."""
+    """The network's folder of lease files, from a configuration that may be invalid by now."""
     try:
         folder = Fields(request.document).section("ipam").text("dataDir")
     except CniError:

@@ -1,10 +1,10 @@
-"""What was noted about the host besides records, for whoever undoes it or compares with it.
+"""Notes about the host besides records: earlier states to restore, and the loaded rules to compare with.
 
     rules                 -> digest     of the table's rules as they were loaded
-    unrouted4, unrouted6                links between which the host did not forward before us, unless they did so alone
-    tuning/<host link>                  what an interface had before the drop-in `tuning`
+    unrouted4, unrouted6                links between which the host did not forward before us
+    tuning/<host link>                  an interface's settings before the drop-in `tuning`
 
-What the notes mean is `cni.host`, `cni.forwarding` and `cni.dropin.tuning`.
+`cni.host`, `cni.forwarding` and `cni.dropin.tuning` know what the notes mean.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from cni.state.folder import Folder
 
 
 class Notes:
-    """Everything that changes something needs the store's lock."""
+    """Methods that change something need the store's lock."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
 
     def put_rules(self, digest: str) -> None:
-        """Of the rules that were loaded; "" to take the note back, before others are."""
+        """Notes the digest of the loaded rules; "" removes the note, before other rules are loaded."""
         if digest:
             self._folder.point(digest, "rules")
         else:
@@ -30,7 +30,7 @@ class Notes:
         return self._folder.read("rules")
 
     def put_unrouted(self, version: int, links: list[str]) -> None:
-        """The links between which the host did not forward before us; [] takes the note back."""
+        """Notes the links between which the host did not forward before us; [] removes the note."""
         if links:
             self._folder.write("\n".join(links) + "\n", f"unrouted{version}")
         else:
@@ -40,7 +40,8 @@ class Notes:
         return self._folder.read(f"unrouted{version}").splitlines()
 
     def keep_settings(self, link: str, text: str) -> None:
-        """What an interface had before `tuning`. The first to be kept stays: a repeated ADD finds its own settings."""
+        """Keeps an interface's settings from before `tuning`, unless there are some: a repeated ADD would find its
+        own."""
         self._folder.make("tuning")
         if not self._folder.has("tuning", link):
             files.write(self._folder.path("tuning", link), text)

@@ -1,4 +1,4 @@
-"""Where the state folder is: which `dataDir` counts on this host, and for which boot. What is in it is `store`."""
+"""Where the state folder is: which `dataDir` counts on this host, and for which boot. `store` knows what is in it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def first_folder(data_dir: str, boot: str, cookie: int) -> str:
-    """Where the records are although the table is gone, which named the folder: networks may each have a `dataDir` of
-    their own, the first of the host keeps all of them. The usual place is that folder, or leads there by a link."""
+    """The folder of the host's records, for when there is no table whose comment names it. Networks may each have a
+    `dataDir`; the first one on the host keeps all records. The usual place is that folder, or a link to it."""
     usual = f"{own_folder(DATA_DIR)}/{boot}.{cookie}"
     if not os.path.isdir(usual):
         return data_dir
@@ -20,8 +20,8 @@ def first_folder(data_dir: str, boot: str, cookie: int) -> str:
 
 
 def own_folder(data_dir: str) -> str:
-    """RootlessKit shows its users the real root's folder in /run, by a symbolic link (--copy-up); one beside it, which
-    nobody outside sees, is theirs."""
+    """The folder, or one beside it for RootlessKit's users: RootlessKit shows them the real root's folder in /run by a
+    symbolic link (--copy-up), and nobody outside sees the one beside it."""
     if os.access(data_dir, os.W_OK):
         return data_dir
     try:

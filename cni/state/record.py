@@ -1,6 +1,6 @@
-"""An attachment as the JSON that the state folder keeps. Pure.
+"""An attachment as the JSON document that the state folder keeps. Pure.
 
-The schema's number changes with its fields; earlier ones are read, so that an upgrade loses no container.
+The schema's number changes with its fields. Earlier schemas are read too, so that an upgrade loses no container.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ FLAGS = (
 )
 LATER_FLAGS = ("made", "anti_spoof")
 
-LATER = ("snat", "masq_all", "fast_path")  # absent in records of before them
-LATER_WORDS = ("zone", "condition4", "condition6")  # as well
+LATER = ("snat", "masq_all", "fast_path")  # absent in records from before them
+LATER_WORDS = ("zone", "condition4", "condition6")  # absent as well
 
 
 def to_document(item: Attachment) -> dict[str, Any]:
-    """Only strings, numbers, booleans, lists and objects, for people to read and `from_document` to take back."""
+    """The document: strings, numbers, booleans, lists and objects that people can read and `from_document` parses."""
     document: dict[str, Any] = {"schema": SCHEMA}
     document.update((name, getattr(item, name)) for name in (*TEXTS, *LATER_TEXTS, *FLAGS, *LATER_FLAGS))
     document["lease_folder"] = item.lease_folder
@@ -60,7 +60,7 @@ def to_document(item: Attachment) -> dict[str, Any]:
 
 
 def from_document(document: Json) -> Attachment:
-    """Raises ValueError for anything that `to_document`, of this version or an earlier one, did not write."""
+    """Raises ValueError for anything that neither this version's `to_document` nor an earlier one wrote."""
     try:
         if not isinstance(document, dict) or document["schema"] not in (1, 2, SCHEMA):
             raise ValueError(f"it is not of schema 1 to {SCHEMA}")
@@ -93,8 +93,8 @@ def from_document(document: Json) -> Attachment:
         raise ValueError(f"a field is missing or of the wrong type: {problem}") from None
 
 
-# A container from before modes keeps what it had, reached by whoever has a route to it, until it is attached anew.
-# Whether its bridge is ours only the folder of the bridges knows.
+# A container from before modes stays reachable by whoever has a route to it, until it is attached again.
+# Only the folder `bridges` knows whether its bridge is ours.
 _BEFORE_MODES: dict[str, Any] = {
     "mode4": OPEN,
     "mode6": OPEN,
@@ -106,7 +106,7 @@ _BEFORE_MODES: dict[str, Any] = {
 
 
 def _kind(document: dict[str, Json]) -> Kind:
-    """Schema 1, of versions before 0.2.0, said it by two flags."""
+    """The attachment's kind. Schema 1, of versions before 0.2.0, has two flags instead."""
     if document["schema"] != 1:
         return KINDS[_typed(document["kind"], str)]
     own_link, own_leases = (_typed(document[name], bool) for name in ("own_link", "own_leases"))
@@ -146,7 +146,7 @@ def _dns(entry: dict[str, Any]) -> Dns:
 
 
 def _mappings(entries: Json) -> tuple[PortMapping, ...]:
-    """There may be thousands, most of them of one host address."""
+    """The port mappings. There may be thousands, most with the same host address, so each address is parsed once."""
     found = []
     hosts: dict[str, Address] = {}
     for entry in _typed(entries, list):

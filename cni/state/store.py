@@ -1,17 +1,17 @@
 """The state folder: a record for each attachment, with the journal that makes a kill harmless.
 
     <dataDir>/<boot id>.<network namespace>/
-        lock                                    flock of whoever changes anything, kernel included (`lock`)
+        lock                                    flock of whoever changes anything, the kernel included (`lock`)
         attachments/<network>/<container>@<if>  the record, JSON (`record`)
         leases/, ports/, last/                  `claims`
         bridges/                                `bridges`
-        containers/<container>/<network>@<if>   which attachments it has
-        pending                                 a record on its way in or out; whoever finds one rolls it back
-        new                                     anything on its way to its name; whoever finds one removes it
+        containers/<container>/<network>@<if>   the container's attachments
+        pending                                 a record being written or removed; whoever finds one rolls it back
+        new                                     an entry about to get its name; whoever finds one removes it
         rules, unrouted4, unrouted6, tuning/    `notes`
-        damaged/                                what could not be read
+        damaged/                                entries that could not be read
 
-The folder's name is the boot and the namespace that it is true for, so a reboot frees everything without a sweep.
+The folder is named after the boot and the namespace for which it holds, so a reboot frees everything without a sweep.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    Waiting = dict[str, list[PortMapping]]  # identity: the ports just freed that it has waited for
+    Waiting = dict[str, list[PortMapping]]  # identity: the just freed ports for which it waits
 
 
 class Damaged(Exception):
-    """A record that could not be read; it has been moved to `damaged/` and its place is free."""
+    """A record could not be read; it has been moved to `damaged/`, and its place is free."""
 
 
 class Store:
-    """Every method that changes something needs the `lock`; errors of the file system are OSError."""
+    """The state folder. Methods that change something need the `lock`; errors of the file system are OSError."""
 
     def __init__(self, data_dir: str, boot: str, cookie: int) -> None:
         root = f"{own_folder(data_dir)}/{boot}.{cookie}"
@@ -63,7 +63,7 @@ class Store:
         return self.folder.path("attachments", network, f"{container}@{ifname}")
 
     def load(self, ident: str) -> Attachment | None:
-        """Raises Damaged after setting aside a record that cannot be read or is another's."""
+        """The record, None if there is none. Raises Damaged after setting aside one that is unreadable or another's."""
         path = self.record_path(ident)
         try:
             item = self._read(path)
@@ -76,23 +76,23 @@ class Store:
             raise Damaged(f"{path}: {problem}; moved to {self.folder.set_aside(path)}") from None
 
     def peek(self, ident: str) -> Attachment | None:
-        """As `load`, but a record that cannot be read stays where it is."""
+        """As `load`, but an unreadable record stays where it is and reads as None."""
         try:
             return self._read(self.record_path(ident))
         except (ValueError, FileNotFoundError, IsADirectoryError):
             return None
 
     def identities(self, network: str = "") -> list[str]:
-        """Of all attachments, or of one network's."""
+        """The identities of all attachments, or of one network's."""
         names = self.folder.names
         networks = [network] if network else names("attachments")
         return [_identity(name, entry) for name in networks for entry in names("attachments", name)]
 
     def has_records(self) -> bool:
-        """Networks' folders go with their last attachment."""
+        """Whether there is a record. A network's folder goes with its last attachment."""
         return bool(self.folder.names("attachments"))
 
-    # Changes. After a kill at any point of one of them the next `lock` rolls it back, or it is complete.
+    # Changes. After a kill at any point, the change is complete or the next `lock` rolls it back.
 
     def begin(self, item: Attachment) -> None:
         """Writes a new record with its leases and ports."""
@@ -113,7 +113,7 @@ class Store:
         os.rename(self.folder.path("pending"), self.record_path(item.ident))
 
     def index(self, item: Attachment) -> None:
-        """Where it is found by its bridge and by its container."""
+        """Enters the attachment under its bridge and under its container."""
         if not item.bridge:
             return
         self.bridges.enter(item.bridge, item.link)
@@ -124,20 +124,20 @@ class Store:
         self.folder.touch("containers", container, f"{network}@{ifname}")
 
     def update(self, item: Attachment) -> None:
-        """Replaces a record whose leases and ports stay what they are."""
+        """Replaces a record whose leases and ports stay the same."""
         self._write("new", item)
         os.rename(self.folder.path("new"), self.record_path(item.ident))
 
     def shrink(self, before: Attachment, item: Attachment) -> Waiting:
-        """Replaces a record by one that holds less. `finish` ends it."""
+        """Replaces a record by one that holds fewer ports. Returns who waits for the freed ones; then call `finish`."""
         self._write("pending", before)
         self.update(item)
         return self._release(before, keep=item)
 
     def remove(self, item: Attachment) -> Waiting:
-        """Removes the record, then frees what it holds: a record without its claims would bring back, at the next
-        repair, what somebody else has by then. Returns who waits for which of its ports; `finish` ends it when they
-        have them."""
+        """Removes the record, then frees what it holds. In the other order, a kill would leave a record without claims,
+        and the next repair would bring back what somebody else has by then. Returns who waits for which of its ports;
+        call `finish` when they have them."""
         try:
             os.rename(self.record_path(item.ident), self.folder.path("pending"))
         except FileNotFoundError:
@@ -149,7 +149,7 @@ class Store:
         return waiting
 
     def is_interrupted(self) -> bool:
-        """Whether a kill or an error has left a change half done."""
+        """Whether a kill or an error has left a change unfinished."""
         return self.folder.has("new") or self.folder.has("pending")
 
     def roll_back(self) -> Waiting:
@@ -158,7 +158,7 @@ class Store:
         try:
             item = _read(self.folder.path("pending"))
         except (FileNotFoundError, ValueError):
-            return {}  # killed while writing it: nothing else was written yet
+            return {}  # killed while `pending` was written: nothing else had been
         try:
             before = self.load(item.ident)
         except Damaged:
@@ -173,7 +173,7 @@ class Store:
         return waiting
 
     def _drop_lease_folder(self, item: Attachment) -> None:
-        """With the network's last attachment, if we made it."""
+        """Removes the folder of lease files with the network's last attachment, if we made it."""
         if item.lease_folder and not self.folder.has("attachments", item.network):
             from cni.state.lease_files import tidy
 
@@ -182,7 +182,7 @@ class Store:
                 self.claims.note_lease_folder(item.network, "")
 
     def finish(self) -> None:
-        """The end of `remove`, `shrink` and `roll_back`."""
+        """Ends `remove`, `shrink` and `roll_back`."""
         self.folder.unlink("pending")
 
     def drop_empty(self, network: str) -> None:
@@ -190,7 +190,7 @@ class Store:
         self.folder.rmdir("attachments", network)
 
     def _read(self, path: str) -> Attachment:
-        """Records of earlier versions do not say whose the bridge is."""
+        """Reads a record. For one of an earlier version, `bridges` says whether the bridge is ours."""
         item = _read(path)
         if not item.made and item.kind.own_link and self.bridges.knows(item.master, "created"):
             return item.replace(made=True)
@@ -200,8 +200,8 @@ class Store:
         files.write(self.folder.path(name), dumps(to_document(item)) + "\n")
 
     def drop_bridge(self, item: Attachment) -> None:
-        """All that is known of the bridge of its last attachment; of its master as well, if that has no other. Of a
-        bridge that has containers in its VLANs still, nothing."""
+        """Forgets all that is known of the last attachment's bridge, and of its master if nothing else is on that. A
+        bridge with containers left in its VLANs stays known."""
         if item.wire.master:
             self.bridges.drop(item.bridge)
         own = item.bridge if item.wire.master else item.link
@@ -242,7 +242,7 @@ class Store:
     # Others
 
     def of_container(self, item: Attachment) -> list[Attachment]:
-        """The other attachments of the same container; but for those that cannot be read."""
+        """The other attachments of the same container, without unreadable ones."""
         _network, container, _ifname = item.ident.split("/")
         found = []
         for entry in self.folder.names("containers", container):
@@ -254,12 +254,12 @@ class Store:
         return found
 
     def is_last(self, item: Attachment) -> bool:
-        """No other attachment, of any network, is on this one's bridge; in VLANs of it there may be some."""
+        """Whether no other attachment, of any network, is on this one's bridge; its VLANs may have some."""
         return bool(item.bridge) and self.bridges.only(item.bridge, item.link, vlans=False)
 
     def sharing(self, item: Attachment) -> Iterator[Attachment | None]:
-        """The other records on the same bridge, one by one: the first is enough for most questions, and it is most
-        likely of the same network. None for one that cannot be read."""
+        """Yields the other records on the same bridge, None for an unreadable one. Most questions need only the first,
+        which is most likely of the same network."""
         path = self.folder.path
         networks = [name for name in self.folder.names("attachments") if os.path.isdir(path("attachments", name))]
         for network in sorted(networks, key=lambda name: name != item.network):
@@ -276,6 +276,6 @@ def _read(path: str) -> Attachment:
 
 
 def _identity(network: str, entry: str) -> str:
-    """Of the record with that file's name."""
+    """The identity of the record with this file name."""
     container, _, ifname = entry.partition("@")
     return f"{network}/{container}/{ifname}"

@@ -1,7 +1,7 @@
-"""Whether a state folder may be used: what is written and read there decides over the host's ports.
+"""Whether a state folder can be trusted: what it holds decides about the host's ports.
 
-A folder in /tmp, or below somebody's home, could be made beforehand by a user of the host, or be a link of theirs to
-another place. Nothing is changed here.
+A user of the host could have made a folder in /tmp or below their home beforehand, or a link to another place. Nothing
+is changed here.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import stat
 
 from cni.protocol.errors import INVALID_CONFIG, CniError
 
-LINKS = 40  # as many as the kernel follows (MAXSYMLINKS)
+LINKS = 40  # the kernel follows no more (MAXSYMLINKS)
 
 
 def refuse_foreign(path: str) -> None:
-    """Raises CniError code 7 unless all that exists on the way, links and folders, is root's or ours, and nobody else
-    can put something in its place."""
+    """Raises CniError 7 unless every existing link and folder on the path belongs to root or us, and nobody else can
+    replace it."""
     left = [part for part in path.split("/") if part][::-1]
     place, links = "", 0
     while left:
@@ -30,7 +30,7 @@ def refuse_foreign(path: str) -> None:
         try:
             found = os.lstat(below)
         except FileNotFoundError:
-            return  # it will be made, in a folder that is ours
+            return  # the rest will be made, in a folder that is ours
         if found.st_uid not in (0, os.geteuid()) and not (left and _is_unmapped(found.st_uid)):
             raise _refusal(path, below, f"it belongs to the user {found.st_uid}", "chown root")
         if stat.S_ISLNK(found.st_mode):
@@ -43,15 +43,15 @@ def refuse_foreign(path: str) -> None:
             continue
         if not stat.S_ISDIR(found.st_mode):
             raise _refusal(path, below, "it is not a folder")
-        # In a folder with the sticky bit (/tmp) nobody can move what is ours.
+        # In a folder with the sticky bit (/tmp), nobody else can move what is ours.
         if found.st_mode & stat.S_IWOTH and not (left and found.st_mode & stat.S_ISVTX):
             raise _refusal(path, below, "every user of this host may write there", "chmod o-w")
         place = below
 
 
 def _is_unmapped(user: int) -> bool:
-    """The folders above ours belong to users of the host that a user namespace does not know: the kernel shows them as
-    the overflow user there (user_namespaces(7))."""
+    """Whether this is the overflow user of a user namespace: the kernel shows it as the owner of folders above ours
+    that belong to users whom the namespace does not know (user_namespaces(7))."""
     try:
         with open("/proc/self/uid_map", encoding="ascii") as file:
             whole = file.read().split() == ["0", "0", "4294967295"]

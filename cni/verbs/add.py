@@ -1,4 +1,4 @@
-"""ADD: what is asked for becomes a record, the record becomes an attachment."""
+"""ADD: turns the request into a record, and the record into an attachment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from cni.verbs.implied import with_implied
 
 
 def add(request: Request) -> Result:
-    """Raises CniError. Whatever it raises, nothing of the attachment is left, or a record that DEL works from."""
+    """The result. Raises CniError, and leaves nothing of the attachment behind then, or a record for DEL to work
+    from."""
     network = parse_network(with_lease(request))
     netns = open_netns(request.netns)
     ident = identity(request.network, request.container, request.ifname)
@@ -63,7 +64,7 @@ def _add(host: Host, request: Request, network: Network, netns: int, ident: str)
     if before is not None:
         if before.replace(done=False) == item:
             refuse_held_ports(ports, item)
-            host.store.begin(item)  # a DEL that was killed may have freed some of it
+            host.store.begin(item)  # a killed DEL may have freed some of it
             held.files.unlock()
             return attach(host, item, netns, again=True)
         from cni.verbs.delete import detach
@@ -83,7 +84,8 @@ def _add(host: Host, request: Request, network: Network, netns: int, ident: str)
 
 
 def _placed(host: Host, request: Request, network: Network, before: Attachment | None) -> tuple[Network, HeldLeases]:
-    """The network as its bridge lets it be, and what is taken in it: on somebody else's others have addresses, too."""
+    """The network as its bridge allows it, and the leases in it. On somebody else's bridge, other machines have
+    addresses too."""
     if host.store.bridges.knows(network.bridge, "created"):
         return network, HeldLeases(host.store.claims, request, network.ipam)
     from cni.adoption import placed

@@ -1,6 +1,6 @@
-"""From an attachment's record to the kernel: table elements, bridge, links. A failure at any step runs DEL's teardown.
+"""Makes an attachment from its record: table elements, bridge, links. A failure at any step runs DEL's teardown.
 
-The record exists before and is marked done at the end. Where it comes from is `add` and `delegated`.
+`add` and `delegated` write the record first; it is marked done at the end.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 
 def attach(host: Host, item: Attachment, netns: int, again: bool = False, linked: bool = False) -> Result:
-    """Makes the kernel what the record says. The record exists; it is marked done at the end, or torn down.
+    """Makes the kernel what the existing record says, then marks the record done; after an error, removes both. Raises
+    CniError.
 
-    `again`: the same ADD once more, after a crash or by mistake. It mends what is missing and answers the same.
-    `linked`: the pair is there, as `link` has made it.
+    `again`: the same ADD was called again, after a crash or by mistake. It mends what is missing and gives the same
+    answer. `linked`: `link` has made the pair already.
     """
     try:
         result = apply(host, item, netns, again, linked)
@@ -35,7 +36,7 @@ def attach(host: Host, item: Attachment, netns: int, again: bool = False, linked
             from cni.verbs.delete import detach
 
             detach(host, item)
-        # The first error is the one to tell; DEL goes on from here. ImportError: an upgrade took our code away.
+        # The first error is reported; DEL goes on from here. ImportError: an upgrade removed our code.
         except (CniError, OSError, ImportError) as error:
             say(f"taking back {item.ident}: {error}")
         raise
@@ -43,13 +44,14 @@ def attach(host: Host, item: Attachment, netns: int, again: bool = False, linked
 
 
 def link(host: Host, item: Attachment, netns: int) -> None:
-    """The pair alone, before there are addresses: what a foreign IPAM plugin may look for. The record exists."""
+    """Makes only the pair, before there are addresses, because a foreign IPAM plugin may look for it. The record
+    exists."""
     _remove_link(host, item)  # of an ADD that was killed
     hostside.make(host, item, hostside.ready(host, item), netns)
 
 
 def apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool = False) -> Result:
-    """Raises what it meets; taking back is the caller's affair."""
+    """Makes the kernel what the record says, and rolls nothing back. Raises CniError and OSError."""
     if again and not (host.table_is_current() and host.rules_are_ours()):
         host.rebuild_table()
     host.add_elements(item, again)
@@ -57,7 +59,7 @@ def apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool = 
     master = bridge.index if bridge else 0
     port = get_link(host.rtnl, item.link)
     if port is not None and not ((again or linked) and port.master == master and is_pair(port, item, netns)):
-        _remove_link(host, item)  # of an ADD that was killed, or of a namespace that is no more
+        _remove_link(host, item)  # of a killed ADD, or of a namespace that is gone
         port = None
     if port is None:
         hostside.make(host, item, bridge, netns)
@@ -68,7 +70,7 @@ def apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool = 
     except CniError:
         if port is None:
             raise
-        _remove_link(host, item)  # more is missing than can be put back one by one
+        _remove_link(host, item)  # too much is missing to mend it piece by piece
         hostside.make(host, item, bridge, netns)
         inside = configure_container(item, netns)
     host.forget_flows_to(item.mappings, item.addresses)
@@ -98,7 +100,7 @@ def _result(host: Host, item: Attachment, bridge: Link | None) -> Result:
 
 
 def refuse_taken_ports(host: Host, item: Attachment, held: Holders, allow_bound: bool) -> None:
-    """Raises CniError 100 for a port of another container, or of a process of the host."""
+    """Raises CniError 100 for a port that another container or a process of the host has."""
     refuse_held_ports(held, item)
     if item.mappings:
         from cni.kernel.listeners import refuse_bound_ports

@@ -1,4 +1,4 @@
-"""CHECK: the record against prevResult, and the kernel against the record ("CHECK" of SPEC.md)."""
+"""CHECK: compares the record with prevResult, and the kernel with the record ("CHECK" of SPEC.md)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def refuse_problems(ident: str, problems: list[str]) -> None:
 
 
 def all_problems(host: Host, item: Attachment, expected: Attachment, netns: int) -> list[str]:
-    """`item` is what is ours on the host, `expected` how the container's interface should look."""
+    """All differences as sentences. `item` is what is ours on the host, `expected` how the container's interface should
+    look."""
     problems = table_problems(host)
     if host.table.comment() is not None:
         problems += element_problems(item, host.store.of_container(item), host.table.get)
@@ -48,7 +49,8 @@ def all_problems(host: Host, item: Attachment, expected: Attachment, netns: int)
 
 
 def as_of(item: Attachment, previous: Previous) -> Attachment:
-    """What later plugins of the chain have changed and said so in the result: other addresses, MAC address, MTU."""
+    """The attachment with what later plugins of the chain changed according to the result: addresses, MAC address,
+    MTU."""
     own = {lease.address for lease in item.leases}
     more = tuple(Lease(address) for address in previous.addresses if address not in own)
     mac, mtu = previous.mac or item.mac, previous.mtu if item.mtu else 0
@@ -56,7 +58,7 @@ def as_of(item: Attachment, previous: Previous) -> Attachment:
 
 
 def _against_previous(item: Attachment, previous: Previous, request: Request) -> list[str]:
-    """None of our addresses may be missing, and it has to be this namespace."""
+    """The differences from prevResult: it must have all of our addresses, and this namespace."""
     told = set(previous.addresses)
     missing = [lease.address for lease in item.leases if lease.address not in told]
     found = [f"prevResult lacks the address {address} of {request.ifname}" for address in missing]

@@ -1,7 +1,7 @@
-"""What a configuration leaves to others: verbs to the network's foreign IPAM plugin, its subnets to flannel.
+"""What a configuration leaves to others: a foreign IPAM plugin gets the verbs, flannel gives the subnets.
 
-What is loaded here is next to nothing: most networks have neither. The plugin's ADD, which must leave something to
-undo, is `delegated`.
+This file loads next to nothing, because most networks have neither. `delegated` calls the plugin's ADD, which must
+leave something to undo.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ SUBNET_FILE = "/run/flannel/subnet.env"  # flanneld's own default of -subnet-fil
 
 
 def pass_on(request: Request, verb: str, kind: str = "") -> None:
-    """To the plugin `kind`, or the one that the configuration names; nothing where there is none."""
+    """Passes the verb to the plugin `kind`, or to the one that the configuration names, if any. Raises CniError."""
     kind = kind or foreign_ipam(request)
-    if kind and kind != "static":  # which is answered by `delegated`, and keeps nothing
+    if kind and kind != "static":  # `delegated` answers for static, which keeps nothing
         from cni.protocol.delegation import run_plugin
 
         run_plugin(request, kind, verb)
 
 
 def release_by_dhcp(request: Request) -> CniError | None:
-    """Before the interface goes, by which the daemon gives the address back to the DHCP server: what went wrong, for
-    after the end of everything else."""
+    """Has dhcp's daemon give the address back, before the interface goes by which it talks to the DHCP server. Returns
+    the error, if any, to raise at the end of DEL."""
     from cni.protocol.delegation import run_plugin
 
     try:
@@ -37,8 +37,8 @@ def release_by_dhcp(request: Request) -> CniError | None:
 
 
 def with_lease(request: Request) -> Request:
-    """The request with what flannel's lease says in it, where that is asked for. Raises CniError 11 while there is
-    none, 7 for one that cannot be understood."""
+    """The request completed by flannel's lease, if the configuration asks for it. Raises CniError 11 while there is no
+    lease, 7 for one that cannot be parsed."""
     fields = Fields(request.document)
     ipam = fields.section("ipam")
     if ipam.text("type") != "flannel":
@@ -62,7 +62,7 @@ def with_lease(request: Request) -> Request:
         raise CniError(
             TRY_AGAIN_LATER,
             f"ipam.type flannel: this host has no subnet yet: {path} cannot be read: {reason}",
-            "flanneld writes it once it has a lease: start flanneld, or see in its log what keeps it; if its option "
+            "flanneld writes it once it has a lease: start flanneld, or see its log; if its option "
             "-subnet-file names another file, so must the key subnetFile",
         ) from None
     except ValueError as problem:

@@ -1,6 +1,8 @@
-"""ADD with addresses from a foreign IPAM plugin: the record first, for a kill must leave something to undo; the pair,
-which such a plugin may look for (`dhcp` asks through it); the plugin, then the rest. The lock is not held meanwhile: a
-DHCP server may take its time.
+"""ADD with addresses from a foreign IPAM plugin.
+
+The record comes first, because a kill must leave something to undo; then the pair, through which a plugin such as
+`dhcp` asks; then the plugin; then the rest. The lock is not held while the plugin runs: a DHCP server may take its
+time.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from cni.verbs.delete import detach
 
 
 def add_delegated(host: Host, request: Request, network: Network, netns: int, before: Attachment | None) -> Result:
-    """Raises CniError, the plugin's own included."""
+    """The result. Raises CniError, the plugin's own included."""
     if before is not None:
         detach(host, before)
     intent = plan_attachment(request, network, ())
@@ -32,7 +34,7 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
     mine = intent
     try:
         link(host, intent, netns)
-        mine = intent = host.record(intent.ident) or intent  # with what has become of its bridge
+        mine = intent = host.record(intent.ident) or intent  # its bridge may have changed meanwhile
         host.unlock()
         result = _ask(request, network.ipam.delegate, "ADD")
         host.lock()
@@ -56,20 +58,22 @@ def add_delegated(host: Host, request: Request, network: Network, netns: int, be
 
 
 def _is_same(found: Attachment, written: Attachment) -> bool:
-    """But for whose the bridge is, which is read from beside the record: our own link may have made it meanwhile."""
+    """Whether the record is the one that was written, apart from whose the bridge is: our own `link` may have made it
+    since."""
     return found.replace(made=written.made) == written
 
 
 def _ask(request: Request, kind: str, verb: str) -> Result | None:
-    """`static` is answered here: it only reads the configuration back."""
+    """The plugin's result. `static` is answered here, because it only repeats the configuration."""
     if kind != STATIC:
         return run_plugin(request, kind, verb)
     return static_result(request) if verb == "ADD" else None
 
 
 def undo(host: Host, request: Request, mine: Attachment) -> None:
-    """The specification's rollback: the plugin's DEL, without the lock, then the record. Neither, where the runtime has
-    added another one meanwhile: the plugin knows it by the same name. A second failure is only said on stderr."""
+    """Rolls back as the specification asks: calls the plugin's DEL, without the lock, then removes the record. Does
+    neither if the runtime has added the container again meanwhile, as the plugin knows it by the same name. A second
+    failure is only said on stderr."""
     host.unlock()
     try:
         host.lock()

@@ -1,7 +1,7 @@
-"""The kernel against the record: every difference as one sentence. CHECK reports them, `repair --check` prints them.
+"""Compares the kernel with the record: one sentence for every difference. CHECK and `repair --check` report them.
 
-Reads only. What should be there is said by `projection` and `links`; what later plugins of a chain may change without
-harm (other routes, other addresses) is not looked at.
+Nothing is changed. `projection` and `links` say what should be there. What later plugins of a chain may change without
+harm (other routes, other addresses) is not compared.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 
 FAMILIES = {NFPROTO_INET: "inet", NFPROTO_BRIDGE: "bridge"}
-KINDS = {"bridge": ("bridge",), "link": ("vlan", "veth")}  # of the host's link in a VLAN (`cni.vlan_gateway`)
+KINDS = {"bridge": ("bridge",), "link": ("vlan", "veth")}  # "link" is the host's link in a VLAN (`cni.vlan_gateway`)
 
 
 def table_problems(host: Host) -> list[str]:
-    """What is wrong with the table as a whole: nothing of it depends on one attachment."""
+    """What is wrong with the table as a whole, whatever the attachments."""
     comment = host.table.comment()
     if comment is None:
         return [f"table inet {TABLE} is missing"]
@@ -56,9 +56,8 @@ def table_problems(host: Host) -> list[str]:
 
 
 def element_problems(item: Attachment, others: list[Attachment], get: Callable[[Element], Element | None]) -> list[str]:
-    """Missing or altered elements of one attachment and its bridge, content compared. `others` are the container's
-    other attachments. `get` looks up the element with the same key: in the kernel, or in a listing where many
-    attachments are compared."""
+    """The missing or altered elements of one attachment and its bridge. `others` are the container's other attachments.
+    `get` looks up the element with the same key, in the kernel, or in a listing if many attachments are compared."""
     found = []
     crossing = cross_elements(item, others)
     for wanted in attachment_elements(item) + bridge_elements(item) + direct_elements(item) + crossing:
@@ -73,8 +72,8 @@ def element_problems(item: Attachment, others: list[Attachment], get: Callable[[
 def host_problems(
     host: Host, item: Attachment, bridges: dict[str, tuple[Link | None, list[Prefix]]] | None = None
 ) -> list[str]:
-    """The bridge, the host end, the leases and the sysctls of one attachment. `bridges` keeps what was read of them for
-    the next attachment of the same ones."""
+    """The differences in the bridge, the host end, the leases and the sysctls of one attachment. `bridges` caches what
+    was read about bridges, for the next attachment on the same one."""
     port = _port_problems(host, item, {} if bridges is None else bridges) if item.kind.own_link else []
     return port + guard_problems(host.handles, item) + _zone_problems(item) + _claim_problems(host, item)
 
@@ -99,8 +98,8 @@ def _claim_problems(host: Host, item: Attachment) -> list[str]:
 
 
 def read_bridge(host: Host, name: str, kinds: tuple[str, ...]) -> tuple[Link | None, list[Prefix]]:
-    """The bridge, or the host's link in a VLAN of it, with its addresses; None for a link that is missing or of another
-    kind."""
+    """The bridge, or the host's link in one of its VLANs, and its addresses; None for a link that is missing or of
+    another kind."""
     bridge = get_link(host.rtnl, name)
     if bridge is None or bridge.kind not in kinds:
         return None, []
@@ -141,7 +140,7 @@ def _port_problems(host: Host, item: Attachment, bridges: dict[str, tuple[Link |
 
 
 def container_problems(item: Attachment, netns: int, host_index: int) -> list[str]:
-    """The interface inside the namespace: identity, state, addresses and routes."""
+    """The differences inside the namespace: the interface's identity, state, addresses and routes."""
     with Inside(netns):
         rtnl = Netlink()
         wrong = [
@@ -183,7 +182,7 @@ def _has_route(routes: list[Route], wanted: Route) -> bool:
 
 
 def waiting_in_vain(claims: Claims, item: Attachment) -> list[PortMapping]:
-    """Ports that it waits for although nobody publishes them."""
+    """The ports for which it waits although nobody publishes them."""
     found = []
     for port, own in by_claim(item.standby).items():
         holders = Occupied(claims.port_holders(port))

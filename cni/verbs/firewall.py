@@ -1,6 +1,6 @@
 """What the reference firewall's keys ask of the host's own firewall: firewalld's zone, an administrator's chain.
 
-For the drop-in name `firewall` and for our own type; `ingressPolicy` is `cni.model.config`.
+The drop-in name `firewall` and our own type use it; `cni.model.config` parses `ingressPolicy`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ ADMIN_CHAIN = "CNI-ADMIN"  # the reference plugin's default
 
 
 def zone_asked(fields: Fields) -> str:
-    """Without a `backend` firewalld is asked where it runs, as by the reference plugin. "" for none. Raises CniError 2
-    where it is asked for and does not run."""
+    """The zone of firewalld to join, "" for none. Without a `backend`, firewalld is used if it runs, as by the
+    reference plugin. Raises CniError 2 if the configuration asks for firewalld and it does not run."""
     backend, zone = fields.text("backend"), fields.text("firewalldZone")
     if backend == FIREWALLD:
         require("backend", backend)
@@ -27,8 +27,8 @@ def zone_asked(fields: Fields) -> str:
 
 
 def refuse_admin_chain(netlink: Netlink, fields: Fields) -> None:
-    """The chain that the reference plugin asks before its own rules. Ours are nftables' and pass it by, so what it
-    drops would come through. Raises CniError 2."""
+    """Raises CniError 2 if the administrator's chain drops something. The reference plugin asks that chain of iptables
+    before its own rules; our rules in nftables bypass it, so what it drops would come through."""
     name = fields.text("iptablesAdminChainName") or ADMIN_CHAIN
     found = dropping_chains(netlink, "filter", name)
     if found:

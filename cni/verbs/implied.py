@@ -1,6 +1,6 @@
-"""What a configuration of our own type leaves to the host: the MTU that leads out, whether a default route is wanted.
+"""What a configuration of our own type leaves to the host: the MTU of the way out, and whether to set a default route.
 
-Only what was not said is decided here; under the reference plugins' names their defaults hold. Looks, changes nothing.
+Only missing keys are decided here; under the reference plugins' names, their defaults hold. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def with_implied(host: Host, request: Request, network: Network, netns: int) -> 
 
 
 def _implied_mtu(host: Host, network: Network) -> int:
-    """The bridge's, if it is there, else that of the link of the default route: 1400 under a VPN. 0 for the usual."""
+    """The bridge's MTU, else that of the default route's link (1400 under a VPN); 0 for the usual one."""
     bridge = get_link(host.rtnl, network.bridge) if network.bridge else None
     if bridge is not None:
         mtu = bridge.mtu
@@ -44,12 +44,12 @@ def _implied_mtu(host: Host, network: Network) -> int:
 
 
 def _is_further(ifname: str) -> bool:
-    """Not eth0: runtimes number a container's interfaces."""
+    """Whether it is not the container's first interface: runtimes number them from eth0."""
     return ifname[len(ifname.rstrip("0123456789")) :] not in ("", "0")
 
 
 def _has_default(ifname: str, netns: int) -> bool:
-    """By another interface of the container, which is on another network."""
+    """Whether the container has a default route by another interface, on another network."""
     with Inside(netns):
         inside = Netlink()
     own = get_link(inside, ifname)

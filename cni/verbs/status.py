@@ -1,6 +1,7 @@
-"""STATUS: could an ADD succeed now, and are the attached containers served? Called every few seconds, so it is cheap.
+"""STATUS: whether an ADD could succeed now, and whether attached containers are served. It is called every few seconds,
+so it must be cheap.
 
-A host that has never had our table is ready: the first ADD makes it.
+A host that never had our table is ready: the first ADD makes it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ FAMILIES = {4: "ip", 6: "ip6"}  # nftables' names
 
 
 def status(request: Request) -> None:
-    """Raises CniError 50 when no container could be attached, 51 when attached ones are cut off as well."""
+    """Raises CniError 50 if no container could be attached, 51 if attached ones are cut off as well."""
     try:
         network = parse_network(with_lease(request))
     except CniError as error:
@@ -49,8 +50,8 @@ def status(request: Request) -> None:
 
 
 def refuse_unable(host: Host, request: Request, versions: set[int]) -> None:
-    """Raises CniError 50 for what the first ADD would meet: IPv6 that is off for good, and kernel modules that the
-    table needs. Where there is a table, they are there."""
+    """Raises CniError 50 for what would stop the first ADD: IPv6 that is off until the next boot, and missing kernel
+    modules. Once there is a table, the modules exist."""
     if 6 in versions and not sysctl.exists("ipv6/conf"):
         raise CniError(
             NOT_READY,
@@ -70,15 +71,16 @@ def refuse_unable(host: Host, request: Request, versions: set[int]) -> None:
 
 
 def chained_status(request: Request) -> None:
-    """For `portmap` and `firewall`, which have no pool. Raises CniError 51."""
+    """STATUS for `portmap` and `firewall`, which have no pool. Raises CniError 51."""
     _refuse_unserved(Host(request.data_dir), request, {4}, "", None)
 
 
 def _refuse_unserved(
     host: Host, request: Request, versions: set[int], bridge: str, subnets: list[Prefix] | None
 ) -> None:
-    """`versions` are the IP versions that the network needs forwarded; `bridge` will carry its first container. Without
-    `subnets` a firewall's last rule is not looked at: published ports pass firewalld's, and who is in a zone."""
+    """Raises CniError 51 if containers are not served. `versions` are the IP versions that the network needs forwarded;
+    `bridge` will carry its first container. Without `subnets`, a chain's last rule is ignored: published ports pass
+    firewalld's last rule, and so does whoever is in a zone."""
     if not host.table_serves():
         _refuse_old_nft()
     families = {FAMILIES[version] for version in versions} | ({"inet"} if versions else set())
@@ -101,7 +103,7 @@ def _refuse_unserved(
 
 
 def _refuse_old_nft() -> None:
-    """Asked only while there is no table: what could load it, can."""
+    """Raises CniError 50 for an nft that cannot load the table; called only while there is no table."""
     from nft.errors import LoadError
     from nft.version import refuse_old
 
@@ -112,8 +114,8 @@ def _refuse_old_nft() -> None:
 
 
 def _degraded(host: Host, versions: set[int]) -> list[str]:
-    """What is amiss for containers that are attached. The lock is taken only where something is: an ADD at work, the
-    first one of a boot for example, has a record before there is a table, and looks the same."""
+    """What is wrong for attached containers, as sentences. Only then the lock is taken and it is looked at again: an
+    ADD at work, such as the first one of a boot, has a record before there is a table, and looks the same."""
     if not host.store.lock.has_folder() or not host.store.has_records() or not _differences(host, versions):
         return []
     with host.transaction("STATUS"):
@@ -121,7 +123,8 @@ def _degraded(host: Host, versions: set[int]) -> list[str]:
 
 
 def _is_anybody_attached(host: Host) -> bool:
-    """Not who waits for a foreign IPAM plugin, nor what was left of an ADD that was killed."""
+    """Whether a container is attached. One that waits for a foreign IPAM plugin, or is left from a killed ADD, does not
+    count."""
     for ident in host.store.identities():
         item = host.store.peek(ident)
         if item is None or item.done:
@@ -145,14 +148,14 @@ def _differences(host: Host, versions: set[int]) -> list[str]:
 
 
 def _is_needed(host: Host, key: str) -> bool:
-    """By anybody who is attached: not on a bridge whose router is another machine, for example. Asked only where it is
-    off, and up to the first who does."""
+    """Whether any attached container needs this forwarding sysctl; one on a bridge with another router, for example,
+    does not. Asked only if the sysctl is off, and only up to the first container that needs it."""
     items = (host.store.peek(ident) for ident in host.store.identities())
     return any((key, "1") in host_sysctls(item) for item in items if item is not None)
 
 
 def refuse_exhausted(host: Host, request: Request, ipam: Ipam, scope: str = "") -> None:
-    """Looks for the address that the next ADD would get."""
+    """Raises CniError 50 if there is no address that the next ADD could get."""
     leases = HeldLeases(host.store.claims, request, ipam, scope=scope)
     gateways = gateways_of(ipam)
     for index in range(len(ipam.range_sets)):

@@ -107,7 +107,7 @@ def test_a_library_that_hangs_is_ended(host: Host, tally: Counter[str]) -> None:
         plugin.kill()
         plugin.wait()
         answer = host.refused("ADD", CONFIG)
-        assert answer.code == 5 and "libnftables did not come to an end within 10 s" in answer.words
+        assert answer.code == 5 and "libnftables did not load the table within 10 s" in answer.words
         other.delete(CONFIG)
         for place in (host, other):
             place.delete(CONFIG)

@@ -273,16 +273,16 @@ def test_a_condition_that_this_nft_cannot_read_closes_its_own_ports_alone(host: 
     ("words", "said"),
     [
         (["ip", "saddrs", "192.0.2.1"], "saddrs"),
-        (["ip saddr 192.0.2.1 accept"], "accept is no match"),
-        (["ip saddr 192.0.2.1 return; add table ip mine"], "only what a match"),
+        (["ip saddr 192.0.2.1 accept"], "accept is a statement"),
+        (["ip saddr 192.0.2.1 return; add table ip mine"], "no match in nft's language needs"),
         (["ip saddr { 192.0.2.1 } } table ip mine { chain x {"], "braces"),
         (["ip saddr 192.0.2.1\nadd table ip mine"], "mine"),
-        (["iifname", '"eth0'], "only what a match"),
+        (["iifname", '"eth0'], "no match in nft's language needs"),
         (["ip saddr @nosuchset"], "nosuchset"),
-        (["jump", "portmap"], "jump is no match"),
+        (["jump", "portmap"], "jump is a statement"),
         (["ip saddr != 192.0.2.1"] * 20, "longer than"),
-        (["meta mark set 5"], "set is no match"),
-        (["ip saddr 192.0.2.1 counter"], "counter is no match"),
+        (["meta mark set 5"], "set is a statement"),
+        (["ip saddr 192.0.2.1 counter"], "counter is a statement"),
     ],
 )
 def test_what_is_no_match_is_refused(host: Host, words: list[str], said: str, known: bool) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.crowd import waits
+from support.crowd import name_of, waits
 from support.scratch import PLUGIN, Host, Json, network, port
 
 MANY = 8
@@ -48,19 +48,18 @@ def start(host: Host, index: int, *before: str, asked: Json = None) -> subproces
     return process
 
 
-def all_wait(processes: list[subprocess.Popen[str]], inode: int) -> bool:
-    return Path("/proc/locks").read_text().count(f":{inode} ") >= len(processes) + 1  # and who holds it
+def all_wait(processes: list[subprocess.Popen[str]], lock: os.stat_result) -> bool:
+    return Path("/proc/locks").read_text().count(f"{name_of(lock)} ") >= len(processes) + 1  # and who holds it
 
 
 def crowd_of(host: Host, count: int) -> list[subprocess.CompletedProcess[str]]:
     """Their DELs, all of which have waited for the lock at the same time."""
     with (folder(host) / "lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        inode = os.fstat(lock.fileno()).st_ino
         log = ("strace", "-f", "-qq", "-e", "trace=sendto", "-o")
         running = [start(host, index, *log, f"/run/sent.{index}") for index in range(count)]
         end = time.monotonic() + PATIENCE
-        while not all_wait(running, inode):
+        while not all_wait(running, os.fstat(lock.fileno())):
             assert time.monotonic() < end, "they never waited"
             time.sleep(0.01)
     done = []
@@ -103,7 +102,7 @@ def stepped_back(host: Host, asked: Json) -> Iterator[subprocess.Popen[str]]:
         fcntl.flock(queue, fcntl.LOCK_SH)
         process = start(host, 0, *WITHOUT_LIMIT, asked=asked)
         end = time.monotonic() + PATIENCE
-        while not waits(os.fstat(queue).st_ino):
+        while not waits(os.fstat(queue)):
             assert process.poll() is None and time.monotonic() < end, "it has not stepped back"
             time.sleep(0.002)
         yield process

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -50,11 +51,11 @@ def start(host: Host, verb: str, config: Json, container: str) -> subprocess.Pop
     return process
 
 
-def wait_until_it_waits(process: subprocess.Popen[str], inode: int) -> None:
+def wait_until_it_waits(process: subprocess.Popen[str], file: os.stat_result) -> None:
     """For the lock on that file. It must not come to its end instead."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
-        if waits(inode, process.pid):
+        if waits(file, process.pid):
             return
         assert process.poll() is None, f"it took the lock of a file that is gone: {process.communicate()}"
         time.sleep(0.005)
@@ -91,12 +92,12 @@ def test_a_folder_that_is_deleted_under_a_waiting_verb(host: Host, verb: str) ->
     with contextlib.ExitStack() as stack:
         with held(old):
             waiting = start(host, verb, CONFIG, "c1")
-            wait_until_it_waits(waiting, old.stat().st_ino)
+            wait_until_it_waits(waiting, old.stat())
             host.run("rm", "-rf", "/run/nftcni")
             second = host.add(PLAIN, "c2", netns="/run/netns/c2")
             new = lock_file(host)
             stack.enter_context(held(new))
-        wait_until_it_waits(waiting, new.stat().st_ino)
+        wait_until_it_waits(waiting, new.stat())
     out, err = waiting.communicate(timeout=PATIENCE)
     assert waiting.returncode == 0, out + err
     results = {"c2": second, **({"c1": json.loads(out)} if verb == "ADD" else {})}

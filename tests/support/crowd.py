@@ -14,11 +14,16 @@ from pathlib import Path
 PERIOD = 0.002  # seconds
 
 
-def waits(inode: int, process: int | None = None) -> bool:
-    """Whether /proc/locks has a process, or that process, waiting for a flock on the file with this inode."""
+def name_of(file: os.stat_result) -> str:
+    """As /proc/locks calls it."""
+    return f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+
+
+def waits(file: os.stat_result, process: int | None = None) -> bool:
+    """Whether /proc/locks has a process, or that process, waiting for a flock on this file."""
     for line in Path("/proc/locks").read_text().splitlines():
         words = line.split()
-        if words[1:3] == ["->", "FLOCK"] and words[6].endswith(f":{inode}") and process in (None, int(words[5])):
+        if words[1:3] == ["->", "FLOCK"] and words[6] == name_of(file) and process in (None, int(words[5])):
             return True
     return False
 
@@ -35,11 +40,11 @@ class Crowd(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        inode = os.fstat(self._queue).st_ino
+        queue = os.fstat(self._queue)
         while self._folder.exists():
-            if waits(inode):
+            if waits(queue):
                 fcntl.flock(self._queue, fcntl.LOCK_UN)
-                while waits(inode):
+                while waits(queue):
                     time.sleep(PERIOD)
                 fcntl.flock(self._queue, fcntl.LOCK_SH)
             time.sleep(PERIOD)

@@ -24,8 +24,9 @@ from cni.model.wire import Wire
 from cni.protocol.names import check_ifname
 from nft.addresses import Prefix, parse_address, parse_prefix
 from nft.elements import Element, element_text, elements_text
-from nft.ruleset import FAST_CHAIN, FAST_PATH, is_whole, replacing_text, table_text
-from nft.schema import LAYER2, SETS
+from nft.fastpath import FAST_CHAIN
+from nft.ruleset import is_whole, replacing_text, table_text
+from nft.schema import FAST_PATH, LAYER2, SETS
 from nft.table import Table
 
 LONG = "default-" + "0123456789abcdef" * 12  # 200 characters, as long as container IDs may be

@@ -104,3 +104,11 @@ def test_private_modules_are_named_in_one_place_each() -> None:
 def test_nothing_shadows_a_standard_module() -> None:
     standard: frozenset[str] = getattr(sys, "stdlib_module_names", frozenset())
     assert not {module.rpartition(".")[2] for module in sources()} & standard
+
+
+def test_a_file_holds_one_idea() -> None:
+    """Few enough lines to read in one go, and a first docstring that says what lives there."""
+    for module, path in sources().items():
+        text = path.read_text()
+        assert len(text.splitlines()) <= 300, module
+        assert module == "cni.version" or ast.get_docstring(ast.parse(text)), module
