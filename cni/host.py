@@ -251,11 +251,11 @@ class Host:
         rules, noted = self.table.rules(), self.store.notes.rules()
         return rules_digest(rules) == noted if noted else is_whole(rules)
 
-    def rebuild_table(self) -> list[Attachment]:
-        """Makes the whole table from all records, in one transaction. Returns the records. Raises CniError 5."""
+    def rebuild_table(self) -> None:
+        """Makes the whole table from all records, in one transaction. Raises CniError 5."""
         from cni.rebuilding import rebuild_table
 
-        return rebuild_table(self.handles)
+        rebuild_table(self.handles)
 
     # Connections
 

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from cni.handles import Handles
 from cni.kernel import sysctl
+from cni.kernel.links import get_link
 from cni.model.attachment import Attachment
 from nft.addresses import parse_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.kernel.links import Link
     from cni.kernel.loopback_guard import Program
 
 ANSWERS, GUARDED, BRIDGE_GUARDED, QUEUE = "answers-", "guarded", "bridge-guarded", "queue"  # facts of a bridge
@@ -111,19 +115,24 @@ def _answers(handles: Handles, bridge: str) -> Program:
     return answers_of(parse_address(fact[len(ANSWERS) :]) for fact in facts if fact.startswith(ANSWERS))
 
 
-def guard_problems(handles: Handles, item: Attachment) -> list[str]:
-    """A missing or altered guard, as sentences. Only a guard that existed counts: not every kernel can filter."""
+def guard_problems(
+    handles: Handles, item: Attachment, port: Link | None, read: Callable[[str], str] = sysctl.read
+) -> list[str]:
+    """A missing or altered guard, as sentences. Only a guard that existed counts: not every kernel can filter. `port`
+    is the host end, `read` gives a sysctl's value."""
     bridges = handles.store.bridges
-    if not item.bridge or sysctl.read(_key(item.bridge)) != "1":
+    if not item.bridge or read(_key(item.bridge)) != "1":
         return []
     from cni.kernel.loopback_guard import NOBODY, is_guarded
 
-    port = [(item.link, NOBODY)] if bridges.knows(item.bridge, GUARDED) and item.kind.own_link else []
-    guarded = [link for link in _receiving(item) if bridges.knows(link, BRIDGE_GUARDED)]
+    guards = [(port, NOBODY)] if bridges.knows(item.bridge, GUARDED) else []
+    for name in _receiving(item):
+        if bridges.knows(name, BRIDGE_GUARDED):
+            guards.append((get_link(handles.rtnl, name), _answers(handles, name)))
     return [
-        f"the filter of {link} that guards the host's 127.0.0.0/8 without the table is missing or altered"
-        for link, program in [*port, *((link, _answers(handles, link)) for link in guarded)]
-        if not is_guarded(handles.rtnl, link, program)
+        f"the filter of {link.name} that guards the host's 127.0.0.0/8 without the table is missing or altered"
+        for link, program in guards
+        if link is not None and not is_guarded(handles.rtnl, link, program)
     ]
 
 

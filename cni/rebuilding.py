@@ -12,7 +12,7 @@ from cni.localnet import note_localnet
 from cni.model.attachment import Attachment
 from cni.protocol.errors import IO_FAILURE, CniError
 from cni.recovery import all_records, rebuild_living, wanted_elements
-from nft.elements import elements_text
+from nft.elements import Element, elements_text
 from nft.errors import LoadError
 from nft.libnftables import run_text
 from nft.ruleset import replacing_text
@@ -20,17 +20,19 @@ from nft.table import rules_digest
 from nft.version import refuse_old
 
 
-def rebuild_table(handles: Handles) -> list[Attachment]:
-    """Makes the table. Returns all attachments. Raises CniError 5."""
+def rebuild_table(handles: Handles, items: list[Attachment] | None = None) -> tuple[list[Attachment], list[Element]]:
+    """Makes the table. Returns all attachments and what the table holds. `items` are all records, where they have been
+    read under this lock. Raises CniError 5."""
     try:
         refuse_old()
-        rebuild_living(handles)
-        items = list(all_records(handles))
+        if rebuild_living(handles) or items is None:
+            items = list(all_records(handles))
         for item in items:  # earlier versions did not note all of this
             handles.store.index(item)
             note_localnet(handles, item)
         handles.store.notes.put_rules("")
-        run_text(replacing_text(handles.comment, _conditions(items) + elements_text(wanted_elements(handles, items))))
+        elements = wanted_elements(handles, items)
+        run_text(replacing_text(handles.comment, _conditions(items) + elements_text(elements)))
     except LoadError as problem:
         raise CniError(IO_FAILURE, str(problem), problem.hint) from None
     if any(item.is_fast for item in items):
@@ -40,7 +42,7 @@ def rebuild_table(handles: Handles) -> list[Attachment]:
     handles.store.notes.put_rules(rules_digest(handles.table.rules()))
     if items:
         forget_contradictions(handles.table.netlink, items, lambda address: is_local(handles.rtnl, address))
-    return items
+    return items, elements
 
 
 def _conditions(items: list[Attachment]) -> str:

@@ -241,10 +241,12 @@ def rebuild_network(handles: Handles, network: str) -> None:
             rebuild_one(handles, ident, f"the record of {ident} is lost")
 
 
-def rebuild_living(handles: Handles) -> None:
-    for ident in sorted(_lost_identities(handles)):
-        if get_link(handles.rtnl, host_link(ident)) is not None:
-            rebuild_one(handles, ident, f"the record of {ident} is lost")
+def rebuild_living(handles: Handles) -> bool:
+    """Rebuilds the lost records of attachments whose link exists. Returns whether there were any."""
+    lost = [ident for ident in sorted(_lost_identities(handles)) if get_link(handles.rtnl, host_link(ident))]
+    for ident in lost:
+        rebuild_one(handles, ident, f"the record of {ident} is lost")
+    return bool(lost)
 
 
 def add_in_place_of_orphans(handles: Handles, item: Attachment, add: Callable[[], None], conflict: Conflict) -> None:

@@ -42,11 +42,11 @@ def attr_name(kind: int, name: str) -> bytes:
 def walk(data: bytes, header: Struct, start: int = 0) -> Iterator[tuple[Any, bytes]]:
     """Yields (header's fields, payload) of each record from offset `start` on. The first field of every header is the
     record's length; records are padded to four bytes. A malformed rest is dropped."""
-    size = header.size
-    while start + size <= len(data):
-        fields = header.unpack_from(data, start)
+    size, end, unpack = header.size, len(data), header.unpack_from
+    while start + size <= end:
+        fields = unpack(data, start)
         length = fields[0]
-        if length < size or start + length > len(data):
+        if length < size or start + length > end:
             return
         yield fields, data[start + size : start + length]
         start += (length + 3) & ~3

@@ -35,6 +35,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cni.kernel.links import Link
+
     Program = tuple[tuple[int, int, int, int], ...]
 
 RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC, RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 36, 37, 38, 44, 45, 46
@@ -111,10 +113,9 @@ def guard(rtnl: Netlink, name: str, program: Program = NOBODY, hooked: bool = Fa
     return _try(rtnl, *wanted)
 
 
-def is_guarded(rtnl: Netlink, name: str, program: Program = NOBODY) -> bool:
-    """Whether the link has a guard with this very program. A missing link needs none and counts as guarded."""
-    link = get_link(rtnl, name)
-    return link is None or _held(rtnl, link.index) == _code(program)
+def is_guarded(rtnl: Netlink, link: Link, program: Program = NOBODY) -> bool:
+    """Whether the link is guarded by this very program."""
+    return _held(rtnl, link.index) == _code(program)
 
 
 def has_guard(rtnl: Netlink, name: str) -> bool:

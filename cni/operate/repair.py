@@ -20,21 +20,17 @@ from cni.model.attachment import Attachment
 from cni.operate.strayed import strayed
 from cni.protocol.errors import CHECK_FAILED, CniError
 from cni.protocol.names import DATA_DIR
+from cni.rebuilding import rebuild_table
 from cni.recovery import wanted_elements
 from cni.verbs.attach import apply
 from cni.verbs.check import all_problems
-from cni.verbs.drift import element_problems, host_problems, table_problems, waiting_in_vain
+from cni.verbs.drift import Look, element_problems, host_problems, table_problems, waiting_in_vain
 from nft.elements import Element, element_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Collection
-
-    from cni.kernel.links import Link
-    from nft.addresses import Prefix
-
-    Bridges = dict[str, tuple[Link | None, list[Prefix]]]
 
 
 NO_ADDRESS = "1"  # IN6_ADDR_GEN_MODE_NONE of include/uapi/linux/if_link.h
@@ -52,13 +48,14 @@ def run(arguments: argparse.Namespace) -> int:
     with this_host().transaction("repairing") as host:
         if arguments.container:
             return mend_container(host, arguments.container, arguments.check)
-        found, sound = looked_at(host)
+        items = host.records()
+        found, sound = looked_at(host, items)
         for problem in found:
             print(problem)
         if arguments.check or not found:
             print(f"{len(found)} problems" if found else "nothing to repair")
             return 1 if found else 0
-        return mend(host, sound)
+        return mend(host, items, sound)
 
 
 def this_host() -> Host:
@@ -76,29 +73,29 @@ def describe(item: Attachment) -> str:
 
 def problems_of(host: Host) -> list[str]:
     """Of the table and of every attachment, as far as `repair` can mend them."""
-    return looked_at(host)[0]
+    return looked_at(host, host.records())[0]
 
 
-def looked_at(host: Host) -> tuple[list[str], set[str]]:
+def looked_at(host: Host, items: list[Attachment]) -> tuple[list[str], set[str]]:
     """The same, and whose links, leases and sysctls are well: it is a good part of a millisecond for each."""
-    items = host.records()
-    bridges: Bridges = {}
+    look = Look()
     found = table_differences(host, items) + differences(host.handles)
     sound = set()
     for item in items:
-        problems = [f"{item.ident}: {problem}" for problem in host_problems(host, item, bridges)]
+        problems = [f"{item.ident}: {problem}" for problem in host_problems(host, item, look)]
         found += problems
         if not problems:
             sound.add(item.ident)
     return found, sound
 
 
-def table_differences(host: Host, items: list[Attachment]) -> list[str]:
-    """The table against all records, both ways, by one listing of it."""
+def table_differences(host: Host, items: list[Attachment], elements: list[Element] | None = None) -> list[str]:
+    """Compares the table with all records, both ways, by one listing of it. `elements` are what the records ask for,
+    where the caller knows."""
     found = table_problems(host) if items or host.store.has_records() else []
     if not found:
         held = {(element.set, element.key): element for element in host.table.elements()}
-        elements = wanted_elements(host.handles, items)
+        elements = wanted_elements(host.handles, items) if elements is None else elements
         wanted = {(element.set, element.key) for element in elements}
         intervals = [element for element in elements if element.end]
 
@@ -129,24 +126,25 @@ def table_differences(host: Host, items: list[Attachment]) -> list[str]:
     return found
 
 
-def mend(host: Host, sound: Collection[str] = ()) -> int:
+def mend(host: Host, items: list[Attachment], sound: Collection[str] = ()) -> int:
     """The whole table in one transaction, then what each attachment needs on the host, but for those that are `sound`.
     1 if something remains."""
-    items = host.rebuild_table()
-    bridges: Bridges = {}
+    items, elements = rebuild_table(host.handles, items)
+    look = Look()
     mended = []
     for item in items:
         try:
-            if item.ident not in sound and host_problems(host, item, bridges):
+            if item.ident not in sound and host_problems(host, item, look):
                 mended.append(item)
-                for name in (item.bridge, item.master):
-                    bridges.pop(name, None)
+                look = Look()
                 if not mend_host_side(host, item):
                     continue
             print(f"restored {describe(item)}")
         except (CniError, OSError) as error:  # the others are served all the same
             print(f"{item.ident}: {error}")
-    remaining = table_differences(host, host.records() if mended else items) + differences(host.handles)
+    if mended:
+        items = host.records()
+    remaining = table_differences(host, items, None if mended else elements) + differences(host.handles)
     for item in mended:
         remaining += [f"{item.ident}: {problem}" for problem in host_problems(host, host.record(item.ident) or item)]
     for problem in remaining:

@@ -148,14 +148,15 @@ class Watcher:
                 host = this_host()
                 try:
                     with host.transaction("restoring the table"):
-                        if not table_differences(host, host.records()):
+                        items = host.records()
+                        if not table_differences(host, items):
                             return
                         if len([when for when in self.restores if when > time.monotonic() - WHILE]) >= OFTEN:
                             self._leave_alone(f"{why} {OFTEN} times within {WHILE:.0f} s: on purpose")
                             return
                         say(why)
                         self.restores = [*self.restores[-OFTEN:], time.monotonic()]
-                        mend(host)
+                        mend(host, items)
                         return
                 finally:
                     host.close()

@@ -23,7 +23,6 @@ class Bridges:
         return self._folder.names("bridges")
 
     def enter(self, bridge: str, link: str) -> None:
-        self._folder.make("bridges", bridge)
         self._folder.touch("bridges", bridge, link)
 
     def leave(self, bridge: str, link: str) -> None:
@@ -61,7 +60,6 @@ class Bridges:
 
     def note(self, bridge: str, fact: str) -> None:
         """Notes a fact. Call it before making the change, so that a kill leaves something to undo."""
-        self._folder.make("bridges", bridge)
         self._folder.touch("bridges", bridge, _file(fact))
 
     def note_before(self, bridge: str, key: str, before: str) -> None:

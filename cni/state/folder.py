@@ -33,7 +33,13 @@ class Folder:
         os.makedirs(self.path(*parts), 0o700, exist_ok=True)
 
     def touch(self, *parts: str) -> None:
-        os.close(os.open(self.path(*parts), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        """An empty file, and its folder if need be: most folders are there."""
+        try:
+            file = os.open(self.path(*parts), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            self.make(*parts[:-1])
+            file = os.open(self.path(*parts), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.close(file)
 
     def read(self, *parts: str) -> str:
         """What a link points to or a small file holds, "" if it is missing. A folder in its place is set aside."""

@@ -120,7 +120,6 @@ class Store:
         if item.wire.master:
             self.bridges.enter(item.master, item.bridge)
         network, container, ifname = item.ident.split("/")
-        self.folder.make("containers", container)
         self.folder.touch("containers", container, f"{network}@{ifname}")
 
     def update(self, item: Attachment) -> None:

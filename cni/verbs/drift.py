@@ -69,13 +69,27 @@ def element_problems(item: Attachment, others: list[Attachment], get: Callable[[
     return found
 
 
-def host_problems(
-    host: Host, item: Attachment, bridges: dict[str, tuple[Link | None, list[Prefix]]] | None = None
-) -> list[str]:
-    """The differences in the bridge, the host end, the leases and the sysctls of one attachment. `bridges` caches what
-    was read about bridges, for the next attachment on the same one."""
-    port = _port_problems(host, item, {} if bridges is None else bridges) if item.kind.own_link else []
-    return port + guard_problems(host.handles, item) + _zone_problems(item) + _claim_problems(host, item)
+class Look:
+    """What several attachments share, read once for all of them: bridges with their addresses, and sysctls."""
+
+    def __init__(self) -> None:
+        self.bridges: dict[str, tuple[Link | None, list[Prefix]]] = {}
+        self._sysctls: dict[str, str] = {}
+
+    def sysctl(self, key: str) -> str:
+        if key not in self._sysctls:
+            self._sysctls[key] = sysctl.read(key)
+        return self._sysctls[key]
+
+
+def host_problems(host: Host, item: Attachment, look: Look | None = None) -> list[str]:
+    """The differences in the bridge, the host end, the leases and the sysctls of one attachment. `look` is shared by
+    the attachments of one listing, as long as nothing is changed."""
+    look = look or Look()
+    port = get_link(host.rtnl, item.link) if item.kind.own_link else None
+    found = _port_problems(host, item, port, look) if item.kind.own_link else []
+    found += guard_problems(host.handles, item, port, look.sysctl)
+    return found + _zone_problems(item) + _claim_problems(host, item, look)
 
 
 def _zone_problems(item: Attachment) -> list[str]:
@@ -86,8 +100,8 @@ def _zone_problems(item: Attachment) -> list[str]:
     return problems(item)
 
 
-def _claim_problems(host: Host, item: Attachment) -> list[str]:
-    found = [f"net/{key} is not {value}" for key, value in host_sysctls(item) if sysctl.read(key) not in ("", value)]
+def _claim_problems(host: Host, item: Attachment, look: Look) -> list[str]:
+    found = [f"net/{key} is not {value}" for key, value in host_sysctls(item) if look.sysctl(key) not in ("", value)]
     for name in item.leased:
         holder = host.store.claims.lease_holder(name)
         if holder != item.ident:
@@ -106,22 +120,21 @@ def read_bridge(host: Host, name: str, kinds: tuple[str, ...]) -> tuple[Link | N
     return bridge, read_addresses(host.rtnl, bridge.index)
 
 
-def _port_problems(host: Host, item: Attachment, bridges: dict[str, tuple[Link | None, list[Prefix]]]) -> list[str]:
-    port = get_link(host.rtnl, item.link)
+def _port_problems(host: Host, item: Attachment, port: Link | None, look: Look) -> list[str]:
     found = hostside.problems(host, item, port)
     if item.is_ptp:
         return found
     for name, what in {item.bridge: "link", item.master: "bridge"}.items():
-        if name not in bridges:
-            bridges[name] = read_bridge(host, name, KINDS[what])
-        link, have = bridges[name]
+        if name not in look.bridges:
+            look.bridges[name] = read_bridge(host, name, KINDS[what])
+        link, have = look.bridges[name]
         if link is None or not link.up:
             found.append(f"the {what} {name} is {'missing' if link is None else 'down'}")
         if link is not None and name == item.bridge:
             known = set(have)
             lacking = [prefix for prefix in item.gateways if prefix not in known]
             found += [f"the {what} {name} lacks the gateway address {prefix}" for prefix in lacking]
-    bridge = bridges[item.master][0]
+    bridge = look.bridges[item.master][0]
     if port is None:
         found.append(f"the link {item.link} is missing")
     else:

@@ -17,6 +17,7 @@ from support import frames
 from support.scratch import CHECKOUT, Host, Json, Namespace, network, port
 from support.traffic import Server, ask, ask_on, open_socket, serving
 
+from cni.kernel.links import get_link
 from cni.kernel.loopback_guard import MOST, PRIORITY, answers_of, guard, is_guarded
 from nft.addresses import Address
 from nft.netlink import Netlink
@@ -374,5 +375,6 @@ def test_the_kernel_takes_as_many_addresses_as_may_answer(host: Host, number: in
     host.run("ip", "link", "add", "br0", "type", "bridge")
     program = answers_of(Address(4, 0x0A000000 + count) for count in range(number))
     with host.entered(), contextlib.closing(Netlink()) as rtnl:
-        assert guard(rtnl, "br0", program) and is_guarded(rtnl, "br0", program)
-        assert not is_guarded(rtnl, "br0")
+        assert guard(rtnl, "br0", program)
+        link = get_link(rtnl, "br0")
+        assert link is not None and is_guarded(rtnl, link, program) and not is_guarded(rtnl, link)

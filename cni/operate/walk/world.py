@@ -13,7 +13,6 @@ from functools import cached_property
 
 from cni.fastpath import differences
 from cni.host import Host
-from cni.kernel.links import Link
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
 from cni.operate.repair import table_differences
@@ -23,7 +22,7 @@ from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.remedy import Traffic
 from cni.operate.walk.step import Step, stop
 from cni.protocol.errors import CniError
-from cni.verbs.drift import host_problems
+from cni.verbs.drift import Look, host_problems
 from nft.addresses import Address, Prefix, parse_address
 
 OVERLAYS = ("flannel", "cilium", "cali", "tunl", "vxlan", "kube-", "weave", "docker", "br-", "virbr", "podman", "cni")
@@ -61,8 +60,8 @@ class World:
         self.items = host.records()
         self.table_steps = [_repair("table", problem) for problem in table_differences(host, self.items)]
         self.beside_the_fast_path = differences(host.handles)
-        bridges: dict[str, tuple[Link | None, list[Prefix]]] = {}
-        self._problems = {item.ident: host_problems(host, item, bridges) for item in self.items}
+        look = Look()
+        self._problems = {item.ident: host_problems(host, item, look) for item in self.items}
         self._insides: dict[str, Kernel | str] = {}
         self.discovered: dict[tuple[str, int | Address], list[Step]] = {}
 
