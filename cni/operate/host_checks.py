@@ -107,7 +107,7 @@ def listeners_on_published_ports(world: World) -> list[Step]:
     found = []
     for one in held:
         process = processes.get(one.inode)
-        if reserver(process, one.port):
+        if reserver(process):
             continue
         for item in items:
             for mapping in item.mappings:

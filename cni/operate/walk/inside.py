@@ -7,14 +7,13 @@ from cni.operate.walk.ipsec import IN, OUT
 from cni.operate.walk.judge import Judge, Verdict
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.packet import Packet
-from cni.operate.walk.policy import one_address
 from cni.operate.walk.program import waiting_steps
 from cni.operate.walk.remedy import delete_rule, has_program, iptables_of
 from cni.operate.walk.routing import MAIN, ended_step, ipsec_policy, taken_by_rule
 from cni.operate.walk.sockets import processes_of
 from cni.operate.walk.step import STOP, Step, note, ok, stop
 from cni.operate.walk.world import MIN_MTU6, SMALL, World
-from nft.addresses import Address, format_mac
+from nft.addresses import Address, format_mac, host_prefix
 
 
 class Inside:
@@ -162,7 +161,7 @@ class Inside:
                 return [note("inside-route", f"{item.ident} answers {client} by its other interface {way.link}")]
             right = f"{self._enter} ip {six}route replace {client} via {gateway} dev {item.ifname}"
             if way.table not in MAIN:
-                right = f"{self._enter} {taken_by_rule(kernel, client, way.table, one_address(client))}"
+                right = f"{self._enter} {taken_by_rule(kernel, client, way.table, host_prefix(client))}"
             return [
                 stop(
                     "inside-route", f"{item.ident} answers {client} by {way.link}", "the container's own routes", right

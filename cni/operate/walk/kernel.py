@@ -210,7 +210,7 @@ class Kernel:
     def policy_rules(self, version: int) -> list[Rule]:
         """The rules of `ip rule` in the kernel's order."""
         if version not in self._policies:
-            found = [read_rule(version, item) for item in self._route.get_rules(family=FAMILIES[version])]
+            found = [read_rule(item) for item in self._route.get_rules(family=FAMILIES[version])]
             self._policies[version] = sorted(found, key=lambda rule: rule.priority)
         return self._policies[version]
 

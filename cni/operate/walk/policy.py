@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cni.operate.walk.packet import NUMBERS, Packet
-from nft.addresses import BITS, Address, Prefix, parse_address
+from nft.addresses import Address, Prefix, parse_address
 
 TO_TABLE, GOTO, BLACKHOLE, UNREACHABLE, PROHIBIT = 1, 2, 6, 7, 8  # FR_ACT_*
 INVERT = 2  # FIB_RULE_INVERT
@@ -65,7 +65,7 @@ class Rule:
         return all(known) != self.inverted
 
 
-def read_rule(version: int, item: Any) -> Rule:
+def read_rule(item: Any) -> Rule:
     """A rule from pyroute2's message."""
     attr = item.get_attr
     priority, action = attr("FRA_PRIORITY") or 0, item["action"]
@@ -146,7 +146,3 @@ def looks_up(rules: list[Rule], table: int) -> bool:
     return any(
         rule.table == table and rule.action == TO_TABLE and rule.takes_all and rule.suppress == NONE for rule in rules
     )
-
-
-def one_address(address: Address) -> Prefix:
-    return Prefix(address, BITS[address.version])

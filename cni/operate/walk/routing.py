@@ -12,7 +12,7 @@ from cni.operate.walk.lookup import Way
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.step import Step, ok, stop
 from cni.operate.walk.world import Client, World, is_link_local
-from nft.addresses import Address, Prefix
+from nft.addresses import Address, Prefix, host_prefix
 
 MAIN = (0, 254, 255)
 Ends = tuple[Address, Address, int, int]  # source, destination, their ports
@@ -246,7 +246,7 @@ def _take_back(world: World, address: Address, way: Way, wanted: str) -> list[st
     six = "-6 " if address.version == 6 else ""
     own = [prefix.network for prefix in kernel.addresses_of(wanted) if address in prefix.network]
     if way.table not in MAIN:
-        return [taken_by_rule(kernel, address, way.table, own[0] if own else policy.one_address(address))]
+        return [taken_by_rule(kernel, address, way.table, own[0] if own else host_prefix(address))]
     near = own[0] if own else None
     taking = [
         dst
@@ -259,4 +259,4 @@ def _take_back(world: World, address: Address, way: Way, wanted: str) -> list[st
     ]
     if taking:
         return [f"ip {six}route del {dst} dev {way.link}" for dst in taking]
-    return [f"ip {six}route add {near or policy.one_address(address)} dev {wanted}"]
+    return [f"ip {six}route add {near or host_prefix(address)} dev {wanted}"]

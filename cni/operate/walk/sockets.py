@@ -134,7 +134,7 @@ def stopped(process: Process, root: str = "/") -> str:
 RESERVERS = {"conmon": "podman's", "rootlessport": "podman's", "rootlesskit": "RootlessKit's"}
 
 
-def reserver(process: Process | None, port: int) -> str:
+def reserver(process: Process | None) -> str:
     """The runtime for which the process reserves the port, "" for none. nerdctl's reserver is a `sleep infinity` that
     inherited the sockets (2.1.6 and newer)."""
     if process is None:
