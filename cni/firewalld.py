@@ -11,7 +11,7 @@ import time
 
 from cni.model.attachment import Attachment
 from cni.protocol.errors import IO_FAILURE, UNSUPPORTED_FIELD, CniError
-from nft.addresses import BITS, Address, Prefix
+from nft.addresses import host_prefix
 
 BUS = "/run/dbus/system_bus_socket"
 SERVICE = "org.fedoraproject.FirewallD1"
@@ -65,11 +65,7 @@ def problems(item: Attachment) -> list[str]:
 
 
 def _sources(item: Attachment) -> list[str]:
-    return [str(_alone(address)) for address in item.addresses]
-
-
-def _alone(address: Address) -> Prefix:
-    return Prefix(address, BITS[address.version])
+    return [str(host_prefix(address)) for address in item.addresses]
 
 
 _silent_until = 0.0

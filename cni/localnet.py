@@ -178,12 +178,12 @@ def release_localnet(handles: Handles, items: list[Attachment]) -> None:
             if before or "created" in facts:
                 is_back = sysctl.try_to_write(_key(bridge), before.rpartition("=")[2] or "0")
                 if before and is_back:  # from now on it is the owner's to set
-                    bridges.forget(bridge, before)
-            bridges.forget(bridge, GUARDED)
+                    bridges.remove(bridge, before)
+            bridges.remove(bridge, GUARDED)
         if BRIDGE_GUARDED in facts or QUEUE in facts:
             _release_guard(handles, bridge, gone, last)
         for fact in sorted(gone):  # the port comes last: it leads a second DEL here
-            bridges.forget(bridge, fact)
+            bridges.remove(bridge, fact)
 
 
 def _release_guard(handles: Handles, bridge: str, gone: set[str], last: bool) -> None:
@@ -193,9 +193,9 @@ def _release_guard(handles: Handles, bridge: str, gone: set[str], last: bool) ->
     if last:
         loopback_guard.release(handles.rtnl, bridge, bridges.knows(bridge, QUEUE))
         for fact in (BRIDGE_GUARDED, QUEUE):
-            bridges.forget(bridge, fact)
+            bridges.remove(bridge, fact)
         return
     for fact in gone:
         if fact.startswith(ANSWERS):
-            bridges.forget(bridge, fact)
+            bridges.remove(bridge, fact)
     loopback_guard.guard(handles.rtnl, bridge, _answers(handles, bridge), True)

@@ -90,6 +90,11 @@ class Prefix(Value):
         return address.version == self.version and self.first <= address.number <= self.last
 
 
+def host_prefix(address: Address) -> Prefix:
+    """The prefix that holds this address alone: /32 or /128."""
+    return Prefix(address, BITS[address.version])
+
+
 def parse_address(text: str) -> Address:
     """Raises ValueError. An IPv4-mapped IPv6 address becomes the IPv4 address, as in Go's net.ParseIP."""
     version = 6 if ":" in text else 4

@@ -12,6 +12,7 @@ from .errors import KernelError
 from .framing import attr, attr_name, attributes, items, text
 from .netlink import Netlink
 from .stdlib import Struct
+from .table import transact
 from .value import Value
 
 FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}  # NFPROTO_*
@@ -107,11 +108,7 @@ def delete(
     for family, table in tables or ():
         payload = messages.nfgen(FAMILIES[family]) + attr_name(messages.NFTA_TABLE_NAME, table)
         changes.append((messages.DELTABLE, 0, payload))
-    if not changes:
-        return
-    batch, sequences = messages.batch(changes, netlink.sequence + 1)
-    netlink.sequence = sequences[-1] + 1
-    errors = netlink.transact(batch, sequences)
+    errors = transact(netlink, changes)
     if errors:
         raise errors[0]
 

@@ -123,12 +123,8 @@ class Table:
         return [messages.read_table(payload)[0] for payload in found if messages.is_dormant(payload)]
 
     def _transact(self, changes: list[tuple[int, int, bytes]]) -> list[KernelError]:
-        if not changes:
-            return []  # the kernel does not answer an empty batch
-        batch, sequences = messages.batch(changes, self.netlink.sequence + 1)
-        self.netlink.sequence = sequences[-1] + 1
         try:
-            return self.netlink.transact(batch, sequences)
+            return transact(self.netlink, changes)
         except OSError as error:
             raise _at(error, f"changing table inet {TABLE}") from None
 
@@ -144,6 +140,16 @@ class Table:
             if held is not None and held != element:
                 return Conflict(element, held)
         return Conflict(own[0], None)
+
+
+def transact(netlink: Netlink, changes: list[tuple[int, int, bytes]]) -> list[KernelError]:
+    """Makes all of the changes, (type, flags, payload), or none. Returns the errors in message order. Raises
+    OSError."""
+    if not changes:
+        return []  # the kernel does not answer an empty batch
+    batch, sequences = messages.batch(changes, netlink.sequence + 1)
+    netlink.sequence = sequences[-1] + 1
+    return netlink.transact(batch, sequences)
 
 
 def _at(error: OSError, step: str) -> KernelError:

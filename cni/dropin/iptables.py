@@ -70,7 +70,7 @@ def answer(version: int, words: list[str]) -> list[str]:
     """The lines of a listing, or the version. Raises Refusal."""
     if words and words[0] in ("--version", "-V"):
         return [f"ip{'6' if version == 6 else ''}tables v1.8.9 (nf_tables) read-only answers of nftcni"]
-    if is_guaranteed(version, words):
+    if is_guaranteed(words):
         return []
     table, chain, listing, number = parse(words)
     if not listing:
@@ -113,7 +113,7 @@ def parse(words: list[str]) -> tuple[str, str, bool, int]:
     return table, chain, listing, number
 
 
-def is_guaranteed(version: int, words: list[str]) -> bool:
+def is_guaranteed(words: list[str]) -> bool:
     """Whether our table already does what this change asks for. Before any plugin runs, Nomad's client asks for a chain
     of its own in `filter`, and for a rule in it that accepts what leaves by its bridge (setupAdminChain of its
     networking_bridge_linux.go). A chain to which nobody jumps has no effect, so we may say that it exists; and nothing

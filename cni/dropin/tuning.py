@@ -37,8 +37,8 @@ FLAGS = {"promisc": rtnetlink.IFF_PROMISC, "allmulti": rtnetlink.IFF_ALLMULTI}
 
 
 class Tuning(Value):
-    """What to set. `sysctls` holds (path below /proc/sys/net, value), `flags` (IFF_* bit, on). Missing flags, `mac`
-    b"", `mtu` 0 and `queue` None leave a setting alone."""
+    """What to set. `sysctls` holds (path below /proc/sys/net, value), `flags` (IFF_*, on). Missing flags, `mac` b"",
+    `mtu` 0 and `queue` None leave a setting alone."""
 
     sysctls: tuple[tuple[str, str], ...]
     flags: tuple[tuple[int, bool], ...]

@@ -17,7 +17,7 @@ from cni.model.attachment import Attachment
 from cni.model.names import derived_mac
 from cni.protocol.errors import ADDRESS_TAKEN, IFNAME_TAKEN, IO_FAILURE, CniError, kernel_refused
 from cni.protocol.spec import Interface, Result, ResultAddress
-from nft.addresses import BITS, Prefix, format_mac, link_local
+from nft.addresses import BITS, format_mac, host_prefix, link_local
 from nft.netlink import Netlink
 
 
@@ -60,7 +60,7 @@ def configure_host_end(rtnl: Netlink, item: Attachment, port: Link) -> None:
         way = look_up(rtnl, address, rtnetlink.RTM_F_FIB_MATCH)
         if way is not None and way.length == BITS[address.version] and way.link != port.index:
             raise CniError(ADDRESS_TAKEN, f"the host reaches {address} by another link already, not by {item.link}")
-        dst = Prefix(address, BITS[address.version])
+        dst = host_prefix(address)
         payload = rtnetlink.route(port.index, dst, None, {"scope": rtnetlink.RT_SCOPE_LINK})
         repeatable(rtnl, rtnetlink.RTM_NEWROUTE, payload, dst)
 

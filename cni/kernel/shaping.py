@@ -38,7 +38,7 @@ def shape(rtnl: Netlink, item: Attachment, port: Link) -> None:
         if away is not None:
             device = _device(rtnl, name, derived_mac("shaper", item.ident), port.mtu)
             rtnl.ask(qdisc.RTM_NEWQDISC, qdisc.token_bucket(device.index, away), SET)
-            _forget(rtnl, qdisc.ingress_of(port.index))  # with a filter of an earlier call
+            _delete_queue(rtnl, qdisc.ingress_of(port.index))  # with a filter of an earlier call
             rtnl.ask(qdisc.RTM_NEWQDISC, qdisc.ingress(port.index), rtnetlink.CREATE)
             rtnl.ask(qdisc.RTM_NEWTFILTER, qdisc.redirection(port.index, device.index), rtnetlink.CREATE)
     except OSError as error:
@@ -67,10 +67,10 @@ def unshape(rtnl: Netlink, port: Link) -> None:
     """Removes the token bucket and the redirection from the host end. The ifb device goes with the attachment's
     links."""
     for payload in (qdisc.root(port.index), qdisc.ingress_of(port.index)):
-        _forget(rtnl, payload)
+        _delete_queue(rtnl, payload)
 
 
-def _forget(rtnl: Netlink, payload: bytes) -> None:
+def _delete_queue(rtnl: Netlink, payload: bytes) -> None:
     try:
         rtnl.ask(qdisc.RTM_DELQDISC, payload)
     except OSError as error:

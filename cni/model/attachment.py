@@ -10,7 +10,7 @@ from cni.model.names import host_link, identity, shaper_link
 from cni.model.ports import PortMapping
 from cni.model.wire import Wire
 from cni.protocol.spec import Dns, Route
-from nft.addresses import BITS, Address, Prefix
+from nft.addresses import BITS, Address, Prefix, host_prefix
 from nft.digest import digest
 from nft.value import Value
 
@@ -146,7 +146,7 @@ class Attachment(Value):
         own: dict[Route, None] = {}
         for lease in self.leases:
             if lease.gateway is not None:
-                own[Route(Prefix(lease.gateway, BITS[lease.gateway.version]))] = None
+                own[Route(host_prefix(lease.gateway))] = None
         for lease in self.leases:
             if lease.gateway is not None and lease.address.length < BITS[lease.gateway.version]:
                 own[Route(lease.address.network, lease.gateway)] = None

@@ -11,7 +11,7 @@ from cni.model.names import derived_mac
 from cni.model.ports import ANY, PortMapping
 from cni.model.wire import Wire
 from cni.protocol.names import is_name
-from nft.addresses import BITS, Address, Prefix, from_packed
+from nft.addresses import BITS, Address, Prefix, from_packed, host_prefix
 from nft.elements import PROTOCOL_NAMES, Element, unpack
 from nft.schema import SETS
 
@@ -94,4 +94,4 @@ def _address(packed: object) -> Address:
 
 def bare_leases(addresses: dict[Address, None]) -> tuple[Lease, ...]:
     """Leases with full-length prefixes, because no element tells the subnets' lengths."""
-    return tuple(Lease(Prefix(address, BITS[address.version])) for address in addresses)
+    return tuple(Lease(host_prefix(address)) for address in addresses)

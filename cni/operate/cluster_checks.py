@@ -1,7 +1,7 @@
-"""What `doctor` knows of clusters: flannel's lease on this host, and the nodes whose pods are reached by a route.
+"""What `doctor` knows about clusters: flannel's lease on this host, and the nodes to whose pods a route leads.
 
-Only what the host itself says is looked at: the lease's file, routes, neighbours, our records. A node that nothing
-leads to is not missed; how many there should be is the engine's affair.
+It looks only at the host itself: the lease's file, routes, neighbours, our records. It does not miss a node without a
+route; only the orchestrator knows how many there should be.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cni.verbs.delegate import SUBNET_FILE
 from nft.addresses import Address, Prefix, parse_prefix
 
 OVERLAYS = ("flannel.", "flannel-v6.")  # links of flanneld's backend vxlan; the number is the VNI
-# How far from each other the pods of two nodes may be, in bits of the prefix: /24 of one /16, /64 of one /48.
+# How many bits of the prefix two nodes' pod subnets may differ in: /24 of one /16, /64 of one /48.
 NEIGHBOURHOOD = {4: 8, 6: 16}
 
 
@@ -27,8 +27,8 @@ def flannel(world: World) -> list[Step]:
 
 
 def _overlays(world: World) -> list[Step]:
-    because = "no pod of another node is reached; the kernel has taken its routes away"
-    again = "systemctl restart flanneld  # it makes the routes anew"
+    because = "no pod of another node can be reached; the kernel has removed its routes"
+    again = "systemctl restart flanneld  # it makes the routes again"
     return [
         stop("overlay", f"{link.name} is down", because, f"ip link set {link.name} up", again)
         for link in world.kernel.links.values()
@@ -37,7 +37,7 @@ def _overlays(world: World) -> list[Step]:
 
 
 def _lease_files(document: Document) -> list[str]:
-    """Of the networks in it that take flannel's lease as it is."""
+    """The paths of the lease files that the document's networks use as they are."""
     found = []
     for plugin in document.plugins:
         ipam = plugin.get("ipam")
@@ -54,7 +54,7 @@ def _of_lease(world: World, document: Document, path: str) -> list[Step]:
         what = f"{document.path}: flannel has no lease on this host: {path}: {error.strerror}"
         return [stop("lease", what, "an ADD to this network fails until there is one", "systemctl start flanneld")]
     except ValueError as problem:
-        what = f"{path} is no lease of flannel: {problem}"
+        what = f"{path} is not a lease of flannel: {problem}"
         return [stop("lease", what, "an ADD to this network fails", "systemctl restart flanneld  # it writes the file")]
     found = []
     for item in world.items:
@@ -87,7 +87,7 @@ def _too_large(world: World, item: Attachment, lease: FlannelLease, path: str) -
 
 
 def nodes(world: World) -> list[Step]:
-    """Routes by another machine to what looks like that node's pods."""
+    """Checks routes by another machine to what looks like that node's pods."""
     found: list[Step] = []
     networks = {item.network: item for item in world.items if item.kind.own_link}
     for dst, _table, link, kind, via in world.kernel.routes:
@@ -103,7 +103,7 @@ def nodes(world: World) -> list[Step]:
 
 
 def _is_beside(dst: Prefix, item: Attachment) -> bool:
-    """As large as the network's own subnet, and near to it."""
+    """Whether the destination is as large as the network's own subnet, and near it."""
     for lease in item.leases:
         own = lease.address.network
         if (own.version, own.length) == (dst.version, dst.length) and own != dst:
@@ -114,7 +114,7 @@ def _is_beside(dst: Prefix, item: Attachment) -> bool:
 
 
 def _is_lacking(item: Attachment, dst: Prefix) -> bool:
-    """Whether what it sends there is masqueraded."""
+    """Whether the attachment's packets to there are masqueraded, because no exception holds the destination."""
     if item.address_of(dst.version) is None or not item.is_masqueraded(dst.version):
         return False
     return not any(one.length <= dst.length and dst.address in one for one in map(parse_prefix, item.direct))
@@ -130,7 +130,7 @@ def _masqueraded(item: Attachment, dst: Prefix, source: str) -> Step:
 
 
 def _silent(dst: Prefix, via: Address, link: str) -> Step:
-    what = f"{via} on {link}, which the pods of {dst} are reached by, does not answer"
+    what = f"{via} on {link}, by which the pods of {dst} are reached, does not answer"
     because = "that node is down, or the route leads to another address than it has"
     return warn("node", what, because, f"ip neigh flush to {via} dev {link}", f"ping -c 1 {via}")
 

@@ -1,6 +1,6 @@
-"""The commands for people: one parser for all, from which help, man page and completion are made.
+"""The commands for people: one parser for all, from which the help, the man page and the completion are made.
 
-Each command is a file of this folder with HELP, EXAMPLES, `add_arguments` and `run`; `run` loads what is heavy.
+Each command is a file of this folder with HELP, EXAMPLES, `add_arguments` and `run`; `run` imports what is heavy.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MODULES = {  # in the order in which a person needs them
 }
 DESCRIPTION = "A whole container network on nftables: what is attached to this host, and why something does not answer."
 ENVIRONMENT = {
-    "NFTCNI_DATA_DIR": "the state folder, where it is not /run/nftcni",
+    "NFTCNI_DATA_DIR": "the state folder, if it is not /run/nftcni",
     "NO_COLOR": "print no colours (https://no-color.org)",
 }
 EXIT = (
@@ -43,7 +43,7 @@ EXIT = (
 
 
 class Parser(argparse.ArgumentParser):
-    """Help as it is written, without a word on options that everybody knows."""
+    """A parser that prints help texts as written, and does not explain options that everybody knows."""
 
     def __init__(self, **options: object) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -55,7 +55,7 @@ def module_of(command: str) -> ModuleType:
 
 
 def build_parser(only: str = "") -> Parser:
-    """With all commands, or that one alone, which is all that running it needs."""
+    """The parser of all commands, or of the one that will run."""
     environment = "".join(f"  {name:16} {text}\n" for name, text in ENVIRONMENT.items())
     parser = Parser(prog="nftcni", description=DESCRIPTION, epilog=f"environment:\n{environment}\n{EXIT}")
     parser.add_argument("-V", "--version", action="store_true", help="print the version")
@@ -72,7 +72,8 @@ def build_parser(only: str = "") -> Parser:
 
 
 def operate(words: list[str]) -> int:
-    """The exit status: 0 well, 1 something is wrong on the host, 2 not understood or not to be seen."""
+    """Runs a command. Returns the exit status: 0 all well, 1 something is wrong on the host, 2 not understood, or the
+    host could not be looked at."""
     command = words[0] if words and words[0] in MODULES else ""
     parser = build_parser(command)
     if words == ["help"]:
@@ -101,7 +102,7 @@ def perform(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"{what}: {error}\n")
         return 2 if arguments.command in ("doctor", "explain") else 1
     except BrokenPipeError:
-        return 1  # whoever read has enough
+        return 1  # the reader has closed the pipe
     except OSError as error:
         sys.stderr.write(f"{kernel_refused(what, error)}\n")
         return 2 if arguments.command in ("doctor", "explain") else 1

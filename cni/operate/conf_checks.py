@@ -1,4 +1,4 @@
-"""CNI's folders: which network files there are, and what is wrong with them together. One file alone is `lint`."""
+"""CNI's folders: which network files there are, and what is wrong with them together. `lint` checks a single file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def conf_dir() -> str:
 
 
 def documents() -> list[Document]:
-    """All networks' files, nerdctl's of other namespaces included (net.d/NAMESPACE/)."""
+    """The files of all networks, including nerdctl's in other containerd namespaces (net.d/NAMESPACE/)."""
     found = []
     for folder, _folders, files in sorted(os.walk(conf_dir())):
         found += [read(os.path.join(folder, name)) for name in sorted(files) if name.endswith(SUFFIXES)]
@@ -38,7 +38,7 @@ def our_networks() -> list[tuple[str, list[Prefix]]]:
 
 
 def files_with(flag: str) -> list[str]:
-    """Those with a network of ours for which the flag is on."""
+    """The paths of the files with a network of ours for which the flag is on."""
     return [document.path for document in documents() if _is_on(document, flag)]
 
 
@@ -69,13 +69,13 @@ def _step(document: Document, one: Finding) -> Step:
 
 
 def in_use(world: World) -> list[Step]:
-    """Subnets that the host has a route to elsewhere: the network's first ADD is refused (bridge._refuse_elsewhere).
-    A route to one address inside, as overlays have, is none."""
+    """Finds subnets to which the host has a route elsewhere: the network's first ADD would be refused
+    (bridge._refuse_elsewhere). A route to a single address inside, as overlays have, does not count."""
     found = []
     for document in documents():
         bridges = {str(plugin.get("bridge") or "nftcni0") for plugin in document.plugins}
         if not bridges.isdisjoint(world.kernel.links):
-            continue  # what has containers is looked at with them
+            continue  # a network with containers is checked with them
         for prefix, _text in document.subnets if bridges else ():
             for dst, table, link, _kind, _via in world.kernel.routes:
                 one_of_it = prefix.length <= dst.length < BITS[dst.version] and dst.address in prefix.network
@@ -87,7 +87,7 @@ def in_use(world: World) -> list[Step]:
 
 
 def misplaced() -> list[Step]:
-    """Where no runtime looks, though the content is a network."""
+    """Finds networks of ours in files that no runtime reads."""
     found = []
     base = os.path.dirname(conf_dir())
     for folder, wanted in ((base, SUFFIXES), (conf_dir(), None)):
@@ -121,7 +121,7 @@ def _mentions_us(path: str) -> bool:
 
 
 def executables() -> list[Step]:
-    """A network of ours, and no executable where runtimes look for it."""
+    """Finds a missing executable: there is a network of ours, but no executable where runtimes look for it."""
     networks = our_networks()
     if not networks or any(
         os.access(f"{folder}/{TYPE}", os.X_OK) for folder in (*BIN_DIRS, *os.environ.get("CNI_PATH", "").split(":"))
@@ -132,7 +132,7 @@ def executables() -> list[Step]:
         warn(
             "executable",
             f"there is no executable {TYPE} in {', '.join(BIN_DIRS[:2])}",
-            "runtimes look there, unless they are told another folder",
+            "runtimes look there unless configured otherwise",
             f"mkdir -p {BIN_DIRS[0]}",
             f"ln -s {os.path.realpath(here)} {BIN_DIRS[0]}/{TYPE}",
         )
@@ -140,7 +140,7 @@ def executables() -> list[Step]:
 
 
 def together(all_documents: list[Document]) -> list[Step]:
-    """Two networks with one name, one bridge, or subnets that overlap."""
+    """Finds two networks with the same name or bridge, or with overlapping subnets."""
     found = []
     names: dict[str, str] = {}
     bridges: dict[str, Document] = {}
@@ -156,7 +156,7 @@ def together(all_documents: list[Document]) -> list[Step]:
                 warn(
                     "same-name",
                     f'{other} and {document.path} are both called "{document.name}"',
-                    "a runtime takes one of them; their containers' addresses are counted as one network's",
+                    "a runtime uses one of them; their containers' addresses count as one network's",
                     f"nftcni check {document.path}",
                 )
             )

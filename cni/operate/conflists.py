@@ -1,7 +1,7 @@
-"""Check network files before a runtime reads them: each mistake with its line and column, and what will surprise.
+"""Check network files before a runtime reads them: mistakes and surprises, each with its line and column.
 
-Mistakes are what a runtime or ADD would refuse. Warnings are keys that mean nothing but look like one that does, ports
-that no runtime will pass on, subnets that other files or the host's own routes have already.
+A mistake is what a runtime or ADD would refuse. Warnings are unknown keys that look like a known one, ports that no
+runtime will pass on, and subnets that other files or the host's own routes have already.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _print(documents: list[Document], found: dict[str, list[Finding]]) -> None:
 
 
 def against_others(document: Document) -> list[Finding]:
-    """Other files, and routes of the host that are not by this network's own bridge."""
+    """Compares with other files, and with routes of the host that do not leave by this network's own bridge."""
     from cni.operate import conf_checks
     from cni.operate.document import WARNING, Finding, place
     from cni.operate.walk.kernel import Kernel
@@ -107,7 +107,7 @@ def against_others(document: Document) -> list[Finding]:
             if conf_checks.meet(prefix, dst):
                 hint = "ADD refuses a subnet that is in use elsewhere"
                 if dst.length < prefix.length:
-                    hint = "the host reaches containers at these addresses then, and not what is there now"
+                    hint = "the host would then reach containers at these addresses, and no longer what is there now"
                 found.append(
                     Finding(WARNING, line, column, f"{prefix} overlaps the host's route to {dst} by {link}", hint)
                 )

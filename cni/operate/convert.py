@@ -1,8 +1,8 @@
-"""`nftcni convert`: networks of the reference plugins, as files, become ours, and back. What becomes what is
-`cni.model.conversion`.
+"""`nftcni convert`: turns files of the reference plugins' networks into ours, and back.
 
 The original is kept beside its successor as FILE.before-nftcni, a name that no runtime reads. The new text is written
-aside and renamed, so that whoever lists the folder sees one or the other.
+aside and renamed, so that readers of the folder see the one or the other. `cni.model.conversion` knows which key
+becomes what.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENDINGS = (".conflist", ".conf", ".json")  # what libcni and nerdctl read
 BEFORE = ".before-nftcni"
 
 
-HELP = "make networks of the reference plugins ours, or what they were"
+HELP = "turn the reference plugins' networks into ours, or back"
 EXAMPLES = (
     "nftcni convert bridge",
     "nftcni convert /etc/cni/net.d/10-web.conflist",
@@ -37,7 +37,7 @@ EXAMPLES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("network", metavar="NETWORK|FILE", nargs="?", default="", help="one network")
-    group.add_argument("--all", action="store_true", help="every network in the folder that can be")
+    group.add_argument("--all", action="store_true", help="every network in the folder that can be converted")
     parser.add_argument("--back", action="store_true", help="put the original back")
 
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def convert_networks(network: str = "", everything: bool = False, back: bool = False) -> int:
-    """One network by its name, ID or file, or all of the folder. 1 if one was not converted."""
+    """Converts one network by its name, ID or file, or all of the folder. Returns 1 if one was not converted."""
     paths = listed(folder()) if everything else find(network)
     if not paths:
         sys.stderr.write(f"nftcni convert: no network {network!r} in {folder()}: see there, or give the file\n")
@@ -67,12 +67,12 @@ def convert_networks(network: str = "", everything: bool = False, back: bool = F
 
 
 def folder() -> str:
-    """Where nerdctl and libcni's tools look, too."""
+    """The folder in which nerdctl and libcni's tools look too."""
     return os.environ.get("NETCONFPATH") or os.environ.get("CNI_NETCONFPATH") or FOLDER
 
 
 def listed(place: str) -> list[str]:
-    """All networks of the folder, and of nerdctl's folders in it, one for each containerd namespace."""
+    """The paths of all networks in the folder, and in nerdctl's folders in it, one for each containerd namespace."""
     found = []
     for root, names, entries in os.walk(place):
         names[:] = sorted(names) if root == place else []
@@ -87,7 +87,7 @@ def find(network: str) -> list[str]:
 
 
 def _names(path: str) -> list[str]:
-    """A network's name, and nerdctl's ID of it, whole or as `network ls` prints it."""
+    """A network's name and nerdctl's ID of it, in full and as `network ls` prints it."""
     try:
         document = read(path)[1]
     except NotConverted:
@@ -97,7 +97,7 @@ def _names(path: str) -> list[str]:
 
 
 def read(path: str) -> tuple[str, dict[str, Any]]:
-    """A file's text, and what it says. Raises NotConverted."""
+    """A file's text and its JSON object. Raises NotConverted."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             text = file.read()
@@ -105,12 +105,12 @@ def read(path: str) -> tuple[str, dict[str, Any]]:
     except (OSError, ValueError) as problem:
         raise NotConverted([f"it cannot be read: {problem}"]) from None
     if not isinstance(document, dict):
-        raise NotConverted(["it is no network configuration"])
+        raise NotConverted(["it is not a network configuration"])
     return text, document
 
 
 def replace(path: str) -> str:
-    """Raises NotConverted."""
+    """Converts a file. Returns what to print about it. Raises NotConverted."""
     text, document = read(path)
     result = convert(document, DEFAULT_ZONE if is_running() else "")
     _refuse_shared_bridge(path, result)
@@ -124,7 +124,8 @@ def written(document: dict[str, Any]) -> str:
 
 
 def restore(path: str) -> str:
-    """Unless somebody has edited the network since: that would be lost."""
+    """Puts the original back, unless somebody has edited the network since, as the edit would be lost. Raises
+    NotConverted."""
     present = read(path)[1]
     if not os.path.exists(path + BEFORE):
         raise NotConverted([f"it was not converted: there is no {path}{BEFORE}"], is_ours=True)
@@ -133,11 +134,12 @@ def restore(path: str) -> str:
         raise NotConverted([f"it has been edited since; its original is {path}{BEFORE}"])
     _write(path, text, path)
     files.unlink(path + BEFORE)
-    return "is what it was before"
+    return "is the original again"
 
 
 def _refuse_shared_bridge(path: str, result: dict[str, Any]) -> None:
-    """Networks on one bridge cannot be isolated from each other, and ADD refuses what it cannot hold."""
+    """Raises NotConverted if another network is on the same bridge: they cannot be isolated, and ADD would refuse
+    them."""
     plugin = _main(result)
     if plugin.get("ingressPolicy") == "open":
         return
@@ -159,7 +161,7 @@ def _main(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(path: str, text: str, like: str) -> None:
-    """In one step, with the mode of the file that it stands for. The name on the way is none of a network's."""
+    """Writes a file in one step, with the mode of the file that it replaces. Its temporary name is not a network's."""
     aside = f"{path}.nftcni-new"
     files.write(aside, text)
     mode = os.stat(like)

@@ -1,8 +1,8 @@
-"""How much traffic each published port and each container had, by what the kernel counts anyway.
+"""How much traffic each published port and each container had, from what the kernel counts anyway.
 
-Containers: the counters of their links, which every kernel keeps. Ports: the connection tracker's accounting
-(net.netfilter.nf_conntrack_acct), which counts living connections. Where that is off only their number is known; which
-of these it was is said in `source`. Nothing is switched on by looking, and nothing is added to a packet's way.
+For containers, every kernel counts what passes their links. For ports, the connection tracker's accounting
+(net.netfilter.nf_conntrack_acct) counts living connections; if it is off, only the number of connections is known.
+`source` says which. Looking switches nothing on, and adds nothing to a packet's way.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Traffic:
 class Reading:
     containers: dict[str, Traffic] = field(default_factory=dict)  # by identity
     ports: dict[tuple[str, str], Traffic] = field(default_factory=dict)  # by (identity, mapping)
-    source: str = ""  # of the ports' numbers: conntrack, connections (a number of them only), or none
+    source: str = ""  # where the ports' numbers come from: conntrack, connections (only their number), or none
 
 
 def read(items: list[Attachment]) -> Reading:
@@ -67,7 +67,7 @@ def address_for(item: Attachment, mapping: PortMapping) -> str:
 
 
 def _links() -> dict[str, Traffic]:
-    """Of the host's ends: what such a link sends is what the container gets."""
+    """The counters of the host ends, by name: what such a link sends is what the container gets."""
     kernel = Kernel()
     try:
         return {
@@ -79,7 +79,7 @@ def _links() -> dict[str, Traffic]:
 
 
 def flows() -> tuple[list[str] | None, bool]:
-    """Lines of the tracker's table, None where it cannot be read; whether they have counters."""
+    """(lines of the tracker's table, None if it cannot be read; whether they have counters)."""
     try:
         with open("/proc/thread-self/net/nf_conntrack", encoding="ascii", errors="replace") as file:
             lines = file.read().splitlines()
@@ -101,7 +101,8 @@ def accounting() -> str:
 
 
 def parse_flow(line: str) -> tuple[tuple[str, str, int, int], Traffic] | None:
-    """((protocol, container's address, its port, the host's port), traffic) of one flow; None for another kind."""
+    """((protocol, container's address, its port, the host's port), traffic) of one flow; None for flows of other
+    kinds."""
     words = line.split()
     proto = next((word for word in words[:6] if word in ("tcp", "udp", "sctp")), "")
     values: dict[str, list[str]] = {}

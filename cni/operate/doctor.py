@@ -1,7 +1,7 @@
-"""Look at everything that keeps this host from serving containers: each finding with its remedy. Changes nothing.
+"""Find everything that keeps this host from serving containers, each finding with its remedy. Changes nothing.
 
-It follows a packet to every published port and out of every container, as `explain` does for one, and looks at what
-concerns the host as a whole: CNI's folders, listeners, leftovers of other plugins, libraries, limits, other nodes.
+It follows a packet to every published port and out of every container, as `explain` does for one, and checks the host
+as a whole: CNI's folders, listeners, leftovers of other plugins, libraries, limits, other nodes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cni.operate.walk.step import Step
     from cni.operate.walk.world import World
 
-HELP = "what is wrong on this host, each finding with commands that mend it"
+HELP = "what is wrong on this host, with the commands that mend it"
 EXAMPLES = ("nftcni doctor", "nftcni doctor --json", "nftcni doctor || echo something is wrong")
 SCHEMA = "nftcni/doctor/1"
 
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _without_looking(error: Exception) -> int:
-    """What can be said without a look at the kernel: which library is missing."""
+    """Reports what is known without the kernel: which library is missing."""
     from cni.operate.host_checks import libraries
 
     for step in libraries():
@@ -93,7 +93,7 @@ def _among(world: World) -> list[Step]:
 
 
 def merged(found: list[Step]) -> list[Step]:
-    """One finding for what the same commands mend: a chain may drop several packets by several rules."""
+    """Merges findings with the same remedy: a chain may drop several packets by several rules."""
     kept: dict[object, Step] = {}
     for step in found:
         own = not step.remedy or step.remedy[0].startswith(("nftcni", "#"))

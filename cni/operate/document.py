@@ -1,6 +1,6 @@
-"""A configuration file as JSON, and what is found in it, each with its line and column.
+"""A configuration file as JSON, and the findings about it, each with its line and column.
 
-What is right or wrong about a network is `lint`.
+`lint` knows what is right or wrong about a network.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Finding(Value):
 
 
 class Document(Value):
-    """What a file says, as far as it could be read."""
+    """A file's text and JSON value, as far as it could be parsed, and its findings."""
 
     path: str
     text: str
@@ -35,7 +35,7 @@ class Document(Value):
 
     @property
     def plugins(self) -> list[dict[str, Json]]:
-        """Ours, of a list or of a single configuration."""
+        """Our plugin objects, in a list or a single configuration."""
         if not isinstance(self.value, dict):
             return []
         listed = self.value.get("plugins")
@@ -48,7 +48,7 @@ class Document(Value):
 
     @property
     def subnets(self) -> list[tuple[Prefix, str]]:
-        """(subnet, the text that it was written as)."""
+        """(subnet, its text in the file) of each of our networks."""
         found = []
         for plugin in self.plugins:
             for text in re.findall(r'"subnet":\s*"([^"]*)"', json.dumps(plugin.get("ipam") or {})):
@@ -60,7 +60,7 @@ class Document(Value):
 
 
 def parse(path: str, text: str) -> Document:
-    """With a finding where it is no JSON object; its value is None then, or what it is instead."""
+    """The document. If the text is not a JSON object, it has a finding, and its value is None or what it is instead."""
     try:
         value = json.loads(text, object_pairs_hook=_no_duplicates)
     except json.JSONDecodeError as error:
@@ -68,7 +68,7 @@ def parse(path: str, text: str) -> Document:
         return Document(path, text, None, (found,))
     except _Duplicate as problem:
         line, column = place(text, str(problem), last=True)
-        found = Finding(ERROR, line, column, f'the key "{problem}" is there twice', "only the last one counts")
+        found = Finding(ERROR, line, column, f'the key "{problem}" occurs twice', "only the last one counts")
         return Document(path, text, None, (found,))
     is_object = isinstance(value, dict)
     return Document(path, text, value, () if is_object else (Finding(ERROR, 1, 1, "a network is a JSON object"),))
@@ -91,7 +91,7 @@ def _json_hint(text: str, error: json.JSONDecodeError) -> str:
     if not text.strip():
         return "the file is empty"
     if text.startswith("\ufeff"):
-        return r"an editor put a byte order mark before it, which is no JSON: sed -i '1s/^\xef\xbb\xbf//' takes it away"
+        return r"an editor put a byte order mark before it, which is not JSON: sed -i '1s/^\xef\xbb\xbf//' removes it"
     rest = text[error.pos :].lstrip()
     if rest[:2] in ("//", "/*") or rest[:1] == "#":
         return "JSON has no comments"
@@ -103,7 +103,7 @@ def _json_hint(text: str, error: json.JSONDecodeError) -> str:
 
 
 def place(text: str, word: str, last: bool = False, value: bool = False) -> tuple[int, int]:
-    """Line and column of a key, or of a value, as a person finds it in the file."""
+    """(line, column) of a key, or of a value, in the file, both from 1."""
     pattern = re.compile(f'"{re.escape(word)}"' + ("" if value else r"\s*:"), re.IGNORECASE)
     matches = list(pattern.finditer(text))
     if not matches:

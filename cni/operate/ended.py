@@ -1,7 +1,8 @@
-"""Free what containers left that ended without a DEL, their addresses, ports and table elements.
+"""Free what containers left behind that ended without a DEL: their addresses, ports and table elements.
 
-A runtime that lost its state never calls DEL, and one that speaks cniVersion 1.0.0 no GC. An attachment counts as ended
-when the path of its namespace leads nowhere and the host's end of its link, which goes with the namespace, is gone too.
+A runtime that lost its state never calls DEL, and one that speaks cniVersion 1.0.0 never calls GC. An attachment counts
+as ended if the path of its namespace leads nowhere and the host end of its link, which goes with the namespace, is gone
+too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from cni.host import Host
     from cni.model.attachment import Attachment
 
-HELP = "free what containers left that ended without DEL"
+HELP = "free what containers left that ended without a DEL"
 EXAMPLES = ("nftcni gc --dry-run", "nftcni gc")
 
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from cni.operate.repair import describe, this_host
 
-    with this_host().transaction("collecting what containers left") as host:
+    with this_host().transaction("freeing what ended containers left") as host:
         items = host.records()
         gone = [(item, why) for item in items for why in [why_ended(host, item)] if why]
         for item, why in gone:
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def why_ended(host: Host, item: Attachment) -> str:
-    """ "" for one that lives, or may live."""
+    """Why the attachment counts as ended; "" if it lives, or may live."""
     import os
 
     from cni.kernel.links import get_link
@@ -55,14 +56,14 @@ def why_ended(host: Host, item: Attachment) -> str:
         moved = item.kind.own_link and _has_its_interface(item, netns)
     finally:
         os.close(netns)
-    # The number of a process that has ended may be another's by now; a veth pair ends with its namespace alone.
+    # Another process may have an ended one's number by now; a veth pair ends only with its namespace.
     if item.kind.own_link and item.sandbox.startswith("/proc/") and not moved:
         return f"its link {item.link} is gone, and {item.sandbox} is another process by now"
     return ""
 
 
 def _has_its_interface(item: Attachment, netns: int) -> bool:
-    """It lives, and the other end was renamed or moved away."""
+    """Whether the namespace has its interface: then it lives, and the host end was renamed or moved away."""
     from cni.kernel.links import get_link
     from cni.kernel.netns import Inside
     from nft.netlink import Netlink
@@ -81,4 +82,4 @@ def free(host: Host, items: list[Attachment]) -> None:
         detach_many(host, network, [item for item in items if item.network == network])
     for item in items:
         if item.delegate:
-            print(f"{item.ident}: the addresses of the IPAM plugin {item.delegate} are that one's to free")
+            print(f"{item.ident}: its addresses are for the IPAM plugin {item.delegate} to free")

@@ -1,7 +1,7 @@
-"""What was attached and detached, for whom, how long it took, and what was refused, with its message.
+"""List what was attached and detached, for whom, how long it took, and what was refused, with its message.
 
-The verbs write one line each to the host's journal, or to syslog where there is none, and this reads it there. With
---follow also every change of the table inet nftcni, whoever makes it.
+Each verb writes one line to the host's journal, or to syslog on a host without a journal, and this reads the lines
+there. With --follow it also prints every change of the table inet nftcni, whoever makes it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FIELDS = {"NFTCNI_VERB": "verb", "NFTCNI_ATTACHMENT": "attachment", "NFTCNI_CALL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--since", metavar="TIME", help="as journalctl takes it: '2 hours ago', 'today', '09:00'")
+    parser.add_argument("--since", metavar="TIME", help="a time for journalctl: '2 hours ago', 'today', '09:00'")
     parser.add_argument("--follow", action="store_true", help="go on as it happens, with changes of the table")
     parser.add_argument("--json", action="store_true", help="one document for each line (schema nftcni/event)")
 
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     import sys
 
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that what was started ends with us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the programs we started end with us
     children: list[Popen[str]] = []
     try:
         return _read(arguments, children)
@@ -78,7 +78,7 @@ def _start(words: list[str], children: list[Popen[str]]) -> Popen[str]:
 
 
 def print_entry(line: str, as_json: bool) -> None:
-    """One line of `journalctl -o json`."""
+    """Prints one line of `journalctl -o json`."""
     import json
     import time
 
@@ -110,7 +110,7 @@ def _syslog(path: str) -> None:
 
 
 def _follow_table(as_json: bool, children: list[Popen[str]]) -> int:
-    """Of every table nft tells; ours is kept."""
+    """Prints changes of our table; `nft monitor` reports those of all tables."""
     import json
     import time
 

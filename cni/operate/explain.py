@@ -1,7 +1,7 @@
-"""Follow one packet to a published port, or all of a container's, and say where it ends and what to do.
+"""Follow a packet to a published port, or every packet of a container, and say where it ends and what to do.
 
-Every step is the kernel's own answer: the table's element, the address, every chain of every table that could drop
-it, routes and policy rules both ways, rp_filter, forwarding, the bridge's port, the neighbour; then inside the
+Every step is the kernel's own answer: the table's element, the address, every chain of every table that could drop the
+packet, routes and policy rules both ways, rp_filter, forwarding, the bridge's port, the neighbour; then inside the
 container its address, its routes, its own firewall, and who listens.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cni.operate.walk.world import World
     from cni.operate.ways import Way
 
-HELP = "why a port or a container does not answer: one packet, step by step"
+HELP = "why a port or a container does not answer, step by step"
 EXAMPLES = (
     "nftcni explain 8080",
     "nftcni explain 53/udp --from 198.51.100.2",
@@ -83,7 +83,7 @@ def _ways(world: World, words: str, client_words: str) -> list[Way]:
     items = _named(world, words)
     if not items:
         raise CniError(
-            INVALID_CONFIG, f'no port, and no container that is attached: "{words}"', "nftcni list has them all"
+            INVALID_CONFIG, f'neither a port nor an attached container: "{words}"', "nftcni list shows all containers"
         )
     return [way for item in items for way in container_ways(world, item, client)]
 
@@ -120,10 +120,10 @@ def _print(ways: list[Way]) -> None:
             print_step(step, first=step.verdict == "stop" and not stopped)
             stopped = stopped or step.verdict == "stop"
         if any(step.kind in (*FILTERS, CONDITION) and not step.is_finding for step in way.steps):
-            print("  it ends there, as somebody's rules have it")
+            print("  it ends there, and somebody's rules want it so")
         elif not stopped:
             print(
-                "  the packet arrives, and its answer too"
+                "  the packet arrives, and so does its answer"
                 if not way.title.startswith("host port")
                 else "  that is all there is"
             )

@@ -1,7 +1,7 @@
-"""What `doctor` finds of other plugins' rules: those that are left of a container and lead to an address of ours.
+"""What `doctor` finds of other plugins' rules: those that an ended container left and that lead to an address of ours.
 
-Rules of containers that live beside ours, on one bridge and of one pool, are none: lease files tell of those, or the
-bridge knows them. Taking leftovers away is `leftovers`, for `migrate`.
+Rules of containers that live beside ours, on the same bridge and from the same pool, do not count: lease files or the
+bridge's neighbours show that they live. `leftovers` removes leftovers, for `migrate`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nft.addresses import Address, parse_address
 
 
 def leftovers(world: World) -> list[Step]:
-    """Rules of the reference plugins (CNI-*) and netavark for addresses or ports that are ours now."""
+    """Finds rules of the reference plugins (CNI-*) and netavark for addresses or ports that are ours now."""
     found = []
     for chain in world.kernel.rules.chains.values():
         if not re.match(r"(CNI-|KUBE-MARK-|NETAVARK|nv_)", chain.name) and not chain.table.startswith(
@@ -33,8 +33,8 @@ def leftovers(world: World) -> list[Step]:
                 found.append(
                     warn(
                         "leftover",
-                        f"{chain} is left of another plugin and leads {said}",
-                        "it is from a container that is no more, and can take its successor's packets",
+                        f"{chain} is left over from another plugin and leads {said}",
+                        "its container is gone, and it can take the packets of the address's new owner",
                         _flush(chain),
                     )
                 )
@@ -63,7 +63,7 @@ def _concerns(world: World, rule: Rule) -> str:
 
 
 def _is_of_others(world: World, address: Address) -> bool:
-    """A living container that another plugin attached to a network of ours."""
+    """Whether a living container that another plugin attached to a network of ours has the address."""
     if any(address in item.addresses for item in world.items):
         return False
     if any(world.kernel.neighbours.get((item.bridge, address), ("", ""))[0] == "REACHABLE" for item in world.items):

@@ -1,6 +1,6 @@
-"""Free what one container holds on this host, whose runtime will never call DEL for it.
+"""Free what one container holds on this host, if its runtime will never call DEL for it.
 
-It is refused for a container that lives: what it holds could be given to another one.
+It is refused for a container that lives, because its addresses and ports could then go to another one.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-HELP = "free what one container left that ended without DEL"
+HELP = "free what one container left that ended without a DEL"
 EXAMPLES = ("nftcni forget bridge/web", "nftcni forget --force bridge/web")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "container", metavar="NETWORK/CONTAINER", help="as nftcni list prints it; an interface may follow"
+        "container", metavar="NETWORK/CONTAINER", help="as nftcni list prints it, with or without /INTERFACE"
     )
-    parser.add_argument("--force", action="store_true", help="also for one that lives: it loses its network")
+    parser.add_argument("--force", action="store_true", help="also if it lives: it loses its network")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,14 +30,14 @@ def run(arguments: argparse.Namespace) -> int:
     with this_host().transaction(f"forgetting {wanted}") as host:
         found = [item for item in host.records() if wanted in (item.ident, item.ident.rpartition("/")[0])]
         if not found:
-            sys.stderr.write(f"nftcni forget: {wanted} is not attached (nftcni list has them all)\n")
+            sys.stderr.write(f"nftcni forget: {wanted} is not attached (nftcni list shows all containers)\n")
             return 1
         living = [item for item in found if not why_ended(host, item)]
         if living and not arguments.force:
             for item in living:
-                place = f"its namespace {item.sandbox} is there, or its link {item.link} is"
+                place = f"its namespace {item.sandbox} or its link {item.link} still exists"
                 sys.stderr.write(
-                    f"nftcni forget: {item.ident} lives: {place}; stop it by its runtime, or say --force\n"
+                    f"nftcni forget: {item.ident} lives: {place}; stop it with its runtime, or use --force\n"
                 )
             return 1
         for item in found:

@@ -1,6 +1,6 @@
 """Draw the networks of this host: uplinks, bridges, containers, published ports; what `doctor` finds broken is red.
 
-As text, or with --svg as a picture, which the program dot of the package graphviz draws. --dot prints what it draws.
+It prints text, or with --svg a picture, which the program dot of the package graphviz draws. --dot prints dot's input.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RED, PALE_RED, GREY = "#c62828", "#ffebee", "#607d8b"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--svg", action="store_true", help="as SVG (needs graphviz)")
-    form.add_argument("--dot", action="store_true", help="in the language of graphviz")
+    form.add_argument("--dot", action="store_true", help="in graphviz's language")
     parser.add_argument("--output", metavar="FILE", help="into a file")
 
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class Picture:
-    """What is drawn: names, and what is broken of each thing, in words."""
+    """What is drawn: the names of things, and what is broken about each, in words."""
 
     def __init__(self, world: World) -> None:
         from cni.operate.doctor import of_attachment
@@ -105,7 +105,7 @@ def plain(picture: Picture) -> str:
 
 
 def _twig(last: bool) -> tuple[str, str]:
-    """What leads to one of several, and what stands before the lines below it."""
+    """The line that leads to a twig, and the prefix of the lines below it."""
     return ("└─", "  ") if last else ("├─", "│ ")
 
 
@@ -165,7 +165,7 @@ def svg(picture: Picture) -> str:
 
     if shutil.which("dot") is None:
         raise CniError(
-            IO_FAILURE, "dot is not installed, which draws the picture", "apt-get install graphviz, or use --dot"
+            IO_FAILURE, "dot, which draws the picture, is not installed", "apt-get install graphviz, or use --dot"
         )
     done = subprocess.run(["dot", "-Tsvg"], input=dot_text(picture), capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,7 +1,7 @@
-"""What `doctor` looks at besides the packets' ways: the host as a whole, and containers against each other.
+"""What `doctor` checks besides packets' ways: the host as a whole, and containers against each other.
 
-Each check takes the world and returns steps; a healthy host gives no finding. CNI's folders are `conf_checks`, other
-nodes `cluster_checks`, links and what is at their other end `link_checks`.
+Each check takes the world and returns steps; a healthy host gives no finding. `conf_checks` looks at CNI's folders,
+`cluster_checks` at other nodes, `link_checks` at links and what is at their other end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nft.fastpath import lacking
 from nft.netlink import NETLINK_NETFILTER, Netlink
 
 MIN_KERNEL = (5, 10)
-FULL = 0.9  # of conntrack's table
+FULL = 0.9  # the share of the connection tracker's table that counts as full
 
 
 def libraries(_world: World | None = None) -> list[Step]:
@@ -64,7 +64,7 @@ def _dotted(numbers: tuple[int, ...]) -> str:
 
 
 def before_the_first(world: World) -> list[Step]:
-    """Nothing is attached yet: would the first container of the configured networks be served?"""
+    """Before anything is attached: whether the first container of the configured networks would be served."""
     if world.items:
         return []
     networks = conf_checks.our_networks()
@@ -98,7 +98,7 @@ def unread_rules(world: World) -> list[Step]:
 
 
 def listeners_on_published_ports(world: World) -> list[Step]:
-    """The runtimes' own reservers hold the sockets on purpose."""
+    """Finds processes that listen on published ports; the runtimes' own reservers do so on purpose."""
     allowed = conf_checks.networks_with("allowBoundPorts")
     items = [item for item in world.items if item.network not in allowed]
     ports = {(mapping.host_port, mapping.protocol) for item in items for mapping in item.mappings}
@@ -107,7 +107,7 @@ def listeners_on_published_ports(world: World) -> list[Step]:
     found = []
     for one in held:
         process = processes.get(one.inode)
-        if reserver(process, one.port):
+        if reserver(process):
             continue
         for item in items:
             for mapping in item.mappings:
@@ -122,7 +122,7 @@ def listeners_on_published_ports(world: World) -> list[Step]:
                         warn(
                             "listener",
                             f"{who} listens on {one}/{one.proto}, which {item.ident} publishes as {mapping}",
-                            "clients get the container; the process is not reached any more",
+                            "clients reach the container; they no longer reach the process",
                             _end(process, one.port),
                         )
                     )
@@ -145,7 +145,7 @@ def _end(process: Process | None, port: int) -> str:
 
 
 def addresses_inside_networks(world: World) -> list[Step]:
-    """Of the host, in a network of containers. One of a single address (flannel.1, cilium_host) brings no route."""
+    """Finds addresses of the host inside a containers' network. A /32 (flannel.1, cilium_host) brings no route."""
     found = []
     for name, prefix in world.kernel.addresses:
         if name in world.bridges or prefix.length == (32 if prefix.version == 4 else 128):
@@ -165,7 +165,7 @@ def addresses_inside_networks(world: World) -> list[Step]:
 
 
 def duplicate_addresses(world: World) -> list[Step]:
-    """A container that has another one's address as well."""
+    """Finds a container that also has another one's address."""
     leased = {(item.bridge, address): item for item in world.items for address in item.addresses if item.bridge}
     found = []
     for item in world.items:
@@ -202,7 +202,8 @@ def conntrack(world: World) -> list[Step]:
 
 
 def fast_path(world: World) -> list[Step]:
-    """Networks that ask for it on a kernel without flowtables; a flowtable that listens beside the packets' way."""
+    """Finds networks that ask for it on a kernel without flowtables, and a flowtable that listens on the wrong
+    links."""
     slow = "flows that come in by another link go the usual way"
     found = [warn("fast-path", one, slow, "nftcni repair") for one in world.beside_the_fast_path]
     asking = conf_checks.files_with("fastPath")
@@ -215,7 +216,7 @@ def fast_path(world: World) -> list[Step]:
 
 
 def ended(world: World) -> list[Step]:
-    """Containers whose namespace is gone though nobody called DEL."""
+    """Finds containers whose namespace is gone although nobody called DEL."""
     from cni.operate.walk.inside import Inside
 
     found = []

@@ -1,8 +1,8 @@
-"""Rules and chains of the reference plugins that nobody needs any more: of containers that are gone or ours by now, and
-what those shared. Removed through nf_tables, where iptables-nft keeps its own as well.
+"""Removes rules and chains of the reference plugins that nobody needs any more: those of containers that are gone or
+ours by now, and those that they shared. It uses nf_tables, where iptables-nft keeps its rules as well.
 
-What is kept is said: where a container still needs it, where somebody has put rules of his own, and where the host's
-policy drops what is forwarded and only they let it through.
+It says what it keeps: chains that a container still needs, chains with somebody's own rules, and chains that alone let
+packets through a policy of drop.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from nft import rules
 from nft.netlink import Netlink
 from nft.rules import Chain, Rule
 
-OWNER = re.compile(rb'name: "([^"]+)" id: "([^"]+)"')  # in the comments of iptables' rules
+OWNER = re.compile(rb'name: "([^"]+)" id: "([^"]+)"')  # in the comments of the plugins' iptables rules
 CONTAINERS = re.compile(r"CNI-(DN-)?[0-9a-f]+")
 
 
 def remove_leftovers(host: Host, living: list[Traces], dead: list[Traces], dry_run: bool) -> list[str]:
-    """What was done, line by line. `living` are the containers that go on needing theirs, `dead` those that do not; of
-    others it is found out."""
+    """Returns what was done, line by line. `living` are containers that still need their rules, `dead` those that do
+    not; for others it finds out."""
     netlink = host.table.netlink
     done_with: set[tuple[str, ...]] = {(item.network, item.container) for item in dead}
     done_with |= {tuple(ident.split("/")[:2]) for ident in host.store.identities()}
@@ -64,7 +64,7 @@ def remove_leftovers(host: Host, living: list[Traces], dead: list[Traces], dry_r
 def _containers(
     found: list[Rule], living: list[Traces], done_with: set[tuple[str, ...]]
 ) -> tuple[set[Chain], list[Rule]]:
-    """The chains of containers that need theirs, and the rules of and to all others."""
+    """(chains of containers that need theirs, rules in and to all other containers' chains)."""
     owned: dict[Chain, tuple[str, str]] = {}
     for rule in found:
         owner = OWNER.search(rule.code)
@@ -83,7 +83,7 @@ def _containers(
 
 
 def _lives(network: str, container: str) -> bool:
-    """Somebody whom the cache does not know has a lease of this boot all the same."""
+    """Whether a container that the cache does not know has a lease of this boot."""
     folder = f"{LEASE_FILES}/{network}"
     if not os.path.isdir(folder):
         return False
@@ -100,7 +100,7 @@ def _forwarding(
     doomed: list[Rule],
     chains: list[Chain],
 ) -> list[str]:
-    """What lets containers through, and keeps networks apart."""
+    """Handles the shared chains that let containers through and keep networks apart."""
     netlink = host.table.netlink
     if not any(rule.chain.name.startswith("CNI-") for rule in found):
         return []
@@ -112,7 +112,7 @@ def _forwarding(
         return [f"kept {' '.join(table)} {FORWARD}: the policy of FORWARD is drop there; nftcni doctor says what to do"]
     doomed += unneeded
     if any(rule.chain.name == ADMIN for rule in found):
-        return [f"kept {' '.join(table)} {FORWARD}: {ADMIN} has rules of somebody's"]
+        return [f"kept {' '.join(table)} {FORWARD}: {ADMIN} has somebody's own rules"]
     if all(rule in doomed for rule in mine):
         _drop(netlink, table, (FORWARD, ADMIN), found, doomed, chains)
     if not needed and not living:
@@ -128,6 +128,6 @@ def _drop(
     doomed: list[Rule],
     chains: list[Chain],
 ) -> None:
-    """The chains of these names, with all that is in them and leads to them."""
+    """Adds the chains of these names, with the rules in them and the rules that lead to them."""
     doomed += [rule for rule in found if (rule.chain.name in names or rule.target in names) and rule not in doomed]
     chains += [chain for chain in rules.chains(netlink, *table) if chain.name in names]

@@ -1,4 +1,4 @@
-"""What `doctor` looks at of the host's links: sizes, MAC addresses, and who is at their other end."""
+"""What `doctor` checks about the host's links: MTUs, MAC addresses, and who is at their other end."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ def duplicate_macs(world: World) -> list[Step]:
                     warn(
                         "duplicate-mac",
                         f"{other} and {item.ident} both have the MAC address {mac} on {item.bridge}",
-                        "the bridge sends to whoever spoke last; give them different ones (mac, runtimeConfig.mac)",
+                        "the bridge sends to whichever sent last; give them different ones (mac, runtimeConfig.mac)",
                     )
                 )
     return found
 
 
 def mtus(world: World) -> list[Step]:
-    """A frame that is longer than the other end of the pair takes is dropped without a word (is_skb_forwardable)."""
+    """Finds links of different MTUs: a frame longer than the pair's other end accepts is silently dropped
+    (is_skb_forwardable)."""
     found = []
     for name in world.bridges:
         bridge = world.kernel.links.get(name)
@@ -55,7 +56,7 @@ def mtus(world: World) -> list[Step]:
                 warn(
                     "mtu",
                     f"the MTU {where}",
-                    "what is longer than the shortest is dropped without a word",
+                    "frames longer than the smallest are silently dropped",
                     *(command for command, has in commands.items() if has != mtu),
                 )
             )
@@ -63,7 +64,7 @@ def mtus(world: World) -> list[Step]:
 
 
 def _sizes(world: World, item: Attachment) -> tuple[int, ...]:
-    """Of its port and of its interface, () for what is not there."""
+    """The MTUs of its port and of its interface, () if either is missing."""
     inside, port = world.inside(item), world.kernel.links.get(item.link)
     if not isinstance(inside, Kernel) or port is None or item.ifname not in inside.links:
         return ()
@@ -71,12 +72,12 @@ def _sizes(world: World, item: Attachment) -> tuple[int, ...]:
 
 
 def _usual(sizes: list[int]) -> int:
-    """What most links have; where there is no such, the smallest one that every link takes."""
+    """The MTU of most links, else the smallest one, which every link accepts."""
     return max(sorted(set(sizes)), key=lambda size: (sizes.count(size), size <= 1500))
 
 
 def gateways(world: World) -> list[Step]:
-    """The router that the host's own packets go by."""
+    """Checks that the host's own router answers."""
     found = []
     for dst, table, link, kind, via in world.kernel.routes:
         if dst.length or table != 254 or kind != "unicast" or via is None:
@@ -84,7 +85,7 @@ def gateways(world: World) -> list[Step]:
         used = world.kernel.route(FAR[dst.version])
         if (used.link, used.via) == (link, via) and world.kernel.neighbours.get((link, via), ("", ""))[0] == "FAILED":
             what = f"the host's router {via} on {link} does not answer"
-            because = "nothing gets out by it, from the host or from containers"
+            because = "nothing from the host or from containers gets out by it"
             found.append(warn("router", what, because, f"ip neigh flush to {via} dev {link}"))
     return found
 

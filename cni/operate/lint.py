@@ -1,7 +1,7 @@
-"""A network's configuration file looked at as a whole: is it what nftcni takes, and what will surprise.
+"""Checks one network's configuration file: whether nftcni accepts it, and what may surprise.
 
-The plugin's own parser is asked what it would say, so nothing is said twice. The file as JSON, with lines and columns,
-is `document`; which files there are is `conf_checks`, printing is `conflists`.
+It asks the plugin's own parser, so that no rule is written twice. `document` is the file as JSON with lines and
+columns; `conf_checks` finds the files, `conflists` prints.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _of_file(document: Document) -> list[Finding]:
                 ERROR,
                 "plugins",
                 "a list of plugins in a file that is not called *.conflist",
-                "runtimes pass over it, or stop at it: rename it",
+                "runtimes skip it, or fail on it: rename it",
             )
         )
     if not value.get("name"):
@@ -181,7 +181,7 @@ def _of_plugin(document: Document, plugin: dict[str, Json]) -> list[Finding]:
                 document,
                 WARNING,
                 TYPE,
-                "no capability portMappings: the runtime passes no published port on, silently",
+                "no capability portMappings: the runtime silently drops published ports",
                 hint,
                 value=True,
             )
@@ -198,7 +198,7 @@ def _publishes(plugin: dict[str, Json]) -> bool:
 
 
 def _by_the_plugin(document: Document, plugin: dict[str, Json]) -> list[Finding]:
-    """What ADD would refuse, of a container with a published port where those are passed on."""
+    """What ADD would refuse for a container, with a published port if the network gets those."""
     try:
         network_of(document, plugin)
     except CniError as error:
@@ -209,7 +209,7 @@ def _by_the_plugin(document: Document, plugin: dict[str, Json]) -> list[Finding]
 
 
 def network_of(document: Document, plugin: dict[str, Json]) -> tuple[Network, Request]:
-    """Raises CniError as ADD would."""
+    """The network and its request. Raises CniError as ADD would."""
     config = {key: item for key, item in plugin.items() if key != "capabilities"}
     config["name"] = document.value.get("name") or "unnamed"
     if _publishes(plugin):
@@ -221,21 +221,21 @@ def network_of(document: Document, plugin: dict[str, Json]) -> tuple[Network, Re
 
 
 def _word(message: str) -> str:
-    """The last key that a refusal names: `ipam.ranges[0][0].subnet: ...`."""
+    """The last key of the path that a refusal names: `ipam.ranges[0][0].subnet: ...`."""
     path = message.partition(":")[0].strip()
     return re.sub(r"\[\d+\]", "", path).rpartition(".")[2] if " " not in path else path.split()[0]
 
 
 def request_of(config: dict[str, Json]) -> Request:
-    """As if a runtime attached a container named lint."""
+    """The request of a runtime that attaches a container named lint."""
     document = loads(json.dumps(config))
-    assert isinstance(document, dict), "it was made of one"
+    assert isinstance(document, dict), "it was made from an object"
     version, name = config["cniVersion"], str(config["name"])
     return Request("ADD", "", "lint", "/lint", "eth0", {}, (), version, name, DATA_DIR, document)
 
 
 def _unknown(document: Document, given: dict[str, Json], known: tuple[str, ...], path: str) -> list[Finding]:
-    """Keys that look like one of ours: others belong to other programs, and pass."""
+    """Finds unknown keys that look like one of ours; others may belong to other programs."""
     found = []
     lower = {key.lower(): key for key in known}
     for key in given:

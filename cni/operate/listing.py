@@ -1,7 +1,7 @@
 """List what is attached to this host: a table on a terminal, one plain line for each attachment in a pipe.
 
-The columns of the plain form stay as they are: identity, link@bridge, addresses, ports. PATTERN is part of a name, an
-ID, a network or an address, or a shell's pattern for one of them.
+The columns of the plain form will not change: identity, link@bridge, addresses, ports. PATTERN is a part of a name, an
+ID, a network or an address, or a shell pattern for one of them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ EXAMPLES = ("nftcni list", "nftcni list web", "nftcni list --port 8080", "nftcni
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pattern", metavar="PATTERN", nargs="?", help="only what it matches")
-    parser.add_argument("--port", type=int, metavar="N", help="only who publishes this host port")
+    parser.add_argument("pattern", metavar="PATTERN", nargs="?", help="only attachments that match it")
+    parser.add_argument("--port", type=int, metavar="N", help="only attachments that publish this host port")
     parser.add_argument("--json", action="store_true", help="for programs: the records (schema nftcni/list)")
 
 
@@ -50,7 +50,7 @@ def container_names_of(items: list[Attachment]) -> dict[str, str]:
 
 
 def seconds_since_add(host: Host, item: Attachment) -> float:
-    """By the record's file: it is written again only when ports are handed over."""
+    """The record file's age: it is only written again when ports are handed over."""
     import os
     import time
 
@@ -92,7 +92,7 @@ def _table(items: list[Attachment], names: dict[str, str], ages: dict[str, float
 
 
 def port_words(item: Attachment) -> str:
-    """Ports of all addresses without them, so that a line stays short."""
+    """The published ports. A port of all host addresses is printed without an address, to keep the line short."""
     words = dict.fromkeys(
         (
             f"{mapping.host_port}"

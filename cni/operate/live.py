@@ -1,7 +1,7 @@
-"""One real packet: sent from a namespace made for it, by a cable to this host, and traced through the rules.
+"""Sends one real packet from a temporary namespace through a veth pair to this host, and traces it through the rules.
 
-It comes by a link of its own (nftcni-probe), so a rule for the uplink's name does not see it; everything else it meets
-as a neighbour's packet would. Link, address and trace are gone when this ends, however it ends.
+It comes in by its own link (nftcni-probe), so rules for the uplink's name do not match it; it meets everything else as
+a neighbour's packet would. Link, address and trace are gone when this ends, however it ends.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TRACE = f"""table inet {TABLE} {{
 
 
 def probe(world: World, words: str) -> list[Way]:
-    """For each published port that the words name."""
+    """Probes each published port that the words name."""
     port, protocol = parse_port(words)
     items = world.items if port else list(world.of_container(words))
     return [
@@ -48,7 +48,7 @@ def _one(mapping: PortMapping) -> list[Step]:
     version = mapping.host_ip.version
     target = ADDRESSES[version][0] if mapping.host_ip.is_unspecified else str(mapping.host_ip)
     if mapping.host_ip.is_loopback:
-        return [note("live", f"{mapping} is for the host alone: a probe from outside would be dropped")]
+        return [note("live", f"{mapping} is for the host only: a probe from outside would be dropped")]
     try:
         with scratch_namespace(version) as netns, tracing(f"{mapping.protocol} dport {mapping.host_port}") as lines:
             said = _ask(netns, mapping.protocol, version, target, mapping.host_port)
@@ -65,7 +65,7 @@ def _one(mapping: PortMapping) -> list[Step]:
 
 @contextlib.contextmanager
 def scratch_namespace(version: int) -> Iterator[int]:
-    """A descriptor of a namespace with a cable to this host; both go with its only process."""
+    """A descriptor of a namespace with a veth pair to this host; both go with its only process."""
     holder = subprocess.Popen(
         ["unshare", "--net", "sh", "-c", "echo; read wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -104,7 +104,7 @@ def _cable(netns: int, version: int) -> None:
 
 @contextlib.contextmanager
 def tracing(packet: str) -> Iterator[list[str]]:
-    """Of packets that match. What `nft monitor trace` prints, complete when the block is left."""
+    """Traces matching packets. The list holds the lines of `nft monitor trace`, complete when the block is left."""
     lines: list[str] = []
     monitor = subprocess.Popen(
         ["nft", "monitor", "trace"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -114,7 +114,7 @@ def tracing(packet: str) -> Iterator[list[str]]:
         subprocess.run(
             ["nft", "-f", "-"], input=TRACE.replace("PACKET", packet), text=True, check=False, capture_output=True
         )
-        time.sleep(0.1)  # nft says nothing when it listens
+        time.sleep(0.1)  # nft does not say when it has begun to listen
         yield lines
     finally:
         subprocess.run(["nft", "delete", "table", "inet", TABLE], check=False, capture_output=True)
@@ -144,7 +144,7 @@ def _ask(netns: int, protocol: str, version: int, target: str, port: int) -> str
 
 
 def trace_steps(lines: list[str]) -> list[Step]:
-    """Of the first packet: a step for each rule and policy with a verdict."""
+    """The steps of the first packet: one for each rule and policy with a verdict."""
     number, steps = "", []
     for line in lines:
         found = re.match(r"trace id (\w+) (\S+) (\S+) (\S+) (rule|policy|verdict) ?(.*)", line)

@@ -1,7 +1,7 @@
-"""The same numbers as `nftcni top`, and how this host is, as Prometheus text.
+"""Print the numbers of `nftcni top`, and the state of this host, as Prometheus text.
 
-For node_exporter's textfile collector (call it by a timer or by cron), or by a socket that answers each connection once
-(nftcni-metrics.socket).
+It serves node_exporter's textfile collector (call it from a timer or cron), or a socket that answers each connection
+once (nftcni-metrics.socket).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from cni.model.attachment import Attachment
     from cni.operate.counters import Reading
 
-HELP = "the same as Prometheus text"
+HELP = "the numbers of top as Prometheus text"
 EXAMPLES = (
     "nftcni metrics",
     "nftcni metrics --output /var/lib/prometheus/node-exporter/nftcni.prom",
     "systemctl enable --now nftcni-metrics.socket",
 )
-LONGEST, PATIENCE = 65536, 5  # bytes of a request, seconds between two parts of it
+LONGEST, PATIENCE = 65536, 5  # bytes of a request, and seconds between two parts of it
 FAMILIES = (
     ("nftcni_attachments", "gauge", "Attachments of this host, by network."),
-    ("nftcni_table_present", "gauge", "Whether table inet nftcni is there and of this boot."),
+    ("nftcni_table_present", "gauge", "Whether table inet nftcni exists and is of this boot."),
     ("nftcni_container_bytes_total", "counter", "Bytes of a container's link, by direction as the container sees it."),
     ("nftcni_container_packets_total", "counter", "Packets of a container's link."),
     ("nftcni_port_connections", "gauge", "Living connections of a published port."),
@@ -31,8 +31,8 @@ FAMILIES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", metavar="FILE", help="into a file, by rename")
-    parser.add_argument("--http", action="store_true", help="with an HTTP head: for the socket unit, on stdout")
+    parser.add_argument("--output", metavar="FILE", help="write to this file, by rename")
+    parser.add_argument("--http", action="store_true", help="with an HTTP head, for the socket unit")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _take_request() -> None:
-    """A socket that is closed with something unread resets the connection, and the answer may be lost (tcp_close)."""
+    """Reads the request: closing a socket with unread data resets the connection, and the answer may be lost
+    (tcp_close)."""
     import os
     import select
 

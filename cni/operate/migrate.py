@@ -1,9 +1,9 @@
-"""`nftcni migrate`: running containers of the reference plugins become ours, while their connections go on.
+"""`nftcni migrate`: takes over running containers of the reference plugins while their connections go on.
 
-libcni's cache says what each of them was asked for and got. One after the other: its record, the host end's name, its
-table elements; only then its rules of before go. A connection that is being translated keeps its translation, which is
-the tracker's. What stays, and why, is printed; it can be run again at any time. Rules that nobody needs are
-`leftovers`, what becomes of a chain's keys is `cni.model.conversion`.
+libcni's cache says what each container was asked for and got. For one container after the other, it writes the record,
+renames the host end and adds table elements; only then the old rules go. A translated connection keeps its translation,
+which is in the connection tracker. What is left alone is printed with the reason. It can be run again at any time.
+`leftovers` removes rules that nobody needs; `cni.model.conversion` translates a chain's keys.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-CACHES = ("/var/lib/cni/results", "/var/lib/cni/cache/results")  # libcni's, and of those who give it another folder
+CACHES = (
+    "/var/lib/cni/results",
+    "/var/lib/cni/cache/results",
+)  # libcni's default, and the folder that some runtimes give it
 
 
 class LeftAlone(Exception):
@@ -50,7 +53,7 @@ class LeftAlone(Exception):
 
 
 class Cached(Value):
-    """One attachment as the cache has it. `link` is the host's end as it is now, "" if the container is gone."""
+    """One attachment from the cache. `link` is its host end's present name, "" if the container is gone."""
 
     path: str
     conflist: dict[str, Any]
@@ -77,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def migrate(dry_run: bool = False) -> int:
-    """1 if one that runs was left alone, or something went wrong."""
+    """Migrates all. Returns 1 if a running container was left alone, or something went wrong."""
     with this_host().transaction("migrating") as host:
         found = cached(host)
         living = [entry for entry in found if entry.link]
@@ -95,7 +98,7 @@ def migrate(dry_run: bool = False) -> int:
                 print(f"left alone {entry.name}: {problem}")
         dead = [entry.traces for entry in found if not entry.link]
         items = host.records()
-        if not dry_run and table_differences(host, items):  # those who shared a bridge before it was ours
+        if not dry_run and table_differences(host, items):  # containers that shared a bridge before it was ours
             host.rebuild_table()
         for line in remove_leftovers(host, [entry.traces for entry in left], dead, dry_run):
             print(line)
@@ -105,7 +108,7 @@ def migrate(dry_run: bool = False) -> int:
 
 
 def cached(host: Host) -> list[Cached]:
-    """Those of the reference plugins, by their bridge; others are none of ours to judge."""
+    """The reference plugins' attachments to a bridge; other plugins' are not ours to judge."""
     found = []
     for folder in CACHES:
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
@@ -117,7 +120,7 @@ def cached(host: Host) -> list[Cached]:
 
 
 def _read(host: Host, path: str) -> Cached | None:
-    """None for what is no attachment of a bridge of the reference plugins."""
+    """The attachment in a cache file, None for anything but one of the reference bridge plugin."""
     try:
         with open(path, encoding="utf-8") as file:
             document = json.load(file)
@@ -142,13 +145,13 @@ def _read(host: Host, path: str) -> Cached | None:
 
 
 def _renamed(host: Host, traces: Traces) -> str:
-    """The name that a migration gave it that was killed."""
+    """The host end's name after a migration that was killed behind renaming it, "" if there was none."""
     item = host.record(f"{traces.network}/{traces.container}/{traces.ifname}")
     return item.link if item is not None and not item.done and get_link(host.rtnl, item.link) else ""
 
 
 def planned(host: Host, entry: Cached) -> Attachment:
-    """Its record. Raises LeftAlone, and CniError for what ADD would refuse as well."""
+    """The record that it will have. Raises LeftAlone, and CniError for what ADD would refuse as well."""
     try:
         document: dict[str, Any] = convert(entry.conflist)
     except NotConverted as refusal:
@@ -207,7 +210,8 @@ def _check_bridge(host: Host, entry: Cached, item: Attachment) -> None:
 
 
 def take_over(host: Host, entry: Cached, item: Attachment) -> None:
-    """In an order that a kill leaves something to go on from; after an error it is the reference plugins' as before."""
+    """Takes one container over. After a kill, the next run goes on from there; after an error, the container is the
+    reference plugins' as before."""
     item = item.replace(made=_own_bridge(host, item))
     host.store.begin(item)
     try:
@@ -230,7 +234,7 @@ def take_over(host: Host, entry: Cached, item: Attachment) -> None:
 
 
 def set_container_sysctls(host: Host, item: Attachment) -> None:
-    """The interface's sysctls as ADD would set them, if the namespace is still where it was."""
+    """Sets the interface's sysctls as ADD would, if the namespace is still where it was."""
     try:
         netns = open_netns(item.sandbox)
     except CniError:
@@ -243,7 +247,7 @@ def set_container_sysctls(host: Host, item: Attachment) -> None:
 
 
 def _own_bridge(host: Host, item: Attachment) -> bool:
-    """Whether the bridge is as good as made by us: all of its ports are containers that are ours or about to be."""
+    """Whether the bridge counts as made by us: all of its ports are containers that are ours or about to be."""
     bridge = get_link(host.rtnl, item.master)
     if bridge is None or host.store.bridges.knows(item.master, "created"):
         return bridge is not None
@@ -256,7 +260,8 @@ def _own_bridge(host: Host, item: Attachment) -> bool:
 
 
 def rename(host: Host, before: str, name: str) -> None:
-    """Kernels before 6.2 rename no link that is up: it is down for a moment, which no connection notices."""
+    """Renames a link. Kernels before 6.2 do not rename a link that is up, so it goes down for a moment, which no
+    connection notices."""
     link = get_link(host.rtnl, before)
     if link is None or before == name:
         return

@@ -1,6 +1,6 @@
-"""Containers' names as their runtimes know them: nerdctl's name store, podman's list, what libcni noted of a pod.
+"""Containers' names as their runtimes know them: nerdctl's name store, podman's list, libcni's notes about pods.
 
-Files only, of whatever runtime is there; a name that is not found is no error.
+It reads the files of whatever runtimes are there; a name that is not found is no error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LIBCNI = "/var/lib/cni/results/*"
 
 
 def container_names() -> dict[str, str]:
-    """CNI_CONTAINERID to name."""
+    """The names by CNI_CONTAINERID."""
     found: dict[str, str] = {}
     for path in glob.glob(LIBCNI):
         found.update(_pod(path))

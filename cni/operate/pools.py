@@ -1,6 +1,6 @@
-"""Networks of the configured ones that have no address left: the next container's ADD is refused, as STATUS says too.
+"""Finds configured networks without a free address: they refuse the next container's ADD, as STATUS says too.
 
-What holds addresses may have ended: containers without a DEL, and lease files of the reference host-local.
+The holders may have ended: containers without a DEL, and lease files of the reference host-local.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def exhausted(world: World) -> list[Step]:
             try:
                 network, request = network_of(document, plugin)
             except CniError:
-                continue  # `check` says why
+                continue  # `nftcni check` says why
             host = this_host()
             try:
                 refuse_exhausted(host, request, network.ipam)
@@ -41,5 +41,5 @@ def _full(world: World, network: Network, path: str, error: CniError) -> list[St
         because = f"{len(ended)} of its containers have ended without a DEL and hold theirs"
         return [stop("pool", what, because, "nftcni gc")]
     if any(len(ranges) == 1 and ranges[0].first == ranges[0].last for ranges in network.ipam.range_sets):
-        return []  # made for one container
+        return []  # the network is made for one container
     return [stop("pool", what, error.details, f"# give it a larger subnet in {path}, or end containers")]

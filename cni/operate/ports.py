@@ -1,4 +1,4 @@
-"""List the published ports of this host, in order, with the container that each leads to.
+"""List the published ports of this host, in order, each with the container to which it leads.
 
 In a pipe the columns are: protocol, host address, host port, container address, container port, identity, name.
 """

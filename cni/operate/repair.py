@@ -1,7 +1,7 @@
 """Find what differs from the records on the whole host, and put it right: the table, ports' flags, addresses, sysctls.
 
-What is inside a container is its own affair, unless its name is given: then its interface, addresses and routes are put
-back too, as the same ADD once more would do.
+The inside of a container is left alone unless the container is named: then its interface, addresses and routes are put
+right too, as a repeated ADD would do.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 NO_ADDRESS = "1"  # IN6_ADDR_GEN_MODE_NONE of include/uapi/linux/if_link.h
 
-HELP = "put the host right, by the records of what is attached"
+HELP = "make the host what the records say"
 EXAMPLES = ("nftcni repair --check", "nftcni repair", "nftcni repair bridge/web")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("container", metavar="NETWORK/CONTAINER", nargs="?", help="also what is inside this container")
+    parser.add_argument("container", metavar="NETWORK/CONTAINER", nargs="?", help="also the inside of this container")
     parser.add_argument("--check", action="store_true", help="only tell")
 
 
@@ -72,12 +72,13 @@ def describe(item: Attachment) -> str:
 
 
 def problems_of(host: Host) -> list[str]:
-    """Of the table and of every attachment, as far as `repair` can mend them."""
+    """The differences of the table and of every attachment that `repair` can mend, as sentences."""
     return looked_at(host, host.records())[0]
 
 
 def looked_at(host: Host, items: list[Attachment]) -> tuple[list[str], set[str]]:
-    """The same, and whose links, leases and sysctls are well: it is a good part of a millisecond for each."""
+    """`problems_of`, and the identities whose links, leases and sysctls are right, so that they are not checked again:
+    each takes a good part of a millisecond."""
     look = Look()
     found = table_differences(host, items) + differences(host.handles)
     sound = set()
@@ -100,7 +101,8 @@ def table_differences(host: Host, items: list[Attachment], elements: list[Elemen
         intervals = [element for element in elements if element.end]
 
         def is_known(element: Element) -> bool:
-            """Also one inside a wider prefix that came later: the kernel takes that, not the other way round."""
+            """Whether a record accounts for the element, also for a prefix inside a wider one that was added later: the
+            kernel accepts that order only."""
             if (element.set, element.key) in wanted:
                 return True
             return bool(element.end) and any(one.set == element.set and one.covers(element) for one in intervals)
@@ -110,11 +112,11 @@ def table_differences(host: Host, items: list[Attachment], elements: list[Elemen
             of_container.setdefault(item.container, []).append(item)
 
         def get(element: Element) -> Element | None:
-            # A prefix may lie inside a wider one: the kernel is to find that.
+            # A prefix may lie inside a wider one: the kernel has to find that.
             return host.table.get(element) if element.end else held.get((element.set, element.key))
 
         found += [
-            f"{element.set} has {element_text(element)}, which is nobody's: no record accounts for it"
+            f"{element.set} has {element_text(element)}, which belongs to nobody: no record accounts for it"
             for element in held.values()
             if not is_known(element)
         ]
@@ -127,8 +129,8 @@ def table_differences(host: Host, items: list[Attachment], elements: list[Elemen
 
 
 def mend(host: Host, items: list[Attachment], sound: Collection[str] = ()) -> int:
-    """The whole table in one transaction, then what each attachment needs on the host, but for those that are `sound`.
-    1 if something remains."""
+    """Makes the whole table in one transaction, then mends the host's side of each attachment that is not `sound`.
+    `items` are all records. Returns 1 if problems remain."""
     items, elements = rebuild_table(host.handles, items)
     look = Look()
     mended = []
@@ -154,7 +156,8 @@ def mend(host: Host, items: list[Attachment], sound: Collection[str] = ()) -> in
 
 
 def mend_host_side(host: Host, item: Attachment) -> bool:
-    """False for a container that is gone; its DEL or a GC takes the rest away."""
+    """Mends the host's side of an attachment. Returns False for a container that is gone; its DEL or a GC removes the
+    rest."""
     if not item.kind.own_link:
         set_host_sysctls(host.handles, item)
     else:
@@ -180,13 +183,13 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
     if item.zone:
         from cni.firewalld import join
 
-        join(item)  # a reload of firewalld forgets all sources; last, as it may not answer
+        join(item)  # a reload of firewalld forgets all sources; this comes last, as firewalld may not answer
     return True
 
 
 def search_again(host: Host, name: str) -> None:
-    """Without a link-local address the host finds no IPv6 neighbour there. Another way of making one makes one
-    (addrconf_init_auto_addrs)."""
+    """Restores a link-local address, without which the host finds no IPv6 neighbour there: a change of the way in which
+    the kernel makes the address makes one (addrconf_init_auto_addrs)."""
     bridge, key = get_link(host.rtnl, name), f"ipv6/conf/{name}/addr_gen_mode"
     if bridge is None or any(one.address.is_link_local for one in read_addresses(host.rtnl, bridge.index)):
         return
@@ -196,10 +199,10 @@ def search_again(host: Host, name: str) -> None:
 
 
 def mend_container(host: Host, wanted: str, only_check: bool) -> int:
-    """One container, the inside of its namespace included."""
+    """Mends one container, including the inside of its namespace. Returns the exit status."""
     items = [item for item in host.records() if wanted in (item.ident, item.ident.rpartition("/")[0])]
     if not items:
-        raise CniError(CHECK_FAILED, f"{wanted} is not attached", "nftcni list has them all")
+        raise CniError(CHECK_FAILED, f"{wanted} is not attached", "nftcni list shows all containers")
     left = 0
     for item in items:
         netns = open_netns(item.sandbox)
@@ -218,7 +221,7 @@ def mend_container(host: Host, wanted: str, only_check: bool) -> int:
 
 
 def refuse_strayed(host: Host, item: Attachment, netns: int) -> None:
-    """Nothing can be made anew beside a link that the container still has."""
+    """Raises CniError if the container's link has moved elsewhere: no second link can be made beside it."""
     if not item.kind.own_link or get_link(host.rtnl, item.link) is not None:
         return
     found = strayed(item, netns)

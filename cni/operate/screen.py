@@ -1,4 +1,4 @@
-"""How things look on a terminal: columns with a header, colours where they are wanted; plain text for programs."""
+"""How things look on a terminal: columns with a header, and colours if wanted; plain text for programs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def paint(text: str, colour: str) -> str:
 
 
 def columns(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """As wide as they need to be; the last one takes what is left."""
+    """A table with a header. Columns are as wide as needed; the last one has no padding."""
     lines = [header, *rows]
     widths = [max(len(line[number]) for line in lines) for number in range(len(header))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
@@ -32,7 +32,7 @@ def columns(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def short_id(container: str) -> str:
-    """Twelve digits of a long number, as runtimes print it; nerdctl puts its namespace in front."""
+    """A long ID's first twelve digits, as runtimes print it, without the namespace that nerdctl puts in front."""
     head, dash, tail = container.rpartition("-")
     if len(tail) == 64 and all(one in "0123456789abcdef" for one in tail):
         return tail[:12] if head in ("", "default") else f"{head}{dash}{tail[:12]}"

@@ -1,8 +1,8 @@
-"""Where the host's end of a container's link is, if it is not where it was made: under another name, or in another
-network namespace. It is found by the other end, in the container, which knows its number and its namespace's.
+"""Finds the host end of a container's link if somebody renamed it or moved it to another network namespace. The other
+end, in the container, knows its index and its namespace.
 
-Reads only. `repair` cannot make a second link beside one that the container still has: `repair` and `doctor` say what
-leads the first one back. Numbers are from include/uapi/linux/net_namespace.h and if_link.h.
+Nothing is changed. `repair` cannot make a second link beside one that the container still has, so `repair` and `doctor`
+say which commands bring it back. Numbers are from include/uapi/linux/net_namespace.h and if_link.h.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from nft.framing import attr_u32, attributes
 from nft.netlink import Netlink, is_missing
 from nft.value import Value
 
-NAMED = "/run/netns"  # of `ip netns`
+NAMED = "/run/netns"  # where `ip netns` keeps namespaces
 RTM_GETNSID, NETNSA_NSID, NETNSA_FD = 90, 1, 3
 IFLA_LINK_NETNSID = 37
 
 
 class Strayed(Value):
-    """`where` is for people; `remedy` are commands."""
+    """A moved link: `where` it is, in words, and the commands of the `remedy`."""
 
     where: str
     remedy: tuple[str, ...]
 
 
 def strayed(item: Attachment, netns: int) -> Strayed | None:
-    """None where the container has no such link either: then it was deleted. `netns` is the container's."""
+    """The moved link, None if the container has no such link either, because it was deleted. `netns` is a descriptor of
+    the container's namespace."""
     with Inside(netns):
         inside = Netlink()
     try:
@@ -55,7 +56,7 @@ def strayed(item: Attachment, netns: int) -> Strayed | None:
 
 
 def _name_at(inside: Netlink, place: str, number: bytes | None, index: int) -> str:
-    """Of the link there, "" if the other end is not in that namespace."""
+    """The link's name in that namespace, "" if it is not there."""
     try:
         fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -76,7 +77,7 @@ def _name_at(inside: Netlink, place: str, number: bytes | None, index: int) -> s
 
 
 def _places() -> list[str]:
-    """One path for each other network namespace: a name of `ip netns`, else a process."""
+    """One path for each other network namespace: its name in `ip netns`, else a process's."""
     own = os.stat(OWN)
     names = sorted(os.listdir(NAMED)) if os.path.isdir(NAMED) else []
     paths = [*(f"{NAMED}/{name}" for name in names), *(f"/proc/{pid}/ns/net" for pid in os.listdir("/proc"))]

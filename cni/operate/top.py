@@ -1,8 +1,8 @@
-"""Traffic per container and per published port: packets, bytes, connections; busiest first.
+"""Show traffic per container and per published port: packets, bytes, connections; busiest first.
 
-A container's numbers are its link's since it was attached, and rates since the last look. A port's are those of its
-living connections: bytes only where the connection tracker keeps account (sysctl net.netfilter.nf_conntrack_acct=1),
-else how many there are. The last line says which.
+A container's numbers are those of its link since it was attached, and rates since the last refresh. A port's numbers
+are those of its living connections: bytes if the connection tracker counts them (sysctl
+net.netfilter.nf_conntrack_acct=1), otherwise only the number of connections. The last line says which.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HELP = "traffic per container and per published port"
 EXAMPLES = ("nftcni top", "nftcni top --once", "nftcni top --json")
 SCHEMA = "nftcni/top/1"
 SOURCES = {
-    "conntrack": "bytes of ports: living connections, by the connection tracker's account",
+    "conntrack": "bytes of ports: living connections, from the connection tracker",
     "connections": "ports: connections only; sysctl -w net.netfilter.nf_conntrack_acct=1 counts bytes from then on",
     "none": "ports: the connection tracker cannot be read (install the package conntrack)",
 }

@@ -1,4 +1,4 @@
-"""A port of the host that no container publishes: who has it, and which container seems to be meant."""
+"""Explains a host port that no container publishes: who has it, and which container was probably meant."""
 
 from __future__ import annotations
 

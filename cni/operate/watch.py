@@ -1,22 +1,22 @@
 """Follow the kernel's nf_tables events and restore the table right after somebody flushed it.
 
-A flush and a deletion on purpose look alike to the kernel's event stream, one "table deleted" for each table. They are
-told apart like this, and the administrator always wins:
+In the kernel's events, a flush and a deletion on purpose look alike: one "table deleted" for each table. These rules
+tell them apart, and the administrator always wins:
 
-- Tables that were there before are there still and only ours was deleted: only ours was meant. Left alone. Tables that
-  the same transaction made do not count: a firewall's file begins with `flush ruleset` and goes on with its own. Nor do
-  tables with an owner, which no flush can delete (firewalld's).
-- Ours was the only table: the command line of the process behind the transaction decides. If it names `nftcni` (as in
-  `nft delete table inet nftcni`), it is left alone. The kernel numbers it as the initial PID namespace does, so in a
-  container of its own `watch` takes this case for a flush.
-- More than OFTEN restores within WHILE seconds: somebody means it. Left alone. (A restart of nftables.service flushes
-  twice, once at its stop and once at its start.)
+- If only our table was deleted and others are left, somebody meant ours, and it is left alone. Tables that the same
+  transaction made do not count, because a firewall's file begins with `flush ruleset` and goes on with its own table.
+  Nor do tables with an owner, which no flush can delete (firewalld's).
+- If ours was the only table, the command line of the process behind the transaction decides. If it names `nftcni` (as
+  in `nft delete table inet nftcni`), the table is left alone. The kernel tells the process's number in the initial PID
+  namespace, so in a container `watch` takes this case for a flush.
+- After more than OFTEN restores within WHILE seconds, somebody means it, and the table is left alone. (A restart of
+  nftables.service flushes twice, at its stop and at its start.)
 
-A ruleset that was saved to a file and is loaded again brings our table of before back: it is put right. firewalld makes
-its table anew when it is started or reloaded, and has forgotten by then who joined its zones: it is told again.
+A saved ruleset that is loaded again brings an old table of ours back, which is put right. firewalld makes its table
+again when it is started or reloaded, and has then forgotten which addresses are in its zones, so it is told again.
 
-"Left alone" lasts until the table is back, by the next ADD or by `nftcni repair`, or until `watch` is started anew.
-Changes inside the table are none of its business: they are made by name.
+A table stays left alone until it is back, by the next ADD or by `nftcni repair`, or until `watch` is started again.
+`watch` ignores changes inside the table, because only somebody who names the table can make them.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 
     from cni.operate.zones import Teller
 
-HELP = "repair within a moment whenever somebody flushes the table"
+HELP = "restore the table right after somebody flushed it"
 EXAMPLES = ("systemctl enable --now nftcni-watch", "nftcni watch")
 NFNLGRP_NFTABLES = 7
 OFTEN, WHILE = 3, 10.0
-PAUSES = (0, 1, 2, 4, 8)  # seconds before each try: somebody may hold the lock, nft may be replaced meanwhile
+PAUSES = (0, 1, 2, 4, 8)  # seconds before each try: somebody may hold the lock, or be upgrading nft
 FIREWALLD = (messages.NFPROTO_INET, "firewalld")
 OURS, LAYER2 = (messages.NFPROTO_INET, TABLE), (messages.NFPROTO_BRIDGE, TABLE)
 
 
 def add_arguments(_parser: argparse.ArgumentParser) -> None:
-    """It has none."""
+    """Adds nothing: the command has no arguments."""
 
 
 def run(_arguments: argparse.Namespace) -> int:
@@ -57,11 +57,11 @@ def run(_arguments: argparse.Namespace) -> int:
 
 
 def follow() -> int:
-    """Until it is interrupted. One line on stdout for everything it does or decides not to do."""
+    """Runs until it is interrupted. Prints one line for everything that it does or decides not to do."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a journal must not wait for a full block
     events = _listen()
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, -10)  # to look at the process behind a transaction before it has ended
+        os.setpriority(os.PRIO_PROCESS, 0, -10)  # so that the process behind a transaction has not ended when we look
     watcher = Watcher()
     watcher.look("the table was missing at the start")
     say("watching")
@@ -73,7 +73,7 @@ def follow() -> int:
             if error.errno != errno.ENOBUFS:
                 raise
             events.close()
-            events = _listen()  # what the old socket still holds may be the second half of a transaction
+            events = _listen()  # the old socket may hold only the second half of a transaction
             watcher.look("the table went away in a burst of changes")
 
 
@@ -84,8 +84,8 @@ def _listen() -> Netlink:
 
 
 class Watcher:
-    """Knows the tables of the host, collects what one transaction did to them, decides at its end, remembers when it
-    restored. Tables are (family, name); the value is whether they have an owner."""
+    """Knows the host's tables, collects what a transaction did to them, decides at its end, and remembers its restores.
+    Tables are keyed by (family, name); the value says whether they have an owner."""
 
     def __init__(self) -> None:
         self.tables: dict[tuple[int, str], bool] = {}
@@ -108,7 +108,7 @@ class Watcher:
             self.tables.update(made)
             if OURS in made:
                 self.left_alone = False
-                self._put_right("a table inet nftcni of before was loaded")
+                self._put_right("an old table inet nftcni was loaded")
             elif OURS in deleted:
                 others = {table for table, owned in self.tables.items() if not owned} - made.keys() - {LAYER2}
                 self._decide(
@@ -118,7 +118,7 @@ class Watcher:
                 self._join_zones()
 
     def look(self, why: str) -> None:
-        """Without events to go by: what is missing is restored, unless it was left alone."""
+        """Looks at the tables after events were lost: restores a missing one, unless it was left alone."""
         self.deleted, self.made = set(), {}
         table = Table()
         self.tables = table.tables()
@@ -139,7 +139,8 @@ class Watcher:
         say(f"{why}, left alone")
 
     def _put_right(self, why: str) -> None:
-        """Nothing, where the table is what the records say: after a rebuild of our own, or if nobody is attached."""
+        """Restores the table. Does nothing if it is what the records say, after our own rebuild or with nobody
+        attached."""
         from cni.operate.repair import mend, table_differences, this_host
 
         for pause in PAUSES:
@@ -172,7 +173,8 @@ class Watcher:
 
 
 def _command_line(process: int) -> str:
-    """nft still lives when its event arrives: closing its socket waits for the kernel to free what it deleted."""
+    """The command line of a process, "" if it has ended. nft still lives when its event arrives, because closing its
+    socket waits until the kernel has freed what it deleted."""
     try:
         with open(f"/proc/{process}/cmdline", encoding="utf-8", errors="replace") as file:
             return file.read().replace("\0", " ")

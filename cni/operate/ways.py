@@ -1,4 +1,4 @@
-"""The ways of packets that `explain` and `doctor` follow: to each published port, out of each container."""
+"""The packets' ways that `explain` and `doctor` follow: to each published port, out of each container."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nft.addresses import Address, Prefix
 
 
 class Way:
-    """One packet's way: who asks whom, and its steps."""
+    """One packet's way: a title that says who asks whom, and its steps."""
 
     def __init__(self, title: str, steps: list[Step]) -> None:
         self.title = title
@@ -21,7 +21,7 @@ class Way:
 
 
 def parse_port(words: str) -> tuple[int, str]:
-    """(port, protocol or ""); port 0 for what is no port."""
+    """(port, protocol or ""); port 0 if the words do not name a port."""
     number, _, protocol = words.partition("/")
     if number.isascii() and number.isdigit() and 0 < int(number) < 65536 and protocol in ("", "tcp", "udp", "sctp"):
         return int(number), protocol
@@ -39,7 +39,7 @@ def container_ways(world: World, item: Attachment, client: Client | None) -> lis
 
 
 def published_ways(world: World, item: Attachment, mapping: PortMapping, client: Client | None) -> list[Way]:
-    """From each kind of client: one for each uplink, and the host itself."""
+    """The ways from each kind of client: one for each uplink, and the host itself."""
     assert mapping.host_ip is not None, "records hold concrete host addresses only"
     clients = [client] if client else world.clients(mapping.host_ip.version)
     if not client and mapping.host_ip.version == 4:
@@ -57,13 +57,13 @@ FILTERS = ("chain-drops", "inside-firewall")
 
 
 def meant(world: World, client: Client, steps: list[Step], others: Mapping[Client, list[Step]]) -> list[Step]:
-    """A filter that keeps this client out, and lets those in whom the port is for, is as somebody wants it: a neighbour
-    that is banned, a link to guests or a VPN beside the way out, the host itself by a container's own firewall. Such a
-    drop is no finding."""
+    """Turns a drop that somebody seems to want into a note: a filter keeps this client out but lets in those for whom
+    the port is meant. The client may be a banned neighbour, a guest network or VPN beside the way out, or the host
+    itself, kept out by a container's own firewall."""
     served = [one for one, found in others.items() if found and not any(step.is_finding for step in found)]
     if not any(_stands_for(world, one, client) for one in served if not one.is_host):
         return steps
-    why = "others reach the port, so it is taken for meant; --from ADDRESS says what lets this one through"
+    why = "others reach the port, so this seems intended; --from ADDRESS says what would let this one through"
     kinds = FILTERS[1:] if client.is_host else FILTERS
     return [note(step.kind, step.what, why) if step.is_finding and step.kind in kinds else step for step in steps]
 

@@ -1,7 +1,7 @@
-"""firewalld began anew and has forgotten who joined its zones: a process beside `watch` tells it again.
+"""Tells firewalld again who is in its zones after it was started or reloaded, in a process beside `watch`.
 
 firewalld may take its time for each of hundreds of addresses, or hang. Nobody waits for it meanwhile: the lock is not
-held, and the table goes on being watched. What else has to do with zones is `cni.firewalld`.
+held, and `watch` goes on watching the table. `cni.firewalld` has everything else about zones.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FAILURES = 3  # of a round, that do not end it: a zone may be gone, but where nobody answers each takes half a minute
+FAILURES = 3  # before a round ends: a zone may be gone, but if firewalld hangs, each failure takes half a minute
 
 
 class Teller:
-    """At most one process: a firewalld that began anew once more makes the one before needless."""
+    """Runs at most one process: another start of firewalld makes the earlier process needless."""
 
     def __init__(self, say: Callable[[str], None], pauses: tuple[int, ...]) -> None:
         self._say = say
@@ -48,7 +48,7 @@ class Teller:
 
     def _tell(self, parent: int) -> None:
         told: dict[str, Attachment] = {}
-        for pause in self._pauses:  # firewalld answers once its table is complete
+        for pause in self._pauses:  # firewalld answers only when its table is complete
             time.sleep(pause)
             try:
                 lacking = [item for item in _zoned() if item.ident not in told]
@@ -61,12 +61,12 @@ class Teller:
                     break
                 try:
                     firewalld.join(item)
-                except CniError as error:  # the others are told all the same
+                except CniError as error:  # go on with the other containers
                     self._say(f"firewalld could not be told: {error}")
                     failures += 1
                 else:
                     told[item.ident] = item
-                    self._say(f"firewalld began anew: {item.ident} is in its zone {item.zone} again")
+                    self._say(f"firewalld was restarted: {item.ident} is in its zone {item.zone} again")
             if not failures or os.getppid() != parent:
                 break
         _take_back(told)
@@ -82,7 +82,7 @@ def _zoned() -> list[Attachment]:
 
 
 def _take_back(told: dict[str, Attachment]) -> None:
-    """Those whose DEL came before we told of them. Somebody else may have their addresses by now."""
+    """Removes the addresses of containers whose DEL came meanwhile: another container may have them by now."""
     with contextlib.suppress(CniError, OSError):
         now = _zoned()
         zones = {item.ident: item.zone for item in now}

@@ -71,7 +71,7 @@ class Bridges:
     def knows(self, bridge: str, fact: str) -> bool:
         return self._folder.has("bridges", bridge, _file(fact))
 
-    def forget(self, bridge: str, fact: str) -> None:
+    def remove(self, bridge: str, fact: str) -> None:
         self._folder.unlink("bridges", bridge, _file(fact))
 
     def facts(self, bridge: str) -> list[str]:

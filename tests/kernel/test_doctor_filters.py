@@ -476,7 +476,10 @@ def test_rules_that_cannot_be_read(scene: Scene) -> None:
     scene.host.file("/run/nothing").touch()
     scene.host.file("/run/broken").write_text("#!/bin/sh\necho it is broken >&2\nexit 3\n")
     scene.host.file("/run/broken").chmod(0o755)
-    for stand_in, words in (("/run/nothing", "no iptables-legacy-save to read them"), ("/run/broken", "it is broken")):
+    for stand_in, words in (
+        ("/run/nothing", "iptables-legacy-save, which could read them"),
+        ("/run/broken", "it is broken"),
+    ):
         scene.host.run("mount", "--bind", stand_in, program)
         found = scene.findings("doctor")
         assert [step["kind"] for step in found] == ["unread"] and words in found[0]["what"], found

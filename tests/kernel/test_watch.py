@@ -90,7 +90,7 @@ def test_a_saved_ruleset_with_a_table_of_before_is_mended(host: Host) -> None:
     before = host.elements()
     with Watch(host) as watch:
         host.run("nft", "-f", "/run/saved.nft")
-        watch.wait_for("a table inet nftcni of before was loaded")
+        watch.wait_for("an old table inet nftcni was loaded")
         watch.wait_for("0 problems remain")
         assert host.elements() == before
         time.sleep(STILL)

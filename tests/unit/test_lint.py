@@ -47,7 +47,7 @@ MISTAKES: dict[str, tuple[str, str, int, int, str, str]] = {  # replace, by, lin
     "another word for it": ('"bridge"', '"bridgeName"', 7, 7, "warning", 'is "bridge" meant?'),
     "singular": ('"ranges"', '"range"', 10, 16, "warning", 'is "ranges" meant?'),
     "in a range": ("rangeStart", "rangeStrt", 10, 54, "warning", 'is "rangeStart" meant?'),
-    "no ports": ('"portMappings"', '"ips"', 6, 15, "warning", "no published port"),
+    "no ports": ('"portMappings"', '"ips"', 6, 15, "warning", "silently drops published ports"),
     "capabilities misspelt": ('"portMappings": true', '"portMapings": true', 6, 15, "warning", "portMappings"),
 }
 

@@ -1,4 +1,4 @@
-"""A packet that a published port is not for: the network's `conditionsV4` or `conditionsV6` does not match."""
+"""A packet that may not use a published port: it does not match the network's `conditionsV4` or `conditionsV6`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KIND = "condition"
 
 
 def is_missed(verdict: Verdict) -> bool:
-    """What matches returns from the condition's chain, everything else is accepted there and meets no DNAT."""
+    """Whether a condition's chain accepted the packet, which keeps it from DNAT; a packet that matches returns."""
     at = verdict.at
     return at is not None and (at.family, at.table) == OURS and at.name.startswith(WHEN)
 
@@ -20,6 +20,6 @@ def missed(verdict: Verdict, item: Attachment, version: int) -> Step:
     assert verdict.at is not None, "is_missed"
     return note(
         KIND,
-        f"chain {verdict.at.name}: the packet goes on to this host's own port, the container's is not for it",
+        f"chain {verdict.at.name}: the packet goes to this host's own port, as it may not use the container's",
         f'{item.network} has "conditionsV{version}": {item.condition(version)}',
     )

@@ -1,6 +1,6 @@
 """How host and container find each other's MAC address: ARP and neighbour discovery, through every chain on the way.
 
-Nothing else gets through where they do not, once the entries of before have grown old.
+Where these do not get through, nothing else does either, once old entries have expired.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from cni.operate.walk.world import World, is_link_local
 from nft.addresses import Address
 from nft.schema import TABLE
 
-NEVER = 8  # of arp_ignore: no address of the host is answered for (ip-sysctl.rst)
-ETHERNETS = ("", "veth", "bridge", "vlan", "bond")  # kinds of links on which neighbours are searched for
+NEVER = 8  # arp_ignore: the host answers for none of its addresses (ip-sysctl.rst)
+ETHERNETS = ("", "veth", "bridge", "vlan", "bond")  # kinds of links with neighbour discovery
 LASTING = ("PERMANENT", "REACHABLE", "STALE")
 
 
 def discovery_steps(world: World, item: Attachment, version: int) -> list[Step]:
-    """On the link between host and container; [] for what somebody else has made."""
+    """The steps on the link between host and container; [] for somebody else's link."""
     address, bridge = item.address_of(version), world.kernel.links.get(item.bridge)
     if not item.kind.own_link or address is None or bridge is None or not bridge.up:
         return []
@@ -47,7 +47,7 @@ def discovery_steps(world: World, item: Attachment, version: int) -> list[Step]:
 
 
 def outside_steps(world: World, link: str, client: Address) -> list[Step]:
-    """Between the host and a neighbour on another link."""
+    """The steps between the host and a neighbour on another link."""
     own = [one.address for one in world.kernel.addresses_of(link) if client in one.network]
     known = world.kernel.links.get(link)
     if not own or known is None or known.kind not in ETHERNETS or (link, client) in _settled(world.kernel):
@@ -67,7 +67,7 @@ def _settled(kernel: Kernel) -> set[tuple[str, Address]]:
 def _answers(kernel: Kernel, link: str, who: str, enter: str) -> list[Step]:
     steps = []
     if not kernel.links[link].arp:
-        steps.append(stop("arp", f"{who} speaks no ARP: it is off", "", f"{enter}ip link set {link} arp on"))
+        steps.append(stop("arp", f"{who} does not speak ARP: it is off", "", f"{enter}ip link set {link} arp on"))
     for key in ("all", link):
         if kernel.sysctl(f"ipv4/conf/{key}/arp_ignore") == str(NEVER):
             command = f"{enter}sysctl -w net.ipv4.conf.{key.replace('.', '/')}.arp_ignore=0"
@@ -77,7 +77,7 @@ def _answers(kernel: Kernel, link: str, who: str, enter: str) -> list[Step]:
 
 
 def _gateway(world: World, item: Attachment, version: int) -> Address | None:
-    """The host's address there that it uses for this, if it has one."""
+    """The address from which the host searches there, None without one."""
     own = [one.address for one in world.kernel.addresses_of(item.bridge) if one.version == version]
     near = [one for one in own if version == 4 or is_link_local(one)]
     return next(iter(near), None)
@@ -92,7 +92,7 @@ def _from_container(world: World, item: Attachment, address: Address) -> list[Pa
 
 
 def _searching(own: Address | None, other: Address | None) -> list[Packet]:
-    """A question, and an answer to one."""
+    """A request for the other's MAC address, and an answer to such a request."""
     if own is None or other is None:
         return []
     if own.version == 4:
@@ -105,7 +105,7 @@ def _searching(own: Address | None, other: Address | None) -> list[Packet]:
 
 
 def _on_host(world: World, item: Attachment, packet: Packet, hooks: tuple[str, ...]) -> list[Step]:
-    """By the bridge, as the host's own stack sees it, and by the port, as the bridge does."""
+    """The drops on the bridge, as the host's own stack sees the packet, and on the port, as the bridge sees it."""
     judge, outward = world.judge, hooks == ("output",)
     of_port = _at(packet, item.link, outward)
     steps = _on_link(world, _at(packet, item.bridge, outward), hooks)

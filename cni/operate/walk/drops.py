@@ -1,4 +1,4 @@
-"""A chain that drops, as a step: which rule, whose it is, and what lets our traffic through there."""
+"""A chain that drops, as a step: which rule, whose it is, and which commands let our traffic through."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def dropped(rules: Ruleset, verdict: Verdict, packet: Packet, traffic: Traffic, 
     return stop(
         "chain-drops",
         f"{verdict} {WORDS.get(verdict.word, 'drops')} {'what is forwarded' if forwarded else _of(packet)}",
-        f"{reason}; what is below lets published and outgoing traffic through, nothing else (in the words of {owner})",
+        f"{reason}; these commands let only published and outgoing traffic through (for {owner})",
         *let_through(rules, verdict.chain, packet, traffic),
     )
 

@@ -1,7 +1,7 @@
 """One packet followed through the host: to a published port, out of a container, and both answers back.
 
-Every step asks the kernel or its rules; inside the container `inside` goes on. Steps that nothing can pass end the
-walk, others are noted and it goes on, so that one look finds everything that is wrong.
+Every step asks the kernel or its rules; `inside` goes on in the container. A step that nothing can pass ends the walk.
+After any other one it goes on, so that one look finds everything that is wrong.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from cni.operate.walk.world import Client, World
 from nft.addresses import Address
 from nft.schema import TABLE
 
-BLOCKING = ("link", "ended", "inside-link")  # what is behind these follows from them
+BLOCKING = ("link", "ended", "inside-link")  # later findings would only follow from these
 
 
 class Follow:
-    """One attachment's packets."""
+    """Follows one attachment's packets."""
 
     def __init__(self, world: World, item: Attachment) -> None:
         self.world = world
         self.kernel = world.kernel
         self.item = item
         self.inside = Inside(world, item)
-        self.port = 0  # of the container, for a packet to a published one
+        self.port = 0  # the container's, for a packet to a published port
 
     # To a published port
 
@@ -76,14 +76,14 @@ class Follow:
         return steps + self._answer(packet, client)
 
     def _record(self) -> list[Step]:
-        """What differs from the record, [] for nothing."""
+        """The differences from the record, [] for none."""
         inside = self.world.inside(self.item)
         if isinstance(inside, str) and self.world.is_ended(self.item):
             return [self.inside.ended(inside)]
         return [*self.world.table_steps, *self.world.drift(self.item)]
 
     def _target(self, mapping: PortMapping, client: Client) -> Address | None:
-        """The address that the client asks, None where this client cannot ask the port."""
+        """The address that the client asks, None if this client cannot ask the port."""
         assert mapping.host_ip is not None, "records hold concrete host addresses only"
         if mapping.host_ip.version != client.address.version:
             return None
@@ -128,7 +128,7 @@ class Follow:
         return steps + self._port(packet)
 
     def _port(self, packet: Packet) -> list[Step]:
-        """The bridge and the port of it that leads to the container."""
+        """The steps at the bridge, and at its port that leads to the container."""
         item = self.item
         if not item.kind.own_link:
             return []
@@ -141,7 +141,7 @@ class Follow:
         return steps + searched
 
     def _discovery(self, version: int) -> list[Step]:
-        """The same for every port: looked at once."""
+        """The steps of neighbour discovery. They are the same for every published port, so they are made once."""
         key = (self.item.ident, version)
         if key not in self.world.discovered:
             self.world.discovered[key] = discovery_steps(self.world, self.item, version)
@@ -163,7 +163,7 @@ class Follow:
         return steps
 
     def _answer(self, request: Packet, client: Client) -> list[Step]:
-        """From the container back to the client. Its addresses are turned back only after postrouting."""
+        """The answer's steps from the container back to the client. Its addresses are turned back after postrouting."""
         judge, item = self.world.judge, self.item
         packet = request.answer()
         steps = self._from_port(packet)
@@ -211,7 +211,7 @@ class Follow:
         if item.uplink:
             return [
                 *steps,
-                ok("uplink", f"the router of {item.bridge} is another machine: the host does not forward it"),
+                ok("uplink", f"the router of {item.bridge} is another machine: the host does not forward the packet"),
             ]
         steps += self._discovery(packet.version) + self._outside(client)
         steps += self._from_port(packet)
@@ -266,7 +266,7 @@ class Follow:
             stop(
                 "untracked",
                 f"{verdict} keeps packets out of the connection tracker",
-                "what is not tracked is not translated: neither a published port nor the masquerade works",
+                "untracked packets are not translated: neither a published port nor the masquerade works",
                 delete_rule(verdict.at, verdict.rule.handle, verdict.rule.text),
             )
         ]

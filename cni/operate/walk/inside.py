@@ -7,14 +7,13 @@ from cni.operate.walk.ipsec import IN, OUT
 from cni.operate.walk.judge import Judge, Verdict
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.packet import Packet
-from cni.operate.walk.policy import one_address
 from cni.operate.walk.program import waiting_steps
 from cni.operate.walk.remedy import delete_rule, has_program, iptables_of
 from cni.operate.walk.routing import MAIN, ended_step, ipsec_policy, taken_by_rule
 from cni.operate.walk.sockets import processes_of
 from cni.operate.walk.step import STOP, Step, note, ok, stop
 from cni.operate.walk.world import MIN_MTU6, SMALL, World
-from nft.addresses import Address, format_mac
+from nft.addresses import Address, format_mac, host_prefix
 
 
 class Inside:
@@ -31,7 +30,7 @@ class Inside:
         return f"nsenter --net={self.item.sandbox}"
 
     def serve(self, packet: Packet) -> list[Step]:
-        """A request that has reached the container's interface, up to the socket, and the answer from there."""
+        """The steps of a request from the container's interface to the socket, and of the answer back."""
         kernel = self.world.inside(self.item)
         if isinstance(kernel, str):
             return [self.ended(kernel)]
@@ -46,7 +45,7 @@ class Inside:
         led = next((one for one in verdicts if one.word in ("dnat", "redirect")), None)
         if led is not None and not kernel.has(request.daddr):
             what = f"inside {self.item.ident} {led} leads it on to {request.daddr}:{request.dport}"
-            return [*steps, note("inside-dnat", what, "the container is a router itself, or a host of containers")]
+            return [*steps, note("inside-dnat", what, "the container is a router itself, or hosts containers")]
         steps += self._judged(judge.pass_hook("input", request), request)
         steps += self._ipsec(kernel, IN, request)
         steps += self.listening(kernel, request) if led is None else self._led(kernel, request, packet, led)
@@ -58,7 +57,7 @@ class Inside:
         return steps
 
     def send(self, packet: Packet) -> list[Step]:
-        """A connection of the container's own, up to its interface."""
+        """The steps of the container's own connection, up to its interface."""
         kernel = self.world.inside(self.item)
         if isinstance(kernel, str):
             return [self.ended(kernel)]
@@ -71,7 +70,7 @@ class Inside:
         verdicts = [verdict for hook in ("output", "postrouting") for verdict in judge.pass_hook(hook, first)]
         back = first.answer().at(self.item.ifname, "")
         verdicts += [verdict for hook in ("prerouting", "input") for verdict in judge.pass_hook(hook, back)]
-        # Where a container does not want to go is its own affair.
+        # A container may refuse to go somewhere.
         return steps + [
             note("inside-firewall", f"inside {self.item.ident} {one} drops it") for one in verdicts if one.drops
         ]
@@ -99,7 +98,7 @@ class Inside:
         link = kernel.links.get(item.ifname)
         where = f"{item.ifname} of {item.ident}"
         if link is None and item.sandbox.startswith("/proc/") and item.link not in self.world.kernel.links:
-            return [self.ended("the number is another process by now")]
+            return [self.ended("another process has its number by now")]
         if link is None:
             return [stop("inside-link", f"{where} is missing", "somebody deleted it or moved it away", self._again)]
         if not item.kind.own_link:
@@ -115,7 +114,9 @@ class Inside:
             return [stop("inside-link", what, because, f"{self._enter} ip link set {item.ifname} nomaster")]
         steps = []
         if item.mac and link.mac and link.mac != format_mac(item.mac):
-            steps.append(note("mac", f"{where} has the MAC address {link.mac}, attached was {format_mac(item.mac)}"))
+            steps.append(
+                note("mac", f"{where} has the MAC address {link.mac}; it was attached with {format_mac(item.mac)}")
+            )
         held = kernel.addresses_of(item.ifname)
         lacking = [lease.address for lease in item.leases if lease.address.address not in [one.address for one in held]]
         if lacking:
@@ -129,7 +130,7 @@ class Inside:
         return [*steps, ok("interface", f"{where} is up and has {', '.join(str(one) for one in item.addresses)}")]
 
     def _way_back(self, kernel: Kernel, packet: Packet) -> list[Step]:
-        """The container's route to whom it talks with."""
+        """The steps of the container's route to its peer."""
         item, client = self.item, packet.daddr
         if not item.kind.own_link:
             return []
@@ -160,7 +161,7 @@ class Inside:
                 return [note("inside-route", f"{item.ident} answers {client} by its other interface {way.link}")]
             right = f"{self._enter} ip {six}route replace {client} via {gateway} dev {item.ifname}"
             if way.table not in MAIN:
-                right = f"{self._enter} {taken_by_rule(kernel, client, way.table, one_address(client))}"
+                right = f"{self._enter} {taken_by_rule(kernel, client, way.table, host_prefix(client))}"
             return [
                 stop(
                     "inside-route", f"{item.ident} answers {client} by {way.link}", "the container's own routes", right
@@ -202,19 +203,20 @@ class Inside:
         hint = (
             f"it listens on {', '.join(map(str, others))}: publish that one"
             if others
-            else "its program has ended, or not begun"
+            else "its program has ended, or has not started yet"
         )
         enter = f"# see for yourself: {self._enter} ss -ln{'u' if packet.proto == 'udp' else 't'}p"
         return [stop("nobody-listens", f"nobody in {item.ident} listens on {where}", hint, enter)]
 
     def _led(self, kernel: Kernel, request: Packet, packet: Packet, verdict: Verdict) -> list[Step]:
-        """A proxy beside the program (sidecar) takes its packets by such a rule, and may have ended."""
+        """The steps for a rule inside that leads the packet elsewhere: a proxy beside the program (sidecar) takes its
+        packets so, and may have ended."""
         steps = self.listening(kernel, request)
         if not any(step.verdict == STOP for step in steps) or verdict.at is None or verdict.rule is None:
             return steps
         where = f"{request.daddr}:{request.dport}/{request.proto}"
         what = f"inside {self.item.ident} {verdict} leads port {packet.dport} to {where}, where nobody listens"
-        because = "start what is to listen there (a proxy beside the program?), or take the rule away"
+        because = "start what should listen there (a proxy beside the program?), or remove the rule"
         remove = f"{self._enter} {delete_rule(verdict.at, verdict.rule.handle, verdict.rule.text)}"
         return [stop("inside-dnat", what, because, remove)]
 
@@ -253,5 +255,5 @@ class Inside:
 
     @property
     def _served(self) -> list[tuple[str, int]]:
-        """All that it publishes, so that one remedy is for every port."""
+        """(protocol, port) of all that it publishes, so that one remedy serves every port."""
         return list(dict.fromkeys((one.protocol, one.container_port) for one in self.item.mappings))

@@ -1,7 +1,7 @@
 """The kernel's IPsec policies (`ip xfrm policy`): which one decides about a packet, and whether it blocks it.
 
-No chain sees that: a policy is asked beside the rules of firewalls. What a policy sends encrypted is not followed; its
-other end is another host. Numbers are from include/uapi/linux/xfrm.h.
+No chain sees that: policies decide beside the rules of firewalls. A packet that a policy encrypts is not followed,
+because the tunnel's other end is another host. Numbers are from include/uapi/linux/xfrm.h.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ IN, OUT, FWD = "in", "out", "fwd"
 DIRECTIONS = (IN, OUT, FWD)
 _DEFAULTS = (IN, FWD, OUT)  # the order of struct xfrm_userpolicy_default
 _SELECTOR = Struct("=16s16s2s2s2s2sHBBBxxxII")  # ports and their masks are in the network's order
-_REST = Struct("=96xIIBBBB")  # of struct xfrm_userpolicy_info: limits and what was used of them come first
+_REST = Struct("=96xIIBBBB")  # the end of struct xfrm_userpolicy_info, after limits and counters
 _MARK = Struct("=II")
 
 
 @dataclass(frozen=True)
 class Policy:
-    """`index` 0 is what holds where no policy matches. Ports and marks are (value, mask)."""
+    """An IPsec policy. `index` 0 is the default for packets without a policy. Ports and marks are (value, mask)."""
 
     direction: str
     blocks: bool
@@ -47,7 +47,8 @@ class Policy:
     link: int = 0
 
     def takes(self, packet: Packet) -> bool:
-        """Policies of one link or of an xfrm interface take none: where they count, only the kernel knows."""
+        """Whether the policy applies to the packet. One of a link or an xfrm interface never does, because only the
+        kernel knows where it counts."""
         if self.source is None or self.destination is None:
             return True
         return (
@@ -76,7 +77,7 @@ class Policy:
 
 
 def read_policies() -> list[Policy]:
-    """Of the namespace that the thread is in, in the order in which they are asked; [] from a kernel without IPsec."""
+    """The policies of this thread's namespace, in the order in which the kernel asks them; [] without IPsec."""
     try:
         netlink = Netlink(NETLINK_XFRM)
     except OSError:
@@ -91,7 +92,7 @@ def read_policies() -> list[Policy]:
 
 
 def _policy(payload: bytes) -> Policy | None:
-    """None for one of a socket."""
+    """A policy from its message, None for a socket's policy."""
     daddr, saddr, *ports, family, to, source, proto, link, _user = _SELECTOR.unpack_from(payload)
     priority, index, direction, action, _flags, _share = _REST.unpack_from(payload, _SELECTOR.size)
     versions = {number: version for version, number in FAMILY.items()}
@@ -117,7 +118,7 @@ def _policy(payload: bytes) -> Policy | None:
 
 
 def _defaults(netlink: Netlink) -> list[Policy]:
-    """Linux 5.15 and newer have them."""
+    """The defaults, which Linux has since 5.15."""
     try:
         answer = netlink.ask(XFRM_MSG_GETDEFAULT, bytes(len(_DEFAULTS)))
     except KernelError:
@@ -126,7 +127,7 @@ def _defaults(netlink: Netlink) -> list[Policy]:
 
 
 def blocked(policies: list[Policy], direction: str, packet: Packet) -> list[Step]:
-    """The first policy that takes the packet decides (xfrm_policy_lookup_bytype)."""
+    """A step if a policy blocks the packet. The first matching one decides (xfrm_policy_lookup_bytype)."""
     first = next((one for one in policies if one.direction == direction and one.takes(packet)), None)
     if first is None or not first.blocks:
         return []

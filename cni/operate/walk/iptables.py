@@ -1,6 +1,6 @@
-"""Rules that iptables wrote, read from `iptables-save` and put into the form of libnftables' JSON.
+"""Reads rules that iptables wrote from `iptables-save`, and turns them into the form of libnftables' JSON.
 
-nft prints most matches of iptables-nft as "xt" without their content, and of iptables-legacy it knows nothing at all.
+nft prints most matches of iptables-nft as "xt" without their content, and knows nothing about iptables-legacy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ IGNORED = ("LOG", "NFLOG", "TCPMSS", "CT", "CHECKSUM", "AUDIT", "TRACE", "CONNSE
 
 
 def add_iptables(rules: Ruleset) -> None:
-    """iptables-legacy's chains beside those of nf_tables, and iptables-nft's own in place of what nft says of them."""
+    """Adds iptables-legacy's chains, and replaces nft's view of iptables-nft's chains by that of iptables."""
     for family, prefix in (("ip", "iptables"), ("ip6", "ip6tables")):
         tables = {
             chain.table
@@ -57,7 +57,7 @@ def _saved(rules: Ruleset, *names: str) -> str:
             except CannotLook as error:
                 rules.notes.append(str(error))
                 return ""
-    rules.notes.append(f"there are rules of iptables, but no {names[0]} to read them with")
+    rules.notes.append(f"there are rules of iptables, but {names[0]}, which could read them, is missing")
     return ""
 
 
@@ -105,7 +105,7 @@ def _flags(text: str) -> list[str]:
 
 
 def translate(words: list[str], family: str) -> list[Json]:
-    """One rule's words. An option that is not known becomes a condition that cannot be told."""
+    """One rule's words as expressions. An unknown option becomes a condition that cannot be evaluated."""
     found: list[Json] = []
     protocol = ""
     negated = False
@@ -182,7 +182,7 @@ def translate(words: list[str], family: str) -> list[Json]:
             found.append(_match({"payload": {"protocol": "icmpv6", "field": "type"}}, _icmpv6(value()), negated))
         elif word == "--syn":
             found.append(_tcp_flags("FIN,SYN,RST,ACK", "SYN", negated))
-        elif word == "--pol":  # of the match policy: what is followed came without IPsec
+        elif word == "--pol":  # of the match `policy`: the followed packet came without IPsec
             found += [NEVER] if (value() == "ipsec") != negated else []
         elif word in ("--dir", "--proto", "--tunnel-src", "--tunnel-dst", "--reqid", "--spi"):
             value()  # more of the same match
@@ -194,13 +194,14 @@ def translate(words: list[str], family: str) -> list[Json]:
 
 
 def _icmpv6(name: str) -> str:
-    """As nft has it, for those that are looked at; iptables prints the number or the name."""
+    """nft's name of a message type that the walk uses; iptables prints a number or its own name."""
     known = {"135": SOLICIT, "neighbour-solicitation": SOLICIT, "136": ADVERT, "neighbour-advertisement": ADVERT}
     return known.get(name.partition("/")[0], name)
 
 
 def _states(states: list[str], negated: bool) -> Json:
-    """DNAT and SNAT are no states for the kernel's tracker, but iptables asks for them in one list."""
+    """The match for a list of states, in which iptables also writes DNAT and SNAT; to the kernel these are status
+    bits."""
     status = [state for state in states if state in ("dnat", "snat")]
     if status and len(status) < len(states):
         return {"xt": None}
@@ -250,7 +251,7 @@ def _marks(name: str, options: dict[str, str], rest: list[str]) -> list[Json]:
 
 
 def _endpoint(text: str) -> tuple[str, int]:
-    """`1.2.3.4:80`, `[::1]:80`, with ranges cut to their first."""
+    """Address and port of `1.2.3.4:80` or `[::1]:80`; of a range, the first."""
     found = re.fullmatch(r"\[?([0-9A-Fa-f.:]*?)\]?(?:-[0-9A-Fa-f.:]+)?(?::(\d+)(?:-\d+)?)?", text)
     return (found[1], int(found[2] or 0)) if found else ("", 0)
 

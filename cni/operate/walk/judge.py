@@ -1,7 +1,7 @@
-"""What the chains of one hook do to a packet: accept it, drop it (which chain, which rule), give it another address.
+"""What the chains of one hook do to a packet: accept it, drop it (in which chain, by which rule), or translate it.
 
-Rules are followed as nf_tables does: a base chain's accept ends that chain only, a drop ends everything. A rule with a
-condition that cannot be told is passed over and remembered as a doubt: a drop behind a doubtful accept is no finding.
+Rules are followed as in nf_tables: a base chain's accept ends only that chain, a drop ends everything. A rule whose
+condition cannot be evaluated is skipped and remembered as a doubt: a drop after a doubtful accept is not a finding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TERMINAL = ("accept", "drop", "reject", "queue", "return", "continue", "jump", "
 
 @dataclass
 class Verdict:
-    """`chain` is the base chain; `at` the one with the rule, None for a policy. `doubts` are rules passed over."""
+    """A base chain's verdict. `at` is the chain with the rule, None for a policy; `doubts` are the skipped rules."""
 
     word: str
     chain: Chain
@@ -54,8 +54,8 @@ class Judge:
     def pass_hook(
         self, hook: str, packet: Packet, families: tuple[str, ...] = (), skip: tuple[str, str] = ("", "")
     ) -> list[Verdict]:
-        """The verdicts of all base chains, in order, also behind one that drops: it may not be the only one. NAT
-        changes the packet. Of the table `skip` no drop is believed."""
+        """The verdicts of all base chains in order. It goes on after a drop, which may not be the only one. NAT changes
+        the packet. Drops of the table `skip` are ignored."""
         found = []
         for chain in self.rules.base(hook, families or ("inet", packet.family)):
             if chain.type == "nat" and packet.natted:
@@ -69,7 +69,7 @@ class Judge:
         return found
 
     def pass_device(self, hook: str, device: str, packet: Packet) -> list[Verdict]:
-        """Chains on one network device, before (ingress) or behind (egress) everything else."""
+        """The verdicts of chains on a network device, before (ingress) or after (egress) everything else."""
         return [self.pass_chain(chain, packet) for chain in self.rules.base(hook, ("netdev", "inet"), device)]
 
     def pass_chain(self, chain: Chain, packet: Packet) -> Verdict:
@@ -81,7 +81,7 @@ class Judge:
         return done
 
     def _run(self, base: Chain, chain: Chain, packet: Packet, doubts: list[str], depth: int) -> Verdict | None:
-        """None where the chain came to its end."""
+        """The chain's verdict, None if it came to its end."""
         for rule in chain.rules:
             sure = True
             for expr in rule.exprs:
@@ -131,7 +131,7 @@ class Judge:
     def _condition(self, kind: str, body: Any, packet: Packet, chain: Chain) -> bool | None:
         if kind == "match":
             return holds(body, packet, self.facts, self.rules, chain)
-        if kind in ("limit", "ct count", "quota"):  # a first packet exceeds nothing
+        if kind in ("limit", "ct count", "quota"):  # a first packet exceeds no limit
             return not (isinstance(body, dict) and body.get("inv"))
         if kind == "xt":
             return None if body is None or body.get("type") != "target" else True
@@ -169,7 +169,8 @@ class Judge:
             packet.ct_mark = mark
 
     def _translate(self, word: str, given: Any, packet: Packet, chain: Chain) -> bool:
-        """False where a map has no entry for the packet, or the statement is for the other family."""
+        """Translates the packet. Returns False if a map has no entry for it, or the statement is for the other
+        family."""
         body: Json = given if isinstance(given, dict) else {}
         if body.get("family") not in (None, packet.family):
             return False
@@ -197,12 +198,12 @@ class Judge:
 
 
 def parts(expr: Json) -> list[tuple[str, Json]]:
-    """Statements without a body are mere words in some versions."""
+    """(kind, body) of each part of an expression. Some versions print statements without a body as mere words."""
     return list(expr.items()) if isinstance(expr, dict) else [(expr, None)]
 
 
 def describe(rule: Rule) -> str:
-    """Short, for people: the verdict and what it asks."""
+    """The rule in short, for people: its matches and its verdict."""
     words = []
     for expr in rule.exprs:
         (kind, body), *_ = parts(expr)

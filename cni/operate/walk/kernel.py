@@ -1,7 +1,7 @@
 """What the kernel of one network namespace answers: links, addresses, neighbours, routes, rules, sockets, filters.
 
-All by pyroute2, /proc and the nft program; read once and kept, since a walk is over in a moment. It changes nothing.
-What the answers mean for a packet is the walk's affair.
+It asks pyroute2, /proc and the nft program, once each, because a walk is over in a moment. It changes nothing. The walk
+knows what the answers mean for a packet.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Link:
 
 
 def pyroute2() -> Any:
-    """The library. Raises CannotLook: without it nothing of the host can be asked."""
+    """The library. Raises CannotLook if it is missing."""
     if "site" not in sys.modules or not any(path.endswith("-packages") for path in sys.path):
         import site
 
@@ -65,14 +65,14 @@ def pyroute2() -> Any:
     try:
         import pyroute2 as library  # type: ignore[import-not-found]
 
-        library.IPRoute  # noqa: B018  # an empty folder of that name is a module, too
+        library.IPRoute  # noqa: B018  # an empty folder of that name is a module too
     except (ImportError, AttributeError):
         raise CannotLook(f"pyroute2 is missing: {INSTALL}") from None
     return library
 
 
 class Kernel:
-    """Of the network namespace that the descriptor names, or of the process's own."""
+    """The kernel's answers for the network namespace of a descriptor, or for the process's own (-1)."""
 
     def __init__(self, netns: int = -1) -> None:
         self.netns = netns
@@ -124,7 +124,7 @@ class Kernel:
         return found
 
     def port_attribute(self, link: Link, number: int) -> bytes:
-        """One of a bridge's port that pyroute2 may have no name of; b"" where the kernel has none."""
+        """An attribute of a bridge port for which pyroute2 may have no name; b"" if the kernel lacks it."""
         answer = self._rtnl.ask(rtnetlink.RTM_GETLINK, rtnetlink.get_link_at(link.index))
         info = attributes(attributes(answer, rtnetlink.IFINFO.size).get(rtnetlink.IFLA_LINKINFO, b""))
         return attributes(info.get(rtnetlink.IFLA_INFO_SLAVE_DATA, b"")).get(number, b"")
@@ -144,12 +144,12 @@ class Kernel:
 
     @cached_property
     def addresses(self) -> list[tuple[str, Prefix]]:
-        """(link, address with its length), all families."""
+        """(link, address with its length) of all families."""
         return [(name, prefix) for name, prefix, _flags in self._held]
 
     @cached_property
     def address_flags(self) -> dict[tuple[str, Address], int]:
-        """(link, address) to IFA_F_*."""
+        """IFA_F_* by (link, address)."""
         return {(name, prefix.address): flags for name, prefix, flags in self._held}
 
     def addresses_of(self, link: str) -> list[Prefix]:
@@ -160,7 +160,7 @@ class Kernel:
 
     @cached_property
     def neighbours(self) -> dict[tuple[str, Address], tuple[str, str]]:
-        """(link, address) to (state, MAC address)."""
+        """(state, MAC address) by (link, address)."""
         found = {}
         for family in FAMILIES.values():
             for item in self._route.get_neighbours(family=family):
@@ -176,14 +176,14 @@ class Kernel:
     def route(
         self, dst: Address, src: Address | None = None, iif: str = "", mark: int = 0, packet: Packet | None = None
     ) -> Way:
-        """As the kernel would route a packet that came in by `iif`, or one of the host's own. It also says whether it
-        would take a packet from there at all: rp_filter and forwarding are asked on the way. `packet` has the ports."""
+        """How the kernel would route a packet that came in by `iif`, or one of the host's own. The look-up also tells
+        whether it would accept one from there, as it checks rp_filter and forwarding. `packet` has the ports."""
         index = self.links[iif].index if iif else 0
         return look_up(self._rtnl, self.names, dst, src, index, mark, packet)
 
     @cached_property
     def routes(self) -> list[tuple[Prefix, int, str, str, Address | None]]:
-        """(destination, table, link, kind, gateway)."""
+        """(destination, table, link, kind, gateway) of all routes."""
         found = []
         for version, family in FAMILIES.items():
             for item in self._route.get_routes(family=family):
@@ -208,9 +208,9 @@ class Kernel:
         )
 
     def policy_rules(self, version: int) -> list[Rule]:
-        """In the kernel's order."""
+        """The rules of `ip rule` in the kernel's order."""
         if version not in self._policies:
-            found = [read_rule(version, item) for item in self._route.get_rules(family=FAMILIES[version])]
+            found = [read_rule(item) for item in self._route.get_rules(family=FAMILIES[version])]
             self._policies[version] = sorted(found, key=lambda rule: rule.priority)
         return self._policies[version]
 
@@ -240,7 +240,7 @@ class Kernel:
     # Everything else
 
     def sysctl(self, key: str) -> str:
-        """Below /proc/sys/net, "" where the kernel has none."""
+        """The value of a key below /proc/sys/net, "" if the kernel lacks it."""
         with self.entered(), contextlib.suppress(OSError), open(f"/proc/sys/net/{key}", encoding="ascii") as file:
             return file.read().strip()
         return ""
@@ -250,7 +250,7 @@ class Kernel:
         with self.entered():
             sleeping = _dormant()
             if sleeping is None:
-                return Ruleset()  # most containers: no program has to be started for it
+                return Ruleset()  # as in most containers: no program need be started
             found = read_ruleset(nft_says("-j", "list", "ruleset"))
             if lacks_devices(found):
                 add_devices(found, nft_says("list", "chains"))
@@ -274,7 +274,7 @@ class Kernel:
 
 
 def _dormant() -> list[tuple[int, str]] | None:
-    """Tables whose chains are not asked; None where there is no rule at all."""
+    """The dormant tables, whose chains the kernel skips; None if there are no rules at all."""
     table = Table()
     try:
         return table.dormant() if table.tables() or legacy_tables("ip") or legacy_tables("ip6") else None
@@ -283,7 +283,7 @@ def _dormant() -> list[tuple[int, str]] | None:
 
 
 def nft_says(*words: str) -> str:
-    """By the program, or where only the library is installed, by that one in a process of its own (it may crash)."""
+    """The output of nft, or if only the library is installed, of a process that calls it: the library may crash."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin"
     found = which("nft", path=path)
     if found:

@@ -1,5 +1,5 @@
-"""One route look-up of the kernel (RTM_GETROUTE), for a whole packet: with its source, mark, protocol and ports, which
-policy rules may ask for and pyroute2 has no names of. Numbers are from include/uapi/linux/rtnetlink.h.
+"""Looks up the route of a whole packet (RTM_GETROUTE): with source, mark, protocol and ports, which policy rules may
+match and for which pyroute2 has no names. Numbers are from include/uapi/linux/rtnetlink.h.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KINDS = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 9: "throw", *
 
 @dataclass(frozen=True)
 class Way:
-    """`error` is the errno, 0 where there is a route."""
+    """A look-up's result. `error` is the errno, 0 if there is a route."""
 
     kind: str
     link: str
@@ -41,7 +41,7 @@ def look_up(
     mark: int = 0,
     packet: Packet | None = None,
 ) -> Way:
-    """`names` are links' by index; `packet` has the ports."""
+    """The way of a packet. `names` are the links' names by index; `packet` has the ports."""
     lengths = (BITS[dst.version], BITS[src.version] if src is not None else 0)
     query = rtnetlink.RTMSG.pack(FAMILY[dst.version], *lengths, 0, 0, 0, 0, 0, RTM_F_LOOKUP_TABLE)
     query += attr(rtnetlink.RTA_DST, dst.packed)
@@ -59,7 +59,9 @@ def look_up(
     found = attributes(answer, rtnetlink.RTMSG.size)
     hops = rtnetlink.next_hops(found.get(rtnetlink.RTA_MULTIPATH, b""))
     link = _number(found.get(rtnetlink.RTA_OIF, b"")) or (hops[0][0] if hops else 0)
-    via = found.get(rtnetlink.RTA_GATEWAY) or found.get(RTA_VIA, b"")[2:]  # rtvia: a family before the address
+    via = (
+        found.get(rtnetlink.RTA_GATEWAY) or found.get(RTA_VIA, b"")[2:]
+    )  # struct rtvia has a family before the address
     return Way(
         KINDS.get(fields[7], str(fields[7])),
         names.get(link, ""),

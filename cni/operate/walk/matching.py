@@ -1,6 +1,6 @@
-"""Does a match of a rule hold for the packet: yes, no, or None where that cannot be told from here.
+"""Decides whether a rule's match holds for the packet: yes, no, or None if that cannot be told from here.
 
-The expressions are those of libnftables' JSON (libnftables-json(5)). What they ask the host for comes from `Facts`.
+The expressions are those of libnftables' JSON (libnftables-json(5)). `Facts` answers what they ask about the host.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ETHER_TYPES = {4: ("ip", 0x0800), 6: ("ip6", 0x86DD)}
 
 
 class Facts(Protocol):
-    """What rules may ask the host for."""
+    """What rules may ask about the host."""
 
     def address_type(self, address: Address) -> str: ...
 
@@ -32,11 +32,11 @@ class Facts(Protocol):
 
 
 class Flags(frozenset):  # type: ignore[type-arg]
-    """A value that holds if one of the asked ones is in it: ct state, ct status."""
+    """A value that matches if it has one of the wanted flags: ct state, ct status."""
 
 
 def evaluate(expr: Json, packet: Packet, facts: Facts) -> Any:
-    """The value of an expression, UNKNOWN where it depends on more than is known, None where the packet has no such."""
+    """The value of an expression, UNKNOWN if it depends on more than is known, None if the packet lacks the field."""
     if not isinstance(expr, dict):
         return parse_value(expr)
     (kind, body), *_ = expr.items()
@@ -82,7 +82,7 @@ def _meta(body: Json, packet: Packet, facts: Facts) -> Any:
         "nfproto": f"ipv{packet.version}",
         "protocol": ETHER_TYPES[packet.version][0],
         "mark": UNKNOWN if packet.mark is None else packet.mark,
-        "ipsec": False,  # what is followed comes as it is
+        "ipsec": False,  # the followed packet is not encrypted
         "secpath": False,
         "pkttype": "multicast" if packet.daddr.is_multicast else "broadcast" if packet.kind == REQUEST else "host",
     }
@@ -150,7 +150,7 @@ def _fib(body: Json, packet: Packet, facts: Facts) -> Any:
 
 
 def parse_value(value: Json) -> Any:
-    """A constant of a rule, addresses as such."""
+    """A constant of a rule as a value, with addresses parsed."""
     if isinstance(value, str):
         if value in NUMBERS:
             return NUMBERS[value]
@@ -165,10 +165,10 @@ def parse_value(value: Json) -> Any:
 
 
 def holds(match: Json, packet: Packet, facts: Facts, rules: Ruleset, chain: Chain) -> bool | None:
-    """One `match` statement."""
+    """Whether one `match` statement holds, None if unknown."""
     value = evaluate(match["left"], packet, facts)
     if value is None:
-        return False  # nft adds the condition that the packet has such a field at all
+        return False  # nft adds the condition that the packet has the field
     op, right = match.get("op", "=="), match["right"]
     if value is UNKNOWN:
         return None
@@ -184,7 +184,7 @@ def holds(match: Json, packet: Packet, facts: Facts, rules: Ruleset, chain: Chai
 
 
 def contains(right: Json, value: Any, rules: Ruleset, chain: Chain) -> bool | None:
-    """Whether the value is the right side, or in it."""
+    """Whether the value equals the right side or is in it, None if unknown."""
     if isinstance(right, str) and right.startswith("@"):
         found = rules.named_set(chain, right[1:])
         if found is None:
@@ -230,7 +230,7 @@ MISSING = object()
 
 
 class Members:
-    """The elements of a set or map: a table for those that are single values, a list of ranges and the like."""
+    """The elements of a set or map: a dictionary of single values, and a list of ranges and the like."""
 
     def __init__(self, elements: list[Json], is_map: bool) -> None:
         self.exact: dict[Any, Json] = {}
@@ -248,7 +248,8 @@ class Members:
                 self.exact[single] = data
 
     def find(self, value: Any) -> Json:
-        """The data, None in a set; MISSING. A state is any of several: no table finds it."""
+        """The element's data, None in a set; MISSING if there is none. Flags match any of several values, so the
+        dictionary cannot find them."""
         if isinstance(value, TcpFlags):
             return next((data for key, data in self.all if key == "*" or tcp_flags.bits(key) == value), MISSING)
         if any(isinstance(part, Flags) for part in (value if isinstance(value, tuple) else (value,))):
@@ -259,7 +260,7 @@ class Members:
 
 
 def _single(key: Json) -> Any:
-    """What an element's key is as a value, None where it stands for several."""
+    """An element's key as a value, None if it stands for several."""
     if isinstance(key, dict):
         parts = [_single(part) for part in key["concat"]] if "concat" in key else [None]
         return None if None in parts else tuple(parts)

@@ -1,4 +1,4 @@
-"""The one packet that is followed, as the rules of a firewall see it. The walk changes it as the kernel would."""
+"""The packet that is followed, as firewall rules see it. The walk changes it as the kernel would."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, Union
 from nft.addresses import Address
 
 NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "ipv6-icmp": 58, "sctp": 132}
-REQUEST, REPLY = "request", "reply"  # of ARP, as nft says it
+REQUEST, REPLY = "request", "reply"  # nft's names of ARP's operations
 SOLICIT, ADVERT = "nd-neighbor-solicit", "nd-neighbor-advert"
 
 
 @dataclass
 class Packet:
-    """`iif` and `oif` are names, "" where the hook knows none. `mark` None is one that could not be followed. `kind` is
-    the message of one that searches for a neighbour: `proto` arp or icmpv6, without ports."""
+    """`iif` and `oif` are links' names, "" if the hook knows none. `mark` is None if it could not be followed. `kind`
+    is the message of a packet that searches for a neighbour (`proto` arp or icmpv6), which has no ports."""
 
     proto: str
     saddr: Address
@@ -30,7 +30,7 @@ class Packet:
     direction: str = "original"
     status: frozenset[str] = frozenset()
     tracked: bool = True
-    untracked: Any = None  # by which verdict
+    untracked: Any = None  # the verdict that made it so
     original: tuple[Address, Address, int, int] = field(default=(Address(4, 0), Address(4, 0), 0, 0))
     natted: bool = False
     kind: str = ""
@@ -52,7 +52,7 @@ class Packet:
         return self
 
     def answer(self) -> Packet:
-        """What comes back where this packet is now: established, with the tracker's memory of both ends."""
+        """The answer to this packet: established, with the tracker's memory of both ends."""
         status = self.status | {"seen-reply", "confirmed", "assured"}
         return replace(
             self,

@@ -1,6 +1,6 @@
-"""The rules of policy routing (`ip rule`): which of them take a packet, and what ends it there.
+"""The rules of policy routing (`ip rule`): which of them apply to a packet, and which one ends it.
 
-Read once by `kernel`. Where a packet goes the kernel itself is asked; this tells why it goes nowhere. Numbers are from
+`kernel` reads them once. The kernel itself tells where a packet goes; this tells why it goes nowhere. Numbers are from
 include/uapi/linux/fib_rules.h.
 """
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from cni.operate.walk.packet import NUMBERS, Packet
-from nft.addresses import BITS, Address, Prefix, parse_address
+from nft.addresses import Address, Prefix, parse_address
 
 TO_TABLE, GOTO, BLACKHOLE, UNREACHABLE, PROHIBIT = 1, 2, 6, 7, 8  # FR_ACT_*
 INVERT = 2  # FIB_RULE_INVERT
 ENDING = {BLACKHOLE: "blackhole", UNREACHABLE: "unreachable", PROHIBIT: "prohibit"}
-NONE = 0xFFFFFFFF  # no suppress_prefixlength
+NONE = 0xFFFFFFFF  # the value of an absent suppress_prefixlength
 LOCAL, MAIN, DEFAULT = 255, 254, 253  # RT_TABLE_*
 TABLES = {LOCAL: "local", MAIN: "main", DEFAULT: "default"}
 UNKNOWN = ("FRA_L3MDEV", "FRA_TUN_ID")  # conditions that no packet of a walk meets
@@ -25,7 +25,7 @@ Route = tuple[Prefix, int, str, str, "Address | None"]  # destination, table, li
 
 @dataclass(frozen=True)
 class Rule:
-    """`text` is what `ip rule add` and `del` take; the other fields are its conditions, None for none."""
+    """A rule. `text` is its form for `ip rule add` and `del`; the other fields are its conditions, None for none."""
 
     priority: int
     action: int
@@ -49,7 +49,7 @@ class Rule:
         return not (self.never or self.inverted or self.iif) and conditions == (None,) * len(conditions)
 
     def takes(self, packet: Packet, iif: str) -> bool:
-        """`iif` is "lo" for a packet of the host's own."""
+        """Whether the rule applies to the packet; `iif` is "lo" for one of the host's own."""
         if self.never:
             return False
         value, mask = self.mark or (0, 0)
@@ -65,8 +65,8 @@ class Rule:
         return all(known) != self.inverted
 
 
-def read_rule(version: int, item: Any) -> Rule:
-    """From pyroute2's message."""
+def read_rule(item: Any) -> Rule:
+    """A rule from pyroute2's message."""
     attr = item.get_attr
     priority, action = attr("FRA_PRIORITY") or 0, item["action"]
     table = attr("FRA_TABLE") or item["table"]
@@ -115,14 +115,14 @@ def read_rule(version: int, item: Any) -> Rule:
 
 
 def _range(words: Any) -> tuple[int, int] | None:
-    """pyroute2's `80:90`."""
+    """(first, last) of pyroute2's `80:90`."""
     ends = str(words).split(":") if words else []
     return (int(ends[0]), int(ends[1])) if len(ends) == 2 else None
 
 
 def ended_by(rules: list[Rule], routes: list[Route], packet: Packet, iif: str) -> tuple[Rule, Route | None] | None:
-    """The rule that ends the packet, with the route that does so in the rule's table if it is not the rule itself. As
-    the kernel goes through them (fib_rules_lookup). None where a route leads on, or none is found at all."""
+    """The rule that ends the packet, and the route in its table that does so, None if the rule itself does. It follows
+    the kernel (fib_rules_lookup). None if a route leads on, or there is no route at all."""
     skip_to = 0
     for rule in rules:
         if rule.priority < skip_to or not rule.takes(packet, iif or "lo"):
@@ -142,11 +142,7 @@ def ended_by(rules: list[Rule], routes: list[Route], packet: Packet, iif: str) -
 
 
 def looks_up(rules: list[Rule], table: int) -> bool:
-    """Whether every packet comes to the table, as the kernel's own rule has it."""
+    """Whether a rule leads every packet to the table, as the kernel's own rules do."""
     return any(
         rule.table == table and rule.action == TO_TABLE and rule.takes_all and rule.suppress == NONE for rule in rules
     )
-
-
-def one_address(address: Address) -> Prefix:
-    return Prefix(address, BITS[address.version])

@@ -8,7 +8,7 @@ from cni.operate.walk.step import Step, ok, stop
 from nft.addresses import Address
 
 FORWARDING = 3  # BR_STATE_FORWARDING of include/uapi/linux/if_bridge.h
-LOCKED = 39  # IFLA_BRPORT_LOCKED of include/uapi/linux/if_link.h, which pyroute2 before 0.7.4 has no name of
+LOCKED = 39  # IFLA_BRPORT_LOCKED of include/uapi/linux/if_link.h, for which pyroute2 before 0.7.4 has no name
 
 
 def port_steps(kernel: Kernel, item: Attachment, port: Link) -> list[Step]:
@@ -25,12 +25,12 @@ def port_steps(kernel: Kernel, item: Attachment, port: Link) -> list[Step]:
 
 
 def _flags(kernel: Kernel, item: Attachment, port: Link) -> list[Step]:
-    """That keep frames from a port although it forwards (bridge(8))."""
+    """The steps of flags that keep frames from a port although it forwards (bridge(8))."""
     told = f"the port {port.name} of {item.master}"
     steps = []
     if port.of_port("LEARNING", 1) == 0 and port.of_port("UNICAST_FLOOD", 1) == 0:
         command = f"bridge link set dev {port.name} learning on flood on"
-        because = "the bridge sends it no frame but to addresses that somebody has entered"
+        because = "the bridge sends it only frames to addresses that somebody has entered"
         steps.append(stop("port-flags", f"{told} has learning and flood off", because, command))
     if port.of_port("BCAST_FLOOD", 1) == 0:
         command = f"bridge link set dev {port.name} bcast_flood on"
@@ -43,7 +43,8 @@ def _flags(kernel: Kernel, item: Attachment, port: Link) -> list[Step]:
 
 
 def neighbour_steps(kernel: Kernel, item: Attachment, address: Address, inside: Kernel | str) -> list[Step]:
-    """A container may give itself another MAC address, or have a second link there (macvlan)."""
+    """Checks the host's entry for the container. A container may have changed its MAC address, or have a second link
+    there (macvlan)."""
     state, mac = kernel.neighbours.get((item.bridge, address), ("", ""))
     own = item.mac.hex(":")
     known = {own} if isinstance(inside, str) else {own, *(link.mac for link in inside.links.values())}

@@ -1,7 +1,7 @@
 """Commands that let published and outgoing traffic of containers through somebody else's chain, and nothing else.
 
-One form for each owner of the chain: its own nftables.conf, Docker, ufw, firewalld, iptables. What is to be let through
-is said once, by `Traffic`; the chain that drops decides in whose words. Pure, but for asking which programs there are.
+The commands differ by the chain's owner: a hand-written nftables.conf, Docker, ufw, firewalld, iptables. `Traffic` says
+what to let through. Pure, except that it asks which programs there are.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin"
 
 @dataclass(frozen=True)
 class Traffic:
-    """Of all networks of this host: their bridges and subnets. `others` are bridges of somebody else's containers,
-    which ours do not reach because of us; `uplinks` lead to the rest of the world. On `adopted` bridges the router is
-    another machine: containers there, `guests`, go out by it, and only published ports are the host's affair, but for
-    frames that br_netfilter shows to the host's chains."""
+    """The bridges and subnets of all networks of this host. `others` are bridges of other programs' containers, which
+    ours need not reach; `uplinks` lead to the rest of the world. On `adopted` bridges, another machine is the router:
+    the containers there (`guests`) go out by it. The host sees only their published ports, and frames that br_netfilter
+    shows to its chains."""
 
     bridges: tuple[str, ...]
     subnets: tuple[Prefix, ...]
@@ -54,7 +54,7 @@ def firewalld_runs() -> bool:
 
 
 def owner_of(rules: Ruleset, chain: Chain) -> str:
-    """firewalld, ufw, docker, iptables, iptables-legacy or nft: whose words are to be used for the chain."""
+    """firewalld, ufw, docker, iptables, iptables-legacy or nft: the program whose commands fit the chain."""
     if chain.table == "firewalld" and firewalld_runs():
         return "firewalld"
     names = {
@@ -80,7 +80,7 @@ def _looks_like_iptables(chain: Chain) -> bool:
 
 
 def let_through(rules: Ruleset, chain: Chain, packet: Packet, traffic: Traffic) -> tuple[str, ...]:
-    """For the base chain that dropped the packet where it was."""
+    """The commands for the base chain that dropped the packet."""
     owner = owner_of(rules, chain)
     if chain.hook in ("forward", "postrouting") and chain.family != "bridge":
         if owner == "firewalld":
@@ -100,12 +100,12 @@ def nft_rules(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
 
 
 def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
-    """As nft says them."""
+    """The matches in nft's language."""
     links = _names(traffic.bridges)
     if packet.kind:
         return _searches(chain, packet)
     if chain.family == "bridge":
-        # Not by the bridge's name: that takes a module of its own (nft_meta_bridge).
+        # Not by the bridge's name: that needs another module (nft_meta_bridge).
         side = "daddr" if chain.hook in ("output", "postrouting") else "saddr"
         search = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }" if packet.version == 6 else "ether type arp"
         return [search, f"{packet.family} {side} {_subnets(traffic, packet)}"]
@@ -124,7 +124,7 @@ def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
         published = [f"oifname {lan} ct status dnat", f"iifname {lan} ct state established,related ct status dnat"]
         return [*(ours if traffic.bridges else ()), *(published if traffic.adopted else ())]
     port = f"{packet.proto} dport {packet.original[3]}"
-    if chain.hook == "ingress":  # before the connection tracker, and not every kernel has fib there
+    if chain.hook == "ingress":  # this is before the connection tracker, and not every kernel has fib here
         own = any(packet.saddr in prefix for prefix in traffic.subnets)
         return [f"{packet.family} saddr {packet.saddr}" if own or packet.direction == "reply" else port]
     if chain.hook == "prerouting":
@@ -132,7 +132,7 @@ def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
             return [f"iifname {links}"]
         if packet.direction == "reply" or not packet.original[3]:
             return ["ct state established,related"] if chain.prio > -200 else [f"{packet.family} saddr {packet.saddr}"]
-        if chain.prio > DSTNAT:  # the packet has the container's address and port by then
+        if chain.prio > DSTNAT:  # the packet has the container's address and port here
             return ["ct status dnat"]
         return [f"{port} fib daddr type local"]
     if chain.hook == "output":
@@ -186,7 +186,7 @@ def _iptables(rules: Ruleset, chain: Chain, packet: Packet, traffic: Traffic) ->
         return tuple(f"{stays} {end} {one} -j ACCEPT" for one in guests for end in ("-s", "-d"))
     if chain.hook in ("forward", "postrouting"):
         ways = [f" -o {link}" for link in traffic.uplinks] if traffic.others and traffic.uplinks else [""]
-        # In mangle's and nat's POSTROUTING iptables knows no interface of arrival.
+        # In mangle's and nat's POSTROUTING, iptables does not know the incoming interface.
         came = [f"-i {{}}{way}" for way in ways] if chain.hook == "forward" else []
         lines = [*came, "-o {} -m conntrack --ctstate ESTABLISHED,RELATED", f"-o {{}} {DNATED}"]
         both = [f"{where} {line.format(bridge)} -j ACCEPT" for bridge in traffic.bridges for line in lines]
@@ -210,8 +210,8 @@ def _iptables(rules: Ruleset, chain: Chain, packet: Packet, traffic: Traffic) ->
 
 
 def _firewalld(traffic: Traffic) -> tuple[str, ...]:
-    """Published ports pass by themselves: firewalld accepts `ct status dnat` (filter_FORWARD). A zone of its own with a
-    policy outwards opens the rest; the zone `trusted` would open every port to the LAN."""
+    """The commands for firewalld. It accepts published ports by itself (`ct status dnat` in filter_FORWARD). A separate
+    zone with a policy outwards opens the rest; the zone `trusted` would open every port to the LAN."""
     command = "firewall-cmd --permanent"
     return (
         f"{command} --new-zone=nftcni",
@@ -225,8 +225,8 @@ def _firewalld(traffic: Traffic) -> tuple[str, ...]:
 
 
 def _ufw(traffic: Traffic, family: str) -> tuple[str, ...]:
-    """`ufw route allow out on BRIDGE` would open what is not published, and ufw has no word for DNAT: a line in its
-    file does. Answers pass by the line behind which it is put."""
+    """The commands for ufw. `ufw route allow out on BRIDGE` would open unpublished ports too, and ufw has no word for
+    DNAT, so a line goes into its file, after the line that accepts answers."""
     six = "6" if family == "ip6" else ""
     chain, file = f"ufw{six}-before-forward", f"/etc/ufw/before{six}.rules"
     found = f"/^-A {chain} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT/a"
@@ -245,6 +245,6 @@ def delete_rule(chain: Chain, handle: int, text: str) -> str:
 
 
 def iptables_of(chain: Chain) -> str:
-    """Of the two families and three programs the one that knows the chain."""
+    """The name of the iptables program, of two families and three variants, that knows the chain."""
     name = chain.tool if chain.tool != "nft" else "iptables" if chain.family == "ip" else "ip6tables"
     return f"{name}-nft" if not name.endswith("legacy") and has_program(f"{name}-nft") else name

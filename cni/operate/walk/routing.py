@@ -12,14 +12,14 @@ from cni.operate.walk.lookup import Way
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.step import Step, ok, stop
 from cni.operate.walk.world import Client, World, is_link_local
-from nft.addresses import Address, Prefix
+from nft.addresses import Address, Prefix, host_prefix
 
 MAIN = (0, 254, 255)
 Ends = tuple[Address, Address, int, int]  # source, destination, their ports
 
 
 def route_steps(world: World, packet: Packet, iif: str, wanted: str) -> list[Step]:
-    """Does the packet that came by `iif` ("" for one of the host's own) leave by `wanted`?"""
+    """Checks that the packet that came in by `iif` ("" for one of the host's own) leaves by `wanted`."""
     kernel = world.kernel
     if not wanted or (iif and iif not in kernel.links) or wanted not in kernel.links:
         return []
@@ -44,8 +44,8 @@ def route_steps(world: World, packet: Packet, iif: str, wanted: str) -> list[Ste
 
 
 def unreached_steps(world: World, client: Client) -> list[Step]:
-    """No link has an address there. Of a client that nobody named only IPv6 is missed that is off on the uplinks
-    alone: off everywhere it is meant to be."""
+    """The steps for a client in whose subnet no link has an address. If nobody named the client, it only reports IPv6
+    that is off just on the uplinks; if it is off everywhere, somebody wants it so."""
     off = [
         link
         for link in world.uplinks
@@ -54,16 +54,16 @@ def unreached_steps(world: World, client: Client) -> list[Step]:
     if client.link or not (client.named or (off and world.kernel.sysctl("ipv6/conf/all/disable_ipv6") == "0")):
         return []
     commands = [f"sysctl -w net.ipv6.conf.{link.replace('.', '/')}.disable_ipv6=0" for link in off]
-    commands += [f"# what manages {link} has to give its IPv6 addresses again: they went with it" for link in off]
+    commands += [f"# then let the program that manages {link} set its IPv6 addresses again" for link in off]
     because = f"IPv6 is off on {', '.join(off)}" if off else "no link of this host leads there"
     what = f"no route to {client.address}" if client.named else "nobody outside reaches a port by IPv6"
     return [stop("route", what, because, *commands)]
 
 
 def uplink_steps(kernel: Kernel, link: Link) -> list[Step]:
-    """A link that is up, and by which nothing comes all the same."""
+    """Checks for a link that is up but cannot receive anything."""
     if not link.carrier:
-        see = f"# look at its other end: the cable, the switch, or where it leads to: ip -d link show {link.name}"
+        see = f"# look at its other end, a cable or a switch, or see where it leads: ip -d link show {link.name}"
         return [stop("uplink", f"{link.name} is up, but has no carrier", "nothing is at the other end of it", see)]
     bridge = kernel.names.get(link.master, "")
     if kernel.link_kind(bridge) != "bridge":
@@ -82,7 +82,7 @@ def uplink_steps(kernel: Kernel, link: Link) -> list[Step]:
             and via in prefix.network
         ]
     what = f"{link.name} is a port of the bridge {bridge}, and has the addresses {', '.join(map(str, own))} itself"
-    return [stop("uplink", what, f"what comes in by it is {bridge}'s, which has none of them", *commands)]
+    return [stop("uplink", what, f"its packets go to {bridge}, which has none of these addresses", *commands)]
 
 
 def loopback_steps(kernel: Kernel, packet: Packet, bridge: str) -> list[Step]:
@@ -101,8 +101,8 @@ def loopback_steps(kernel: Kernel, packet: Packet, bridge: str) -> list[Step]:
 
 
 def ipsec_steps(kernel: Kernel, packet: Packet, came: Ends | None = None, leaves: Ends | None = None) -> list[Step]:
-    """IPsec policies for a packet that is forwarded with the ends it has now. Direction fwd is asked with those that it
-    `came` with (nf_nat_decode_session), direction out again with those that it `leaves` with (nf_xfrm_me_harder)."""
+    """The IPsec policies for a forwarded packet with its present ends. Direction fwd is asked with the ends with which
+    it `came` (nf_nat_decode_session), direction out again with those with which it `leaves` (nf_xfrm_me_harder)."""
     own = (packet.saddr, packet.daddr, packet.sport, packet.dport)
     asked = [(FWD, came or own), (OUT, own), *([(OUT, leaves)] if leaves else [])]
     return [
@@ -113,7 +113,7 @@ def ipsec_steps(kernel: Kernel, packet: Packet, came: Ends | None = None, leaves
 
 
 def ipsec_policy(kernel: Kernel, direction: str, packet: Packet) -> list[Step]:
-    """Links that are told so ask none (ip-sysctl.rst)."""
+    """A step if a policy blocks the packet. A link with disable_policy asks none (ip-sysctl.rst)."""
     link, key = (packet.oif, "disable_xfrm") if direction == OUT else (packet.iif, "disable_policy")
     if packet.version == 4 and "1" in (kernel.sysctl(f"ipv4/conf/{name}/{key}") for name in ("all", link) if name):
         return []
@@ -143,7 +143,7 @@ def _forwarding(world: World, version: int, iif: str) -> list[Step]:
 
 
 def _refused_source(world: World, packet: Packet, iif: str, way: Way) -> list[Step]:
-    """There is a way, but not for a packet from there: rp_filter, or an address that cannot be."""
+    """The steps if there is a route, but not for a packet from there: rp_filter, or an impossible source address."""
     kernel = world.kernel
     values = [kernel.sysctl(f"ipv4/conf/{name}/rp_filter") or "0" for name in ("all", iif)]
     back = kernel.route(packet.saddr)
@@ -170,7 +170,7 @@ def _lead_back(world: World, address: Address, link: str, back: Way) -> list[str
 
 
 def _elsewhere(world: World, packet: Packet, way: Way, wanted: str) -> Step:
-    """The packet goes another way than it should, or none."""
+    """The step for a packet that goes another way than it should, or nowhere."""
     kernel, daddr = world.kernel, packet.daddr
     to_container = wanted in world.bridges
     whom = _whom(world, packet, wanted)
@@ -179,7 +179,7 @@ def _elsewhere(world: World, packet: Packet, way: Way, wanted: str) -> Step:
         six = "-6 " if daddr.version == 6 else ""
         prefix = next((one for one in kernel.addresses_of(wanted) if daddr in one.network), None)
         if prefix is not None:
-            # The kernel makes this one with the address, and nobody makes it again.
+            # The kernel makes this route with the address, and never again.
             source = f" proto kernel scope link src {prefix.address}" if daddr.version == 4 else ""
             back = f"ip {six}route add {prefix.network} dev {wanted}{source}"
             because = f"{reason}; {wanted} has the address {prefix}, and somebody deleted its route"
@@ -193,7 +193,7 @@ def _elsewhere(world: World, packet: Packet, way: Way, wanted: str) -> Step:
         return stop(
             "duplicate",
             f"the host itself has the container's address {daddr}, on {owner}",
-            "what is sent there ends on the host",
+            "packets to it end on the host",
             f"ip addr del {daddr}/{length} dev {owner}",
         )
     because = f"table {way.table}" if way.table not in MAIN else "a route of the main table"
@@ -208,7 +208,8 @@ def _whom(world: World, packet: Packet, wanted: str) -> str:
 
 
 def ended_step(kernel: Kernel, packet: Packet, iif: str, whom: str, enter: str = "") -> Step | None:
-    """The rule or the route that ends the packet in this namespace, if one does. `enter` comes before commands."""
+    """A step for the rule or route that ends the packet in this namespace, None without one. `enter` comes before
+    commands."""
     rules = kernel.policy_rules(packet.version)
     six = "-6 " if packet.version == 6 else ""
     found = policy.ended_by(rules, kernel.routes, packet, iif)
@@ -232,7 +233,7 @@ def ended_step(kernel: Kernel, packet: Packet, iif: str, whom: str, enter: str =
 
 
 def taken_by_rule(kernel: Kernel, address: Address, table: int, target: Prefix) -> str:
-    """The command that leads the address by the main table again, before the rule that has it elsewhere."""
+    """The command that leads the address by the main table again, before the rule that leads it elsewhere."""
     six = "-6 " if address.version == 6 else ""
     rules = [rule.priority for rule in kernel.policy_rules(address.version) if rule.table == table]
     priority = max(min(rules, default=32766) - 1, 1)
@@ -245,7 +246,7 @@ def _take_back(world: World, address: Address, way: Way, wanted: str) -> list[st
     six = "-6 " if address.version == 6 else ""
     own = [prefix.network for prefix in kernel.addresses_of(wanted) if address in prefix.network]
     if way.table not in MAIN:
-        return [taken_by_rule(kernel, address, way.table, own[0] if own else policy.one_address(address))]
+        return [taken_by_rule(kernel, address, way.table, own[0] if own else host_prefix(address))]
     near = own[0] if own else None
     taking = [
         dst
@@ -258,4 +259,4 @@ def _take_back(world: World, address: Address, way: Way, wanted: str) -> list[st
     ]
     if taking:
         return [f"ip {six}route del {dst} dev {way.link}" for dst in taking]
-    return [f"ip {six}route add {near or policy.one_address(address)} dev {wanted}"]
+    return [f"ip {six}route add {near or host_prefix(address)} dev {wanted}"]

@@ -1,6 +1,6 @@
-"""Somebody's packet filter as values: the chains of all tables with their rules, as `nft -j` prints them.
+"""The host's packet filters as values: the chains of all tables with their rules, as `nft -j` prints them.
 
-What a rule does to a packet is `judge`; rules that iptables wrote come by `iptables`, in the same form.
+`judge` decides what a rule does to a packet; `iptables` adds rules that iptables wrote, in the same form.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Ruleset:
     kept: dict[int, Any] = field(default_factory=dict)
 
     def base(self, hook: str, families: tuple[str, ...], device: str = "") -> list[Chain]:
-        """In the order in which the kernel asks them: of two with one priority the younger one comes first
-        (nf_hook_entries_grow), and the listing has the older one first."""
+        """A hook's base chains in the order in which the kernel asks them: of two with the same priority, the younger
+        one comes first (nf_hook_entries_grow), while the listing has the older one first."""
         found = [
             chain
             for chain in self.chains.values()
@@ -67,7 +67,7 @@ class Ruleset:
         return self.sets.get((chain.family, chain.table, name))
 
     def once(self, key: int, make: Callable[[], Any]) -> Any:
-        """What was made of a part of this ruleset before."""
+        """What `make` returns for a part of this ruleset, made once."""
         if key not in self.kept:
             self.kept[key] = make()
         return self.kept[key]
@@ -85,11 +85,11 @@ class Ruleset:
 
 
 class CannotLook(Exception):
-    """The host's rules could not be read: nothing can be said about them."""
+    """The host could not be looked at, so nothing can be said about it."""
 
 
 def program(*words: str) -> str:
-    """What a program prints. Raises CannotLook."""
+    """A program's output. Raises CannotLook."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -100,7 +100,7 @@ def program(*words: str) -> str:
 
 
 def read_ruleset(text: str) -> Ruleset:
-    """From the JSON of `nft -j list ruleset`."""
+    """The ruleset from the JSON of `nft -j list ruleset`."""
     found = Ruleset()
     for item in json.loads(text or '{"nftables": []}')["nftables"]:
         if "table" in item and "owner" in str(item["table"].get("flags", "")):
@@ -133,7 +133,7 @@ def _chain(item: Json) -> Chain:
 
 
 def add_devices(rules: Ruleset, text: str) -> None:
-    """From `nft list chains`: before 1.0.7 the JSON of a chain on a device does not say which one."""
+    """Adds chains' devices from `nft list chains`: before 1.0.7, the JSON of a chain on a device does not name it."""
     table, chain = ("", ""), None
     for line in text.splitlines():
         words = line.replace('"', "").split()

@@ -1,4 +1,4 @@
-"""Between containers of one bridge: what filters of frames do, and those of IP that br_netfilter shows frames to."""
+"""Between containers of one bridge: what filters of frames drop, and the IP chains that see frames by br_netfilter."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from nft.addresses import Address
 
 
 def between(world: World, item: Attachment) -> list[Step]:
-    """For all of the item's bridge. Frames only of networks whose containers may reach each other."""
+    """The steps for all containers on the item's bridge. Frames are checked only if these may reach each other."""
     steps = _of_frames(world, item)
     for version, key in ((4, "iptables"), (6, "ip6tables")):
         address = item.address_of(version)
         if address is not None and world.kernel.sysctl(f"bridge/bridge-nf-call-{key}") == "1":
             packet = Packet("tcp", Address(version, address.number ^ 1), address, 80).at(item.bridge, item.bridge)
             verdicts = world.judge.pass_hook("forward", packet, skip=OURS)
-            steps += _dropped(world, verdicts, packet, "br_netfilter shows it what stays on a bridge, too")
+            steps += _dropped(world, verdicts, packet, "br_netfilter also shows it packets that stay on a bridge")
     return steps
 
 

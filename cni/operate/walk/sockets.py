@@ -25,7 +25,7 @@ class Listener:
     waiting: int = 0  # connections that nobody has accepted yet, or bytes that nobody has read
 
     def takes(self, address: Address) -> bool:
-        """A socket on :: takes IPv4 too, unless it was told not to."""
+        """Whether it accepts packets to the address. A socket on :: also takes IPv4, unless it is IPV6_V6ONLY."""
         if self.address.is_unspecified:
             return self.address.version == address.version or (self.address.version == 6 and not self.only_its_family)
         return self.address == address
@@ -35,7 +35,7 @@ class Listener:
 
 
 def listeners() -> list[Listener]:
-    """Of the namespace that the thread is in."""
+    """The listeners in this thread's network namespace."""
     found = []
     for proto, state in LISTENING.items():
         for file in (proto, f"{proto}6"):
@@ -54,11 +54,11 @@ def listeners() -> list[Listener]:
 
 
 def _of_one_family(found: list[Listener]) -> set[int]:
-    """The inodes of sockets that were told so (IPV6_V6ONLY), which no file of /proc says."""
+    """The inodes of sockets with IPV6_V6ONLY, which no file of /proc tells."""
     only: set[int] = set()
     for proto in LISTENING:
         ports = {one.port for one in found if one.proto == proto and one.address == EVERYWHERE}
-        with contextlib.suppress(OSError):  # a kernel without sock_diag: nothing is known then
+        with contextlib.suppress(OSError):  # without sock_diag in the kernel, nothing is known
             only |= {one.inode for one in of_ports(proto, ports) if one.only_its_family} if ports else set()
     return only
 
@@ -72,7 +72,7 @@ def _lines(path: str) -> list[list[str]]:
 
 
 def _address(text: str) -> Address:
-    """Words of the machine's byte order."""
+    """The address in /proc's form: 32-bit words in the machine's byte order."""
     words = [struct.pack("=I", int(text[start : start + 8], 16)) for start in range(0, len(text), 8)]
     raw = b"".join(words)
     if len(raw) == 16 and raw[:12] == socket.inet_pton(socket.AF_INET6, "::ffff:0.0.0.0")[:12]:
@@ -91,7 +91,7 @@ class Process:
 
 
 def processes_of(inodes: set[int]) -> dict[int, Process]:
-    """By the inode of a socket. Reads all of /proc: only once something was found."""
+    """The processes by their sockets' inodes. It reads all of /proc, so it is called only if something was found."""
     found: dict[int, Process] = {}
     wanted = {f"socket:[{inode}]": inode for inode in inodes if inode}
     for entry in os.listdir("/proc") if wanted else ():
@@ -118,8 +118,8 @@ def _process(pid: int) -> Process:
 
 
 def stopped(process: Process, root: str = "/") -> str:
-    """The command by which it goes on, "" for one that is not held up: stopped by a signal (T of proc(5)), or frozen
-    with its control group, as runtimes pause a container."""
+    """The command that lets a held process go on, "" if it is not held: stopped by a signal (T of proc(5)), or frozen
+    with its control group, as by a runtime that pauses the container."""
     with contextlib.suppress(OSError):
         with open(f"{root}proc/{process.pid}/stat", encoding="utf-8", errors="replace") as file:
             if file.read().rpartition(")")[2].split()[:1] == ["T"]:
@@ -134,8 +134,9 @@ def stopped(process: Process, root: str = "/") -> str:
 RESERVERS = {"conmon": "podman's", "rootlessport": "podman's", "rootlesskit": "RootlessKit's"}
 
 
-def reserver(process: Process | None, port: int) -> str:
-    """Whose reserver it is, "" for none: nerdctl's is `sleep infinity` that inherited the sockets (2.1.6 and newer)."""
+def reserver(process: Process | None) -> str:
+    """The runtime for which the process reserves the port, "" for none. nerdctl's reserver is a `sleep infinity` that
+    inherited the sockets (2.1.6 and newer)."""
     if process is None:
         return ""
     if process.name == "sleep" and "infinity" in process.command:

@@ -1,6 +1,6 @@
-"""What the walk says: one step of a packet's way, whether it goes on there, because of what, and what to do.
+"""One step of a packet's way: what happens there, whether the packet goes on, why, and what to do.
 
-`explain` prints all of them, `doctor` those that are findings. Nothing here looks at the host.
+`explain` prints all steps, `doctor` those that are findings. Nothing here looks at the host.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ FINDINGS = (WARN, STOP)
 
 
 class Step(Value):
-    """`kind` is a stable word for programs; `remedy` are commands that can be pasted, in their order."""
+    """A step. `kind` is a stable word for programs; `remedy` holds commands to paste, in their order."""
 
     verdict: str
     kind: str
@@ -42,6 +42,6 @@ def stop(kind: str, what: str, because: str = "", *remedy: str) -> Step:
 
 
 def findings(steps: list[Step]) -> list[Step]:
-    """Each once, what stops a packet first."""
+    """The findings, each once; those that stop a packet come first."""
     found = list(dict.fromkeys(step for step in steps if step.is_finding))
     return sorted(found, key=lambda step: step.verdict != STOP)

@@ -1,4 +1,4 @@
-"""Whether an address that clients ask is the host's, as the kernel has it: others have no published ports."""
+"""Whether the kernel takes the address that clients ask for the host's: only those have published ports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TENTATIVE, DADFAILED = 0x40, 0x08  # IFA_F_* of include/uapi/linux/if_addr.h
 
 
 def address_steps(world: World, port: str, target: Address) -> list[Step]:
-    """`port` is the published one, for people."""
+    """Checks the address `target`; `port` is the published port, in words."""
     kernel = world.kernel
     kind = kernel.address_type(target)
     if kind == "local":
@@ -38,7 +38,7 @@ def address_steps(world: World, port: str, target: Address) -> list[Step]:
         stop(
             "host-ip",
             f"{port}: this host has no address {target}",
-            f"for the kernel it is {kind}, so no packet to it is taken for a published port",
+            f"for the kernel it is {kind}, so no packet to it reaches a published port",
             f"ip addr add {target}/{BITS[target.version]} dev {link}",
         )
     ]

@@ -1,5 +1,5 @@
-"""TCP's flags as numbers: what a rule asks of them, in libnftables' JSON, and what a connection's first packet and the
-answer to it have. Bits are of RFC 9293, 3.1.
+"""TCP's flags as bits of RFC 9293, 3.1: what a rule in libnftables' JSON asks for, and what a connection's first packet
+and its answer have.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ BITS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ecn": 64,
 
 
 class TcpFlags(int):
-    """Those of the packet, or what a mask leaves of them."""
+    """The flags of a packet, or what a mask leaves of them."""
 
 
 def flags_of(packet: Packet) -> TcpFlags:
@@ -19,7 +19,7 @@ def flags_of(packet: Packet) -> TcpFlags:
 
 
 def bits(expr: Json) -> int | None:
-    """Of a constant: names, alone, in a list, or with | between them. None for what is no such."""
+    """The bits of a constant: names, alone, in a list, or with | between them; None for anything else."""
     if isinstance(expr, dict):
         expr = expr.get("|")
     parts = expr if isinstance(expr, list) else [expr]
@@ -38,7 +38,7 @@ def masked(flags: TcpFlags, mask: Json) -> TcpFlags | None:
 
 
 def holds(op: str, flags: TcpFlags, right: Json) -> bool | None:
-    """`in` is nft's word for any of them, `!` for none."""
+    """Whether the comparison holds, None if unknown. nft's `in` means any of the flags, `!` none of them."""
     if isinstance(right, dict) and isinstance(right.get("set"), list):
         wanted = [bits(one) for one in right["set"]]
         found = int(flags) in wanted

@@ -1,6 +1,6 @@
-"""The host as a walk sees it: our records beside the kernel's answers, and from where packets are expected.
+"""The host as a walk sees it: our records, the kernel's answers, and from where packets are expected.
 
-It changes nothing. One packet's way through it is `follow`.
+It changes nothing. `follow` follows a packet through it.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ OVERLAYS = ("flannel", "cilium", "cali", "tunl", "vxlan", "kube-", "weave", "doc
 
 
 MIN_MTU6 = 1280  # IPV6_MIN_MTU of include/net/ipv6.h
-SMALL = "IPv6 needs 1280: the kernel takes its addresses away"
-# Sysctls that the walk looks at itself.
+SMALL = "IPv6 needs 1280: the kernel removes its addresses"
+# Sysctls that the walk checks itself.
 WALKED = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/")
 
 
 @dataclass(frozen=True)
 class Client:
-    """Where a packet comes from; `link` "lo" for the host itself."""
+    """Where a packet comes from; `link` is "lo" for the host itself."""
 
     link: str
     address: Address
-    named: bool = False  # by somebody: it is to be answered, or to be said why not
+    named: bool = False  # somebody asks about this client, so it needs an answer, or the reason
 
     @property
     def is_host(self) -> bool:
@@ -53,7 +53,7 @@ class Client:
 
 
 class World:
-    """`host` is inside a transaction while this is made; later only the kernel is asked."""
+    """Make it inside a transaction of `host`; later only the kernel is asked."""
 
     def __init__(self, host: Host) -> None:
         self.kernel = Kernel()
@@ -76,7 +76,7 @@ class World:
         return Judge(self.kernel.rules, self.kernel)
 
     def drift(self, item: Attachment) -> list[Step]:
-        """What differs from the record on the host's side: kind `link` where nothing can get through."""
+        """The differences from the record on the host's side; of kind `link` if nothing can get through."""
         problems = [one for one in self._problems[item.ident] if not one.startswith(WALKED)]
         if self.is_ended(item):
             return []
@@ -101,7 +101,7 @@ class World:
         return stop("link", what, "somebody deleted it", f"nftcni repair {item.network}/{item.container}")
 
     def is_ended(self, item: Attachment) -> bool:
-        """Its namespace is gone, and with it the link."""
+        """Whether its namespace is gone, and with it the link."""
         return isinstance(self.inside(item), str) and (not item.kind.own_link or item.link not in self.kernel.links)
 
     def has_drift(self, item: Attachment) -> bool:
@@ -135,7 +135,7 @@ class World:
 
     @cached_property
     def uplinks(self) -> tuple[str, ...]:
-        """Links of default routes; without any, those that have an address and lead to no containers."""
+        """The links of default routes; without any, those that have an address and lead to no containers."""
         found = [link for version in (4, 6) for link in self.kernel.default_links(version)]
         return tuple(dict.fromkeys(found)) or tuple(self._addressed)
 
@@ -153,10 +153,10 @@ class World:
     # Where packets come from
 
     def clients(self, version: int) -> list[Client]:
-        """One for each uplink: a neighbour that is known, else the gateway, else any other address of its subnet."""
+        """One client for each uplink: a known neighbour, else the gateway, else any other address of its subnet."""
         found = []
         links = list(dict.fromkeys((*self.uplinks, *self._addressed)))
-        # A second link whose cable is out keeps nobody from coming by the first one.
+        # A second uplink without a cable keeps nobody from coming by the first one.
         alive = [name for name in links if name not in self.kernel.links or self.kernel.links[name].carrier]
         for link in alive or links:
             prefixes = [
@@ -177,16 +177,16 @@ class World:
             ]
             for address in sorted(near)[:4] or [_other(prefixes[0])]:
                 found.append(Client(link, address))
-        # Without any uplink now there are filters all the same.
+        # Without any uplink now, there are filters all the same.
         return found or [Client("", parse_address("192.0.2.1" if version == 4 else "2001:db8::1"))]
 
     def _is_inside(self, link: str, prefixes: list[Prefix]) -> bool:
-        """Whether containers of another link have addresses there."""
+        """Whether containers on another link have addresses there."""
         others = (address for item in self.items if item.bridge != link for address in item.addresses)
         return any(address in prefix.network for address in others for prefix in prefixes)
 
     def client_at(self, address: Address) -> Client:
-        """The client that somebody names: it comes by the link in whose subnet it is, else by the default route."""
+        """The client with a named address: it comes by the link with its subnet, else by the default route."""
         if self.kernel.has(address) or address.is_loopback:
             return Client("lo", address)
         nearest = [(prefix.length, name) for name, prefix in self.kernel.addresses if address in prefix.network]
@@ -230,7 +230,7 @@ class World:
             raise
 
     def of_container(self, words: str) -> Iterator[Attachment]:
-        """By identity, `network/container`, container ID or the beginning of one."""
+        """Yields the attachments by identity, `network/container`, container ID, or the beginning of one."""
         for item in self.items:
             network, container, _ifname = item.ident.split("/")
             if words in (item.ident, f"{network}/{container}", container) or (
