@@ -1,6 +1,6 @@
-"""An attachment's elements leave the table: its own, and those of its bridge that nobody else gives it.
+"""Deletes an attachment's elements from the table: its own, and those of its bridge that no other attachment needs.
 
-Whose an element is says its marker in `attachments`, or its comment where that is missing.
+The marker in `attachments` says whose an element is, or the element's comment if the marker is missing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nft.schema import IFNAME, INTERVALS
 
 
 def delete_elements(handles: Handles, item: Attachment, last: bool) -> None:
-    """What has these keys is this attachment's if its marker is there; without it, what bears its name."""
+    """With the attachment's marker in the table all elements with its keys are its own; without, those that name it."""
     own = attachment_elements(item)
     if own and handles.table.get(own[0]) is None:
         named = [handles.table.get(element) for element in own]
@@ -40,17 +40,17 @@ def delete_elements(handles: Handles, item: Attachment, last: bool) -> None:
 
 
 def _add_prefixes(handles: Handles, item: Attachment) -> None:
-    """Those of the others on its bridge, which may have been inside one of the attachment's that goes."""
+    """Adds the other attachments' prefixes again, which may have lain inside one that has just been deleted."""
     for other in handles.store.sharing(item):
         for prefix in direct_elements(other) if other else []:
             try:
                 handles.table.add([], [prefix])
             except Conflict:
-                continue  # inside another one's that is there
+                continue  # it lies inside one that is there
 
 
 def _all_of_the_bridge(handles: Handles, item: Attachment) -> list[Element]:
-    """Also what another one gave it, whose record was lost or said otherwise."""
+    """Also the elements of attachments whose record was lost or had other settings."""
     if not item.bridge:
         return []
     name = pack((IFNAME,), (item.bridge,))
@@ -64,7 +64,7 @@ def _mac_of_the_master(item: Attachment) -> Element:
 
 
 def _without_the_masters(handles: Handles, item: Attachment, shared: list[Element]) -> list[Element]:
-    """A bridge has one MAC address, in its VLANs as well: that stays until none of them needs it any more."""
+    """Leaves out the bridge's MAC address, which is the same in all of its VLANs, while one of those needs it."""
     mac = _mac_of_the_master(item)
     if mac not in shared:
         return shared
@@ -76,8 +76,8 @@ def _without_the_masters(handles: Handles, item: Attachment, shared: list[Elemen
 
 
 def _no_longer_shared(handles: Handles, item: Attachment) -> list[Element]:
-    """What none of the others gives the bridge: after a change of `isolation`, for example. In most cases the first
-    one gives it all. Nothing, where a record is damaged or lost: what its container needs is not known."""
+    """The bridge's elements that no other attachment needs, for example after a change of `isolation`. In most cases
+    the first other one needs them all. None, if a record is unreadable: what its container needs is unknown."""
     left = bridge_elements(item)
     prefixes = item.direct
     known = False

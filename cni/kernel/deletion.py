@@ -1,10 +1,10 @@
-"""Taking links away without waiting for the kernel to finish: the wait is left to a child that nobody waits for.
+"""Removes links without waiting until the kernel has finished: a forked child waits for that, and nobody waits for it.
 
-The kernel closes a link, takes it off its lists, and then waits for grace periods, the last one 15-35 ms after the link
-is gone for everybody (unregister_netdevice_many_notify, netdev_run_todo); a forked child sits there, the parent watches
-the link disappear. The kernel may keep the child for long ("waiting for veth to become free"), so it holds nothing that
-others wait for: none of the runtime's descriptors, and not the lock, which it shares if it is forked under it. Making
-links is `links`.
+The kernel closes a link, takes it off its lists, and then waits for grace periods; the last one ends 15-35 ms after the
+link is gone for everybody (unregister_netdevice_many_notify, netdev_run_todo). The child sits in that system call while
+the parent watches the link disappear. The kernel may keep the child for long ("waiting for veth to become free"), so
+the child gives up whatever others wait for: the runtime's descriptors, and the lock, which it shares if it was forked
+under it. `links` makes links.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 GROUP = 0x6E667463  # "nftc": links of one GC, deleted by one message
-LEAVING = 0x6E667464  # links whose DEL has set them down; whichever DEL is the first to come to it removes them all
+LEAVING = 0x6E667464  # links that a DEL has set down; the first DEL that removes any of them removes them all
 DEADLINE = 5.0  # seconds; a rtnl lock held that long by somebody else is worth an error
 POLL = 0.0002
 PIPE = 1 << 16  # bytes; what it holds, and more than any list of links here
@@ -37,14 +37,14 @@ def _nothing() -> None:
 
 
 class Remover:
-    """The child. Made before the lock is taken it has never had it; it waits until it is told which links.
+    """The child. If it is made before the lock is taken, it never has it. It waits until `tell` names the links.
 
-    Told nothing, it keeps the sockets of its parent open until the kernel has freed deleted elements by itself: whoever
-    closes an nfnetlink socket before waits for that, 15 ms, and has everybody else's transaction wait for him.
+    If it is told nothing, it keeps its parent's sockets open until the kernel has freed the deleted elements. Closing
+    an nfnetlink socket earlier waits for that, 15 ms, and makes everybody else's transaction wait as well.
     """
 
     def __init__(self) -> None:
-        """Raises CniError code 5."""
+        """Raises CniError 5."""
         try:
             reader, self._writer = os.pipe()
             self.child = os.fork()
@@ -55,16 +55,17 @@ class Remover:
         os.close(reader)
 
     def tell(self, payloads: list[bytes]) -> None:
-        """Of one RTM_DELLINK each."""
+        """Each payload is that of one RTM_DELLINK."""
         try:
             os.write(self._writer, b"".join(message(rtnetlink.RTM_DELLINK, 0, 0, payload) for payload in payloads))
         except BrokenPipeError:
-            return  # it has died; whoever waits for the links sees that
+            return  # the child has died; `_wait` sees that
         os.close(self._writer)
 
 
 def set_leaving(rtnl: Netlink, name: str) -> None:
-    """Down, at once for whoever sits behind it, and in the group LEAVING; a link that is missing has left."""
+    """Sets the link down, so that nothing passes any more, and puts it into the group LEAVING. A missing link has left
+    already."""
     try:
         if is_listed(name):
             rtnl.ask(rtnetlink.RTM_SETLINK, rtnetlink.set_down(name, LEAVING))
@@ -79,9 +80,9 @@ def remove_links(
     remover: Remover | None = None,
     leaving: Sequence[str] = (),
 ) -> bool:
-    """Returns when none of the links exists any more, and whether one did. `meanwhile` is called while the kernel works
-    on them, in any case. `leaving` are those that `set_leaving` was told: with them goes the whole group, by one wait.
-    Raises CniError code 5."""
+    """Returns once none of the links exists, with whether any did. `meanwhile` is called in any case, while the kernel
+    works. `leaving` are links that `set_leaving` was called for: their whole group goes with them, in one wait of the
+    kernel. Raises CniError 5."""
     present = list(filter(is_listed, names))
     payloads = [rtnetlink.link_named(name) for name in present]
     grouped = list(filter(is_listed, leaving))
@@ -98,9 +99,9 @@ def remove_links(
 
 
 def remove_group(rtnl: Netlink, names: list[str], remover: Remover | None = None) -> None:
-    """The same for many links: one wait of the kernel for all of them."""
+    """Removes many links in one wait of the kernel. Raises CniError 5."""
     for link in map(read_link, rtnl.dump(rtnetlink.RTM_GETLINK, rtnetlink.IFINFO.pack(0, 0, 0, 0, 0))):
-        if link.group == GROUP and link.name not in names:  # of a GC that was killed; it may be wanted again by now
+        if link.group == GROUP and link.name not in names:  # left by a GC that was killed, and maybe valid by now
             rtnl.ask(rtnetlink.RTM_SETLINK, rtnetlink.set_group(link.name, 0))
     present = []
     for name in names:
@@ -117,15 +118,15 @@ def remove_group(rtnl: Netlink, names: list[str], remover: Remover | None = None
 
 
 def keep_sockets_open() -> None:
-    """After a deletion that removes no link, whose elements the kernel has yet to free."""
+    """For a DEL that has deleted elements but no link: the kernel has yet to free the elements."""
     try:
         Remover()
     except CniError:
-        return  # it only takes longer
+        return  # the exit only takes longer
 
 
 def _live(reader: int) -> None:
-    """Of the child. Its exit status is the errno."""
+    """Is the child. Its exit status is the errno."""
     status = 255
     try:
         _let_go(reader)
@@ -143,7 +144,7 @@ def _live(reader: int) -> None:
 
 
 def _remove(payloads: list[bytes]) -> int:
-    """All at once: each removal waits for grace periods of its own. The errno, 0 for none."""
+    """Removes all of them side by side, as each removal waits for its own grace periods. Returns the errno or 0."""
     others = []
     for payload in payloads[1:]:
         other = os.fork()
@@ -159,8 +160,8 @@ def _remove(payloads: list[bytes]) -> int:
 
 
 def _let_go(kept: int) -> None:
-    """Of what the runtime waits for, and of the lock. Not of the netlink sockets: the last one to close the table's
-    waits 10 ms and more, until the kernel has freed what was deleted, and that shall not be the parent."""
+    """Closes what the runtime waits for, and the lock. The netlink sockets stay open: whoever closes the table's last
+    waits 10 ms or more, until the kernel has freed what was deleted, and that must not be the parent."""
     null = os.open("/dev/null", os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
@@ -168,14 +169,14 @@ def _let_go(kept: int) -> None:
         try:
             if int(name) > 2 and int(name) != kept and not S_ISSOCK(os.fstat(int(name)).st_mode):
                 os.close(int(name))
-        except OSError:  # of the listing itself
+        except OSError:  # the listing's own descriptor
             continue
 
 
 def _wait(names: list[str], child: int) -> None:
-    """Empties `names`. A link that is off the lists is closed; whoever makes another one of its name waits for the rtnl
-    lock that the removal holds. The child is looked at first: a link that is there after it has ended is not going to
-    go."""
+    """Returns, with `names` emptied, once the kernel lists none of them. A link that is off the lists is closed; making
+    another one of that name waits for the rtnl lock, which the removal holds. The child is looked at first: a link that
+    is there after the child has ended will stay."""
     end = time.monotonic() + DEADLINE
     running = True
     while True:

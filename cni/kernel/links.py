@@ -1,4 +1,4 @@
-"""An attachment's projection into links: the veth pair, and in the container addresses, routes and sysctls.
+"""An attachment's projection into links: the veth pair, and the container's addresses, routes and sysctls.
 
 Each function makes one thing and may be repeated. The bridge is `bridge`, taking links away is `deletion`, the order
 belongs to the verbs, the bytes to `rtnetlink`.
@@ -28,7 +28,7 @@ FORWARDING_SECONDS = 1.0  # with the spanning tree protocol on, a port takes hal
 
 
 class Link(Value):
-    """What RTM_GETLINK says of one link, as far as it matters. `peer` is the other end's index."""
+    """The part of RTM_GETLINK's answer that matters here. `peer` is the other end's index."""
 
     index: int
     name: str
@@ -56,8 +56,8 @@ def get_link(rtnl: Netlink, name: str) -> Link | None:
 
 
 def is_listed(name: str) -> bool:
-    """Whether the kernel still finds a link by that name. SIOCGIFINDEX takes no lock: while a link is being removed it
-    has this answer before RTM_GETLINK, which waits for the rtnl lock that the removal holds to its end."""
+    """Whether the kernel still finds a link by that name. SIOCGIFINDEX takes no lock, whereas RTM_GETLINK waits for the
+    rtnl lock, which a removal holds to its end."""
     try:
         if_nametoindex(name)
     except OSError:
@@ -93,7 +93,7 @@ def _number(raw: bytes) -> int:
 
 
 def port_names(rtnl: Netlink, bridge: str) -> list[str]:
-    """Of all links in a bridge. A listing: only for a bridge's last attachment."""
+    """The names of all links in a bridge. It lists links, so it is for a bridge's last attachment only."""
     link = get_link(rtnl, bridge)
     if link is None:
         return []
@@ -103,12 +103,12 @@ def port_names(rtnl: Netlink, bridge: str) -> list[str]:
 
 
 def all_links(rtnl: Netlink) -> list[Link]:
-    """A listing: when the host begins or stops to forward."""
+    """Lists all links, for when the host begins or stops to forward."""
     return [read_link(payload) for payload in rtnl.dump(rtnetlink.RTM_GETLINK, rtnetlink.IFINFO.pack(0, 0, 0, 0, 0))]
 
 
 def link_name(rtnl: Netlink, index: int) -> str:
-    """Of the link with that index, "" if there is none."""
+    """The name of the link with that index, "" if there is none."""
     try:
         return read_link(rtnl.ask(rtnetlink.RTM_GETLINK, rtnetlink.get_link_at(index))).name
     except OSError as error:
@@ -118,7 +118,7 @@ def link_name(rtnl: Netlink, index: int) -> str:
 
 
 def settle(rtnl: Netlink, name: str, mac: bytes) -> None:
-    """A new link of ours, which takes no advice from its neighbours.
+    """Prepares a new link of ours, so that neighbours cannot configure it.
 
     With its link-local address at once: until the kernel has made one in its own time, and while that is tentative, up
     to two seconds after the first container came, it asks for no neighbour and so forwards no IPv6 (ndisc_send_ns,
@@ -160,8 +160,8 @@ def _veth_error(error: OSError, item: Attachment) -> CniError:
 
 
 def finish_port(rtnl: Netlink, item: Attachment, bridge: Link) -> None:
-    """In its bridge, with the port's flags, which the kernel takes only once the port exists; no router advertisements
-    on it."""
+    """Puts the host end into its bridge, with the port's flags, which the kernel takes only once the port exists, and
+    without router advertisements."""
     port = get_link(rtnl, item.link)
     if port is None:
         raise CniError(IO_FAILURE, f"the link {item.link} of {item.ident} is gone")
@@ -183,7 +183,7 @@ def is_pair(port: Link, item: Attachment, netns: int) -> bool:
 
 
 def configure_container(item: Attachment, netns: int) -> Netlink:
-    """Addresses, link up, routes, inside the namespace. Returns a socket in there, for `announce`."""
+    """Sets addresses, link and routes inside the namespace. Returns a socket in there, for `announce`."""
     with Inside(netns):
         rtnl = Netlink()
         try:
@@ -210,7 +210,7 @@ def configure_container(item: Attachment, netns: int) -> Netlink:
 
 
 def _write_inside(key: str, value: str) -> None:
-    """IPv6 itself has to be there. A neighbour's router advertisements are worth a word, the rest is a courtesy."""
+    """Enabling IPv6 must succeed. A failed precaution against router advertisements is logged, the rest is optional."""
     setting = key.rpartition("/")[2], value
     if setting == ("disable_ipv6", "0"):
         sysctl.write(key, value)
@@ -219,7 +219,7 @@ def _write_inside(key: str, value: str) -> None:
 
 
 def announce(rtnl: Netlink, item: Attachment, inside: Netlink) -> None:
-    """Unsolicited ARP and neighbour advertisements for all addresses, so that neighbours forget who had them before.
+    """Sends unsolicited ARP and neighbour advertisements for all addresses, so that neighbours forget earlier owners.
 
     arp_notify and ndisc_notify make the kernel send them when the link comes up, but then the bridge port is not
     forwarding yet (the bridge hears of the carrier by linkwatch, a work queue) and drops them. They make it send them,
@@ -236,14 +236,14 @@ def announce(rtnl: Netlink, item: Attachment, inside: Netlink) -> None:
         inside.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(link.index, {}, item.mac, 0, None))
 
 
-# Against router advertisements of neighbours, where nobody looks after IPv6.
+# Against neighbours' router advertisements, in networks without IPv6.
 PRECAUTIONS = (("disable_ipv6", "1"), ("accept_ra", "0"), ("accept_redirects", "0"))
 
 
 def container_sysctls(item: Attachment) -> list[tuple[str, str]]:
     wanted = [(f"ipv4/conf/{item.ifname}/arp_notify", "1")]
     if item.address_of(6) is None:
-        # Nobody would look after the IPv6 that a neighbour's router advertisement brings (CVE-2020-10749).
+        # No rule would cover the IPv6 that a neighbour's router advertisement brings (CVE-2020-10749).
         off = item.leases and not item.uplink
         return [*wanted, (f"ipv6/conf/{item.ifname}/disable_ipv6", "1")] if off else wanted
     if not item.uplink:

@@ -44,7 +44,7 @@ RTMSG = Struct("=BBBBBBBBI")  # family, dst length, src length, tos, table, prot
 
 
 def next_hops(data: bytes) -> list[tuple[int, bytes | None]]:
-    """(index, gateway) of each way of a route that has several (RTA_MULTIPATH)."""
+    """(index, gateway) of each next hop of a multipath route (RTA_MULTIPATH)."""
     return [(fields[3], attributes(hop).get(RTA_GATEWAY)) for fields, hop in walk(data, RTNEXTHOP)]
 
 
@@ -70,7 +70,7 @@ def new_bridge(name: str, mac: bytes, mtu: int) -> bytes:
 
 
 def new_veth(name: str, mac: bytes, mtu: int, master: int, peer: str, peer_mac: bytes, netns_fd: int) -> bytes:
-    """Both ends of a pair in one message, the host end up and in the bridge `master` (0: in none), the peer born in its
+    """Makes both ends of a pair, the host end up and in the bridge `master` (0: in none), the peer born in its
     namespace.
 
     The peer cannot be created up: veth_open fails with ENOTCONN until the pair is tied.
@@ -85,8 +85,8 @@ def new_veth(name: str, mac: bytes, mtu: int, master: int, peer: str, peer_mac: 
 
 
 def set_port(index: int, hairpin: bool, isolated: bool) -> bytes:
-    """Bridge port flags, and out of any group: a GC that was killed may have put it into one. In the message that
-    creates the link the kernel ignores them."""
+    """Sets the bridge port's flags, which the kernel ignores in the message that makes the link. Takes the link out of
+    any group, into which a DEL or GC that was killed may have put it."""
     data = attr(IFLA_BRPORT_MODE, bytes([hairpin])) + attr(IFLA_BRPORT_ISOLATED, bytes([isolated]))
     info = attr_name(IFLA_INFO_SLAVE_KIND, "bridge") + attr(IFLA_INFO_SLAVE_DATA, data)
     return IFINFO.pack(0, 0, index, 0, 0) + attr_u32(IFLA_GROUP, 0) + attr(IFLA_LINKINFO, info)
@@ -101,7 +101,7 @@ def set_up(index: int) -> bytes:
 
 
 def set_up_again(index: int) -> bytes:
-    """Out of the group of links that go, too, where a DEL that was killed left it."""
+    """Also takes the link out of the group into which a DEL that was killed may have put it."""
     return set_up(index) + attr_u32(IFLA_GROUP, 0)
 
 
@@ -110,7 +110,7 @@ def set_down(name: str, group: int) -> bytes:
 
 
 def tune(index: int, flags: dict[int, bool], mac: bytes, mtu: int, queue: int | None) -> bytes:
-    """`flags` are those to set or clear; b"", 0 and None leave MAC address, MTU and queue length as they are."""
+    """Sets or clears `flags`. b"", 0 and None leave MAC address, MTU and queue length alone."""
     mask = sum(flags)
     body = IFINFO.pack(0, 0, index, sum(flag for flag, on in flags.items() if on), mask)
     if mac:
@@ -129,7 +129,7 @@ def set_group(name: str, group: int) -> bytes:
 
 
 def group(number: int) -> bytes:
-    """For RTM_DELLINK: every link of the group, one wait for all."""
+    """For RTM_DELLINK: removes every link of the group in one wait."""
     return IFINFO.pack(0, 0, 0, 0, 0) + attr_u32(IFLA_GROUP, number)
 
 
@@ -143,7 +143,7 @@ def address(index: int, prefix: Prefix, flags: int = 0) -> bytes:
 
 
 def get_route(address: Address, flags: int = 0) -> bytes:
-    """Which way a packet to the address would go; with RTM_F_FIB_MATCH, by which route."""
+    """Asks which way a packet to the address would go; with RTM_F_FIB_MATCH, by which route."""
     packed = address.packed
     return RTMSG.pack(FAMILY[address.version], len(packed) * 8, 0, 0, 0, 0, 0, 0, flags) + attr(RTA_DST, packed)
 

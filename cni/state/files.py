@@ -1,4 +1,4 @@
-"""File operations that are atomic or may be repeated, and the lock with a bounded wait. What is kept is `store`."""
+"""File operations that are atomic or repeatable, and the lock with a bounded wait. `store` says what is kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def try_flock(file: int, shared: bool = False) -> bool:
 
 
 def flock(file: int, path: str, seconds: float = LOCK_SECONDS) -> None:
-    """A blocking flock, which the kernel grants in order, cut short by a timer (Python retries EINTR otherwise)."""
+    """A blocking flock, which the kernel grants in order. A timer limits it, as Python would retry after EINTR."""
     if try_flock(file):
         return
     import fcntl
@@ -46,9 +46,9 @@ def flock(file: int, path: str, seconds: float = LOCK_SECONDS) -> None:
 
 
 def lock(folder: str, name: str, queued: bool = False) -> int:
-    """The locked file's descriptor; it and its folder are made if need be. Who has waited may find that the file was
-    deleted meanwhile, with the whole folder, and that its lock keeps nobody out. -1 where the folder is a link that
-    leads nowhere any more. `queued`: whoever has to wait is in the folder's `queue` meanwhile."""
+    """Returns the locked file's descriptor, -1 if the folder is a link that leads nowhere. Makes file and folder. While
+    we waited, the file may have been deleted with its folder; its lock keeps nobody out then, so we try again. With
+    `queued`, `has_queue` is true while we wait."""
     path = f"{folder}/{name}"
     while True:
         try:
@@ -75,19 +75,19 @@ def lock(folder: str, name: str, queued: bool = False) -> int:
 
 
 def _join_queue(folder: str) -> int:
-    """The folder, with a shared flock for as long as it is open, so that others can see that somebody waits; -1 where
-    that cannot be."""
+    """Opens the folder and takes a shared flock on it, by which others see that we wait. Returns -1 for an error:
+    nobody depends on it."""
     queue = -1
     try:
         queue = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try_flock(queue, shared=True)  # refused, somebody has just found nobody in it
+        try_flock(queue, shared=True)  # refused while somebody asks `has_queue`
     except OSError:
-        pass  # nobody depends on it
+        pass
     return queue
 
 
 def has_queue(folder: str, patience: float = 0.0) -> bool:
-    """Whether somebody waits for a `queued` lock in the folder; with `patience`, still after so many seconds."""
+    """Whether a process waits for a `queued` lock in the folder; with `patience`, after at most so many seconds."""
     queue = -1
     try:
         queue = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -106,8 +106,8 @@ def has_queue(folder: str, patience: float = 0.0) -> bool:
 
 
 def decide(usual: str, folder: str) -> str:
-    """Which folder is meant by the name `usual`: what is there, or leads somewhere from there, else `folder`, which is
-    made so. One process at a time, all of them agree."""
+    """Returns the folder that the path `usual` stands for: itself, or where it leads. If there is nothing, `usual`
+    becomes a link to `folder`. All processes agree, as one at a time decides."""
     parent = os.path.dirname(usual)
     os.makedirs(parent, 0o700, exist_ok=True)
     gate = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -115,7 +115,7 @@ def decide(usual: str, folder: str) -> str:
         flock(gate, parent)
         if os.path.isdir(usual):
             return os.readlink(usual) if os.path.islink(usual) else usual
-        unlink(usual)  # it led to a folder that somebody has removed
+        unlink(usual)  # its folder was removed
         os.makedirs(folder, 0o700, exist_ok=True)
         if folder != usual:
             os.symlink(folder, usual)
@@ -133,7 +133,7 @@ def _is_same(file: int, path: str) -> bool:
 
 
 def unlock(file: int) -> None:
-    """Not only closes it: a child that was forked meanwhile has the same lock (`cni.kernel.deletion`)."""
+    """Unlocks, then closes: closing alone keeps the lock if a child was forked meanwhile (`cni.kernel.deletion`)."""
     import fcntl
 
     try:
@@ -144,7 +144,7 @@ def unlock(file: int) -> None:
 
 
 def point(target: str, path: str) -> None:
-    """A symbolic link, replacing one that is left over; the caller has made sure that it is free."""
+    """Makes a symbolic link in place of a leftover. The caller has made sure that nobody uses that."""
     try:
         os.symlink(target, path)
     except FileExistsError:
@@ -153,7 +153,7 @@ def point(target: str, path: str) -> None:
 
 
 def read(path: str) -> str:
-    """What a link points to or a small file holds, "" if there is none."""
+    """The target of a link or the text of a small file, "" if it is missing."""
     try:
         return os.readlink(path)
     except FileNotFoundError:
@@ -166,7 +166,7 @@ def read(path: str) -> str:
 
 
 def write(path: str, text: str) -> None:
-    """A whole file. Not atomic: a reader must bear a half of it, or it gets its name by a rename later."""
+    """Writes a whole file. Not atomic: readers must accept half a file, or a rename gives it its name later."""
     data = text.encode("utf-8", "surrogateescape")
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

@@ -1,7 +1,7 @@
-"""The lock that whoever changes anything holds: in which folder it is, and what a fresh one is filled with.
+"""The lock that every change of the host is made under: which folder it is in, and how a fresh folder is filled.
 
-The folder's name is the boot and the network namespace that it is true for, so a reboot frees everything without a
-sweep. Networks may each have a `dataDir` of their own; the first of the host has decided for all.
+The folder is named after the boot and the network namespace that it describes, so a reboot frees everything without a
+sweep. Each network may have its own `dataDir`; the first network of a host decides for all.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FOLDERS = ("attachments", "containers", "leases", "ports", "bridges")
-PATIENCE = 1.0  # seconds that a DEL lets others go first
-LAST = "last"  # the last one that is made: with it the folder is complete
+PATIENCE = 1.0  # seconds for which a DEL lets others go first
+LAST = "last"  # made last: a folder that has it is complete
 
 
 class Lock:
-    """Of `folder`, whose place may change when the lock is taken."""
+    """The lock of `folder`, whose path may change when the lock is taken."""
 
     def __init__(self, folder: Folder, boot: str) -> None:
         self._folder = folder
@@ -36,8 +36,8 @@ class Lock:
         return os.path.dirname(self._folder.root)
 
     def has_folder(self) -> bool:
-        """Whether the folder is complete. Another error than its absence must not pass for it: records would be
-        overwritten with what the table knows of them."""
+        """Whether the folder is complete. Only ENOENT may count as absence: otherwise records would be overwritten with
+        the little that the table knows of them."""
         try:
             os.stat(self._folder.path(LAST))
         except FileNotFoundError:
@@ -45,7 +45,7 @@ class Lock:
         return True
 
     def acquire(self, fill: Callable[[], None]) -> None:
-        """Waits at most files.LOCK_SECONDS, then raises CniError code 11. A fresh folder is filled by `fill` first."""
+        """Waits at most files.LOCK_SECONDS, then raises CniError 11. Calls `fill` on a fresh folder."""
         while True:
             if not self.has_folder():
                 self._choose_folder()
@@ -54,7 +54,7 @@ class Lock:
                 return
             if self._file >= 0 and self._is_chosen():
                 break
-            self.release()  # the folder was removed, or another one chosen, while we waited
+            self.release()  # while we waited, the folder was removed or another one was chosen
         for name in FOLDERS:
             self._folder.make(name)
         fill()
@@ -67,15 +67,15 @@ class Lock:
             self._file = -1
 
     def is_wanted(self) -> bool:
-        """Whether somebody waits for it."""
+        """Whether another process waits for the lock."""
         return files.has_queue(self._folder.root)
 
     def let_others_go_first(self) -> None:
-        """Returns when nobody waits for the lock any more, or after PATIENCE."""
+        """Returns once no process waits for the lock, or after PATIENCE."""
         files.has_queue(self._folder.root, PATIENCE)
 
     def _drop_other_boots(self) -> None:
-        """Folders of earlier boots hold nothing that is still true; those of other namespaces of this boot may."""
+        """Removes the folders of earlier boots. Those of other namespaces of this boot may still be true."""
         for name in os.listdir(self.data_dir):
             boot, dot, cookie = name.partition(".")
             if boot != self._boot and dot and cookie.isdigit() and len(boot) == len(self._boot):
@@ -92,17 +92,16 @@ class Lock:
         return f"{own_folder(DATA_DIR)}/{os.path.basename(self._folder.root)}"
 
     def _choose_folder(self) -> None:
-        """The usual place is the folder of this host, or leads to it: whoever is the first to make one or the other has
-        decided for all. Two first ADDs with different `dataDir` would each have records that the other's table lacks.
-        """
+        """The usual path is this host's folder or a link to it: the process that makes either one decides for all.
+        Otherwise two first ADDs with different `dataDir` would each have records that the other's table lacks."""
         try:
             self._folder.root = files.decide(self._usual, self._folder.root)
         except OSError as error:
             if self._folder.root == self._usual or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
-            # There may be no such place; the table names the folder as well.
+            # /run may not be writable; the table names the folder as well.
 
     def _is_chosen(self) -> bool:
-        """Whether the folder, whose lock we have, is still the one."""
+        """Whether the folder whose lock we hold is still the host's."""
         usual = self._usual
         return not os.path.isdir(usual) or os.path.samefile(usual, self._folder.root)

@@ -1,4 +1,4 @@
-"""GC: everything of this network that is not among the valid attachments is removed, many at a time.
+"""GC: removes everything of this network that is not among the valid attachments, many at a time.
 
 Never another network's: the records and the elements' comments begin with the network's name.
 """
@@ -29,7 +29,7 @@ KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # SPEC.md 1.1.0 ren
 
 def collect_garbage(request: Request) -> None:
     """Raises CniError 7 without a list of valid attachments: absent is not empty (cnitool sends none). Under the names
-    of the reference plugins, which collect nothing, nothing is done then."""
+    of the reference plugins, which collect nothing, it does nothing then."""
     if request.role and not _list_key(request):
         return
     valid = _valid_identities(request)
@@ -69,8 +69,8 @@ def _valid_identities(request: Request) -> set[str]:
 
 
 def detach_many(host: Host, network: str, items: list[Attachment], remover: Remover | None = None) -> None:
-    """What `detach` does, with one transaction, one group of links and one pass over the connections for all. The links
-    go first: one grace period closes them all, where a link that is set down alone costs one of its own."""
+    """Does what `detach` does, with one transaction, one group of links and one pass over the connections for all. The
+    links go first: one grace period closes them all, whereas setting down one link takes one of its own."""
     remove_group(host.rtnl, [link for item in items for link in item.links], remover)
     _delete_elements(host, items)
     host.forget_flows_of(tuple(address for item in items for address in item.addresses))
@@ -102,7 +102,7 @@ def detach_many(host: Host, network: str, items: list[Attachment], remover: Remo
 
 
 def _delete_elements(host: Host, items: list[Attachment]) -> None:
-    """Those that are an attachment's alone, in two transactions for all; what bridges share is looked at later."""
+    """Deletes the elements that belong to one attachment each, in two transactions. Shared ones are deleted later."""
     markers = {element.key for element in host.table.elements(("attachments",))} if items else set()
     marked: list[Attachment] = []
     others: list[Attachment] = []
