@@ -14,7 +14,7 @@ import time
 from stat import S_ISSOCK
 
 from cni.kernel import rtnetlink
-from cni.kernel.links import is_listed, read_link
+from cni.kernel.links import link_index, read_link
 from cni.protocol.errors import CniError, kernel_refused
 from nft.errors import KernelError
 from nft.framing import message, messages
@@ -67,8 +67,9 @@ def set_leaving(rtnl: Netlink, name: str) -> None:
     """Sets the link down, so that nothing passes any more, and puts it into the group LEAVING. A missing link has left
     already."""
     try:
-        if is_listed(name):
-            rtnl.ask(rtnetlink.RTM_SETLINK, rtnetlink.set_down(name, LEAVING))
+        index = link_index(name)
+        if index:
+            rtnl.ask(rtnetlink.RTM_SETLINK, rtnetlink.set_down(index, LEAVING))
     except OSError as error:
         if not is_missing(error):
             raise
@@ -83,10 +84,11 @@ def remove_links(
     """Returns once none of the links exists, with whether any did. `meanwhile` is called in any case, while the kernel
     works. `leaving` are links that `set_leaving` was called for: their whole group goes with them, in one wait of the
     kernel. Raises CniError 5."""
-    present = list(filter(is_listed, names))
-    payloads = [rtnetlink.link_named(name) for name in present]
-    grouped = list(filter(is_listed, leaving))
-    if grouped:
+    indexes = {name: link_index(name) for name in (*names, *leaving)}
+    present = [name for name, index in indexes.items() if index]
+    # By index: if the link goes by itself, the child may come late, and its name may be another link's by then.
+    payloads = [rtnetlink.link_at(indexes[name]) for name in present if name not in leaving]
+    if len(payloads) < len(present):
         payloads.append(rtnetlink.group(LEAVING))
     if not payloads:
         meanwhile()
@@ -94,7 +96,7 @@ def remove_links(
     remover = remover or Remover()
     remover.tell(payloads)
     meanwhile()
-    _wait(present + grouped, remover.child)
+    _wait(present, remover.child)
     return True
 
 
@@ -187,7 +189,7 @@ def _wait(names: list[str], child: int) -> None:
                 number = os.waitstatus_to_exitcode(status)
                 if number > 0:
                     raise kernel_refused(f"removing the link {names[0]}", KernelError(number, os.strerror(number)))
-        while not is_listed(names[-1]):
+        while not link_index(names[-1]):
             names.pop()
             if not names:
                 return

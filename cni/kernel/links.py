@@ -55,14 +55,13 @@ def get_link(rtnl: Netlink, name: str) -> Link | None:
         raise
 
 
-def is_listed(name: str) -> bool:
-    """Whether the kernel still finds a link by that name. SIOCGIFINDEX takes no lock, whereas RTM_GETLINK waits for the
-    rtnl lock, which a removal holds to its end."""
+def link_index(name: str) -> int:
+    """The link's index, 0 if the kernel does not find one by that name. SIOCGIFINDEX takes no lock, whereas RTM_GETLINK
+    waits for the rtnl lock, which a removal holds to its end."""
     try:
-        if_nametoindex(name)
+        return if_nametoindex(name)
     except OSError:
-        return False
-    return True
+        return 0
 
 
 def read_link(payload: bytes) -> Link:

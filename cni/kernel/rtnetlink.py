@@ -59,8 +59,12 @@ def get_link(name: str) -> bytes:
     return link_named(name) + attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
 
 
+def link_at(index: int) -> bytes:
+    return IFINFO.pack(0, 0, index, 0, 0)
+
+
 def get_link_at(index: int) -> bytes:
-    return IFINFO.pack(0, 0, index, 0, 0) + attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    return link_at(index) + attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
 
 
 def new_bridge(name: str, mac: bytes, mtu: int) -> bytes:
@@ -105,8 +109,8 @@ def set_up_again(index: int) -> bytes:
     return set_up(index) + attr_u32(IFLA_GROUP, 0)
 
 
-def set_down(name: str, group: int) -> bytes:
-    return IFINFO.pack(0, 0, 0, 0, IFF_UP) + attr_name(IFLA_IFNAME, name) + attr_u32(IFLA_GROUP, group)
+def set_down(index: int, group: int) -> bytes:
+    return IFINFO.pack(0, 0, index, 0, IFF_UP) + attr_u32(IFLA_GROUP, group)
 
 
 def tune(index: int, flags: dict[int, bool], mac: bytes, mtu: int, queue: int | None) -> bytes:

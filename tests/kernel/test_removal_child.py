@@ -129,3 +129,26 @@ def test_the_child_never_had_the_lock(host: Host, tmp_path: Path, verb: str) -> 
         assert answer.status == 0, answer.stdout
         host.delete(CONFIG)
         assert "net0/c1/eth0" not in str(host.elements()) and host.place("c1").link("eth0") is None
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["of a record", "without a record"])
+def test_a_removal_that_comes_late_does_not_take_the_next_link_of_that_name(
+    host: Host, tmp_path: Path, lost: bool
+) -> None:
+    """The container's namespace took the link with it, so the parent had what it waited for."""
+    host.add(CONFIG)
+    host.add({**CONFIG, "runtimeConfig": {}}, "c2")  # so that the bridge stays
+    if lost:
+        host.run("rm", "-rf", "/run/nftcni")
+        host.run("nft", "delete", "table", "inet", "nftcni")
+    with kept_by(host, KEPT, tmp_path) as (parent, child):
+        host.place("c1").run("ip", "link", "del", "eth0")
+        assert parent.wait(PATIENCE) == 0
+        result = host.add(CONFIG)
+        os.kill(child, signal.SIGCONT)
+        end = time.monotonic() + PATIENCE
+        while Path(f"/proc/{child}").exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    assert host.cni("CHECK", {**CONFIG, "prevResult": result}).words == ""
+    host.delete(CONFIG)

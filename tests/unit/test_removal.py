@@ -34,14 +34,14 @@ def ending_after_the_first_look(monkeypatch: pytest.MonkeyPatch, child: Child, l
     """The link is there at the first look, then the child ends, then the link is what is said."""
     looks: list[object] = []
 
-    def is_listed(name: str) -> bool:
+    def link_index(name: str) -> int:
         looks.append(name)
         if len(looks) > 1:
             return later
         child.end()
         return True
 
-    monkeypatch.setattr(removal, "is_listed", is_listed)
+    monkeypatch.setattr(removal, "link_index", link_index)
     return looks
 
 
@@ -69,7 +69,7 @@ def test_a_process_that_cannot_be_started_is_named(monkeypatch: pytest.MonkeyPat
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(os, "fork", refuse)
-    monkeypatch.setattr(removal, "is_listed", lambda name: True)
+    monkeypatch.setattr(removal, "link_index", lambda name: 7)
     with pytest.raises(CniError) as caught:
         removal.remove_links(["veth1"])
     assert caught.value.code == IO_FAILURE and "removes links" in caught.value.msg and "EAGAIN" in caught.value.msg
