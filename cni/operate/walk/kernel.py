@@ -213,7 +213,7 @@ class Kernel:
             self._policies[version] = sorted(found, key=lambda rule: rule.priority)
         return self._policies[version]
 
-    # What rules of a firewall ask for (matching.Facts)
+    # What rules of a firewall ask for (matching.HostQueries)
 
     def address_type(self, address: Address) -> str:
         if address.is_multicast:
