@@ -21,6 +21,7 @@ ANSWERS, GUARDED, BRIDGE_GUARDED, QUEUE = "answers-", "guarded", "bridge-guarded
 
 
 def needs_localnet(item: Attachment) -> bool:
+    """Whether a published port of the attachment answers at 127.0.0.1."""
     return any(
         port.host_ip and port.host_ip.version == 4 and (port.host_ip.is_unspecified or port.host_ip.is_loopback)
         for port in item.mappings
@@ -48,6 +49,7 @@ def localnet_sysctls(item: Attachment) -> list[tuple[str, str]]:
 
 
 def set_localnet(handles: Handles, item: Attachment) -> None:
+    """Opens 127.0.0.1 for the attachment's ports, and guards it before. May be repeated."""
     note_localnet(handles, item)
     for link in _opened(item):
         before = sysctl.read(_key(link))

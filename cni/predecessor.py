@@ -146,6 +146,7 @@ def listed(folder: str) -> list[Address]:
 
 
 def remove_rules(host: Host, traces: Traces) -> None:
+    """Removes the rules and chains of these traces; what others change meanwhile is tried again."""
     netlink = host.table.netlink
     for tried in range(1, TRIES + 1):
         there = rules.tables(netlink)

@@ -49,6 +49,7 @@ def load(handles: Handles, ident: str) -> Attachment | None:
 
 
 def all_records(handles: Handles, network: str = "") -> Iterator[Attachment]:
+    """Yields all records, or those of one network; damaged ones are rebuilt."""
     for ident in handles.store.identities(network):
         item = load(handles, ident)
         if item is not None:

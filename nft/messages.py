@@ -197,6 +197,8 @@ def read_table_comment(payload: bytes) -> str:
 
 
 class Chain(Value):
+    """A chain, and what its type, hook and policy do."""
+
     family: str
     table: str
     name: str
@@ -280,6 +282,7 @@ class Set(Value):
 
 
 def read_set(payload: bytes) -> Set:
+    """A set or map from its NEWSET payload."""
     parts = attributes(payload, _NFGEN.size)
     flags, kinds = (int.from_bytes(parts.get(kind, b""), "big") for kind in (NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE))
     fields = (kinds >> shift & (1 << KIND_BITS) - 1 for shift in range(0, 32, KIND_BITS))

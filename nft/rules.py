@@ -22,6 +22,8 @@ _HANDLE = Struct(">Q")
 
 
 class Chain(Value):
+    """A chain by its full name; it prints as `family table name`."""
+
     family: str
     table: str
     name: str

@@ -69,6 +69,7 @@ class Policy:
 
     @property
     def remedy(self) -> str:
+        """The command that takes the policy away."""
         if not self.index:
             return f"ip xfrm policy setdefault {self.direction} accept"
         value, mask = self.mark

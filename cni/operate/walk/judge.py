@@ -47,6 +47,8 @@ class Verdict:
 
 
 class Judge:
+    """Decides what the rules of one network namespace do to packets."""
+
     def __init__(self, rules: Ruleset, host: HostQueries) -> None:
         self.rules = rules
         self.host = host
@@ -73,6 +75,7 @@ class Judge:
         return [self.pass_chain(chain, packet) for chain in self.rules.base(hook, ("netdev", "inet"), device)]
 
     def pass_chain(self, chain: Chain, packet: Packet) -> Verdict:
+        """The verdict of one base chain."""
         doubts: list[str] = []
         done = self._run(chain, chain, packet, doubts, 0)
         if done is None:

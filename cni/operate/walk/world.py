@@ -121,6 +121,7 @@ class World:
 
     @cached_property
     def traffic(self) -> Traffic:
+        """What remedies have to let through: all networks' bridges and subnets."""
         ports = {link.master for link in self.kernel.links.values() if link.kind not in ("veth", "tun")}
         others = [
             link.name
