@@ -57,6 +57,7 @@ class Adopted:
         return f"a machine on the bridge {self.link.name} (it answers from {mac})" if mac else ""
 
     def surroundings(self) -> Surroundings:
+        """What the kernel says about the host's place on the bridge."""
         from cni.kernel.listing import read_addresses, routes
 
         default = [route for route in routes(self._host.rtnl) if route.dst.length == 0 and not route.dst.first]
@@ -117,6 +118,7 @@ def _without_gateway(network: Network) -> Network:
 
 
 def refuse_gateway(network: Network, router: Address) -> None:
+    """Raises CniError 7 if the configuration makes the host a gateway beside another router."""
     for key in ("isGateway", "isDefaultGateway"):
         if key in network.given and network.is_gateway:
             raise CniError(

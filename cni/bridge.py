@@ -1,6 +1,6 @@
 """The bridge of an attachment: makes or adopts it, readies it, and restores it when its last attachment goes.
 
-Before each change that we must undo later, a fact is noted in the state folder: `created`, or for an adopted bridge
+Before each change that we must undo later, the state folder gets a note: `created`, or for an adopted bridge
 `address-PREFIX`, `up`, `promisc` and `sysctl-KEY=VALUE BEFORE`. `links` makes ports and containers.
 """
 
@@ -112,7 +112,7 @@ def _add_gateways(host: Host, item: Attachment, bridge: Link, adopted: bool) -> 
 
 def _note_address(host: Host, item: Attachment, bridge: Link, prefix: Prefix) -> None:
     """Notes once whether the address is ours to remove or was there before."""
-    if any(host.store.bridges.knows(item.bridge, f"{fact}-{prefix}") for fact in ("address", "had")):
+    if any(host.store.bridges.knows(item.bridge, f"{note}-{prefix}") for note in ("address", "had")):
         return
     from cni.kernel.listing import read_addresses
 
@@ -209,22 +209,22 @@ def leave_bridge(host: Host, item: Attachment) -> list[str]:
 
 
 def _give_back(host: Host, item: Attachment, name: str) -> list[str]:
-    facts = host.store.bridges.facts(name)
-    if "created" in facts and not set(port_names(host.rtnl, name)) - {item.link}:
+    notes = host.store.bridges.notes(name)
+    if "created" in notes and not set(port_names(host.rtnl, name)) - {item.link}:
         return [name]
-    bridge = get_link(host.rtnl, name) if facts else None
+    bridge = get_link(host.rtnl, name) if notes else None
     if bridge is None:
         return []
-    for fact in facts:
-        kind, _, rest = fact.partition("-")
+    for note in notes:
+        kind, _, rest = note.partition("-")
         if kind == "address":
             _take_address(host, bridge, parse_prefix(rest))
         elif kind == "sysctl":
             key, _, before = rest.rpartition("=")
             sysctl.write(key, before)
-    if "promisc" in facts:
+    if "promisc" in notes:
         set_promiscuous(host, bridge, False)
-    if "up" in facts:
+    if "up" in notes:
         _set_down(host, bridge)
     return []
 

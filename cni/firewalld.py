@@ -56,6 +56,7 @@ def leave(item: Attachment) -> None:
 
 
 def problems(item: Attachment) -> list[str]:
+    """Addresses that are not in the attachment's zone, as sentences."""
     found = []
     for source in _sources(item):
         status, answer = _call(*PLACE, "querySource", "ss", item.zone, source)

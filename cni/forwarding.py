@@ -48,6 +48,7 @@ def _needs_forwarding(item: Attachment, version: int) -> bool:
 
 
 def set_host_sysctls(handles: Handles, item: Attachment) -> None:
+    """Sets the sysctls of the host that the attachment needs. May be repeated. Raises CniError 5."""
     for key, value in _forwarding_sysctls(item):
         before = sysctl.read(key)
         if before in (value, ""):

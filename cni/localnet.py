@@ -1,9 +1,9 @@
 """Published ports at the host's 127.0.0.1: which links accept its packets (route_localnet), and who is kept out there.
 
-It is set when a port needs it and restored with the last such port. Facts are noted of a bridge beforehand: `port-LINK`
+It is set when a port needs it and restored with the last such port. Notes about a bridge come first: `port-LINK`
 for each attachment with such a port; if the bridge is somebody else's, also `answers-ADDRESS`, `sysctl-KEY=VALUE
 BEFORE`, and `queue` if we made the queue that holds our filter (`cni.kernel.loopback_guard`). `guarded` and
-`bridge-guarded` are noted afterwards, for CHECK, because not every kernel can filter.
+`bridge-guarded` come afterwards, for CHECK, because not every kernel can filter.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from cni.kernel.links import Link
     from cni.kernel.loopback_guard import Program
 
-ANSWERS, GUARDED, BRIDGE_GUARDED, QUEUE = "answers-", "guarded", "bridge-guarded", "queue"  # facts of a bridge
+ANSWERS, GUARDED, BRIDGE_GUARDED, QUEUE = "answers-", "guarded", "bridge-guarded", "queue"  # notes of a bridge
 
 
 def needs_localnet(item: Attachment) -> bool:
+    """Whether a published port of the attachment answers at 127.0.0.1."""
     return any(
         port.host_ip and port.host_ip.version == 4 and (port.host_ip.is_unspecified or port.host_ip.is_loopback)
         for port in item.mappings
@@ -52,6 +53,7 @@ def localnet_sysctls(item: Attachment) -> list[tuple[str, str]]:
 
 
 def set_localnet(handles: Handles, item: Attachment) -> None:
+    """Opens 127.0.0.1 for the attachment's ports, and guards it before. May be repeated."""
     note_localnet(handles, item)
     for link in _opened(item):
         before = sysctl.read(_key(link))
@@ -111,8 +113,8 @@ def _answers(handles: Handles, bridge: str) -> Program:
     """The program that passes answers of all attachments there with ports at 127.0.0.1."""
     from cni.kernel.loopback_guard import answers_of
 
-    facts = handles.store.bridges.facts(bridge)
-    return answers_of(parse_address(fact[len(ANSWERS) :]) for fact in facts if fact.startswith(ANSWERS))
+    notes = handles.store.bridges.notes(bridge)
+    return answers_of(parse_address(note[len(ANSWERS) :]) for note in notes if note.startswith(ANSWERS))
 
 
 def guard_problems(
@@ -138,12 +140,12 @@ def guard_problems(
 
 def note_localnet(handles: Handles, item: Attachment) -> None:
     for link in _opened(item):
-        for fact in (f"port-{item.link}", *_answering(item)):
-            handles.store.bridges.note(link, fact)
+        for note in (f"port-{item.link}", *_answering(item)):
+            handles.store.bridges.note(link, note)
 
 
 def _answering(item: Attachment) -> list[str]:
-    """The facts of who may answer; none on our own bridge, which has no other ports."""
+    """The notes of who may answer; none on our own bridge, which has no other ports."""
     return [f"{ANSWERS}{address}" for address in item.addresses if address.version == 4 and not item.made]
 
 
@@ -171,19 +173,19 @@ def release_localnet(handles: Handles, items: list[Attachment]) -> None:
             if link and bridges.knows(link, f"port-{item.link}"):
                 leaving.setdefault(link, set()).update([*_answering(item), f"port-{item.link}"])
     for bridge, gone in leaving.items():
-        facts = bridges.facts(bridge)
-        last = not any(fact.startswith("port-") and fact not in gone for fact in facts)
+        notes = bridges.notes(bridge)
+        last = not any(note.startswith("port-") and note not in gone for note in notes)
         if last:
-            before = next((fact for fact in facts if fact.startswith(f"sysctl-{_key(bridge)}=")), "")
-            if before or "created" in facts:
+            before = next((note for note in notes if note.startswith(f"sysctl-{_key(bridge)}=")), "")
+            if before or "created" in notes:
                 is_back = sysctl.try_to_write(_key(bridge), before.rpartition("=")[2] or "0")
                 if before and is_back:  # from now on it is the owner's to set
                     bridges.remove(bridge, before)
             bridges.remove(bridge, GUARDED)
-        if BRIDGE_GUARDED in facts or QUEUE in facts:
+        if BRIDGE_GUARDED in notes or QUEUE in notes:
             _release_guard(handles, bridge, gone, last)
-        for fact in sorted(gone):  # the port comes last: it leads a second DEL here
-            bridges.remove(bridge, fact)
+        for note in sorted(gone):  # the port comes last: it leads a second DEL here
+            bridges.remove(bridge, note)
 
 
 def _release_guard(handles: Handles, bridge: str, gone: set[str], last: bool) -> None:
@@ -192,10 +194,10 @@ def _release_guard(handles: Handles, bridge: str, gone: set[str], last: bool) ->
     bridges = handles.store.bridges
     if last:
         loopback_guard.release(handles.rtnl, bridge, bridges.knows(bridge, QUEUE))
-        for fact in (BRIDGE_GUARDED, QUEUE):
-            bridges.remove(bridge, fact)
+        for note in (BRIDGE_GUARDED, QUEUE):
+            bridges.remove(bridge, note)
         return
-    for fact in gone:
-        if fact.startswith(ANSWERS):
-            bridges.remove(bridge, fact)
+    for note in gone:
+        if note.startswith(ANSWERS):
+            bridges.remove(bridge, note)
     loopback_guard.guard(handles.rtnl, bridge, _answers(handles, bridge), True)

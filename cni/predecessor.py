@@ -20,10 +20,11 @@ from cni.protocol.fields import Fields
 from cni.protocol.jsontext import loads
 from cni.protocol.log import say
 from cni.protocol.request import Request
+from cni.protocol.shapes import parse_ips
 from cni.state.lease_files import LeaseFiles, holder_of, leave
 from cni.state.leases import lease_folder
 from nft import rules
-from nft.addresses import Address, format_mac, parse_prefix
+from nft.addresses import Address, format_mac, parse_address
 from nft.errors import KernelError
 from nft.messages import GETCHAIN, nfgen, read_chain
 from nft.netlink import Netlink
@@ -65,10 +66,8 @@ def read_traces(network: str, container: str, ifname: str, result: Json) -> Trac
         fields = Fields(result)
         entries = list(fields.sections("interfaces"))
         links = [(entry.text("name"), entry.text("mac")) for entry in entries if not entry.text("sandbox")]
-        texts = [entry.text("address") for entry in fields.sections("ips")]
-        texts += [fields.section(key).text("ip") for key in ("ip4", "ip6")]
-        addresses = tuple(parse_prefix(text).address for text in texts if text)
-    except (CniError, ValueError):
+        addresses = tuple(ip.address.address for ip in parse_ips(fields, len(entries)))
+    except CniError:
         return None
     return Traces(network, container, ifname, addresses, tuple(links))
 
@@ -140,13 +139,14 @@ def listed(folder: str) -> list[Address]:
     found = []
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         try:
-            found.append(parse_prefix(f"{name}/{128 if ':' in name else 32}").address)
+            found.append(parse_address(name))
         except ValueError:
             continue
     return found
 
 
 def remove_rules(host: Host, traces: Traces) -> None:
+    """Removes the rules and chains of these traces; what others change meanwhile is tried again."""
     netlink = host.table.netlink
     for tried in range(1, TRIES + 1):
         there = rules.tables(netlink)

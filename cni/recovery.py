@@ -27,7 +27,7 @@ from cni.protocol.log import say
 from cni.state.claims import claim_line
 from cni.state.store import Damaged
 from nft.addresses import Address, Prefix, parse_address
-from nft.elements import Element, element_text, unpack
+from nft.elements import NFPROTO, Element, element_text, unpack
 from nft.errors import Conflict
 from nft.schema import GATES, INTERVALS, SETS, TABLE
 
@@ -35,6 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+VERSIONS = {number: version for version, number in NFPROTO.items()}
 
 # Records, as they are on disk or rebuilt
 
@@ -48,6 +49,7 @@ def load(handles: Handles, ident: str) -> Attachment | None:
 
 
 def all_records(handles: Handles, network: str = "") -> Iterator[Attachment]:
+    """Yields all records, or those of one network; damaged ones are rebuilt."""
     for ident in handles.store.identities(network):
         item = load(handles, ident)
         if item is not None:
@@ -154,7 +156,7 @@ def _given(handles: Handles, bridge: str) -> set[tuple[str, int]]:
     for element in widest_elements(bridge, True) if bridge else []:
         if handles.table.get(element) is not None:
             first = unpack(SETS[element.set][0], element.key)[0]
-            found.add((element.set, {2: 4, 10: 6}.get(first, 0) if isinstance(first, int) else 0))
+            found.add((element.set, VERSIONS.get(first, 0) if isinstance(first, int) else 0))
     return found
 
 

@@ -2,7 +2,7 @@
 
 The link is `BRIDGE.VLAN`, a VLAN device on the bridge. The reference bridge plugin makes a veth pair of that name with
 one end in the bridge, which costs a hop; with br_netfilter each packet would pass the table twice. A link of either
-kind that somebody else made is used as it is. Facts to undo are noted of the link, as of a bridge (`cni.bridge`).
+kind that somebody else made is used as it is. What we must undo is noted for the link as for a bridge (`cni.bridge`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cni.model.attachment import Attachment
 from cni.protocol.errors import INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
 from nft.netlink import is_missing
 
-MEMBER = "member"  # the fact that the bridge is in the VLAN because of us
+MEMBER = "member"  # the note that the bridge is in the VLAN because of us
 
 
 def ensure_link(host: Host, item: Attachment, bridge: Link) -> Link:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 BITS = {4: 32, 6: 128}
 FAMILY = {4: int(AF_INET), 6: int(AF_INET6)}
+VERSION = {number: version for version, number in FAMILY.items()}
 
 
 class Address(Value):

@@ -46,7 +46,8 @@ NFTA_GEN_PROC_PID = 2
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE = 1, 3, 4, 5, 7
 NFTA_HOOK_HOOKNUM = 1
 NF_INET_FORWARD, NF_DROP = 2, 0
-FAMILY_NAMES = {1: "inet", 2: "ip", 10: "ip6"}  # NFPROTO_*: the families whose forward hook containers' packets pass
+FAMILY_NAMES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}  # NFPROTO_*
+FORWARDING = (1, 2, 10)  # the families whose forward hook containers' packets pass
 NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE = 1, 2, 3, 4
 NFT_SET_INTERVAL = 4
 KIND_BITS, IFNAME_KIND = 6, 41  # nft numbers its types; a concatenation has six bits for each field's number
@@ -196,6 +197,8 @@ def read_table_comment(payload: bytes) -> str:
 
 
 class Chain(Value):
+    """A chain, and what its type, hook and policy do."""
+
     family: str
     table: str
     name: str
@@ -209,7 +212,7 @@ def read_chain(payload: bytes) -> Chain:
     `translates` a chain of type nat."""
     parts = attributes(payload, _NFGEN.size)
     hook = attributes(parts.get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM, b"")
-    on_forward = int.from_bytes(hook, "big") == NF_INET_FORWARD and bool(hook) and payload[0] in FAMILY_NAMES
+    on_forward = int.from_bytes(hook, "big") == NF_INET_FORWARD and bool(hook) and payload[0] in FORWARDING
     drops = int.from_bytes(parts.get(NFTA_CHAIN_POLICY, b"\1"), "big") == NF_DROP
     table, name = (text(parts.get(kind, b"")) for kind in (NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME))
     translates = text(parts.get(NFTA_CHAIN_TYPE, b"")) == "nat"
@@ -279,6 +282,7 @@ class Set(Value):
 
 
 def read_set(payload: bytes) -> Set:
+    """A set or map from its NEWSET payload."""
     parts = attributes(payload, _NFGEN.size)
     flags, kinds = (int.from_bytes(parts.get(kind, b""), "big") for kind in (NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE))
     fields = (kinds >> shift & (1 << KIND_BITS) - 1 for shift in range(0, 32, KIND_BITS))

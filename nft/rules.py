@@ -15,13 +15,15 @@ from .stdlib import Struct
 from .table import transact
 from .value import Value
 
-FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}  # NFPROTO_*
+FAMILIES = {messages.FAMILY_NAMES[number]: number for number in messages.FORWARDING}
 DELCHAIN, DELRULE = (messages.SUBSYSTEM | number for number in (5, 8))
 NFTA_RULE_HANDLE, NFTA_RULE_USERDATA = 3, 7
 _HANDLE = Struct(">Q")
 
 
 class Chain(Value):
+    """A chain by its full name; it prints as `family table name`."""
+
     family: str
     table: str
     name: str
@@ -58,9 +60,8 @@ class Rule(Value):
 
 def tables(netlink: Netlink) -> set[tuple[str, str]]:
     """(family, name) of every table of the FAMILIES."""
-    names = {number: name for name, number in FAMILIES.items()}
     found = (messages.read_table(payload)[0] for payload in netlink.dump(messages.GETTABLE, messages.nfgen(0)))
-    return {(names[family], table) for family, table in found if family in names}
+    return {(messages.FAMILY_NAMES[family], table) for family, table in found if family in messages.FORWARDING}
 
 
 def rules(netlink: Netlink, family: str, table: str, chain: str = "") -> list[Rule]:

@@ -39,6 +39,7 @@ class Refusal(Exception):
 
 
 def main() -> None:
+    """Answers one call, or runs the real iptables. Never returns."""
     name = os.path.basename(sys.argv[0])
     real = real_program(name)
     if real:
@@ -141,6 +142,7 @@ def is_chain_name(text: str) -> bool:
 
 
 def lets_through(bridge: str) -> bool:
+    """Whether neither our table nor another one drops what goes to the bridge. Takes no lock."""
     table = Table()
     name = pack((IFNAME,), (bridge,))
     closing = [kind for kind in ("isolated", "closed", "apart") if kind in SETS]

@@ -57,6 +57,7 @@ def delete(request: Request) -> None:
 
 
 def check(request: Request) -> None:
+    """Raises CniError 104 if `lo` is down."""
     with Inside(open_netns(request.netns)):
         rtnl = Netlink()
     link = get_link(rtnl, "lo")

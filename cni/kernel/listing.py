@@ -7,7 +7,7 @@ from sys import byteorder
 
 from cni.kernel import rtnetlink
 from cni.protocol.spec import Route
-from nft.addresses import FAMILY, Address, Prefix, from_packed
+from nft.addresses import FAMILY, VERSION, Address, Prefix, from_packed
 from nft.framing import attributes
 from nft.netlink import Netlink
 from nft.value import Value
@@ -15,8 +15,6 @@ from nft.value import Value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-VERSION = {number: version for version, number in FAMILY.items()}
 
 
 class KernelRoute(Value):

@@ -44,11 +44,13 @@ def who_has(link: str, mac: bytes, address: Address) -> str:
 
 
 def arp_probe(mac: bytes, address: Address) -> bytes:
+    """The Ethernet frame of an ARP probe for the address."""
     request = ARP.pack(1, 0x0800, 6, 4, 1, mac, bytes(4), bytes(6), address.packed)
     return b"\xff" * 6 + mac + ETH_P_ARP.to_bytes(2, "big") + request
 
 
 def solicitation(mac: bytes, address: Address) -> bytes:
+    """The Ethernet frame of a neighbour solicitation for the address."""
     group = Address(6, SOLICITED_NODE.first | address.number & 0xFFFFFF).packed
     size = ICMP.size
     pseudo = bytes(16) + group + size.to_bytes(4, "big") + bytes([0, 0, 0, ICMPV6])

@@ -22,6 +22,7 @@ from nft.netlink import Netlink
 
 
 def create_pair(rtnl: Netlink, item: Attachment, netns: int) -> Link:
+    """Makes the pair, its peer in the container's namespace. Returns the host end. Raises CniError."""
     mac = derived_mac("host", item.ident)
     payload = rtnetlink.new_veth(item.link, mac, item.mtu, 0, item.ifname, item.mac, netns)
     try:
@@ -35,6 +36,7 @@ def create_pair(rtnl: Netlink, item: Attachment, netns: int) -> Link:
 
 
 def host_end(rtnl: Netlink, item: Attachment) -> Link:
+    """The host end. Raises CniError 5 if it is missing."""
     port = get_link(rtnl, item.link)
     if port is None:
         raise CniError(IO_FAILURE, f"the link {item.link} of {item.ident} is gone")

@@ -34,6 +34,7 @@ class Range(Value):
 
 
 def parse_range(fields: Fields) -> Range:
+    """One range, with defaults for its ends and gateway. Raises CniError 7."""
     subnet = fields.parsed("subnet", parse_prefix)
     if subnet is None:
         raise fields.fail("subnet", "a range needs a subnet such as 10.4.0.0/24")

@@ -31,6 +31,7 @@ MANY = 200  # unknown keys that are compared: no person writes more
 
 
 def tell(request: Request) -> None:
+    """Names misspelt keys of the configuration on stderr."""
     ipam = next((value for key, value in request.document.items() if key.lower() == "ipam"), None)
     found = slips(request.document.keys(), KNOWN)
     if isinstance(ipam, dict):

@@ -94,6 +94,7 @@ def operate(words: list[str]) -> int:
 
 
 def perform(arguments: argparse.Namespace) -> int:
+    """Runs the command. Returns its exit status; errors become messages on stderr."""
     what = f"nftcni {arguments.command}"
     try:
         status = arguments.run(arguments)

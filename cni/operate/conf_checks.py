@@ -52,6 +52,7 @@ def _is_on(document: Document, flag: str) -> bool:
 
 
 def folders(world: World) -> list[Step]:
+    """Checks CNI's folders and all network files in them."""
     found = [*misplaced(), *executables()]
     all_documents = documents()
     for document in all_documents:

@@ -33,12 +33,15 @@ class Traffic:
 
 @dataclass
 class Reading:
+    """What was counted, by container and by port."""
+
     containers: dict[str, Traffic] = field(default_factory=dict)  # by identity
     ports: dict[tuple[str, str], Traffic] = field(default_factory=dict)  # by (identity, mapping)
     source: str = ""  # where the ports' numbers come from: conntrack, connections (only their number), or none
 
 
 def read(items: list[Attachment]) -> Reading:
+    """The counters of these attachments, as far as the kernel has them."""
     found = Reading()
     links = _links() if items else {}
     for item in items:

@@ -18,6 +18,8 @@ TYPE = "nftcni"
 
 
 class Finding(Value):
+    """A mistake or warning at a line and column of a file."""
+
     level: str
     line: int
     column: int

@@ -76,6 +76,7 @@ def _has_its_interface(item: Attachment, netns: int) -> bool:
 
 
 def free(host: Host, items: list[Attachment]) -> None:
+    """Detaches these attachments and says what it cannot free."""
     from cni.verbs.garbage import detach_many
 
     for network in {item.network for item in items}:

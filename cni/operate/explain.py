@@ -97,6 +97,7 @@ def _named(world: World, words: str) -> list[Attachment]:
 
 
 def document(ways: list[Way]) -> dict[str, object]:
+    """The JSON document of the schema nftcni/explain."""
     from cni.operate.ways import step_document
 
     return {

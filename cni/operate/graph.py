@@ -81,6 +81,7 @@ class Picture:
 
 
 def plain(picture: Picture) -> str:
+    """The picture as text."""
     from cni.operate.listing import port_words
     from cni.operate.screen import paint
 
@@ -158,6 +159,7 @@ def _quoted(text: str) -> str:
 
 
 def svg(picture: Picture) -> str:
+    """The picture as SVG. Raises CniError 5 without graphviz's dot."""
     import shutil
     import subprocess
 

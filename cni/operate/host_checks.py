@@ -27,6 +27,7 @@ FULL = 0.9  # the share of the connection tracker's table that counts as full
 
 
 def libraries(_world: World | None = None) -> list[Step]:
+    """Finds an nft or libnftables that could not load the table."""
     from nft.errors import LoadError
     from nft.libnftables import run_text
     from nft.version import refuse_old
@@ -188,6 +189,7 @@ def duplicate_addresses(world: World) -> list[Step]:
 
 
 def conntrack(world: World) -> list[Step]:
+    """Finds a connection tracker's table that is nearly full."""
     count, limit = (world.kernel.sysctl(f"netfilter/nf_conntrack_{key}") for key in ("count", "max"))
     if count.isdigit() and limit.isdigit() and int(limit) and int(count) >= FULL * int(limit):
         return [

@@ -12,6 +12,7 @@ from nft.addresses import parse_address
 
 
 def duplicate_macs(world: World) -> list[Step]:
+    """Finds two links with one MAC address on a bridge."""
     found = []
     seen: dict[tuple[str, bytes], str] = {}
     for item in world.items:

@@ -87,6 +87,7 @@ CAPABILITIES = (
 
 
 def read(path: str) -> Document:
+    """The checked document of a file. A file that cannot be read is a finding."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -97,6 +98,7 @@ def read(path: str) -> Document:
 
 
 def lint(path: str, text: str) -> Document:
+    """The document with all findings about it."""
     document = parse(path, text)
     if document.findings:
         return document

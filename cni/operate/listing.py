@@ -61,6 +61,7 @@ def seconds_since_add(host: Host, item: Attachment) -> float:
 
 
 def matches(item: Attachment, name: str, pattern: str | None, port: int | None) -> bool:
+    """Whether the attachment matches the pattern and the port; None matches all."""
     from fnmatch import fnmatchcase
 
     if port is not None and port not in {mapping.host_port for mapping in item.mappings}:

@@ -30,8 +30,8 @@ from cni.predecessor import forward_drops, own_links, read_traces, remove_rules
 from cni.protocol.errors import CniError
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request
-from cni.protocol.results import parse_previous
-from cni.protocol.spec import Result, ResultAddress
+from cni.protocol.results import parse_previous, parse_result
+from cni.protocol.spec import Result
 from cni.state.lease_files import LeaseFiles
 from cni.state.leases import lease_folder
 from cni.withdrawal import delete_elements
@@ -165,10 +165,10 @@ def planned(host: Host, entry: Cached) -> Attachment:
         *(version, entry.traces.network, "", {**plugin, "runtimeConfig": asked}),
     )
     previous, network = parse_previous(request), parse_network(request)
-    gateways = {str(item.get("address")): item.get("gateway") for item in entry.result.get("ips", ())}
-    ips = tuple(ResultAddress(prefix, _gateway(gateways.get(str(prefix)))) for prefix in previous.addresses)
+    told = parse_result(Fields(entry.result), len(entry.result.get("interfaces", ())))
+    ips = tuple(ip for ip in told.ips if ip.address in previous.addresses)
     leases = tuple(Lease(ip.address, ip.gateway) for ip in ips)
-    routes = complete_routes(_routes(entry.result), leases, network.is_default_gateway)
+    routes = complete_routes(told.routes, leases, network.is_default_gateway)
     item = plan_attachment(request, network, leases)
     if network.ipam.delegate:
         item = with_delegated(item, network, Result((), ips, routes, item.dns))
@@ -189,18 +189,6 @@ def planned(host: Host, entry: Cached) -> Attachment:
     refuse_held_ports(ports, item)
     _check_bridge(host, entry, item)
     return item.replace(done=False)
-
-
-def _gateway(text: object) -> Any:
-    from nft.addresses import parse_address
-
-    return parse_address(text) if isinstance(text, str) and text else None
-
-
-def _routes(result: dict[str, Any]) -> tuple[Any, ...]:
-    from cni.protocol.shapes import parse_route
-
-    return tuple(map(parse_route, Fields(result).sections("routes")))
 
 
 def _check_bridge(host: Host, entry: Cached, item: Attachment) -> None:

@@ -15,6 +15,7 @@ from cni.verbs.status import refuse_exhausted
 
 
 def exhausted(world: World) -> list[Step]:
+    """Finds configured networks without a free address."""
     from cni.operate.repair import this_host
 
     found = []

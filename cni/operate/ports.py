@@ -55,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def published(items: list[Attachment]) -> list[tuple[tuple[str, str, int, str, int], Attachment]]:
+    """((protocol, host address, host port, container's address, its port), attachment) of each published port, sorted
+    by host port."""
     rows = []
     for item in items:
         for mapping in item.mappings:

@@ -17,7 +17,7 @@ from cni.kernel.links import get_link
 from cni.kernel.listing import read_addresses
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
-from cni.operate.strayed import strayed
+from cni.operate.moved_link import moved_link
 from cni.protocol.errors import CHECK_FAILED, CniError
 from cni.protocol.names import DATA_DIR
 from cni.rebuilding import rebuild_table
@@ -167,7 +167,7 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
             except CniError:
                 return False
             try:
-                refuse_strayed(host, item, netns)
+                refuse_moved_link(host, item, netns)
             finally:
                 os.close(netns)
             return False
@@ -206,7 +206,7 @@ def mend_container(host: Host, wanted: str, only_check: bool) -> int:
     left = 0
     for item in items:
         netns = open_netns(item.sandbox)
-        refuse_strayed(host, item, netns)
+        refuse_moved_link(host, item, netns)
         problems = all_problems(host, item, item, netns)
         for problem in problems:
             print(f"{item.ident}: {problem}")
@@ -220,11 +220,11 @@ def mend_container(host: Host, wanted: str, only_check: bool) -> int:
     return 1 if left else 0
 
 
-def refuse_strayed(host: Host, item: Attachment, netns: int) -> None:
+def refuse_moved_link(host: Host, item: Attachment, netns: int) -> None:
     """Raises CniError if the container's link has moved elsewhere: no second link can be made beside it."""
     if not item.kind.own_link or get_link(host.rtnl, item.link) is not None:
         return
-    found = strayed(item, netns)
+    found = moved_link(item, netns)
     if found is not None:
         what = f"the host's end of the container's link, {item.link}, is not here: {found.where}"
         raise CniError(CHECK_FAILED, what, "; ".join(found.remedy))

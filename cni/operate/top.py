@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def document(items: list[Attachment], reading: Reading, names: dict[str, str]) -> dict[str, object]:
+    """The JSON document of the schema nftcni/top."""
     return {
         "schema": SCHEMA,
         "source": reading.source,
@@ -87,6 +88,7 @@ def numbers(traffic: Traffic) -> dict[str, int]:
 def screen(
     items: list[Attachment], reading: Reading, names: dict[str, str], before: Reading | None, interval: float
 ) -> str:
+    """The text of one refresh."""
     from cni.operate.screen import columns, paint, short_id
 
     rows = []
@@ -115,6 +117,7 @@ def screen(
 
 
 def human(number: float) -> str:
+    """A number with a unit prefix, short."""
     for unit in UNITS:
         if number < 1024 or unit == UNITS[-1]:
             return f"{number:.0f}{unit}" if unit == "B" else f"{number:.1f}{unit}"

@@ -10,6 +10,7 @@ from cni.operate.walk.world import World
 
 
 def unpublished(world: World, port: int, proto: str) -> list[Step]:
+    """The steps that explain why nothing answers on the port."""
     steps = [note("element", f"no container of this host publishes {port}/{proto}")]
     for item in world.items:
         for mapping in item.standby:

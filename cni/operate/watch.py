@@ -96,6 +96,7 @@ class Watcher:
         self.teller: Teller | None = None
 
     def notice(self, kind: int, payload: bytes) -> None:
+        """Takes in one event of nf_tables; at the end of a transaction it decides."""
         if kind == messages.DELTABLE:
             self.deleted.add(messages.read_table(payload)[0])
         elif kind == messages.NEWTABLE:

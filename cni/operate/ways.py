@@ -29,6 +29,7 @@ def parse_port(words: str) -> tuple[int, str]:
 
 
 def container_ways(world: World, item: Attachment, client: Client | None) -> list[Way]:
+    """The ways to the container's published ports, and out of it for each IP version."""
     ways = [way for mapping in item.mappings for way in published_ways(world, item, mapping, client)]
     for version in sorted({address.version for address in item.addresses}):
         for one in [client] if client else world.clients(version)[:1]:
@@ -82,6 +83,7 @@ def _near(world: World, client: Client) -> list[Prefix]:
 
 
 def step_document(step: Step) -> dict[str, object]:
+    """A step as JSON."""
     return {
         "verdict": step.verdict,
         "kind": step.kind,

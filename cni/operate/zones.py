@@ -33,6 +33,7 @@ class Teller:
         self._process = 0
 
     def start(self) -> None:
+        """Starts the process that tells firewalld, in place of one that still does so."""
         if self._process:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process, signals.SIGKILL)

@@ -61,6 +61,7 @@ def run_plugin(request: Request, kind: str, verb: str, seconds: int = SECONDS) -
 
 
 def find_plugin(kind: str, path: tuple[str, ...]) -> str:
+    """The plugin's path. Raises CniError 4 if no folder has it."""
     for folder in path:
         program = os.path.join(folder, kind)
         if folder and os.path.isfile(program):

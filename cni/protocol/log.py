@@ -9,6 +9,7 @@ import sys
 
 
 def say(message: str) -> None:
+    """Writes one line to stderr, if somebody reads it."""
     try:
         sys.stderr.write(f"nftcni: {printable(message)}\n")
         sys.stderr.flush()

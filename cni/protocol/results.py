@@ -34,12 +34,13 @@ class Previous(Value):
     document: dict[str, Json]
 
 
-def parse_result(fields: Fields) -> Result:
-    """The result of an IPAM plugin: addresses, routes and dns. Raises CniError 7 if it is not one."""
+def parse_result(fields: Fields, interfaces: int = 0) -> Result:
+    """The addresses, routes and dns of a result that lists this number of `interfaces`; that of an IPAM plugin lists
+    none. Raises CniError 7 if it is not one."""
     routes = [parse_route(entry) for entry in fields.sections("routes")]
     for key in ("ip4", "ip6"):
         routes += [parse_route(entry) for entry in fields.section(key).sections("routes")]
-    return Result((), parse_ips(fields), tuple(routes), parse_dns(fields.section("dns")))
+    return Result((), parse_ips(fields, interfaces), tuple(routes), parse_dns(fields.section("dns")))
 
 
 def parse_previous(request: Request) -> Previous:

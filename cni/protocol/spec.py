@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 class Interface(Value):
+    """An interface of a result; `sandbox` is "" on the host."""
+
     name: str
     mac: str
     mtu: int = 0
@@ -24,6 +26,8 @@ class Interface(Value):
 
 
 class ResultAddress(Value):
+    """An address of a result, with the index of its interface."""
+
     address: Prefix
     gateway: Address | None = None
     interface: int | None = None
@@ -41,6 +45,8 @@ class Route(Value):
 
 
 class Dns(Value):
+    """The `dns` of a result."""
+
     nameservers: tuple[str, ...] = ()
     domain: str = ""
     search: tuple[str, ...] = ()
@@ -52,6 +58,8 @@ class Dns(Value):
 
 
 class Result(Value):
+    """What ADD answers."""
+
     interfaces: tuple[Interface, ...]
     ips: tuple[ResultAddress, ...]
     routes: tuple[Route, ...]

@@ -8,6 +8,7 @@ STDIN_LIMIT = 8 << 20  # bytes; 1000 port mappings are 0.1 MiB
 
 
 def read_stdin() -> bytes:
+    """All of stdin. Raises CniError 5 and 6."""
     try:
         chunks: list[bytes] = []
         size = 0

@@ -1,9 +1,9 @@
 """Which attachments are on which bridge, and what we did to a bridge and must undo with its last attachment.
 
     bridges/<bridge>/<host link>    one for each attachment there, and for the host's link in one of its VLANs
-    bridges/<bridge>/.<fact>        `created`, or for an adopted bridge `address-...`, `up`, `sysctl-...`: ours to undo
+    bridges/<bridge>/.<note>        `created`, or for an adopted bridge `address-...`, `up`, `sysctl-...`: ours to undo
 
-`cni.bridge` knows what the facts mean.
+`cni.bridge` knows what the notes mean.
 """
 
 from __future__ import annotations
@@ -58,24 +58,24 @@ class Bridges:
         """The bridge under which a host link was entered, "" for none."""
         return next((name for name in self.names() if self.has(name, link)), "")
 
-    def note(self, bridge: str, fact: str) -> None:
-        """Notes a fact. Call it before making the change, so that a kill leaves something to undo."""
-        self._folder.touch("bridges", bridge, _file(fact))
+    def note(self, bridge: str, note: str) -> None:
+        """Makes a note. Call it before making the change, so that a kill leaves something to undo."""
+        self._folder.touch("bridges", bridge, _file(note))
 
     def note_before(self, bridge: str, key: str, before: str) -> None:
         """Notes a sysctl's earlier value, unless the bridge is ours and its sysctls go with it."""
-        facts = self.facts(bridge)
-        if "created" not in facts and not any(fact.startswith(f"sysctl-{key}=") for fact in facts):
+        notes = self.notes(bridge)
+        if "created" not in notes and not any(note.startswith(f"sysctl-{key}=") for note in notes):
             self.note(bridge, f"sysctl-{key}={before}")
 
-    def knows(self, bridge: str, fact: str) -> bool:
-        return self._folder.has("bridges", bridge, _file(fact))
+    def knows(self, bridge: str, note: str) -> bool:
+        return self._folder.has("bridges", bridge, _file(note))
 
-    def remove(self, bridge: str, fact: str) -> None:
-        self._folder.unlink("bridges", bridge, _file(fact))
+    def remove(self, bridge: str, note: str) -> None:
+        self._folder.unlink("bridges", bridge, _file(note))
 
-    def facts(self, bridge: str) -> list[str]:
-        """All facts. It lists the folder, so call it only for a bridge's last attachment."""
+    def notes(self, bridge: str) -> list[str]:
+        """All notes of the bridge. It lists the folder, so call it only for a bridge's last attachment."""
         return [name[1:].replace("%", "/") for name in self._folder.names("bridges", bridge) if name.startswith(".")]
 
     def drop(self, bridge: str) -> None:
@@ -85,5 +85,5 @@ class Bridges:
         self._folder.rmdir("bridges", bridge)
 
 
-def _file(fact: str) -> str:
-    return "." + fact.replace("/", "%")
+def _file(note: str) -> str:
+    return "." + note.replace("/", "%")

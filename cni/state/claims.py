@@ -64,6 +64,7 @@ class Claims:
         return set(self._folder.names("leases"))
 
     def last(self, network: str, index: int) -> Address | None:
+        """Where the last search in a range set ended, None before the first."""
         try:
             return parse_address(self._folder.read("last", f"{network}.{index}"))
         except ValueError:

@@ -49,6 +49,7 @@ class LeaseFiles:
         return f"container {' '.join(text.split()) or '?'} by the lease file {path}"
 
     def last(self, index: int) -> Address | None:
+        """Where the reference's last search in a range set ended, None without one."""
         try:
             return parse_address(files.read(f"{self.folder}/{LAST}{index}").strip())
         except (ValueError, OSError):

@@ -34,6 +34,7 @@ class HeldLeases(Leases):
         self.elsewhere = f"; ls {ipam.lease_folder}" if self.files.keeps else ""
 
     def holder(self, address: Address) -> str:
+        """Who has the address, in words; "" if it is free for this container."""
         holder = self._claims.lease_holder(lease_name(address, self._scope))
         if holder:
             return "" if holder == self._ident else holder

@@ -31,6 +31,7 @@ def own_folder(data_dir: str) -> str:
 
 
 def read_boot_id() -> str:
+    """The ID of this boot. Raises CniError 5."""
     try:
         with open(BOOT_ID, encoding="utf-8") as file:
             return file.read().strip()

@@ -21,7 +21,7 @@ from cni.protocol.spec import Route
 from cni.state.claims import Claims
 from nft.addresses import format_mac
 from nft.elements import Element, element_text
-from nft.messages import NFPROTO_BRIDGE, NFPROTO_INET
+from nft.messages import FAMILY_NAMES, NFPROTO_BRIDGE
 from nft.netlink import Netlink
 from nft.schema import TABLE
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from nft.addresses import Prefix
 
 
-FAMILIES = {NFPROTO_INET: "inet", NFPROTO_BRIDGE: "bridge"}
 KINDS = {"bridge": ("bridge",), "link": ("vlan", "veth")}  # "link" is the host's link in a VLAN (`cni.vlan_gateway`)
 
 
@@ -51,7 +50,7 @@ def table_problems(host: Host) -> list[str]:
         return [f"the rules of table inet {TABLE} are not those that nftcni loaded"]
     for family, name in host.table.dormant():
         if name == TABLE:
-            return [f"table {FAMILIES[family]} {TABLE} is dormant: none of its rules is asked"]
+            return [f"table {FAMILY_NAMES[family]} {TABLE} is dormant: none of its rules is asked"]
     return []
 
 

@@ -19,6 +19,7 @@ LEAST = {4: 68, 6: 1280}
 
 
 def with_implied(host: Host, request: Request, network: Network, netns: int) -> Network:
+    """The network with its missing keys decided."""
     if request.role:
         return network
     if not network.mtu:

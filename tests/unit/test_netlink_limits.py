@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from struct import pack
 
 import pytest
+from support.scratch import CHECKOUT
 
 from nft import netlink
 from nft.framing import NLMSG_ERROR, message
@@ -68,3 +71,27 @@ def test_where_force_is_refused_it_asks(monkeypatch: pytest.MonkeyPatch) -> None
 def test_another_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
         transact(monkeypatch, 4 * LIMIT, errno.ENOMEM)
+
+
+@pytest.mark.parametrize(
+    ("machine", "numbers"),
+    [
+        ("x86_64", (32, 33, 71)),
+        ("ppc64le", (32, 33, 71)),
+        ("mips64", (31, 33, 71)),
+        ("sparc64", (0x100A, 0x100B, 0x50)),
+        ("parisc64", (0x100A, 0x100B, 0x4045)),
+    ],
+)
+def test_sockets_options_have_the_architectures_numbers(machine: str, numbers: tuple[int, int, int]) -> None:
+    """arch/*/include/uapi/asm/socket.h. Another number is another option there, not an error."""
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(CHECKOUT)!r})
+real = os.uname()
+os.uname = lambda: os.uname_result((*real[:4], {machine!r}))
+from nft.netlink import SO_NETNS_COOKIE, SO_RCVBUFFORCE, SO_SNDBUFFORCE
+print(SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE)
+"""
+    said = subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True).stdout
+    assert tuple(map(int, said.split())) == numbers

@@ -17,6 +17,7 @@ def is_missed(verdict: Verdict) -> bool:
 
 
 def missed(verdict: Verdict, item: Attachment, version: int) -> Step:
+    """The step for a packet that does not match the port's condition."""
     assert verdict.at is not None, "is_missed"
     return note(
         KIND,

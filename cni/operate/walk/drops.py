@@ -12,6 +12,7 @@ WORDS = {"reject": "rejects", "fwd": "sends elsewhere"}
 
 
 def dropped(rules: Ruleset, verdict: Verdict, packet: Packet, traffic: Traffic, because: str = "") -> Step:
+    """The step for a verdict that drops the packet, with the remedy."""
     forwarded = verdict.chain.hook in ("forward", "postrouting")
     owner = owner_of(rules, verdict.chain)
     reason = because or "no other table can overrule it"

@@ -49,6 +49,7 @@ class Follow:
     # To a published port
 
     def inbound(self, mapping: PortMapping, client: Client) -> list[Step]:
+        """The steps of a packet from the client to the published port, and of the answer."""
         version = client.address.version
         container, self.port = self.item.address_of(version), mapping.container_port
         target = self._target(mapping, client)

@@ -17,6 +17,8 @@ from nft.addresses import Address, format_mac, host_prefix
 
 
 class Inside:
+    """Follows packets inside one container."""
+
     def __init__(self, world: World, item: Attachment) -> None:
         self.world = world
         self.item = item
@@ -83,6 +85,7 @@ class Inside:
         ]
 
     def ended(self, why: str) -> Step:
+        """The step for a container that has ended, or whose namespace cannot be found."""
         if self.item.kind.own_link and self.item.link in self.world.kernel.links:
             return note("unseen", f"{self.item.ident} lives, but {self.item.sandbox} does not lead to it any more", why)
         name = f"{self.item.network}/{self.item.container}"
@@ -94,6 +97,7 @@ class Inside:
         )
 
     def interface(self, kernel: Kernel) -> list[Step]:
+        """The steps of the container's interface: present, up, with its addresses."""
         item = self.item
         link = kernel.links.get(item.ifname)
         where = f"{item.ifname} of {item.ident}"
@@ -179,6 +183,7 @@ class Inside:
         return self.world.kernel.has(address)
 
     def listening(self, kernel: Kernel, packet: Packet) -> list[Step]:
+        """The steps that say who listens on the port inside."""
         item, where = self.item, f"{packet.daddr}:{packet.dport}/{packet.proto}"
         of_proto = [one for one in kernel.listeners if one.proto == packet.proto]
         if packet.proto == "udp":

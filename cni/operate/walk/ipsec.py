@@ -12,7 +12,7 @@ from sys import byteorder
 
 from cni.operate.walk.packet import NUMBERS, Packet
 from cni.operate.walk.step import Step, stop
-from nft.addresses import FAMILY, Prefix, from_packed
+from nft.addresses import VERSION, Prefix, from_packed
 from nft.errors import KernelError
 from nft.framing import attributes
 from nft.netlink import Netlink
@@ -69,6 +69,7 @@ class Policy:
 
     @property
     def remedy(self) -> str:
+        """The command that takes the policy away."""
         if not self.index:
             return f"ip xfrm policy setdefault {self.direction} accept"
         value, mask = self.mark
@@ -95,11 +96,10 @@ def _policy(payload: bytes) -> Policy | None:
     """A policy from its message, None for a socket's policy."""
     daddr, saddr, *ports, family, to, source, proto, link, _user = _SELECTOR.unpack_from(payload)
     priority, index, direction, action, _flags, _share = _REST.unpack_from(payload, _SELECTOR.size)
-    versions = {number: version for version, number in FAMILY.items()}
-    if direction >= len(DIRECTIONS) or family not in versions:
+    if direction >= len(DIRECTIONS) or family not in VERSION:
         return None
     found = attributes(payload, -(-(_SELECTOR.size + _REST.size) // 8) * 8)
-    size = 4 if versions[family] == 4 else 16
+    size = 4 if VERSION[family] == 4 else 16
     dport, dmask, sport, smask = (int.from_bytes(word, "big") for word in ports)
     return Policy(
         DIRECTIONS[direction],

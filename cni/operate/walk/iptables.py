@@ -41,6 +41,7 @@ def add_iptables(rules: Ruleset) -> None:
 
 
 def legacy_tables(family: str) -> list[str]:
+    """The tables that iptables-legacy has in this namespace."""
     try:
         with open(f"/proc/thread-self/net/{family}_tables_names", encoding="ascii") as file:
             return file.read().split()
@@ -62,6 +63,7 @@ def _saved(rules: Ruleset, *names: str) -> str:
 
 
 def read_saved(text: str, family: str, tool: str) -> list[Chain]:
+    """The chains in the output of `iptables-save`."""
     chains: dict[tuple[str, str], Chain] = {}
     table = ""
     for line in text.splitlines():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cni.operate.walk.matching import MISSING, UNKNOWN, Facts, Members, evaluate, holds, members, parse_value
+from cni.operate.walk.matching import MISSING, UNKNOWN, HostQueries, Members, evaluate, holds, members, parse_value
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.ruleset import Chain, Json, Rule, Ruleset
 from nft.addresses import Address
@@ -47,9 +47,11 @@ class Verdict:
 
 
 class Judge:
-    def __init__(self, rules: Ruleset, facts: Facts) -> None:
+    """Decides what the rules of one network namespace do to packets."""
+
+    def __init__(self, rules: Ruleset, host: HostQueries) -> None:
         self.rules = rules
-        self.facts = facts
+        self.host = host
 
     def pass_hook(
         self, hook: str, packet: Packet, families: tuple[str, ...] = (), skip: tuple[str, str] = ("", "")
@@ -73,6 +75,7 @@ class Judge:
         return [self.pass_chain(chain, packet) for chain in self.rules.base(hook, ("netdev", "inet"), device)]
 
     def pass_chain(self, chain: Chain, packet: Packet) -> Verdict:
+        """The verdict of one base chain."""
         doubts: list[str] = []
         done = self._run(chain, chain, packet, doubts, 0)
         if done is None:
@@ -130,7 +133,7 @@ class Judge:
 
     def _condition(self, kind: str, body: Any, packet: Packet, chain: Chain) -> bool | None:
         if kind == "match":
-            return holds(body, packet, self.facts, self.rules, chain)
+            return holds(body, packet, self.host, self.rules, chain)
         if kind in ("limit", "ct count", "quota"):  # a first packet exceeds no limit
             return not (isinstance(body, dict) and body.get("inv"))
         if kind == "xt":
@@ -142,7 +145,7 @@ class Judge:
             return kind, body["target"]
         if kind != "vmap":
             return kind, ""
-        value = evaluate(body["key"], packet, self.facts)
+        value = evaluate(body["key"], packet, self.host)
         if value is UNKNOWN or value is None:
             return ("queue" if value is UNKNOWN else "", "")
         data = self._members(body["data"], chain).find(value)
@@ -161,7 +164,7 @@ class Judge:
         (kind, key), *_ = body["key"].items()
         if key.get("key") != "mark":
             return
-        value = evaluate(body["value"], packet, self.facts)
+        value = evaluate(body["value"], packet, self.host)
         mark = value if isinstance(value, int) and sure else None
         if kind == "meta":
             packet.mark = mark
@@ -180,7 +183,7 @@ class Judge:
         address: Json = body.get("addr")
         port = body.get("port")
         if isinstance(address, dict) and "map" in address:
-            value = evaluate(address["map"]["key"], packet, self.facts)
+            value = evaluate(address["map"]["key"], packet, self.host)
             if value is None or value is UNKNOWN:
                 return False
             data = self._members(address["map"]["data"], chain).find(value)

@@ -24,14 +24,13 @@ from cni.operate.walk.packet import Packet
 from cni.operate.walk.policy import Rule, read_rule
 from cni.operate.walk.ruleset import CannotLook, Ruleset, add_devices, lacks_devices, program, read_ruleset
 from cni.operate.walk.sockets import Listener, listeners
-from nft.addresses import Address, Prefix, parse_address
+from nft.addresses import FAMILY, Address, Prefix, parse_address
 from nft.framing import attributes
+from nft.messages import FAMILY_NAMES
 from nft.netlink import Netlink
 from nft.table import Table
 
 NEIGHBOUR_STATES = {0x20: "FAILED", 0x80: "PERMANENT", 0x02: "REACHABLE", 0x04: "STALE", 0x01: "INCOMPLETE"}
-FAMILIES = {4: 2, 6: 10}
-NFT_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}  # NFPROTO_* of linux/netfilter.h
 INSTALL = "install the distribution's package python3-pyroute2 (py3-pyroute2 on Alpine)"
 
 
@@ -162,7 +161,7 @@ class Kernel:
     def neighbours(self) -> dict[tuple[str, Address], tuple[str, str]]:
         """(state, MAC address) by (link, address)."""
         found = {}
-        for family in FAMILIES.values():
+        for family in FAMILY.values():
             for item in self._route.get_neighbours(family=family):
                 text = item.get_attr("NDA_DST")
                 if text:
@@ -185,7 +184,7 @@ class Kernel:
     def routes(self) -> list[tuple[Prefix, int, str, str, Address | None]]:
         """(destination, table, link, kind, gateway) of all routes."""
         found = []
-        for version, family in FAMILIES.items():
+        for version, family in FAMILY.items():
             for item in self._route.get_routes(family=family):
                 dst = item.get_attr("RTA_DST")
                 base = parse_address(dst) if dst else Address(version, 0)
@@ -210,11 +209,11 @@ class Kernel:
     def policy_rules(self, version: int) -> list[Rule]:
         """The rules of `ip rule` in the kernel's order."""
         if version not in self._policies:
-            found = [read_rule(item) for item in self._route.get_rules(family=FAMILIES[version])]
+            found = [read_rule(item) for item in self._route.get_rules(family=FAMILY[version])]
             self._policies[version] = sorted(found, key=lambda rule: rule.priority)
         return self._policies[version]
 
-    # What rules of a firewall ask for (matching.Facts)
+    # What rules of a firewall ask for (matching.HostQueries)
 
     def address_type(self, address: Address) -> str:
         if address.is_multicast:
@@ -255,7 +254,7 @@ class Kernel:
             if lacks_devices(found):
                 add_devices(found, nft_says("list", "chains"))
             for family, name in sleeping:
-                found.without_table(NFT_FAMILIES.get(family, ""), name)
+                found.without_table(FAMILY_NAMES.get(family, ""), name)
             add_iptables(found)
             return found
 

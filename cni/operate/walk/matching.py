@@ -1,6 +1,7 @@
 """Decides whether a rule's match holds for the packet: yes, no, or None if that cannot be told from here.
 
-The expressions are those of libnftables' JSON (libnftables-json(5)). `Facts` answers what they ask about the host.
+The expressions are those of libnftables' JSON (libnftables-json(5)). `HostQueries` answers what they ask about the
+host.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ UNKNOWN = object()
 ETHER_TYPES = {4: ("ip", 0x0800), 6: ("ip6", 0x86DD)}
 
 
-class Facts(Protocol):
+class HostQueries(Protocol):
     """What rules may ask about the host."""
 
     def address_type(self, address: Address) -> str: ...
@@ -35,24 +36,24 @@ class Flags(frozenset):  # type: ignore[type-arg]
     """A value that matches if it has one of the wanted flags: ct state, ct status."""
 
 
-def evaluate(expr: Json, packet: Packet, facts: Facts) -> Any:
+def evaluate(expr: Json, packet: Packet, host: HostQueries) -> Any:
     """The value of an expression, UNKNOWN if it depends on more than is known, None if the packet lacks the field."""
     if not isinstance(expr, dict):
         return parse_value(expr)
     (kind, body), *_ = expr.items()
     if kind in ("meta", "payload", "ct", "fib"):
-        return {"meta": _meta, "payload": _payload, "ct": _ct, "fib": _fib}[kind](body, packet, facts)
+        return {"meta": _meta, "payload": _payload, "ct": _ct, "fib": _fib}[kind](body, packet, host)
     if kind == "concat":
-        parts = [evaluate(part, packet, facts) for part in body]
+        parts = [evaluate(part, packet, host) for part in body]
         if any(part is None for part in parts):
             return None
         return UNKNOWN if any(part is UNKNOWN for part in parts) else tuple(parts)
     if kind in ("&", "|", "^", "<<", ">>"):
-        one = evaluate(body[0], packet, facts)
+        one = evaluate(body[0], packet, host)
         if isinstance(one, TcpFlags) and kind == "&":
             found = masked(one, body[1])
             return UNKNOWN if found is None else found
-        other = evaluate(body[1], packet, facts)
+        other = evaluate(body[1], packet, host)
         if not isinstance(one, int) or not isinstance(other, int):
             return UNKNOWN
         return {"&": one & other, "|": one | other, "^": one ^ other}.get(
@@ -61,7 +62,7 @@ def evaluate(expr: Json, packet: Packet, facts: Facts) -> Any:
     return UNKNOWN
 
 
-def _meta(body: Json, packet: Packet, facts: Facts) -> Any:
+def _meta(body: Json, packet: Packet, host: HostQueries) -> Any:
     key = body["key"]
     if packet.proto == "arp" and key in ("l4proto", "nfproto", "protocol"):
         return {"l4proto": None, "nfproto": UNKNOWN, "protocol": "arp"}[key]
@@ -70,11 +71,11 @@ def _meta(body: Json, packet: Packet, facts: Facts) -> Any:
     if key in ("oifname", "oif"):
         return packet.oif
     if key in ("ibrname", "obrname", "ibridgename", "obridgename"):
-        return facts.bridge_of(packet.iif if key[0] == "i" else packet.oif)
+        return host.bridge_of(packet.iif if key[0] == "i" else packet.oif)
     if key in ("iifkind", "oifkind"):
-        return facts.link_kind(packet.iif if key[0] == "i" else packet.oif)
+        return host.link_kind(packet.iif if key[0] == "i" else packet.oif)
     if key in ("iifgroup", "oifgroup"):
-        return facts.link_group(packet.iif if key[0] == "i" else packet.oif) or "default"
+        return host.link_group(packet.iif if key[0] == "i" else packet.oif) or "default"
     if key in ("iiftype", "oiftype"):
         return "loopback" if (packet.iif if key[0] == "i" else packet.oif) == "lo" else "ether"
     simple = {
@@ -89,7 +90,7 @@ def _meta(body: Json, packet: Packet, facts: Facts) -> Any:
     return simple.get(key, UNKNOWN)
 
 
-def _payload(body: Json, packet: Packet, facts: Facts) -> Any:
+def _payload(body: Json, packet: Packet, host: HostQueries) -> Any:
     protocol, key = body.get("protocol"), body.get("field")
     if packet.proto == "arp" and protocol != "ether":
         return _arp(str(key), packet) if protocol == "arp" else None
@@ -118,7 +119,7 @@ def _arp(key: str, packet: Packet) -> Any:
     return {**fields, "htype": 1, "ptype": "ip", "hlen": 6, "plen": 4}.get(key, UNKNOWN)
 
 
-def _ct(body: Json, packet: Packet, _facts: Facts) -> Any:
+def _ct(body: Json, packet: Packet, _host: HostQueries) -> Any:
     key = body["key"].split()[-1]
     if not packet.tracked:
         return Flags(("untracked",)) if key == "state" else None
@@ -139,13 +140,13 @@ def _ct(body: Json, packet: Packet, _facts: Facts) -> Any:
     return simple.get(key, UNKNOWN)
 
 
-def _fib(body: Json, packet: Packet, facts: Facts) -> Any:
+def _fib(body: Json, packet: Packet, host: HostQueries) -> Any:
     flags = body.get("flags", [])
     flags = [flags] if isinstance(flags, str) else flags
     if body.get("result") == "type":
-        return facts.address_type(packet.daddr if "daddr" in flags else packet.saddr)
+        return host.address_type(packet.daddr if "daddr" in flags else packet.saddr)
     if "saddr" in flags and body.get("result") in ("oif", "oifname"):
-        return facts.reverse_path(packet, "iif" in flags) or False
+        return host.reverse_path(packet, "iif" in flags) or False
     return UNKNOWN
 
 
@@ -164,9 +165,9 @@ def parse_value(value: Json) -> Any:
     return value
 
 
-def holds(match: Json, packet: Packet, facts: Facts, rules: Ruleset, chain: Chain) -> bool | None:
+def holds(match: Json, packet: Packet, host: HostQueries, rules: Ruleset, chain: Chain) -> bool | None:
     """Whether one `match` statement holds, None if unknown."""
-    value = evaluate(match["left"], packet, facts)
+    value = evaluate(match["left"], packet, host)
     if value is None:
         return False  # nft adds the condition that the packet has the field
     op, right = match.get("op", "=="), match["right"]

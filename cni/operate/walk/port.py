@@ -12,6 +12,7 @@ LOCKED = 39  # IFLA_BRPORT_LOCKED of include/uapi/linux/if_link.h, for which pyr
 
 
 def port_steps(kernel: Kernel, item: Attachment, port: Link) -> list[Step]:
+    """Checks that the port forwards frames."""
     if port.of_port("STATE", FORWARDING) == FORWARDING or not port.carrier:
         return [ok("port", f"{item.link} is a port of {item.master}, both up"), *_flags(kernel, item, port)]
     blocked = stop(

@@ -43,6 +43,7 @@ def has_program(name: str) -> bool:
 
 
 def firewalld_runs() -> bool:
+    """Whether firewalld runs on this host."""
     from cni.operate.walk.ruleset import CannotLook, program
 
     if not has_program("firewall-cmd"):

@@ -86,6 +86,7 @@ def uplink_steps(kernel: Kernel, link: Link) -> list[Step]:
 
 
 def loopback_steps(kernel: Kernel, packet: Packet, bridge: str) -> list[Step]:
+    """Checks route_localnet for a packet from 127.0.0.1."""
     if not packet.saddr.is_loopback or packet.version != 4 or not bridge:
         return []
     if "1" in (kernel.sysctl(f"ipv4/conf/{name}/route_localnet") for name in ("all", bridge)):

@@ -16,6 +16,8 @@ Json = Any
 
 @dataclass
 class Rule:
+    """A rule: its expressions as JSON, and its handle."""
+
     exprs: list[Json]
     handle: int = 0
     text: str = ""
@@ -23,6 +25,8 @@ class Rule:
 
 @dataclass
 class Chain:
+    """A chain with its rules; `hook` is "" for one that is no base chain."""
+
     family: str
     table: str
     name: str
@@ -43,6 +47,8 @@ Sets = dict[tuple[str, str, str], Json]
 
 @dataclass
 class Ruleset:
+    """All chains and sets of one network namespace."""
+
     chains: dict[tuple[str, str, str, str], Chain] = field(default_factory=dict)
     sets: Sets = field(default_factory=dict)
     owned: set[tuple[str, str]] = field(default_factory=set)

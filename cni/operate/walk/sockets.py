@@ -17,6 +17,8 @@ LISTENING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN, TCP_CLOSE: include/net/tcp
 
 @dataclass(frozen=True)
 class Listener:
+    """A listening socket of this namespace."""
+
     proto: str
     address: Address
     port: int
@@ -82,6 +84,8 @@ def _address(text: str) -> Address:
 
 @dataclass(frozen=True)
 class Process:
+    """A process that holds a socket."""
+
     pid: int
     name: str
     command: str

@@ -15,8 +15,8 @@ from cni.fastpath import differences
 from cni.host import Host
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
+from cni.operate.moved_link import moved_link
 from cni.operate.repair import table_differences
-from cni.operate.strayed import strayed
 from cni.operate.walk.judge import Judge
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.remedy import Traffic
@@ -95,7 +95,7 @@ class World:
     def _lost_link(self, item: Attachment) -> Step:
         what = f"{item.ident}: the link {item.link} to it is missing"
         inside = self.inside(item)
-        found = strayed(item, inside.netns) if isinstance(inside, Kernel) else None
+        found = moved_link(item, inside.netns) if isinstance(inside, Kernel) else None
         if found is not None:
             return stop("link", what, found.where, *found.remedy)
         return stop("link", what, "somebody deleted it", f"nftcni repair {item.network}/{item.container}")
@@ -120,6 +120,7 @@ class World:
 
     @cached_property
     def traffic(self) -> Traffic:
+        """What remedies have to let through: all networks' bridges and subnets."""
         ports = {link.master for link in self.kernel.links.values() if link.kind not in ("veth", "tun")}
         others = [
             link.name

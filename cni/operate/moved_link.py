@@ -23,14 +23,14 @@ RTM_GETNSID, NETNSA_NSID, NETNSA_FD = 90, 1, 3
 IFLA_LINK_NETNSID = 37
 
 
-class Strayed(Value):
+class MovedLink(Value):
     """A moved link: `where` it is, in words, and the commands of the `remedy`."""
 
     where: str
     remedy: tuple[str, ...]
 
 
-def strayed(item: Attachment, netns: int) -> Strayed | None:
+def moved_link(item: Attachment, netns: int) -> MovedLink | None:
     """The moved link, None if the container has no such link either, because it was deleted. `netns` is a descriptor of
     the container's namespace."""
     with Inside(netns):
@@ -52,7 +52,7 @@ def strayed(item: Attachment, netns: int) -> Strayed | None:
     finally:
         inside.close()
     again = f"# stop and start {item.container} by its runtime: its DEL and ADD make a new link"
-    return Strayed("it is in a network namespace that nothing of this host leads to", (again,))
+    return MovedLink("it is in a network namespace that nothing of this host leads to", (again,))
 
 
 def _name_at(inside: Netlink, place: str, number: bytes | None, index: int) -> str:
@@ -90,10 +90,10 @@ def _places() -> list[str]:
     return list(found.values())
 
 
-def _found(item: Attachment, name: str, place: str) -> Strayed:
+def _found(item: Attachment, name: str, place: str) -> MovedLink:
     if place:
         other = f" name {item.link}" if name != item.link else ""
         back = f"nsenter --net={place} ip link set {name} netns $${other}"  # $$: the shell's own namespace
-        return Strayed(f"somebody moved it to {place}, where it is called {name}", (back, "nftcni repair"))
+        return MovedLink(f"somebody moved it to {place}, where it is called {name}", (back, "nftcni repair"))
     rename = (f"ip link set {name} down", f"ip link set {name} name {item.link}")
-    return Strayed(f"somebody called it {name}", (*rename, "nftcni repair"))
+    return MovedLink(f"somebody called it {name}", (*rename, "nftcni repair"))
