@@ -22,6 +22,7 @@ from support.scratch import PLUGIN, Host, Json, network, port
 MANY = 8
 PATIENCE = 30.0  # seconds until a test gives up; what it takes is a fraction of one
 WITHOUT_LIMIT = ("strace", "-D", "-qq", "-o", "/dev/null", "-e", "inject=setitimer:retval=0")
+CHANGES = ("flock", "sendto", "write", "rename", "unlink", "rmdir")
 PTP = network("net0", "10.90.0.0/24", "fd00:90::/64", mode="ptp")
 del PTP["bridge"]
 
@@ -94,20 +95,31 @@ def test_one_wait_of_the_kernel_for_all_of_them(host: Host, keeper: bool) -> Non
 
 
 @contextlib.contextmanager
+def queue(host: Host) -> Iterator[os.stat_result]:
+    """The test seems to wait for the lock, so that every DEL steps back."""
+    file = os.open(folder(host), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield os.fstat(file)
+    finally:
+        os.close(file)
+
+
+def wait_until_it_steps_back(process: subprocess.Popen[str], file: os.stat_result) -> None:
+    end = time.monotonic() + PATIENCE
+    while not waits(file, process.pid):
+        assert process.poll() is None and time.monotonic() < end, "it has not stepped back"
+        time.sleep(0.002)
+
+
+@contextlib.contextmanager
 def stepped_back(host: Host, asked: Json) -> Iterator[subprocess.Popen[str]]:
     """A DEL of c0 between its two parts: the link is down, the elements have gone, it waits until nobody else waits for
-    the lock, as which the test poses."""
-    queue = os.open(folder(host), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(queue, fcntl.LOCK_SH)
+    the lock."""
+    with queue(host) as file:
         process = start(host, 0, *WITHOUT_LIMIT, asked=asked)
-        end = time.monotonic() + PATIENCE
-        while not waits(os.fstat(queue)):
-            assert process.poll() is None and time.monotonic() < end, "it has not stepped back"
-            time.sleep(0.002)
+        wait_until_it_steps_back(process, file)
         yield process
-    finally:
-        os.close(queue)
 
 
 def state_of(host: Host, link: str) -> tuple[bool, str]:
@@ -140,6 +152,46 @@ def test_what_is_wanted_again_after_a_kill_does_not_go_with_the_next_one(host: H
     assert host.cni("CHECK", {**asked, "prevResult": result}, "c0").words == ""
     host.delete(asked, "c0")
     assert host.state_files() == [] and host.elements() == {}
+
+
+def points_of_the_second_part(host: Host) -> list[tuple[str, int]]:
+    """The calls by which a DEL that has stepped back changes something, each with its number in the whole DEL."""
+    host.add(config(0), "c0")
+    with queue(host) as file:
+        traced = ("-o", "/run/calls", "-e", "trace=" + ",".join(CHANGES))
+        process = start(host, 0, *WITHOUT_LIMIT, *traced)
+        wait_until_it_steps_back(process, file)
+        before = host.file("/run/calls").read_text()
+    assert process.wait(PATIENCE) == 0
+    calls = [line.partition("(")[0] for line in host.file("/run/calls").read_text().splitlines()]
+    first = len(before.splitlines())
+    found = [(call, calls[: at + 1].count(call)) for at, call in enumerate(calls) if at >= first and call in CHANGES]
+    assert len(found) > 8, found
+    return found
+
+
+def test_whoever_removes_the_links_of_others_is_killed(host: Host) -> None:
+    """They remove their own then, or find that it has gone; his DEL is repeated."""
+    host.add(config(9), "keeper")
+    points = points_of_the_second_part(host)
+    killed = 0
+    for call, number in points:
+        results = [host.add(config(index), f"c{index}") for index in range(2)]
+        kill = (*WITHOUT_LIMIT, "-e", f"inject={call}:signal=KILL:when={number}")
+        with queue(host) as file:
+            first = start(host, 0, *kill)
+            wait_until_it_steps_back(first, file)
+            second = start(host, 1, *WITHOUT_LIMIT)
+            wait_until_it_steps_back(second, file)
+        first.communicate(timeout=PATIENCE)
+        out, err = second.communicate(timeout=PATIENCE)
+        assert (second.returncode, out) == (0, ""), f"{call} {number}: {out}{err}"
+        killed += first.returncode == -9
+        assert host.link(link_of(results[1])) is None and "net0/c1/eth0" not in str(host.elements()), (call, number)
+        host.delete(config(0), "c0")
+        assert len(host.json("ip", "-j", "link", "show", "type", "veth")) == 1, (call, number)
+        assert "c0" not in str(host.elements()) + str(host.state_files()), (call, number)
+    assert killed > len(points) / 2, "the other one was always faster"
 
 
 @pytest.mark.parametrize("between", ["ADD again", "repair", "GC", "flush", "state lost", "another's DEL"])
