@@ -58,7 +58,7 @@ class Adopted:
 
     def surroundings(self) -> Surroundings:
         """What the kernel says about the host's place on the bridge."""
-        from cni.kernel.listing import read_addresses, routes
+        from cni.kernel.dumps import read_addresses, routes
 
         default = [route for route in routes(self._host.rtnl) if route.dst.length == 0 and not route.dst.first]
         routers = [gateway for route in default for link, gateway in route.hops if link == self.link.index and gateway]

@@ -114,7 +114,7 @@ def _note_address(host: Host, item: Attachment, bridge: Link, prefix: Prefix) ->
     """Notes once whether the address is ours to remove or was there before."""
     if any(host.store.bridges.knows(item.bridge, f"{note}-{prefix}") for note in ("address", "had")):
         return
-    from cni.kernel.listing import read_addresses
+    from cni.kernel.dumps import read_addresses
 
     had = prefix in read_addresses(host.rtnl, bridge.index)
     host.store.bridges.note(item.bridge, f"{'had' if had else 'address'}-{prefix}")
@@ -140,7 +140,7 @@ def _refuse_elsewhere(host: Host, item: Attachment, bridge: Link) -> None:
 def _take_conflicting(host: Host, item: Attachment, bridge: Link) -> None:
     """`forceAddress` of the reference plugin: removes any other IPv4 address, and IPv6 addresses whose subnets
     overlap."""
-    from cni.kernel.listing import read_addresses
+    from cni.kernel.dumps import read_addresses
 
     own = item.gateways
     for prefix in read_addresses(host.rtnl, bridge.index):
@@ -171,7 +171,7 @@ def _leads_out(host: Host, item: Attachment, bridge: Link) -> bool:
     gateways = {lease.gateway for lease in item.leases if lease.gateway}
     if any(is_local(host.rtnl, gateway) for gateway in gateways):
         return False
-    from cni.kernel.listing import neighbours, read_addresses, routes
+    from cni.kernel.dumps import neighbours, read_addresses, routes
 
     # A tentative address has no route yet; the kernel looks for duplicates once the bridge has its first port.
     if not gateways.isdisjoint(prefix.address for prefix in read_addresses(host.rtnl, bridge.index)):

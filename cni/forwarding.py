@@ -155,6 +155,6 @@ def _keep_router_advertisements(handles: Handles) -> None:
 
 def announced_links(handles: Handles) -> set[int]:
     """Indexes of the links by which a router announces itself to this host."""
-    from cni.kernel.listing import links_of_routes, links_of_temporary_addresses
+    from cni.kernel.dumps import links_of_routes, links_of_temporary_addresses
 
     return links_of_routes(handles.rtnl, RTPROT_RA) | links_of_temporary_addresses(handles.rtnl)

@@ -191,7 +191,7 @@ def perform(request: Request) -> str:
 
     verb = request.verb
     if request.role not in ("", *MAIN_ROLES):
-        from cni.dropin.roles import answer_as
+        from cni.dropin.dispatch import answer_as
 
         return answer_as(request)
     if verb == "ADD":

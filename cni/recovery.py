@@ -182,7 +182,7 @@ def _leased_address(name: str) -> Address | None:
 
 def _with_gateways(handles: Handles, bridge: str, leases: tuple[Lease, ...]) -> tuple[Lease, ...]:
     """The leases with their subnets' gateways: addresses of the bridge that the table reserves for it."""
-    from cni.kernel.listing import read_addresses
+    from cni.kernel.dumps import read_addresses
 
     link = get_link(handles.rtnl, bridge)
     own = read_addresses(handles.rtnl, link.index) if link else []

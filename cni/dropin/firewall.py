@@ -10,7 +10,7 @@ from cni.protocol.errors import UNSUPPORTED_FIELD, CniError
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.protocol.results import parse_previous
-from cni.verbs.firewall import refuse_admin_chain, zone_asked
+from cni.verbs.host_firewall import refuse_admin_chain, zone_asked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

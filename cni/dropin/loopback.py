@@ -28,7 +28,7 @@ def add(request: Request) -> dict[str, Any]:
         link = get_link(rtnl, "lo")
         assert link is not None, "every network namespace has one"
         rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(link.index))
-        from cni.kernel.listing import read_addresses
+        from cni.kernel.dumps import read_addresses
 
         found = read_addresses(rtnl, link.index)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni.model.static import static_result
+from cni.model.static_ipam import static_result
 from cni.protocol.errors import CHECK_FAILED, CniError
 from cni.protocol.request import Request
 from cni.protocol.results import parse_previous

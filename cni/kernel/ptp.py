@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 
 from cni.kernel import rtnetlink, sysctl
+from cni.kernel.dumps import read_addresses
 from cni.kernel.links import Link, get_link
-from cni.kernel.listing import read_addresses
 from cni.kernel.routes import look_up, repeatable
 from cni.model.attachment import Attachment
 from cni.model.names import derived_mac

@@ -1,6 +1,6 @@
 """Routes: asks the kernel where an address leads, and adds a container's routes beside those of its other networks.
 
-`listing` reads whole lists; the record says which routes a container has.
+`dumps` reads whole lists; the record says which routes a container has.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def add_route(rtnl: Netlink, link: int, route: Route) -> None:
     metric = IP6_RT_PRIO_USER
     table = options.get("table") or rtnetlink.RT_TABLE_MAIN
     if table != rtnetlink.RT_TABLE_MAIN or _leads_somewhere(rtnl, route.dst):
-        from cni.kernel.listing import ways_to
+        from cni.kernel.dumps import ways_to
 
         ways = ways_to(rtnl, route.dst, table)
         if any((index, gateway) == (link, route.gw) for index, gateway, _metric in ways):

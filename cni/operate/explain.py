@@ -89,7 +89,7 @@ def _ways(world: World, words: str, client_words: str) -> list[Way]:
 
 
 def _named(world: World, words: str) -> list[Attachment]:
-    from cni.operate.names import container_names
+    from cni.operate.container_names import container_names
 
     named = {container for container, name in container_names().items() if name in (words, f"default/{words}")}
     found = [item for item in world.items if item.container in named]
@@ -109,7 +109,7 @@ def document(ways: list[Way]) -> dict[str, object]:
 
 def _print(ways: list[Way]) -> None:
     from cni.operate.screen import paint
-    from cni.operate.walk.condition import KIND as CONDITION
+    from cni.operate.walk.drops import CONDITION
     from cni.operate.ways import FILTERS
 
     for number, way in enumerate(ways):

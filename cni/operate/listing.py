@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def container_names_of(items: list[Attachment]) -> dict[str, str]:
-    from cni.operate.names import container_names
+    from cni.operate.container_names import container_names
 
     return container_names() if items else {}
 

@@ -13,8 +13,8 @@ from cni.fastpath import differences
 from cni.forwarding import set_host_sysctls
 from cni.host import Host
 from cni.kernel import sysctl
+from cni.kernel.dumps import read_addresses
 from cni.kernel.links import get_link
-from cni.kernel.listing import read_addresses
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
 from cni.operate.moved_link import moved_link

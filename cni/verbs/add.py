@@ -37,7 +37,7 @@ def _add(host: Host, request: Request, network: Network, netns: int, ident: str)
 
         network = in_vlan(host, network)
     if network.asks_firewall:
-        from cni.verbs.firewall import refuse_admin_chain, zone_asked
+        from cni.verbs.host_firewall import refuse_admin_chain, zone_asked
 
         fields = Fields(request.document)
         refuse_admin_chain(host.table.netlink, fields)

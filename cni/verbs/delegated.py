@@ -13,8 +13,8 @@ from cni.host import Host
 from cni.model.attachment import Attachment
 from cni.model.config import Network
 from cni.model.plan import plan_attachment, with_delegated, without_shared_ports
-from cni.model.static import NAME as STATIC
-from cni.model.static import static_result
+from cni.model.static_ipam import NAME as STATIC
+from cni.model.static_ipam import static_result
 from cni.protocol.delegation import run_plugin
 from cni.protocol.errors import INTERNAL, TRY_AGAIN_LATER, CniError
 from cni.protocol.log import say

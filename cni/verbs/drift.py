@@ -10,8 +10,8 @@ from cni import hostside
 from cni.forwarding import host_sysctls
 from cni.host import Host
 from cni.kernel import sysctl
+from cni.kernel.dumps import read_addresses, read_routes
 from cni.kernel.links import Link, container_sysctls, get_link
-from cni.kernel.listing import read_addresses, read_routes
 from cni.kernel.netns import Inside
 from cni.localnet import guard_problems
 from cni.model.attachment import Attachment

@@ -14,8 +14,8 @@ import pytest
 from support.scratch import Host
 
 from cni.kernel import rtnetlink
+from cni.kernel.dumps import read_addresses
 from cni.kernel.links import get_link
-from cni.kernel.listing import read_addresses
 from nft import messages, netlink
 from nft.addresses import parse_prefix
 from nft.errors import KernelError

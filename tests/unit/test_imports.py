@@ -48,10 +48,10 @@ FORBIDDEN_OURS = {
         "cni.verbs.status",
         "cni.verbs.check",
         "cni.verbs.drift",
-        "cni.kernel.listing",
+        "cni.kernel.dumps",
         *RARE,
     },
-    "DEL": {"cni.verbs.status", "cni.verbs.check", "cni.verbs.drift", "cni.kernel.listing", *RARE},
+    "DEL": {"cni.verbs.status", "cni.verbs.check", "cni.verbs.drift", "cni.kernel.dumps", *RARE},
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cni.operate.walk.iptables import read_saved
+from cni.operate.walk.iptables_save import read_saved
 from cni.operate.walk.judge import Judge
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.ruleset import Chain, Rule, Ruleset, add_devices

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping
-from cni.operate.walk.condition import KIND as CONDITION
-from cni.operate.walk.condition import is_missed, missed
 from cni.operate.walk.discovery import discovery_steps, outside_steps
-from cni.operate.walk.drops import dropped
+from cni.operate.walk.drops import CONDITION, dropped, is_missed, missed
 from cni.operate.walk.inside import Inside
 from cni.operate.walk.ipsec import IN, OUT
 from cni.operate.walk.judge import NAT, OURS, Verdict

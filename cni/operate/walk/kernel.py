@@ -18,7 +18,7 @@ from typing import Any
 from cni.kernel import rtnetlink
 from cni.kernel.netns import Inside
 from cni.operate.walk.ipsec import Policy, read_policies
-from cni.operate.walk.iptables import add_iptables, legacy_tables
+from cni.operate.walk.iptables_save import add_iptables, legacy_tables
 from cni.operate.walk.lookup import KINDS, Way, look_up
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.policy import Rule, read_rule

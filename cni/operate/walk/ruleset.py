@@ -1,6 +1,6 @@
 """The host's packet filters as values: the chains of all tables with their rules, as `nft -j` prints them.
 
-`judge` decides what a rule does to a packet; `iptables` adds rules that iptables wrote, in the same form.
+`judge` decides what a rule does to a packet; `iptables_save` adds rules that iptables wrote, in the same form.
 """
 
 from __future__ import annotations
