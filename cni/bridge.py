@@ -11,7 +11,7 @@ import errno
 from cni.forwarding import announced_links, enable_ipv6, set_host_sysctls
 from cni.host import Host
 from cni.kernel import rtnetlink, sysctl
-from cni.kernel.links import Link, get_link, link_name, port_names, settle
+from cni.kernel.links import Link, get_link, harden, link_name, port_names
 from cni.kernel.routes import is_local, look_up
 from cni.model.attachment import ISOLATED, Attachment
 from cni.model.names import bridge_mac
@@ -76,7 +76,7 @@ def _create(host: Host, name: str, mtu: int) -> None:
     except OSError as error:
         if error.errno != errno.EEXIST:
             raise kernel_refused(f"creating the bridge {name}", error) from None
-    settle(host.rtnl, name, mac)
+    harden(host.rtnl, name, mac)
 
 
 def _check_kind(link: Link, name: str) -> None:

@@ -78,7 +78,7 @@ def _wire(host: Host, item: Attachment) -> None:
         shape(host.rtnl, item, port)
 
 
-def release(host: Host, item: Attachment) -> None:
+def release(item: Attachment) -> None:
     """Releases what other programs keep for it, after its links have gone."""
     if item.zone:
         from cni.firewalld import leave

@@ -123,7 +123,7 @@ def own_links(host: Host, traces: Traces) -> list[str]:
     return found
 
 
-def collect_leases(request: Request, valid: set[str]) -> None:
+def remove_stale_leases(request: Request, valid: set[str]) -> None:
     """Removes, as the reference's own GC, the lease files of all who are not among the valid attachments."""
     folder = lease_folder(request)
     containers = {ident.split("/")[1] for ident in valid}

@@ -11,7 +11,7 @@ import errno
 
 from cni.host import Host
 from cni.kernel import rtnetlink, vlans
-from cni.kernel.links import Link, get_link, settle
+from cni.kernel.links import Link, get_link, harden
 from cni.model.attachment import Attachment
 from cni.protocol.errors import INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
 from nft.netlink import is_missing
@@ -48,7 +48,7 @@ def _create(host: Host, item: Attachment, bridge: Link) -> None:
     except OSError as error:
         if error.errno != errno.EEXIST:
             raise kernel_refused(f"creating the link {item.bridge}", error) from None
-    settle(host.rtnl, item.bridge, bridge.mac)
+    harden(host.rtnl, item.bridge, bridge.mac)
 
 
 def _change_membership(host: Host, item: Attachment, bridge: Link, kind: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from cni.protocol.jsontext import dumps, loads
-from cni.protocol.names import DATA_DIR, check_ifname, is_name
+from cni.protocol.name_rules import DATA_DIR, check_ifname, is_name
 from cni.protocol.versions import VERSIONS
 
 TYPE_CHECKING = False

@@ -116,7 +116,7 @@ def link_name(rtnl: Netlink, index: int) -> str:
         raise
 
 
-def settle(rtnl: Netlink, name: str, mac: bytes) -> None:
+def harden(rtnl: Netlink, name: str, mac: bytes) -> None:
     """Prepares a new link of ours, so that neighbours cannot configure it.
 
     With its link-local address at once: until the kernel has made one in its own time, and while that is tentative, up

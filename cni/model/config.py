@@ -14,7 +14,7 @@ from cni.model.ports import PortMapping, parse_port_mappings
 from cni.model.wire import Wire, parse_rates, parse_vlans
 from cni.protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni.protocol.fields import Fields
-from cni.protocol.names import check_host_link
+from cni.protocol.name_rules import check_host_link
 from cni.protocol.request import Request
 from nft.addresses import parse_mac, span_of
 from nft.value import Value

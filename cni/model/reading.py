@@ -10,7 +10,7 @@ from cni.model.attachment import NAT, ROUTED, Attachment, Lease
 from cni.model.names import derived_mac
 from cni.model.ports import ANY, PortMapping
 from cni.model.wire import Wire
-from cni.protocol.names import is_name
+from cni.protocol.name_rules import is_name
 from nft.addresses import BITS, Address, Prefix, from_packed, host_prefix
 from nft.elements import PROTOCOL_NAMES, Element, unpack
 from nft.schema import SETS

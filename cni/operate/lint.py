@@ -15,7 +15,7 @@ from cni.model.conversion import A_PORT
 from cni.operate.document import ERROR, TYPE, WARNING, Document, Finding, Json, at, parse, place
 from cni.protocol.errors import CniError
 from cni.protocol.jsontext import loads
-from cni.protocol.names import DATA_DIR
+from cni.protocol.name_rules import DATA_DIR
 from cni.protocol.request import Request
 from cni.protocol.versions import VERSIONS
 

@@ -19,7 +19,7 @@ from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
 from cni.operate.moved_link import moved_link
 from cni.protocol.errors import CHECK_FAILED, CniError
-from cni.protocol.names import DATA_DIR
+from cni.protocol.name_rules import DATA_DIR
 from cni.rebuilding import rebuild_table
 from cni.recovery import wanted_elements
 from cni.verbs.attach import apply

@@ -11,7 +11,7 @@ import sys
 from cni.protocol.errors import DECODING_FAILURE, INVALID_ENVIRONMENT, CniError
 from cni.protocol.fields import Fields
 from cni.protocol.jsontext import loads
-from cni.protocol.names import DATA_DIR, check_ifname, is_name
+from cni.protocol.name_rules import DATA_DIR, check_ifname, is_name
 from cni.protocol.roles import role_of
 from cni.protocol.spec import check_version
 from cni.protocol.stdio import read_stdin

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cni.protocol.errors import INVALID_CONFIG, CniError
 from cni.protocol.fields import Fields
-from cni.protocol.names import check_host_link
+from cni.protocol.name_rules import check_host_link
 from cni.protocol.request import Request
 from cni.protocol.shapes import parse_dns, parse_ips, parse_route
 from cni.protocol.spec import Result

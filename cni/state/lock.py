@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from cni.protocol.names import DATA_DIR
+from cni.protocol.name_rules import DATA_DIR
 from cni.state import files
 from cni.state.folder import Folder
 from cni.state.place import own_folder

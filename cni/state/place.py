@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from cni.protocol.errors import kernel_refused
-from cni.protocol.names import DATA_DIR
+from cni.protocol.name_rules import DATA_DIR
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 

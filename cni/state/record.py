@@ -8,7 +8,7 @@ from __future__ import annotations
 from cni.model.attachment import KINDS, MODES, OPEN, Attachment, Kind, Lease, kind_of
 from cni.model.ports import PortMapping
 from cni.model.wire import wire_from
-from cni.protocol.names import is_name
+from cni.protocol.name_rules import is_name
 from cni.protocol.spec import Dns, Route
 from nft.addresses import Address, format_mac, parse_address, parse_mac, parse_prefix, span_of
 from nft.elements import PROTOCOLS

@@ -111,7 +111,7 @@ def detach(host: Host, item: Attachment, remover: Remover | None = None, withdra
     went = remove_links(links, lambda: host.forget_flows_of(item.addresses), remover, item.links)
     if not went and remover is None:
         keep_sockets_open()  # the links went with the namespace
-    hostside.release(host, item)
+    hostside.release(item)
     release_localnet(host.handles, [item])
     if last:
         host.store.drop_bridge(item)

@@ -40,9 +40,9 @@ def collect_garbage(request: Request) -> None:
         stale = [item for item in host.records(request.network) if item.ident not in valid]
         detach_many(host, request.network, stale, remover)
     if os.path.isdir(lease_folder(request)):
-        from cni.predecessor import collect_leases
+        from cni.predecessor import remove_stale_leases
 
-        collect_leases(request, valid)
+        remove_stale_leases(request, valid)
     pass_on(request, "GC")
 
 
@@ -75,7 +75,7 @@ def detach_many(host: Host, network: str, items: list[Attachment], remover: Remo
     _delete_elements(host, items)
     host.forget_flows_of(tuple(address for item in items for address in item.addresses))
     for item in items:
-        hostside.release(host, item)
+        hostside.release(item)
         host.store.claims.unclaim(item.standby, item.ident)  # so that none of these inherits a port of another one
     release_localnet(host.handles, items)
     if any(item.conditions for item in items):

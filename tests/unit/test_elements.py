@@ -21,7 +21,7 @@ from cni.model.ports import PortMapping
 from cni.model.projection import attachment_elements, bridge_elements, cross_elements, projection
 from cni.model.reading import read_attachment
 from cni.model.wire import Wire
-from cni.protocol.names import check_ifname
+from cni.protocol.name_rules import check_ifname
 from nft.addresses import Prefix, parse_address, parse_prefix
 from nft.elements import Element, element_text, elements_text
 from nft.fastpath import FAST_CHAIN

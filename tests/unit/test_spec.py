@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni.protocol.errors import INCOMPATIBLE_VERSION, INVALID_CONFIG, CniError
-from cni.protocol.names import is_name
+from cni.protocol.name_rules import is_name
 from cni.protocol.spec import (
     Dns,
     Interface,
