@@ -196,14 +196,13 @@ def _refuse_advertisements(host: Host, item: Attachment, bridge: Link) -> None:
 
 def leave_bridge(host: Host, item: Attachment) -> list[str]:
     """Undoes what we did to the last attachment's bridge. Returns the links to remove with the attachment."""
-    links, own = [], item.link
+    links = []
     if item.wire.master:
         from cni.vlan_gateway import leave_vlan
 
         links = _give_back(host, item, item.bridge)
         leave_vlan(host, item)
-        own = item.bridge
-    if item.bridge and host.store.bridges.only(item.master, own):
+    if item.bridge and host.store.is_last_of_master(item):
         links += _give_back(host, item, item.master)
     return links
 

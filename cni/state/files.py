@@ -77,32 +77,46 @@ def lock(folder: str, name: str, queued: bool = False) -> int:
 def _join_queue(folder: str) -> int:
     """Opens the folder and takes a shared flock on it, by which others see that we wait. Returns -1 for an error:
     nobody depends on it."""
-    queue = -1
+    queue = _open_queue(folder)
     try:
-        queue = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try_flock(queue, shared=True)  # refused while somebody asks `has_queue`
+        if queue >= 0:
+            try_flock(queue, shared=True)  # refused while somebody asks `has_queue`
     except OSError:
         pass
     return queue
 
 
-def has_queue(folder: str, patience: float = 0.0) -> bool:
-    """Whether a process waits for a `queued` lock in the folder; with `patience`, after at most so many seconds."""
-    queue = -1
+def _open_queue(folder: str) -> int:
     try:
-        queue = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if try_flock(queue):
-            return False
-        if patience:
-            flock(queue, folder, patience)
-        return not patience
-    except CniError:
-        return True
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def has_queue(folder: str) -> bool:
+    """Whether a process waits for a `queued` lock in the folder."""
+    queue = _open_queue(folder)
+    if queue < 0:
+        return False
+    try:
+        return not try_flock(queue)
     except OSError:
         return False
     finally:
-        if queue >= 0:
-            os.close(queue)
+        os.close(queue)
+
+
+def wait_for_queue(folder: str, seconds: float) -> None:
+    """Returns once no process waits for a `queued` lock in the folder, or after so many seconds."""
+    queue = _open_queue(folder)
+    if queue < 0:
+        return
+    try:
+        flock(queue, folder, seconds)
+    except (CniError, OSError):
+        return
+    finally:
+        os.close(queue)
 
 
 def decide(usual: str, folder: str) -> str:

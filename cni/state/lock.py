@@ -72,7 +72,7 @@ class Lock:
 
     def let_others_go_first(self) -> None:
         """Returns once no process waits for the lock, or after PATIENCE."""
-        files.has_queue(self._folder.root, PATIENCE)
+        files.wait_for_queue(self._folder.root, PATIENCE)
 
     def _drop_other_boots(self) -> None:
         """Removes the folders of earlier boots. Those of other namespaces of this boot may still be true."""

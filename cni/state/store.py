@@ -203,9 +203,12 @@ class Store:
         bridge with containers left in its VLANs stays known."""
         if item.wire.master:
             self.bridges.drop(item.bridge)
-        own = item.bridge if item.wire.master else item.link
-        if self.bridges.only(item.master, own):
+        if self.is_last_of_master(item):
             self.bridges.drop(item.master)
+
+    def is_last_of_master(self, item: Attachment) -> bool:
+        """Whether nothing else is on the bridge that has the port, nor in any of its VLANs."""
+        return self.bridges.only(item.master, item.bridge if item.wire.master else item.link)
 
     def _leave_bridge(self, item: Attachment) -> None:
         if item.bridge:

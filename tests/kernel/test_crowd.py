@@ -171,7 +171,7 @@ def points_of_the_second_part(host: Host) -> list[tuple[str, int]]:
 
 
 def test_whoever_removes_the_links_of_others_is_killed(host: Host) -> None:
-    """They remove their own then, or find that it has gone; his DEL is repeated."""
+    """The others then remove their own link, or find that it has gone; the killed DEL is repeated."""
     host.add(config(9), "keeper")
     points = points_of_the_second_part(host)
     killed = 0

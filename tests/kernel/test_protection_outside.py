@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.frames import checksum, datagram, heard
 from support.machines import NETFILTER
-from support.scratch import Host, Namespace, network, port
+from support.scratch import Host, Json, Namespace, network, port
 from support.traffic import Server, ask, open_socket, serving
 
 NET = ("10.88.0.0/24", "fd00:88::/64")
@@ -44,15 +44,20 @@ MODES: dict[str, tuple[bool, bool, bool, str]] = {
 }
 
 
+def two_networks(host: Host, br_netfilter: str, mode: str, ports: list[Json]) -> Namespace:
+    """Container a on a network of that mode, b on another one, and a LAN with routes to both."""
+    lan = with_routes(host)
+    host.bridge_netfilter(br_netfilter)
+    host.add(network("net0", *NET, ports=ports, gatewayMode=mode), "a")
+    host.add(network("net1", *OTHER), "b")
+    return lan
+
+
 @NETFILTER
 @pytest.mark.parametrize("mode", MODES)
 def test_modes(host: Host, br_netfilter: str, mode: str) -> None:
     unpublished, published, mapped, seen = MODES[mode]
-    lan = with_routes(host)
-    host.bridge_netfilter(br_netfilter)
-    ports = [port(8080, 80), port(8080, 80, "udp")]
-    host.add(network("net0", *NET, ports=ports, gatewayMode=mode), "a")
-    host.add(network("net1", *OTHER), "b")
+    lan = two_networks(host, br_netfilter, mode, [port(8080, 80), port(8080, 80, "udp")])
     inside, other = host.place("a"), host.place("b")
     servers = [
         Server(place, number, protocol) for place in (inside, lan) for number in (80, 81) for protocol in ("tcp", "udp")
@@ -105,10 +110,7 @@ def echoes(place: Namespace, target: str, seconds: float = SHORT) -> bool:
 def test_echo_requests_in_each_mode(host: Host, br_netfilter: str, mode: str) -> None:
     """As an unpublished port: a published one opens nothing but itself."""
     unpublished, _published, _mapped, seen = MODES[mode]
-    lan = with_routes(host)
-    host.bridge_netfilter(br_netfilter)
-    host.add(network("net0", *NET, ports=[port(8080, 80)], gatewayMode=mode), "a")
-    host.add(network("net1", *OTHER), "b")
+    lan = two_networks(host, br_netfilter, mode, [port(8080, 80)])
     host.add(network("net0", *NET, gatewayMode=mode), "sibling")
     for own, theirs in zip(INSIDE, LAN):
         assert echoes(host.place("sibling"), own, 3)
