@@ -6,12 +6,12 @@ for us. The record says which addresses join which zone.
 
 from __future__ import annotations
 
-import os
 import time
 
 from cni.model.attachment import Attachment
 from cni.protocol.errors import IO_FAILURE, UNSUPPORTED_FIELD, CniError
 from nft.addresses import host_prefix
+from nft.system import exists, variable
 
 BUS = "/run/dbus/system_bus_socket"
 SERVICE = "org.fedoraproject.FirewallD1"
@@ -24,7 +24,7 @@ DEFAULT_ZONE = "trusted"  # the reference firewall plugin's
 
 def is_running() -> bool:
     """Whether firewalld runs. False as well without a bus or without busctl."""
-    if not os.path.exists(BUS) and "DBUS_SYSTEM_BUS_ADDRESS" not in os.environ:
+    if not exists(BUS) and not variable("DBUS_SYSTEM_BUS_ADDRESS"):
         return False
     names = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "NameHasOwner", "s", SERVICE)
     status, answer = _call(*names)

@@ -4,11 +4,12 @@ calls."""
 from __future__ import annotations
 
 import gc
-import os
+import posix
 import sys
 from time import monotonic
 
 from nft.signals import signals
+from nft.system import base_name, variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def main() -> None:
     gc.disable()  # the process is short-lived; this saves 1 ms
     if sys.getfilesystemencoding() != "utf-8":
         # Paths and names are bytes to the kernel and UTF-8 in JSON, whatever the locale says (Latin-1).
-        os.execv(sys.executable, [sys.executable, "-ISXutf8", *sys.argv])
-    os.umask(0o022)  # whatever the caller's is: nobody else may write to our files
+        posix.execv(sys.executable, [sys.executable, "-ISXutf8", *sys.argv])
+    posix.umask(0o022)  # whatever the caller's is: nobody else may write to our files
     signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # if the caller ignores it, the kernel would reap our children
     # Bounded waits end by SIGALRM; blocked by the caller, they would be endless. A pending one is discarded.
     signals.signal(signals.SIGALRM, signals.SIG_IGN)
@@ -54,7 +55,7 @@ def main() -> None:
         try:
             sys.stderr.flush()
         finally:  # stderr may be closed, or its disk full
-            os._exit(status)
+            posix._exit(status)
 
 
 def stand_in_for_closed() -> None:
@@ -62,13 +63,15 @@ def stand_in_for_closed() -> None:
     output. The stand-in for stdout is not writable, so an answer that reaches nobody is an error."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if stream is None:
-            os.open("/dev/null", os.O_RDONLY)  # gets the lowest free number
-    sys.stdout = sys.stdout or os.fdopen(1)
-    sys.stderr = sys.stderr or os.fdopen(os.open("/dev/null", os.O_WRONLY), "w")
+            posix.open("/dev/null", posix.O_RDONLY)  # gets the lowest free number
+    from os import fdopen
+
+    sys.stdout = sys.stdout or fdopen(1)
+    sys.stderr = sys.stderr or fdopen(posix.open("/dev/null", posix.O_WRONLY), "w")
 
 
 def run() -> int:
-    verb = os.environ.get("CNI_COMMAND", "")
+    verb = variable("CNI_COMMAND")
     if len(sys.argv) > 1 and not verb:
         from cni.operate.commands import operate
 
@@ -100,7 +103,7 @@ def answer(verb: str) -> tuple[str, str, Exception | None]:
         if verb == "VERSION":
             return answer_version(), "", None
         data = None
-        name = os.path.basename(sys.argv[0])
+        name = base_name(sys.argv[0])
         if name in ("tuning", "portmap", "firewall") and verb in ("ADD", "DEL"):
             from cni.dropin.passthrough import shortcut
             from cni.protocol.stdio import read_stdin
@@ -162,7 +165,7 @@ def answer_version() -> str:
     from cni.protocol.versions import NEWEST, VERSIONS, version_document
 
     asked: object = None
-    if not os.isatty(0):
+    if not posix.isatty(0):
         try:
             document = loads(read_soon().decode())
             asked = document.get("cniVersion") if isinstance(document, dict) else None
@@ -180,7 +183,7 @@ def read_soon() -> bytes:
     signals.signal(signals.SIGALRM, too_long)
     signals.setitimer(signals.ITIMER_REAL, PATIENCE)
     try:
-        return os.read(0, 1 << 16)
+        return posix.read(0, 1 << 16)
     finally:
         signals.setitimer(signals.ITIMER_REAL, 0)
 

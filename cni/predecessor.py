@@ -7,7 +7,7 @@ over.
 
 from __future__ import annotations
 
-import os
+import posix
 
 from cni.host import Host
 from cni.kernel.deletion import remove_links
@@ -28,6 +28,7 @@ from nft.addresses import Address, format_mac, parse_address
 from nft.errors import KernelError
 from nft.messages import GETCHAIN, nfgen, read_chain
 from nft.netlink import Netlink
+from nft.system import is_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def remove_stale_leases(request: Request, valid: set[str]) -> None:
 def listed(folder: str) -> list[Address]:
     """The addresses that have lease files."""
     found = []
-    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+    for name in posix.listdir(folder) if is_folder(folder) else ():
         try:
             found.append(parse_address(name))
         except ValueError:

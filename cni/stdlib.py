@@ -7,7 +7,7 @@ sockets and hashes, `nft.signals` signals.
 
 from __future__ import annotations
 
-import os
+import posix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ def json_scanner(
 
 def setns(fd: int) -> None:
     """Moves this thread into the network namespace. Raises OSError, EINVAL for another kind of namespace."""
-    if hasattr(os, "setns"):  # Python 3.12
-        os.setns(fd, CLONE_NEWNET)
+    if hasattr(posix, "setns"):  # Python 3.12
+        posix.setns(fd, CLONE_NEWNET)
         return
     number = _library_setns(fd)
     if number:
-        raise OSError(number, os.strerror(number))
+        raise OSError(number, posix.strerror(number))
 
 
 def _library_setns(fd: int) -> int:

@@ -8,7 +8,7 @@ whole tables and chains are loaded here; elements go through `table`.
 from __future__ import annotations
 
 import errno
-import os
+import posix
 import sys
 
 from .errors import LoadError
@@ -29,23 +29,23 @@ def parse_text(command: str) -> None:
 def run_text(command: str, only_parse: bool = False) -> None:
     """Runs one transaction in nft's language. Raises LoadError with nft's own words, or with how the child died."""
     try:
-        reader, writer = os.pipe()
-        child = os.fork()
+        reader, writer = posix.pipe()
+        child = posix.fork()
     except OSError as error:
         raise LoadError(f"starting a process for libnftables: {_named(error)}") from None
     if child == 0:
-        os.close(reader)
+        posix.close(reader)
         _child(command, only_parse, writer)
-    os.close(writer)
+    posix.close(writer)
     try:
         with open(reader, encoding="utf-8", errors="replace", newline="") as pipe:
             said = pipe.read()
     except OSError as error:
-        os.kill(child, signals.SIGKILL)  # what it loads after our roll-back would stay
-        os.waitpid(child, 0)
+        posix.kill(child, signals.SIGKILL)  # what it loads after our roll-back would stay
+        posix.waitpid(child, 0)
         raise LoadError(f"waiting for libnftables: {_named(error)}") from None
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
+    _, status = posix.waitpid(child, 0)
+    code = posix.waitstatus_to_exitcode(status)
     if said.endswith(LOADED):
         return
     if code == -signals.SIGALRM:
@@ -65,21 +65,21 @@ def _child(command: str, only_parse: bool, writer: int) -> None:
     try:
         signals.signal(signals.SIGALRM, signals.SIG_DFL)
         signals.alarm(SECONDS)
-        null = os.open("/dev/null", os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        os.dup2(writer, 2)
+        null = posix.open("/dev/null", posix.O_RDWR)
+        posix.dup2(null, 0)
+        posix.dup2(null, 1)
+        posix.dup2(writer, 2)
         _load(command, only_parse)
-        os.write(writer, LOADED.encode())
+        posix.write(writer, LOADED.encode())
         status = 0
     except _Refused as refusal:
-        os.write(writer, str(refusal).encode("utf-8", "replace"))
+        posix.write(writer, str(refusal).encode("utf-8", "replace"))
     except (ImportError, AttributeError, OSError) as problem:  # the module, a part of it or libnftables.so is missing
-        os.write(writer, f"{problem}; {INSTALL}".encode())
+        posix.write(writer, f"{problem}; {INSTALL}".encode())
     except BaseException as problem:
-        os.write(writer, f"{type(problem).__name__}: {problem}".encode())
+        posix.write(writer, f"{type(problem).__name__}: {problem}".encode())
     finally:
-        os._exit(status)
+        posix._exit(status)
 
 
 def _named(error: OSError) -> str:

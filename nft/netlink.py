@@ -6,7 +6,7 @@ Framing is in `framing`; callers know what the payloads mean.
 from __future__ import annotations
 
 import errno
-import os
+import posix
 
 from .errors import KernelError
 from .framing import (
@@ -35,7 +35,7 @@ SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE = {
     "spar": (0x100A, 0x100B, 0x50),
     "alph": (0x100A, 0x100B, 71),
     "pari": (0x100A, 0x100B, 0x4045),
-}.get(os.uname().machine[:4], (32, 33, 71))
+}.get(posix.uname().machine[:4], (32, 33, 71))
 NLMSGERR_ATTR_MSG = 1
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 RECEIVE = 1 << 16  # bytes; larger than any datagram (32 KiB in a dump), smaller than what makes glibc map memory
@@ -194,7 +194,7 @@ class Netlink:
         try:
             return int(_COOKIE.unpack(self.socket.getsockopt(SOL_SOCKET, SO_NETNS_COOKIE, 8))[0])
         except OSError:
-            return os.stat("/proc/thread-self/ns/net").st_ino
+            return posix.stat("/proc/thread-self/ns/net").st_ino
 
 
 def raise_for(body: bytes, flags: int) -> None:
@@ -202,7 +202,7 @@ def raise_for(body: bytes, flags: int) -> None:
     number = -_ERRNO.unpack_from(body)[0]
     if number == 0:
         return
-    reason = os.strerror(number)
+    reason = posix.strerror(number)
     if flags & NLM_F_ACK_TLVS:
         (length,) = Struct("=I").unpack_from(body, 4)
         skip = 4 + (NLMSG.size if flags & NLM_F_CAPPED else (length + 3) & ~3)

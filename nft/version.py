@@ -6,7 +6,7 @@ a syntax error in the middle of the ruleset. The error names nft's version inste
 
 from __future__ import annotations
 
-import os
+import posix
 
 from .errors import LoadError
 
@@ -36,17 +36,17 @@ def read_version(said: str) -> tuple[int, ...]:
 def said_by(programs: tuple[str, ...]) -> str:
     """The answer to `-v` of the first program that can be started, "" if none can."""
     for program in programs:
-        reader, writer = os.pipe()
-        actions = [(os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
+        reader, writer = posix.pipe()
+        actions = [(posix.POSIX_SPAWN_DUP2, writer, 1), (posix.POSIX_SPAWN_OPEN, 2, "/dev/null", posix.O_WRONLY, 0)]
         with open(reader, encoding="utf-8", errors="replace") as pipe:
             try:
-                child = os.posix_spawn(program, [program, "-v"], {}, file_actions=actions)
+                child = posix.posix_spawn(program, [program, "-v"], {}, file_actions=actions)
             except OSError:
                 continue
             finally:
-                os.close(writer)
+                posix.close(writer)
             said = pipe.read(1000)
-        os.waitpid(child, 0)
+        posix.waitpid(child, 0)
         return said
     return ""
 

@@ -8,11 +8,12 @@ document that was read.
 
 from __future__ import annotations
 
-import os
+import posix
 
 from cni.protocol.jsontext import dumps, loads
 from cni.protocol.name_rules import DATA_DIR, check_ifname, is_name
 from cni.protocol.versions import VERSIONS
+from nft.system import exists, is_folder, variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,21 +42,20 @@ def shortcut(role: str, verb: str, data: bytes) -> str | None:
 
 def _is_plain(verb: str, document: dict[str, Json]) -> bool:
     """Whether `read_request` would accept the request; it is left to find errors."""
-    given = os.environ.get
     name = document.get("name")
     try:
-        check_ifname(given("CNI_IFNAME", ""))
+        check_ifname(variable("CNI_IFNAME"))
     except ValueError:
         return False
     return (
         document.get("cniVersion") in VERSIONS[2:]
         and isinstance(name, str)
         and is_name(name)
-        and is_name(given("CNI_CONTAINERID", ""))
-        and bool(given("CNI_PATH"))
-        and (bool(given("CNI_NETNS")) or verb == "DEL")
-        and not given("CNI_ARGS")
-        and not given("NFTCNI_DATA_DIR")
+        and is_name(variable("CNI_CONTAINERID"))
+        and bool(variable("CNI_PATH"))
+        and (bool(variable("CNI_NETNS")) or verb == "DEL")
+        and not variable("CNI_ARGS")
+        and not variable("NFTCNI_DATA_DIR")
     )
 
 
@@ -74,7 +74,7 @@ def _untouched(role: str, document: dict[str, Json]) -> str | None:
 
 def _has_firewall() -> bool:
     """Whether there may be a firewalld, whose zone is joined unasked, or an administrator's chain of iptables."""
-    return "DBUS_SYSTEM_BUS_ADDRESS" in os.environ or any(map(os.path.exists, FIREWALLS))
+    return bool(variable("DBUS_SYSTEM_BUS_ADDRESS")) or any(map(exists, FIREWALLS))
 
 
 def _is_prefix(value: Json) -> bool:
@@ -88,15 +88,15 @@ def _is_prefix(value: Json) -> bool:
 def _holds_nothing(role: str, network: Json) -> bool:
     """Whether the record holds nothing for DEL to remove. Its file appears whole or not at all, so reading needs no
     lock."""
-    if not os.path.isdir(DATA_DIR):
+    if not is_folder(DATA_DIR):
         return role == "tuning"
-    if not os.access(DATA_DIR, os.W_OK):
+    if not posix.access(DATA_DIR, posix.W_OK):
         return False  # the folder is another user's: `store` knows where ours is
-    folders = [f"{DATA_DIR}/{name}" for name in os.listdir(DATA_DIR)]
+    folders = [f"{DATA_DIR}/{name}" for name in posix.listdir(DATA_DIR)]
     if role == "tuning":
-        return not any(os.path.isdir(f"{folder}/tuning") for folder in folders)
+        return not any(is_folder(f"{folder}/tuning") for folder in folders)
     for folder in folders:
-        text = _read(f"{folder}/attachments/{network}/{os.environ['CNI_CONTAINERID']}@{os.environ['CNI_IFNAME']}")
+        text = _read(f"{folder}/attachments/{network}/{variable('CNI_CONTAINERID')}@{variable('CNI_IFNAME')}")
         if text:
             return all(words in text for words in EMPTY[role])
     return False

@@ -8,7 +8,6 @@ namespace lives on (host-device gives the interface back to the host).
 from __future__ import annotations
 
 import errno
-import os
 
 from cni.host import Host
 from cni.kernel import rtnetlink, sysctl
@@ -81,8 +80,9 @@ def _parse_sysctls(fields: Fields, ifname: str) -> tuple[tuple[str, str], ...]:
     for key in raw if isinstance(raw, dict) else ():
         path = key.replace("IFNAME", "\0", 1)
         path = (path if "/" in path else path.replace(".", "/")).replace("\0", ifname)
-        before, net, below = os.path.normpath("/" + path).partition("/net/")
-        if before or not net or ".." in path.split("/"):
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        below = "/".join(parts[1:])
+        if not below or parts[0] != "net" or ".." in parts:
             raise section.fail(key, "only sysctls below net belong to a container")
         if found.get(below, section.text(key)) != section.text(key):
             raise section.fail(key, "is given twice, with another value")

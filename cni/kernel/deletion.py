@@ -9,9 +9,8 @@ under it. `links` makes links.
 
 from __future__ import annotations
 
-import os
+import posix
 import time
-from stat import S_ISSOCK
 
 from cni.kernel import rtnetlink
 from cni.kernel.links import link_index, read_link
@@ -19,6 +18,7 @@ from cni.protocol.errors import CniError, kernel_refused
 from nft.errors import KernelError
 from nft.framing import message, messages
 from nft.netlink import Netlink, is_missing
+from nft.system import FILE_TYPE, SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,21 +46,21 @@ class Remover:
     def __init__(self) -> None:
         """Raises CniError 5."""
         try:
-            reader, self._writer = os.pipe()
-            self.child = os.fork()
+            reader, self._writer = posix.pipe()
+            self.child = posix.fork()
         except OSError as error:
             raise kernel_refused("starting a process that removes links", error) from None
         if self.child == 0:
             _live(reader)
-        os.close(reader)
+        posix.close(reader)
 
     def tell(self, payloads: list[bytes]) -> None:
         """Each payload is that of one RTM_DELLINK."""
         try:
-            os.write(self._writer, b"".join(message(rtnetlink.RTM_DELLINK, 0, 0, payload) for payload in payloads))
+            posix.write(self._writer, b"".join(message(rtnetlink.RTM_DELLINK, 0, 0, payload) for payload in payloads))
         except BrokenPipeError:
             return  # the child has died; `_wait` sees that
-        os.close(self._writer)
+        posix.close(self._writer)
 
 
 def set_leaving(rtnl: Netlink, name: str) -> None:
@@ -132,8 +132,8 @@ def _live(reader: int) -> None:
     status = 255
     try:
         _let_go(reader)
-        told = os.read(reader, PIPE)
-        os.close(reader)
+        told = posix.read(reader, PIPE)
+        posix.close(reader)
         if told:
             status = _remove([payload for _kind, _flags, _sequence, payload in messages(told)])
         else:
@@ -142,35 +142,35 @@ def _live(reader: int) -> None:
     except OSError as error:
         status = min(error.errno or 255, 255)
     finally:
-        os._exit(status)
+        posix._exit(status)
 
 
 def _remove(payloads: list[bytes]) -> int:
     """Removes all of them side by side, as each removal waits for its own grace periods. Returns the errno or 0."""
     others = []
     for payload in payloads[1:]:
-        other = os.fork()
+        other = posix.fork()
         if other == 0:
-            os._exit(_remove([payload]))
+            posix._exit(_remove([payload]))
         others.append(other)
     status = 0
     try:
         Netlink().ask(rtnetlink.RTM_DELLINK, payloads[0])
     except OSError as error:
         status = 0 if is_missing(error) else min(error.errno or 255, 255)
-    return max([status, *(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) for other in others)])
+    return max([status, *(posix.waitstatus_to_exitcode(posix.waitpid(other, 0)[1]) for other in others)])
 
 
 def _let_go(kept: int) -> None:
     """Closes what the runtime waits for, and the lock. The netlink sockets stay open: whoever closes the table's last
     waits 10 ms or more, until the kernel has freed what was deleted, and that must not be the parent."""
-    null = os.open("/dev/null", os.O_RDWR)
+    null = posix.open("/dev/null", posix.O_RDWR)
     for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
-    for name in os.listdir("/proc/self/fd"):
+        posix.dup2(null, descriptor)
+    for name in posix.listdir("/proc/self/fd"):
         try:
-            if int(name) > 2 and int(name) != kept and not S_ISSOCK(os.fstat(int(name)).st_mode):
-                os.close(int(name))
+            if int(name) > 2 and int(name) != kept and posix.fstat(int(name)).st_mode & FILE_TYPE != SOCKET:
+                posix.close(int(name))
         except OSError:  # the listing's own descriptor
             continue
 
@@ -183,12 +183,12 @@ def _wait(names: list[str], child: int) -> None:
     running = True
     while True:
         if running:
-            pid, status = os.waitpid(child, os.WNOHANG)
+            pid, status = posix.waitpid(child, posix.WNOHANG)
             if pid:
                 running = False
-                number = os.waitstatus_to_exitcode(status)
+                number = posix.waitstatus_to_exitcode(status)
                 if number > 0:
-                    raise kernel_refused(f"removing the link {names[0]}", KernelError(number, os.strerror(number)))
+                    raise kernel_refused(f"removing the link {names[0]}", KernelError(number, posix.strerror(number)))
         while not link_index(names[-1]):
             names.pop()
             if not names:

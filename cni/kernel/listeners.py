@@ -8,7 +8,7 @@ include/uapi/linux/{sock_diag,inet_diag}.h.
 from __future__ import annotations
 
 import errno
-import os
+import posix
 
 from cni.kernel.routes import is_local
 from cni.model.ports import PortMapping, collide
@@ -176,7 +176,7 @@ def holders_of(inodes: set[int]) -> dict[int, Holder]:
             found[inode] = programs[process]
             left.discard(inode)
 
-    for process in sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True):
+    for process in sorted((int(name) for name in posix.listdir("/proc") if name.isdigit()), reverse=True):
         programs[process] = _program(process)
         if programs[process].reserves:
             take(process)
@@ -209,8 +209,8 @@ def _sockets(process: int) -> set[int]:
     folder = f"/proc/{process}/fd"
     found = set()
     try:
-        for name in os.listdir(folder):
-            target = os.readlink(f"{folder}/{name}")
+        for name in posix.listdir(folder):
+            target = posix.readlink(f"{folder}/{name}")
             if target.startswith("socket:["):
                 found.add(int(target[8:-1]))
     except OSError:

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import errno
-import os
+import posix
 
 from cni.protocol.errors import INVALID_NETNS, CniError, kernel_refused
 from cni.stdlib import setns
+from nft.system import same_file, variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ def open_netns(path: str) -> int:
     """
     try:
         # stat comes before open, which may block (a FIFO) or have an effect (a tape, a watchdog).
-        if os.stat(path).st_dev != os.stat(OWN).st_dev:
+        if posix.stat(path).st_dev != posix.stat(OWN).st_dev:
             raise _not_one(path)
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in LACKS:
             raise kernel_refused(f"opening CNI_NETNS {path[:200]!r}", error) from None
-        reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
+        reason = posix.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
         if isinstance(error, OSError) and error.errno == errno.ENOENT:
             reason = "there is no such namespace"  # go-cni would take the C library's words for success
         raise CniError(INVALID_NETNS, f"CNI_NETNS: {path[:200]!r}: {reason}") from None
@@ -41,12 +42,12 @@ def open_netns(path: str) -> int:
         with Inside(fd):  # setns(2) refuses other kinds of namespaces
             pass
     except OSError as error:
-        os.close(fd)
+        posix.close(fd)
         if error.errno == errno.EINVAL:
             raise _not_one(path) from None
         raise kernel_refused(f"entering CNI_NETNS {path[:200]!r}", error) from None
-    if same_file(fd, OWN) and os.environ.get("CNI_NETNS_OVERRIDE", "").lower() not in ("1", "true"):
-        os.close(fd)
+    if same_file(fd, OWN) and variable("CNI_NETNS_OVERRIDE").lower() not in ("1", "true"):
+        posix.close(fd)
         raise CniError(
             INVALID_NETNS,
             f"CNI_NETNS: {path[:200]!r} is the network namespace of the host itself",
@@ -59,11 +60,6 @@ def _not_one(path: str) -> CniError:
     return CniError(INVALID_NETNS, f"CNI_NETNS: {path[:200]!r} is not a network namespace")
 
 
-def same_file(fd: int, path: str) -> bool:
-    one, other = os.fstat(fd), os.stat(path)
-    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
-
-
 class Inside:
     """`with Inside(fd):` works in that network namespace; /proc/sys/net and new sockets are then the container's."""
 
@@ -72,11 +68,11 @@ class Inside:
         self._home = -1
 
     def __enter__(self) -> None:
-        self._home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+        self._home = posix.open(OWN, posix.O_RDONLY | posix.O_CLOEXEC)
         try:
             setns(self._fd)
         except OSError:
-            os.close(self._home)
+            posix.close(self._home)
             raise
 
     def __exit__(
@@ -86,4 +82,4 @@ class Inside:
             setns(self._home)
         except OSError:
             setns(self._home)  # again, in case memory was short: in here we could not clean up
-        os.close(self._home)
+        posix.close(self._home)

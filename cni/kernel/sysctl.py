@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
+import posix
+
+from nft import system
 
 ROOT = "/proc/sys/net"
 PAGE = 4096
@@ -12,22 +14,22 @@ PAGE = 4096
 def read(key: str) -> str:
     """The value of a key such as `ipv4/ip_forward`, "" if this kernel lacks it. Raises OSError."""
     try:
-        fd = os.open(f"{ROOT}/{key}", os.O_RDONLY | os.O_CLOEXEC)
+        fd = posix.open(f"{ROOT}/{key}", posix.O_RDONLY | posix.O_CLOEXEC)
     except FileNotFoundError:
         return ""
     try:
         text = b""
         while True:
-            part = os.read(fd, PAGE)
+            part = posix.read(fd, PAGE)
             text += part
             if len(part) < PAGE:
                 return text.decode("ascii", "replace").strip()
     finally:
-        os.close(fd)
+        posix.close(fd)
 
 
 def exists(key: str) -> bool:
-    return os.path.exists(f"{ROOT}/{key}")
+    return system.exists(f"{ROOT}/{key}")
 
 
 def write(key: str, value: str) -> None:
@@ -37,11 +39,11 @@ def write(key: str, value: str) -> None:
     A read-only /proc/sys is no error if the value is already right.
     """
     try:
-        fd = os.open(f"{ROOT}/{key}", os.O_WRONLY | os.O_CLOEXEC)
+        fd = posix.open(f"{ROOT}/{key}", posix.O_WRONLY | posix.O_CLOEXEC)
         try:
-            os.write(fd, value.encode())
+            posix.write(fd, value.encode())
         finally:
-            os.close(fd)
+            posix.close(fd)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -62,7 +64,7 @@ def try_to_write(key: str, value: str) -> bool:
 
 
 def can_write(key: str) -> bool:
-    return os.access(f"{ROOT}/{key}", os.W_OK)
+    return posix.access(f"{ROOT}/{key}", posix.W_OK)
 
 
 def loosen_reverse_path(link: str) -> None:

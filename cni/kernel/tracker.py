@@ -6,7 +6,7 @@ it, or shows it to root of a user namespace.
 
 from __future__ import annotations
 
-import os
+import posix
 
 from cni.kernel import sysctl
 from nft.addresses import Address
@@ -47,16 +47,16 @@ def _few() -> bytes | None:
     if not count.isdigit() or int(count) > FEW:
         return None
     try:
-        file = os.open(FLOWS, os.O_RDONLY | os.O_CLOEXEC)
+        file = posix.open(FLOWS, posix.O_RDONLY | posix.O_CLOEXEC)
         try:
             text = b""
             while len(text) < SIZE:
-                part = os.read(file, SIZE)
+                part = posix.read(file, SIZE)
                 text += part
                 if not part or text.count(b"\n") >= int(count):  # each read goes through the whole table
                     return text
         finally:
-            os.close(file)
+            posix.close(file)
     except OSError:
         return None
     return None

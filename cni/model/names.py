@@ -5,7 +5,7 @@ So DEL works without state, prevResult or a network namespace. Pure, except that
 
 from __future__ import annotations
 
-import os
+import posix
 
 from nft.digest import digest
 from nft.schema import COMMENT_LIMIT
@@ -62,5 +62,5 @@ def bridge_mac(name: str) -> bytes:
         host = ""
     if host in ("", "uninitialized"):
         with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
-            host = f"{os.uname().nodename} {file.read().strip()}"
+            host = f"{posix.uname().nodename} {file.read().strip()}"
     return derived_mac("bridge", host, name)

@@ -6,7 +6,7 @@ unnoticed, and what it does then comes after the DEL that was to undo it. Nothin
 
 from __future__ import annotations
 
-import os
+import posix
 import select
 import time
 
@@ -19,24 +19,24 @@ class TooLong(Exception):
     """The program was killed because it took too long."""
 
 
-def run(program: str, data: bytes, environment: dict[str, str], seconds: float) -> tuple[int, bytes]:
+def run(program: str, data: bytes, environment: dict[bytes, bytes], seconds: float) -> tuple[int, bytes]:
     """Returns (exit status, stdout); a negative status is the signal that killed the program. Raises OSError and
     TooLong. The program has ended in any case."""
     ends = Ends()
     try:
         stdin, feed = ends.pipe()
         answer, stdout = ends.pipe()
-        actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
+        actions = [(posix.POSIX_SPAWN_DUP2, stdin, 0), (posix.POSIX_SPAWN_DUP2, stdout, 1)]
         # Python ignores these two signals, and a program would inherit that.
         defaults = [signals.SIGPIPE, signals.SIGXFSZ]
-        process = os.posix_spawn(program, [program], environment, file_actions=actions, setsigdef=defaults)
+        process = posix.posix_spawn(program, [program], environment, file_actions=actions, setsigdef=defaults)
         try:
             ends.close(stdin)
             ends.close(stdout)
             output = _converse(ends, feed, answer, data, time.monotonic() + seconds)
             return _wait(process), output
         except BaseException:
-            os.kill(process, signals.SIGKILL)
+            posix.kill(process, signals.SIGKILL)
             _wait(process)
             raise
     finally:
@@ -50,22 +50,22 @@ class Ends:
         self._open: set[int] = set()
 
     def pipe(self) -> tuple[int, int]:
-        made = os.pipe()
+        made = posix.pipe()
         self._open.update(made)
         return made
 
     def close(self, end: int) -> None:
         self._open.discard(end)
-        os.close(end)
+        posix.close(end)
 
     def close_all(self) -> None:
         while self._open:
-            os.close(self._open.pop())
+            posix.close(self._open.pop())
 
 
 def _converse(ends: Ends, feed: int, answer: int, data: bytes, end: float) -> bytes:
     """Writes and reads at the same time, because either pipe may fill up while the other side waits."""
-    os.set_blocking(feed, False)
+    posix.set_blocking(feed, False)
     output = b""
     poll = select.poll()
     poll.register(answer, select.POLLIN)
@@ -76,13 +76,13 @@ def _converse(ends: Ends, feed: int, answer: int, data: bytes, end: float) -> by
             raise TooLong
         for ready, _event in poll.poll(left * 1000):
             if ready == answer:
-                part = os.read(answer, CHUNK)
+                part = posix.read(answer, CHUNK)
                 if not part:
                     return output
                 output += part
                 continue
             try:
-                data = data[os.write(feed, data[:CHUNK]) :]
+                data = data[posix.write(feed, data[:CHUNK]) :]
             except BrokenPipeError:  # the program does not read all of its configuration
                 data = b""
             if not data:
@@ -91,4 +91,4 @@ def _converse(ends: Ends, feed: int, answer: int, data: bytes, end: float) -> by
 
 
 def _wait(process: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    return posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])

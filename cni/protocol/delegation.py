@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
 
 from cni.protocol import child
@@ -15,6 +15,7 @@ from cni.protocol.jsontext import dumps, loads
 from cni.protocol.request import Request
 from cni.protocol.results import parse_result
 from cni.protocol.spec import Result
+from nft.system import exists, is_file, same_file, variable
 
 SECONDS = 120  # then the plugin is killed; dhcp gives up earlier
 DEPTH = "NFTCNI_DEPTH"  # how many processes of ours have called us, through other plugins
@@ -41,7 +42,7 @@ def run_plugin(request: Request, kind: str, verb: str, seconds: int = SECONDS) -
             f'ipam.type: "{kind}": the plugins call each other in a circle: nftcni called itself {depth} levels deep',
             f"look at what {program} calls",
         )
-    environment = dict(os.environ, CNI_COMMAND=verb, **{DEPTH: str(depth + 1)})
+    environment = {**posix.environ, b"CNI_COMMAND": verb.encode(), DEPTH.encode(): str(depth + 1).encode()}
     try:
         code, output = child.run(program, dumps(request.document).encode(), environment, seconds)
     except child.TooLong:
@@ -63,8 +64,8 @@ def run_plugin(request: Request, kind: str, verb: str, seconds: int = SECONDS) -
 def find_plugin(kind: str, path: tuple[str, ...]) -> str:
     """The plugin's path. Raises CniError 4 if no folder has it."""
     for folder in path:
-        program = os.path.join(folder, kind)
-        if folder and os.path.isfile(program):
+        program = f"{folder}/{kind}"
+        if folder and is_file(program):
             return program
     raise CniError(INVALID_ENVIRONMENT, f'ipam.type: "{kind}" is in no folder of CNI_PATH', ":".join(path))
 
@@ -73,7 +74,7 @@ def is_ourselves(program: str) -> bool:
     """Whether the program is nftcni: a link of either kind to the executable that runs now, or a copy of any version's
     stub."""
     try:
-        if os.path.exists(sys.argv[0]) and os.path.samefile(program, sys.argv[0]):
+        if exists(sys.argv[0]) and same_file(program, sys.argv[0]):
             return True
         with open(program, "rb") as file:
             head = file.read(4096)
@@ -83,7 +84,7 @@ def is_ourselves(program: str) -> bool:
 
 
 def _depth() -> int:
-    text = os.environ.get(DEPTH, "")
+    text = variable(DEPTH)
     return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
 
 

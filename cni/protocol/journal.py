@@ -7,8 +7,10 @@ already.
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
+
+from nft.system import base_name, variable
 
 SILENT = ("loopback", "tuning", "firewall", "host-local")  # they only add to another plugin's attachment
 JOURNAL, SYSLOG = "/run/systemd/journal/socket", "/dev/log"
@@ -19,10 +21,10 @@ DAEMON = 3 << 3
 
 def tell(verb: str, network: str, refusal: Exception | None, seconds: float) -> None:
     """Sends the line. The environment says which container it is about and who asked; `network` is "" if unknown."""
-    role = os.path.basename(sys.argv[0])
+    role = base_name(sys.argv[0])
     if role in SILENT and refusal is None:
         return
-    container, ifname = os.environ.get("CNI_CONTAINERID", ""), os.environ.get("CNI_IFNAME", "")
+    container, ifname = variable("CNI_CONTAINERID"), variable("CNI_IFNAME")
     whom = f"{network or '?'}/{container}/{ifname}" if container and verb != "GC" else network or "?"
     caller = _caller()
     code = str(getattr(refusal, "code", 999)) if refusal else "0"
@@ -42,7 +44,7 @@ def tell(verb: str, network: str, refusal: Exception | None, seconds: float) -> 
     }
     native = "".join(f"{key}={_plain(value)}\n" for key, value in fields.items())
     if not _send(JOURNAL, native):
-        _send(SYSLOG, f"<{DAEMON + (WARNING if refusal else INFO)}>nftcni[{os.getpid()}]: {_plain(text)}")
+        _send(SYSLOG, f"<{DAEMON + (WARNING if refusal else INFO)}>nftcni[{posix.getpid()}]: {_plain(text)}")
 
 
 def _plain(text: str) -> str:
@@ -52,7 +54,7 @@ def _plain(text: str) -> str:
 def _caller() -> str:
     """The name of the program that ran us."""
     try:
-        with open(f"/proc/{os.getppid()}/comm", "rb", 0) as file:
+        with open(f"/proc/{posix.getppid()}/comm", "rb", 0) as file:
             return file.read().decode("utf-8", "replace").strip()
     except OSError:
         return "?"

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from cni.protocol.errors import DECODING_FAILURE, INVALID_ENVIRONMENT, CniError
@@ -16,6 +15,7 @@ from cni.protocol.roles import role_of
 from cni.protocol.spec import check_version
 from cni.protocol.stdio import read_stdin
 from cni.protocol.versions import IMPLIED
+from nft.system import variable
 from nft.value import Value
 
 TYPE_CHECKING = False
@@ -57,12 +57,12 @@ def read_request(verb: str, data: bytes | None = None) -> Request:
     data = read_stdin() if data is None else data
     if verb not in REQUIRED:
         raise CniError(INVALID_ENVIRONMENT, f'CNI_COMMAND: "{verb[:40]}" is not a CNI verb')
-    missing = [name for name in REQUIRED[verb] if not os.environ.get(name)]
+    missing = [name for name in REQUIRED[verb] if not variable(name)]
     if missing:
         raise CniError(INVALID_ENVIRONMENT, f"{verb} needs {', '.join(missing)} in the environment")
     needs_attachment = "CNI_CONTAINERID" in REQUIRED[verb]
-    container = os.environ.get("CNI_CONTAINERID", "") if needs_attachment else ""
-    ifname = os.environ.get("CNI_IFNAME", "") if needs_attachment else ""
+    container = variable("CNI_CONTAINERID") if needs_attachment else ""
+    ifname = variable("CNI_IFNAME") if needs_attachment else ""
     if needs_attachment:
         _check_attachment(container, ifname)
     document = _decode(data)
@@ -77,17 +77,17 @@ def read_request(verb: str, data: bytes | None = None) -> Request:
     role = role_of(sys.argv[0])
     # The reference tuning keeps an interface's earlier settings in `dataDir`; we keep them with the records.
     own = "" if role == "tuning" else fields.text("dataDir")
-    data_dir = own or os.environ.get("NFTCNI_DATA_DIR") or DATA_DIR
+    data_dir = own or variable("NFTCNI_DATA_DIR") or DATA_DIR
     if not data_dir.startswith("/") or "\0" in data_dir or not data_dir.isprintable():
         raise fields.fail("dataDir", "must be an absolute path")
     return Request(
         verb=verb,
         role=role,
         container=container,
-        netns=os.environ.get("CNI_NETNS", ""),
+        netns=variable("CNI_NETNS"),
         ifname=ifname,
-        args=_parse_args(os.environ.get("CNI_ARGS", "")) if verb in ("ADD", "CHECK") and role not in NO_ARGS else {},
-        path=tuple(os.environ.get("CNI_PATH", "").split(":")),
+        args=_parse_args(variable("CNI_ARGS")) if verb in ("ADD", "CHECK") and role not in NO_ARGS else {},
+        path=tuple(variable("CNI_PATH").split(":")),
         version=version,
         network=network,
         data_dir=data_dir,

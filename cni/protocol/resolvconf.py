@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 import stat
 
 from cni.protocol.spec import Dns
@@ -13,8 +13,9 @@ LIMIT = 1 << 20
 def read_resolv_conf(path: str) -> Dns:
     """Raises OSError, and ValueError for anything but a regular text file: a FIFO would block, a device may be
     endless."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), encoding="utf-8") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    flags = posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC
+    with open(posix.open(path, flags), encoding="utf-8") as file:
+        if not stat.S_ISREG(posix.fstat(file.fileno()).st_mode):
             raise ValueError("not a regular file")
         text = file.read(LIMIT + 1)
     if len(text) > LIMIT:

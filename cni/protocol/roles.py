@@ -3,7 +3,7 @@ it."""
 
 from __future__ import annotations
 
-import os
+from nft.system import base_name
 
 OWN_NAME = "nftcni"
 MAIN_ROLES = ("bridge", "ptp")  # the plugin itself, with the reference's defaults
@@ -13,7 +13,7 @@ ROLES = (*MAIN_ROLES, "portmap", "firewall", "tuning", "bandwidth", "host-local"
 def role_of(program: str) -> str:
     """The reference plugin that the executable replaces under this name, "" for our own name. conf/install --drop-in
     makes the links."""
-    name = os.path.basename(program)
+    name = base_name(program)
     return name if name in ROLES else ""
 
 
@@ -23,7 +23,7 @@ def check_program(program: str) -> None:
 
     Our own names begin with `nftcni`; a Python file cannot be a plugin type.
     """
-    name = os.path.basename(program)
+    name = base_name(program)
     if name in ROLES or name.startswith(OWN_NAME) or name.endswith(".py"):
         return
     from cni.protocol.errors import INVALID_CONFIG, CniError

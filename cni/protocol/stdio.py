@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 STDIN_LIMIT = 8 << 20  # bytes; 1000 port mappings are 0.1 MiB
 
@@ -13,7 +13,7 @@ def read_stdin() -> bytes:
         chunks: list[bytes] = []
         size = 0
         while True:
-            chunk = os.read(0, 1 << 16)
+            chunk = posix.read(0, 1 << 16)
             if not chunk:
                 return b"".join(chunks)
             size += len(chunk)
@@ -33,7 +33,7 @@ def write_document(text: str) -> int:
     data = (text + "\n").encode()
     try:
         while data:
-            data = data[os.write(1, data) :]
+            data = data[posix.write(1, data) :]
     except OSError as error:
         from cni.protocol.log import say
 

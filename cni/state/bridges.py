@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 from cni.state.folder import Folder
 
@@ -46,7 +46,7 @@ class Bridges:
         """Whether no other attachment, of any network, is on the bridge or, with `vlans`, in one of its VLANs. Stops at
         the first, as there may be a thousand."""
         try:
-            with os.scandir(self._folder.path("bridges", bridge)) as entries:
+            with posix.scandir(self._folder.path("bridges", bridge)) as entries:
                 return all(
                     entry.name[0] == "." or entry.name == link or not vlans and self._folder.has("bridges", entry.name)
                     for entry in entries

@@ -11,7 +11,7 @@ with `ls -l`. `choice` and the verbs decide who may have what.
 
 from __future__ import annotations
 
-import os
+import posix
 
 from cni.model.ports import PortMapping, by_claim
 from cni.state import files
@@ -163,7 +163,7 @@ class Claims:
     def _add_lines(self, port: str, new: list[str]) -> None:
         if _fits_a_link(new):
             try:
-                os.symlink(" ".join(new), self._folder.path("ports", port))
+                posix.symlink(" ".join(new), self._folder.path("ports", port))
                 return
             except FileExistsError:
                 pass

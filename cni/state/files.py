@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
-import os
+import posix
 
 from cni.protocol.errors import TRY_AGAIN_LATER, CniError
 from cni.protocol.log import say
+from nft.system import folder_of, is_folder, is_link, make_folders, same_file
 
 LOCK_SECONDS = 15.0
 
@@ -52,11 +53,11 @@ def lock(folder: str, name: str, queued: bool = False) -> int:
     path = f"{folder}/{name}"
     while True:
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            file = posix.open(path, posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC, 0o600)
         except FileNotFoundError:
-            if os.path.islink(folder):
+            if is_link(folder):
                 return -1
-            os.makedirs(folder, 0o700, exist_ok=True)
+            make_folders(folder, 0o700)
             continue
         try:
             if not try_flock(file):
@@ -65,13 +66,13 @@ def lock(folder: str, name: str, queued: bool = False) -> int:
                     flock(file, path)
                 finally:
                     if waiting >= 0:
-                        os.close(waiting)
+                        posix.close(waiting)
             if _is_same(file, path):
                 return file
         except BaseException:
-            os.close(file)
+            posix.close(file)
             raise
-        os.close(file)
+        posix.close(file)
 
 
 def _join_queue(folder: str) -> int:
@@ -88,7 +89,7 @@ def _join_queue(folder: str) -> int:
 
 def _open_queue(folder: str) -> int:
     try:
-        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return posix.open(folder, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     except OSError:
         return -1
 
@@ -103,7 +104,7 @@ def has_queue(folder: str) -> bool:
     except OSError:
         return False
     finally:
-        os.close(queue)
+        posix.close(queue)
 
 
 def wait_for_queue(folder: str, seconds: float) -> None:
@@ -116,34 +117,33 @@ def wait_for_queue(folder: str, seconds: float) -> None:
     except (CniError, OSError):
         return
     finally:
-        os.close(queue)
+        posix.close(queue)
 
 
 def decide(usual: str, folder: str) -> str:
     """Returns the folder that the path `usual` stands for: itself, or where it leads. If there is nothing, `usual`
     becomes a link to `folder`. All processes agree, as one at a time decides."""
-    parent = os.path.dirname(usual)
-    os.makedirs(parent, 0o700, exist_ok=True)
-    gate = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent = folder_of(usual)
+    make_folders(parent, 0o700)
+    gate = posix.open(parent, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
         flock(gate, parent)
-        if os.path.isdir(usual):
-            return os.readlink(usual) if os.path.islink(usual) else usual
+        if is_folder(usual):
+            return posix.readlink(usual) if is_link(usual) else usual
         unlink(usual)  # its folder was removed
-        os.makedirs(folder, 0o700, exist_ok=True)
+        make_folders(folder, 0o700)
         if folder != usual:
-            os.symlink(folder, usual)
+            posix.symlink(folder, usual)
         return folder
     finally:
-        os.close(gate)
+        posix.close(gate)
 
 
 def _is_same(file: int, path: str) -> bool:
     try:
-        there = os.stat(path)
+        return same_file(file, path)
     except FileNotFoundError:
         return False
-    return (there.st_dev, there.st_ino) == (os.fstat(file).st_dev, os.fstat(file).st_ino)
 
 
 def unlock(file: int) -> None:
@@ -154,22 +154,22 @@ def unlock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
     except OSError as error:  # closing it does the same once the child has ended
         say(f"giving up the lock: {error.strerror}")
-    os.close(file)
+    posix.close(file)
 
 
 def point(target: str, path: str) -> None:
     """Makes a symbolic link in place of a leftover. The caller has made sure that nobody uses that."""
     try:
-        os.symlink(target, path)
+        posix.symlink(target, path)
     except FileExistsError:
         unlink(path)
-        os.symlink(target, path)
+        posix.symlink(target, path)
 
 
 def read(path: str) -> str:
     """The target of a link or the text of a small file, "" if it is missing."""
     try:
-        return os.readlink(path)
+        return posix.readlink(path)
     except FileNotFoundError:
         return ""
     except OSError as error:
@@ -182,27 +182,27 @@ def read(path: str) -> str:
 def write(path: str, text: str) -> None:
     """Writes a whole file. Not atomic: readers must accept half a file, or a rename gives it its name later."""
     data = text.encode("utf-8", "surrogateescape")
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    file = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_CLOEXEC, 0o600)
     try:
         while data:
-            data = data[os.write(file, data) :]
+            data = data[posix.write(file, data) :]
     except OSError as error:
         error.filename = path  # write(2) knows the descriptor alone
         raise
     finally:
-        os.close(file)
+        posix.close(file)
 
 
 def unlink(path: str) -> None:
     try:
-        os.unlink(path)
+        posix.unlink(path)
     except FileNotFoundError:
         return
 
 
 def rmdir(path: str) -> bool:
     try:
-        os.rmdir(path)
+        posix.rmdir(path)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return False

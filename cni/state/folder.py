@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 from cni.state import files
+from nft.system import is_there, make_folders
 
 
 class Folder:
@@ -22,24 +23,24 @@ class Folder:
     def names(self, *parts: str) -> list[str]:
         """The names in a folder, sorted; [] if it is missing."""
         try:
-            return sorted(os.listdir(self.path(*parts)))
+            return sorted(posix.listdir(self.path(*parts)))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def has(self, *parts: str) -> bool:
-        return os.path.lexists(self.path(*parts))
+        return is_there(self.path(*parts))
 
     def make(self, *parts: str) -> None:
-        os.makedirs(self.path(*parts), 0o700, exist_ok=True)
+        make_folders(self.path(*parts), 0o700)
 
     def touch(self, *parts: str) -> None:
         """An empty file, and its folder if need be: most folders are there."""
         try:
-            file = os.open(self.path(*parts), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = posix.open(self.path(*parts), posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             self.make(*parts[:-1])
-            file = os.open(self.path(*parts), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.close(file)
+            file = posix.open(self.path(*parts), posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
+        posix.close(file)
 
     def read(self, *parts: str) -> str:
         """What a link points to or a small file holds, "" if it is missing. A folder in its place is set aside."""
@@ -52,13 +53,13 @@ class Folder:
 
     def point(self, target: str, *parts: str) -> None:
         """Puts a symbolic link in place of what is there, in one step."""
-        os.symlink(target, self.path("new"))
-        os.rename(self.path("new"), self.path(*parts))
+        posix.symlink(target, self.path("new"))
+        posix.rename(self.path("new"), self.path(*parts))
 
     def write(self, text: str, *parts: str) -> None:
         """Puts a file in place of what is there, in one step."""
         files.write(self.path("new"), text)
-        os.rename(self.path("new"), self.path(*parts))
+        posix.rename(self.path("new"), self.path(*parts))
 
     def unlink(self, *parts: str) -> None:
         files.unlink(self.path(*parts))
@@ -70,6 +71,6 @@ class Folder:
     def set_aside(self, path: str) -> str:
         """Moves an unreadable entry to `damaged`. Returns its new path."""
         self.make("damaged")
-        target = self.path("damaged", os.path.relpath(path, self.root).replace("/", "%"))
-        os.rename(path, target)
+        target = self.path("damaged", path[len(self.root) + 1 :].replace("/", "%"))
+        posix.rename(path, target)
         return target

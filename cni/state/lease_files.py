@@ -11,12 +11,13 @@ belongs to nobody. A host without a battery-backed clock may misjudge a living c
 
 from __future__ import annotations
 
-import os
+import posix
 import time
 
 from cni.protocol.errors import TRY_AGAIN_LATER, CniError
 from cni.state import files
 from nft.addresses import Address, parse_address
+from nft.system import is_folder, make_folders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,14 +33,14 @@ class LeaseFiles:
 
     def __init__(self, folder: str, asked: bool = True) -> None:
         self.folder = folder
-        self.keeps = asked or os.path.isdir(folder)
+        self.keeps = asked or is_folder(folder)
         self._lock = -1
 
     def holder(self, address: Address, container: str = "", ifname: str = "") -> str:
         """Who has the address, in words; "" for nobody, or for this container itself. One look-up."""
         path = f"{self.folder}/{address}"
         try:
-            if os.lstat(path).st_mtime < boot_time():
+            if posix.lstat(path).st_mtime < boot_time():
                 return ""
             text = files.read(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -60,7 +61,7 @@ class LeaseFiles:
     def lock(self) -> None:
         """Takes the reference's lock, which covers looking and entering, until `unlock`. Without the folder there is
         nobody to lock out. Raises CniError 11 after a bounded wait."""
-        if self._lock < 0 and os.path.isdir(self.folder):
+        if self._lock < 0 and is_folder(self.folder):
             self._lock = files.lock(self.folder, LOCK)
 
     def kept_for(self, leases: tuple[Lease, ...]) -> str:
@@ -75,7 +76,7 @@ class LeaseFiles:
     def remember(self, leases: tuple[Lease, ...]) -> None:
         """Notes, after the leases were entered, where the reference's next search begins, and makes its lock file."""
         if self.kept_for(leases):
-            os.close(os.open(f"{self.folder}/{LOCK}", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            posix.close(posix.open(f"{self.folder}/{LOCK}", posix.O_RDONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o600))
             for index, lease in enumerate(leases):
                 files.write(f"{self.folder}/{LAST}{index}", str(lease.address.address))
 
@@ -86,17 +87,17 @@ def enter(folder: str, address: Address, container: str, ifname: str) -> None:
     path, text = f"{folder}/{address}", f"{container}{BREAK}{ifname}"
     for _attempt in (1, 2):
         try:
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            file = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
         except FileNotFoundError:
-            os.makedirs(folder, 0o755, exist_ok=True)
+            make_folders(folder, 0o755)
             continue
         except FileExistsError:
             if LeaseFiles(folder).holder(address, container, ifname):
                 break
             files.unlink(path)
             continue
-        os.write(file, text.encode())
-        os.close(file)
+        posix.write(file, text.encode())
+        posix.close(file)
         return
     raise CniError(TRY_AGAIN_LATER, f"somebody else writes {path} at this moment", "try again")
 
@@ -124,7 +125,7 @@ def leave(folder: str, address: Address, container: str, ifname: str) -> bool:
 def tidy(folder: str) -> None:
     """Removes the other files and the folder, unless it still holds a lease."""
     try:
-        names = os.listdir(folder)
+        names = posix.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return
     if all(name == LOCK or name.startswith(LAST) for name in names):

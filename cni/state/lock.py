@@ -7,12 +7,13 @@ sweep. Each network may have its own `dataDir`; the first network of a host deci
 from __future__ import annotations
 
 import errno
-import os
+import posix
 
 from cni.protocol.name_rules import DATA_DIR
 from cni.state import files
 from cni.state.folder import Folder
 from cni.state.place import own_folder
+from nft.system import base_name, folder_of, is_folder, is_link, same_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,13 +34,13 @@ class Lock:
 
     @property
     def data_dir(self) -> str:
-        return os.path.dirname(self._folder.root)
+        return folder_of(self._folder.root)
 
     def has_folder(self) -> bool:
         """Whether the folder is complete. Only ENOENT may count as absence: otherwise records would be overwritten with
         the little that the table knows of them."""
         try:
-            os.stat(self._folder.path(LAST))
+            posix.stat(self._folder.path(LAST))
         except FileNotFoundError:
             return False
         return True
@@ -76,11 +77,11 @@ class Lock:
 
     def _drop_other_boots(self) -> None:
         """Removes the folders of earlier boots. Those of other namespaces of this boot may still be true."""
-        for name in os.listdir(self.data_dir):
+        for name in posix.listdir(self.data_dir):
             boot, dot, cookie = name.partition(".")
             if boot != self._boot and dot and cookie.isdigit() and len(boot) == len(self._boot):
                 path = f"{self.data_dir}/{name}"
-                if os.path.islink(path):
+                if is_link(path):
                     files.unlink(path)
                     continue
                 import shutil
@@ -89,7 +90,7 @@ class Lock:
 
     @property
     def _usual(self) -> str:
-        return f"{own_folder(DATA_DIR)}/{os.path.basename(self._folder.root)}"
+        return f"{own_folder(DATA_DIR)}/{base_name(self._folder.root)}"
 
     def _choose_folder(self) -> None:
         """The usual path is this host's folder or a link to it: the process that makes either one decides for all.
@@ -104,4 +105,4 @@ class Lock:
     def _is_chosen(self) -> bool:
         """Whether the folder whose lock we hold is still the host's."""
         usual = self._usual
-        return not os.path.isdir(usual) or os.path.samefile(usual, self._folder.root)
+        return not is_folder(usual) or same_file(usual, self._folder.root)

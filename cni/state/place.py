@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 from cni.protocol.errors import kernel_refused
 from cni.protocol.name_rules import DATA_DIR
+from nft.system import folder_of, is_folder, is_link
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -14,18 +15,18 @@ def first_folder(data_dir: str, boot: str, cookie: int) -> str:
     """The folder of the host's records, for when there is no table whose comment names it. Networks may each have a
     `dataDir`; the first one on the host keeps all records. The usual place is that folder, or a link to it."""
     usual = f"{own_folder(DATA_DIR)}/{boot}.{cookie}"
-    if not os.path.isdir(usual):
+    if not is_folder(usual):
         return data_dir
-    return os.path.dirname(os.readlink(usual) if os.path.islink(usual) else usual)
+    return folder_of(posix.readlink(usual) if is_link(usual) else usual)
 
 
 def own_folder(data_dir: str) -> str:
     """The folder, or one beside it for RootlessKit's users: RootlessKit shows them the real root's folder in /run by a
     symbolic link (--copy-up), and nobody outside sees the one beside it."""
-    if os.access(data_dir, os.W_OK):
+    if posix.access(data_dir, posix.W_OK):
         return data_dir
     try:
-        return f"{data_dir}-rootless" if os.stat(data_dir).st_uid != os.geteuid() else data_dir
+        return f"{data_dir}-rootless" if posix.stat(data_dir).st_uid != posix.geteuid() else data_dir
     except OSError:
         return data_dir
 

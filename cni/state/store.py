@@ -16,7 +16,7 @@ The folder is named after the boot and the namespace for which it holds, so a re
 
 from __future__ import annotations
 
-import os
+import posix
 
 from cni.model.attachment import Attachment
 from cni.model.names import host_link
@@ -31,6 +31,7 @@ from cni.state.notes import Notes
 from cni.state.place import own_folder
 from cni.state.record import from_document, to_document
 from cni.state.trust import refuse_foreign
+from nft.system import is_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Store:
         if item.lease_folder:
             from cni.state.lease_files import enter
 
-            if not os.path.isdir(item.lease_folder):
+            if not is_folder(item.lease_folder):
                 self.claims.note_lease_folder(item.network, item.lease_folder)
             for address in item.addresses:
                 enter(item.lease_folder, address, item.container, item.ifname)
@@ -110,7 +111,7 @@ class Store:
         self.claims.wait_for(item.standby, item.ident)
         self.index(item)
         self.folder.make("attachments", item.network)
-        os.rename(self.folder.path("pending"), self.record_path(item.ident))
+        posix.rename(self.folder.path("pending"), self.record_path(item.ident))
 
     def index(self, item: Attachment) -> None:
         """Enters the attachment under its bridge and under its container."""
@@ -125,7 +126,7 @@ class Store:
     def update(self, item: Attachment) -> None:
         """Replaces a record whose leases and ports stay the same."""
         self._write("new", item)
-        os.rename(self.folder.path("new"), self.record_path(item.ident))
+        posix.rename(self.folder.path("new"), self.record_path(item.ident))
 
     def shrink(self, before: Attachment, item: Attachment) -> Waiting:
         """Replaces a record by one that holds fewer ports. Returns who waits for the freed ones; then call `finish`."""
@@ -138,7 +139,7 @@ class Store:
         and the next repair would bring back what somebody else has by then. Returns who waits for which of its ports;
         call `finish` when they have them."""
         try:
-            os.rename(self.record_path(item.ident), self.folder.path("pending"))
+            posix.rename(self.record_path(item.ident), self.folder.path("pending"))
         except FileNotFoundError:
             self._write("pending", item)
         waiting = self._release(item)
@@ -263,9 +264,9 @@ class Store:
         """Yields the other records on the same bridge, None for an unreadable one. Most questions need only the first,
         which is most likely of the same network."""
         path = self.folder.path
-        networks = [name for name in self.folder.names("attachments") if os.path.isdir(path("attachments", name))]
+        networks = [name for name in self.folder.names("attachments") if is_folder(path("attachments", name))]
         for network in sorted(networks, key=lambda name: name != item.network):
-            with os.scandir(path("attachments", network)) as entries:
+            with posix.scandir(path("attachments", network)) as entries:
                 for entry in entries:
                     ident = _identity(network, entry.name)
                     if ident != item.ident and self.bridges.has(item.bridge, host_link(ident)):

@@ -6,12 +6,13 @@ is changed here.
 
 from __future__ import annotations
 
-import os
-import stat
+import posix
 
 from cni.protocol.errors import INVALID_CONFIG, CniError
+from nft.system import FILE_TYPE, FOLDER, LINK
 
 LINKS = 40  # the kernel follows no more (MAXSYMLINKS)
+OTHERS_WRITE, STICKY = 0o0002, 0o1000  # S_IWOTH and S_ISVTX of include/uapi/linux/stat.h
 
 
 def refuse_foreign(path: str) -> None:
@@ -28,23 +29,23 @@ def refuse_foreign(path: str) -> None:
             continue
         below = f"{place}/{part}"
         try:
-            found = os.lstat(below)
+            found = posix.lstat(below)
         except FileNotFoundError:
             return  # the rest will be made, in a folder that is ours
-        if found.st_uid not in (0, os.geteuid()) and not (left and _is_unmapped(found.st_uid)):
+        if found.st_uid not in (0, posix.geteuid()) and not (left and _is_unmapped(found.st_uid)):
             raise _refusal(path, below, f"it belongs to the user {found.st_uid}", "chown root")
-        if stat.S_ISLNK(found.st_mode):
+        if found.st_mode & FILE_TYPE == LINK:
             links += 1
             if links > LINKS:
                 raise _refusal(path, below, "the links lead in a circle")
-            target = os.readlink(below)
+            target = posix.readlink(below)
             place = "" if target.startswith("/") else place
             left += [word for word in target.split("/") if word][::-1]
             continue
-        if not stat.S_ISDIR(found.st_mode):
+        if found.st_mode & FILE_TYPE != FOLDER:
             raise _refusal(path, below, "it is not a folder")
         # In a folder with the sticky bit (/tmp), nobody else can move what is ours.
-        if found.st_mode & stat.S_IWOTH and not (left and found.st_mode & stat.S_ISVTX):
+        if found.st_mode & OTHERS_WRITE and not (left and found.st_mode & STICKY):
             raise _refusal(path, below, "every user of this host may write there", "chmod o-w")
         place = below
 

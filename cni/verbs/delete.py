@@ -9,8 +9,6 @@ prevResult, no valid configuration is needed.
 
 from __future__ import annotations
 
-import os
-
 from cni import hostside
 from cni.bridge import leave_bridge
 from cni.forwarding import stop_forwarding
@@ -23,6 +21,7 @@ from cni.model.projection import marker
 from cni.protocol.request import Request, foreign_ipam
 from cni.verbs.delegate import DHCP, pass_on, release_by_dhcp
 from cni.withdrawal import delete_elements
+from nft.system import is_there
 
 CACHE = "/var/lib/cni/results"  # libcni's (CacheDir of its api.go)
 
@@ -37,7 +36,7 @@ def delete(request: Request) -> None:
     by_dhcp = foreign_ipam(request) == DHCP
     problem = release_by_dhcp(request) if by_dhcp else None
     host = Host(request.data_dir)
-    remover = Remover() if os.path.lexists(host.store.record_path(ident)) else None  # before the lock, which it shares
+    remover = Remover() if is_there(host.store.record_path(ident)) else None  # before the lock, which it shares
     with host.transaction(f"DEL of {ident}"):
         item = host.record(ident) or host.lost_record(ident)
         crowded = item is not None and item.kind.own_link and host.store.lock.is_wanted()
@@ -79,7 +78,7 @@ def is_anothers(request: Request) -> bool:
     """Whether the runtime or libcni's cache knows of an attachment that has no link of ours."""
     result = request.document.get("prevResult")
     if not isinstance(result, dict):
-        return os.path.lexists(f"{CACHE}/{request.network}-{request.container}-{request.ifname}")
+        return is_there(f"{CACHE}/{request.network}-{request.container}-{request.ifname}")
     entries = result.get("interfaces")
     ours = host_link(identity(request.network, request.container, request.ifname))
     listed = entries if isinstance(entries, list) else []

@@ -5,8 +5,6 @@ Never another network's: the records and the elements' comments begin with the n
 
 from __future__ import annotations
 
-import os
-
 from cni import hostside
 from cni.bridge import leave_bridge
 from cni.forwarding import stop_forwarding
@@ -23,6 +21,7 @@ from cni.recovery import rebuild_network
 from cni.state.leases import lease_folder
 from cni.verbs.delegate import pass_on
 from cni.withdrawal import delete_elements
+from nft.system import is_folder
 
 KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # SPEC.md 1.1.0 renamed it; libcni sends both
 
@@ -39,7 +38,7 @@ def collect_garbage(request: Request) -> None:
         rebuild_network(host.handles, request.network)
         stale = [item for item in host.records(request.network) if item.ident not in valid]
         detach_many(host, request.network, stale, remover)
-    if os.path.isdir(lease_folder(request)):
+    if is_folder(lease_folder(request)):
         from cni.predecessor import remove_stale_leases
 
         remove_stale_leases(request, valid)

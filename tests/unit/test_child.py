@@ -13,7 +13,7 @@ import pytest
 
 from cni.protocol import child
 
-ENVIRONMENT = {"PATH": os.environ["PATH"]}
+ENVIRONMENT = {b"PATH": os.environb[b"PATH"]}
 
 
 def script(folder: Path, text: str) -> str:

@@ -86,10 +86,10 @@ def test_another_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_sockets_options_have_the_architectures_numbers(machine: str, numbers: tuple[int, int, int]) -> None:
     """arch/*/include/uapi/asm/socket.h. Another number is another option there, not an error."""
     code = f"""
-import os, sys
+import posix, sys
 sys.path.insert(0, {str(CHECKOUT)!r})
-real = os.uname()
-os.uname = lambda: os.uname_result((*real[:4], {machine!r}))
+real = posix.uname()
+posix.uname = lambda: posix.uname_result((*real[:4], {machine!r}))
 from nft.netlink import SO_NETNS_COOKIE, SO_RCVBUFFORCE, SO_SNDBUFFORCE
 print(SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_NETNS_COOKIE)
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_a_process_that_cannot_be_started_is_named(monkeypatch: pytest.MonkeyPat
     def refuse() -> int:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr(os, "fork", refuse)
+    monkeypatch.setattr(posix, "fork", refuse)
     monkeypatch.setattr(removal, "link_index", lambda name: 7)
     with pytest.raises(CniError) as caught:
         removal.remove_links(["veth1"])

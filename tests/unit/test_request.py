@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import posix
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -33,11 +34,11 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ask]:
     stdin = os.dup(0)
 
     def read(verb: str = "ADD", document: Any = GOOD, **variables: str | None) -> Request:
-        for name in [name for name in os.environ if name.startswith(("CNI_", "NFTCNI_"))]:
-            monkeypatch.delenv(name)
+        for name in [name for name in posix.environ if name.startswith((b"CNI_", b"NFTCNI_"))]:
+            monkeypatch.delitem(posix.environ, name)
         for name, value in {**FULL, **variables}.items():
             if value is not None:
-                monkeypatch.setenv(name, value)
+                monkeypatch.setitem(posix.environ, name.encode(), value.encode())
         data = document if isinstance(document, bytes) else json.dumps(document).encode()
         reader, writer = os.pipe()
         os.write(writer, data)

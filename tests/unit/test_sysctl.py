@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def test_a_value_that_comes_in_pieces(root: Path, monkeypatch: pytest.MonkeyPatc
         asked.append(size)
         return read(file, size)
 
-    monkeypatch.setattr(os, "read", counting)
+    monkeypatch.setattr(posix, "read", counting)
     assert sysctl.read("key") == "x" * 10000
     assert len(asked) == 3 and set(asked) == {sysctl.PAGE}
 
@@ -85,7 +86,7 @@ def refuse(*_: object) -> Any:
 
 def test_a_refusal_names_key_and_value(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "key").write_text("0\n")
-    monkeypatch.setattr(os, "write", refuse)
+    monkeypatch.setattr(posix, "write", refuse)
     with pytest.raises(OSError) as caught:
         sysctl.write("key", "1")
     assert caught.value.errno == errno.EROFS
@@ -95,5 +96,5 @@ def test_a_refusal_names_key_and_value(root: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("value", ["1", "8080," * 100 + "9090"])
 def test_a_refusal_of_what_is_so_already_is_none(root: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     (root / "key").write_text(value + "\n")
-    monkeypatch.setattr(os, "write", refuse)
+    monkeypatch.setattr(posix, "write", refuse)
     sysctl.write("key", value)
