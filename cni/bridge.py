@@ -11,12 +11,13 @@ import errno
 from cni.forwarding import announced_links, enable_ipv6, set_host_sysctls
 from cni.host import Host
 from cni.kernel import rtnetlink, sysctl
-from cni.kernel.links import Link, get_link, harden, link_name, port_names
+from cni.kernel.links import Link, get_link, link_name
+from cni.kernel.pair import harden
 from cni.kernel.routes import is_local, look_up
 from cni.model.attachment import ISOLATED, Attachment
 from cni.model.names import bridge_mac
 from cni.protocol.errors import INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
-from nft.addresses import Prefix, parse_prefix
+from nft.addresses import Prefix
 from nft.netlink import is_missing
 
 
@@ -147,7 +148,7 @@ def _take_conflicting(host: Host, item: Attachment, bridge: Link) -> None:
         for new in own:
             meets = prefix.address in new.network or new.address in prefix.network
             if prefix not in own and prefix.version == new.version and (new.version == 4 or meets):
-                _take_address(host, bridge, prefix)
+                take_address(host, bridge, prefix)
 
 
 def with_place(host: Host, item: Attachment) -> Attachment:
@@ -194,58 +195,12 @@ def _refuse_advertisements(host: Host, item: Attachment, bridge: Link) -> None:
         sysctl.refuse_advertisements(bridge.name)
 
 
-def leave_bridge(host: Host, item: Attachment) -> list[str]:
-    """Undoes what we did to the last attachment's bridge. Returns the links to remove with the attachment."""
-    links = []
-    if item.wire.master:
-        from cni.vlan_gateway import leave_vlan
-
-        links = _give_back(host, item, item.bridge)
-        leave_vlan(host, item)
-    if item.bridge and host.store.is_last_of_master(item):
-        links += _give_back(host, item, item.master)
-    return links
-
-
-def _give_back(host: Host, item: Attachment, name: str) -> list[str]:
-    notes = host.store.bridges.notes(name)
-    if "created" in notes and not set(port_names(host.rtnl, name)) - {item.link}:
-        return [name]
-    bridge = get_link(host.rtnl, name) if notes else None
-    if bridge is None:
-        return []
-    for note in notes:
-        kind, _, rest = note.partition("-")
-        if kind == "address":
-            _take_address(host, bridge, parse_prefix(rest))
-        elif kind == "sysctl":
-            key, _, before = rest.rpartition("=")
-            sysctl.write(key, before)
-    if "promisc" in notes:
-        set_promiscuous(host, bridge, False)
-    if "up" in notes:
-        _set_down(host, bridge)
-    return []
-
-
 def set_promiscuous(host: Host, bridge: Link, on: bool) -> None:
     flags = {rtnetlink.IFF_PROMISC: on}
     host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(bridge.index, flags, b"", 0, None))
 
 
-def _set_down(host: Host, bridge: Link) -> None:
-    """Sets the bridge down but keeps its IPv6 addresses, which the kernel would remove (addrconf_ifdown)."""
-    key = f"ipv6/conf/{bridge.name}/keep_addr_on_down"
-    before = sysctl.read(key)
-    if before:
-        host.store.bridges.note(bridge.name, f"sysctl-{key}={before}")  # after a kill below, the next DEL restores it
-        sysctl.write(key, "1")
-    host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(bridge.index, {rtnetlink.IFF_UP: False}, b"", 0, None))
-    if before:
-        sysctl.write(key, before)
-
-
-def _take_address(host: Host, bridge: Link, prefix: Prefix) -> None:
+def take_address(host: Host, bridge: Link, prefix: Prefix) -> None:
     try:
         host.rtnl.ask(rtnetlink.RTM_DELADDR, rtnetlink.address(bridge.index, prefix))
     except OSError as error:

@@ -15,8 +15,7 @@ from cni.protocol.log import say
 from nft import conditions
 from nft.errors import KernelError, LoadError
 from nft.libnftables import parse_text, run_text
-from nft.ruleset import condition_chain
-from nft.schema import TABLE
+from nft.schema import TABLE, condition_chain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

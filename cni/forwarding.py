@@ -12,13 +12,11 @@ from cni.kernel import sysctl
 from cni.kernel.links import all_links, link_name
 from cni.localnet import localnet_sysctls, set_localnet
 from cni.model.attachment import Attachment
-from cni.model.names import bridge_mac
 from cni.model.projection import unrouted_elements
 from nft.elements import NFPROTO, Element
 from nft.framing import text
 
 RTPROT_RA = 9  # include/uapi/linux/rtnetlink.h
-FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 OWN_FORWARDING = {
     4: {"routing": "ipv4/conf/{}/forwarding"},
     6: {"routing": "ipv6/conf/{}/force_forwarding", "on": "ipv6/conf/{}/forwarding"},
@@ -37,7 +35,7 @@ def _forwarding_sysctls(item: Attachment) -> list[tuple[str, str]]:
             continue
         if version == 6 and item.kind.own_link:
             wanted.append((f"ipv6/conf/{item.bridge}/disable_ipv6", "0"))
-        wanted.append((FORWARDING[version], "1"))
+        wanted.append((sysctl.FORWARDING[version], "1"))
         if item.bridge:
             wanted.append((f"ipv{version}/conf/{item.bridge}/forwarding", "1"))
     return wanted
@@ -53,7 +51,7 @@ def set_host_sysctls(handles: Handles, item: Attachment) -> None:
         before = sysctl.read(key)
         if before in (value, ""):
             continue
-        version = next((version for version, name in FORWARDING.items() if name == key), 0)
+        version = next((version for version, name in sysctl.FORWARDING.items() if name == key), 0)
         if version:
             if version == 6:
                 _keep_router_advertisements(handles)
@@ -90,13 +88,6 @@ def _own_forwarding(version: int, link: str) -> list[str]:
     return [word for word, key in OWN_FORWARDING[version].items() if sysctl.read(key.format(link)) == "1"]
 
 
-def _put_back(version: int, line: str) -> None:
-    """Restores a link's own setting, which the kernel cleared together with the host's (inet_forward_change)."""
-    link, _kind, *words = line.split()
-    for word in words:
-        sysctl.write(OWN_FORWARDING[version][word].format(link), "1")
-
-
 def note_from_table(handles: Handles) -> None:
     """Notes the links again from the table, for a state folder that was lost."""
     held = handles.table.elements(("unrouted", "routing", "same_net"))
@@ -117,30 +108,6 @@ def unrouted(handles: Handles) -> list[Element]:
     return [
         element for version in (4, 6) for element in unrouted_elements(version, handles.store.notes.unrouted(version))
     ]
-
-
-def stop_forwarding(handles: Handles) -> None:
-    """After the last attachment, restores the host's forwarding. It stays on if links have come since, or somebody else
-    forwards ports, and may count on it; the noted links stay closed to each other then."""
-    for version, key in FORWARDING.items():
-        noted = handles.store.notes.unrouted(version)
-        if not noted:
-            continue
-        known = {line.split()[0] for line in noted}
-        left = [link for link in all_links(handles.rtnl) if not link.master and link.name not in known]
-        # A bridge of ours that still exists has other ports.
-        if all(link.mac == bridge_mac(link.name) for link in left) and not _do_others_forward(handles):
-            sysctl.write(key, "0")
-            for line in noted:
-                _put_back(version, line)
-            handles.table.delete(unrouted_elements(version, noted))
-            handles.store.notes.put_unrouted(version, [])
-
-
-def _do_others_forward(handles: Handles) -> bool:
-    from nft.foreign import forwards_ports
-
-    return forwards_ports(handles.table.netlink)
 
 
 def _keep_router_advertisements(handles: Handles) -> None:

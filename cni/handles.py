@@ -12,7 +12,6 @@ from cni.protocol.errors import kernel_refused
 from cni.state.place import first_folder, read_boot_id
 from cni.state.store import Store
 from nft.netlink import Netlink
-from nft.ruleset import RULES
 from nft.table import Table, rules_digest
 from nft.value import Value
 
@@ -41,6 +40,8 @@ class Handles(Value):
     @property
     def comment(self) -> str:
         """The comment of a table of this boot with this version's rules and our records."""
+        from nft.ruleset import RULES
+
         return table_comment(RULES, self.store.boot, self.store.lock.data_dir)
 
     @property
@@ -48,6 +49,15 @@ class Handles(Value):
         """Whether the table exists and is of this boot. Until the next ADD or `repair`, its rules may be another
         version's."""
         return is_of_boot(self.table.comment() or "", self.store.boot)
+
+    def rules_are_ours(self) -> bool:
+        """Whether the table's rules are as loaded. Without a noted digest, only their numbers are compared."""
+        rules, noted = self.table.rules(), self.store.notes.rules()
+        if noted:
+            return rules_digest(rules) == noted
+        from nft.ruleset import is_whole
+
+        return is_whole(rules)
 
 
 def open_handles(data_dir: str) -> Handles:

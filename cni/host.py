@@ -6,10 +6,8 @@ says what to undo. `bridge` handles the bridge.
 
 from __future__ import annotations
 
-from cni.forwarding import set_host_sysctls
 from cni.handles import Handles, open_handles
 from cni.kernel.links import port_names
-from cni.kernel.routes import is_local
 from cni.model.attachment import Attachment, attachment_key
 from cni.model.names import host_link
 from cni.model.projection import (
@@ -23,7 +21,6 @@ from cni.model.stamp import is_of_boot
 from cni.protocol.errors import CniError, kernel_refused
 from cni.state.store import Damaged
 from nft.errors import Conflict, KernelError, TableMissing
-from nft.ruleset import is_whole
 from nft.table import rules_digest
 
 TYPE_CHECKING = False
@@ -84,6 +81,8 @@ class Host:
             if self.store.is_interrupted():
                 self.roll_back()
             if not self.store.notes.rules() and self.table_is_current():
+                from nft.ruleset import is_whole
+
                 rules = self.table.rules()  # after a kill right behind loading them, or lost state
                 self.store.notes.put_rules(rules_digest(rules) if is_whole(rules) else "")
         except OSError as error:
@@ -185,6 +184,8 @@ class Host:
         )
         self.store.update(item)
         self.add_elements(item, again=True)
+        from cni.forwarding import set_host_sysctls
+
         set_host_sysctls(self.handles, item)
         self.forget_flows_to(tuple(taken), item.addresses)
         for port in taken:
@@ -243,14 +244,6 @@ class Host:
         """Whether the table exists, is of this boot, has this version's rules, and names our records."""
         return self.table.comment() == self.handles.comment
 
-    def table_serves(self) -> bool:
-        return self.handles.table_serves
-
-    def rules_are_ours(self) -> bool:
-        """Whether the table's rules are as loaded. Without a noted digest, only their numbers are compared."""
-        rules, noted = self.table.rules(), self.store.notes.rules()
-        return rules_digest(rules) == noted if noted else is_whole(rules)
-
     def rebuild_table(self) -> None:
         """Makes the whole table from all records, in one transaction. Raises CniError 5."""
         from cni.rebuilding import rebuild_table
@@ -267,6 +260,7 @@ class Host:
 
         if may_have_udp():
             from cni.kernel.flows import forget_new_ports
+            from cni.kernel.routes import is_local
 
             forget_new_ports(self.table.netlink, mappings, addresses, lambda address: is_local(self.rtnl, address))
 

@@ -1,4 +1,4 @@
-"""The host's side of an attachment's link, of either kind: readies, makes, finishes, compares and releases it.
+"""The host's side of an attachment's link, of either kind: readies, makes, finishes and compares it.
 
 It is a port of a bridge (`cni.bridge`, `cni.kernel.links`) or point to point (`cni.kernel.ptp`). Either may have rates
 and VLANs (`cni.kernel.shaping`, `cni.kernel.vlans`); most have none, so those files are loaded only when needed.
@@ -9,7 +9,8 @@ from __future__ import annotations
 from cni.bridge import ensure_bridge, set_promiscuous
 from cni.forwarding import set_host_sysctls
 from cni.host import Host
-from cni.kernel.links import Link, create_veth, finish_port, get_link
+from cni.kernel.links import Link, get_link
+from cni.kernel.pair import create_veth, finish_port
 from cni.kernel.rtnetlink import IFF_PROMISC
 from cni.localnet import guard_port
 from cni.model.attachment import Attachment
@@ -76,14 +77,6 @@ def _wire(host: Host, item: Attachment) -> None:
         from cni.kernel.shaping import shape
 
         shape(host.rtnl, item, port)
-
-
-def release(item: Attachment) -> None:
-    """Releases what other programs keep for it, after its links have gone."""
-    if item.zone:
-        from cni.firewalld import leave
-
-        leave(item)
 
 
 def with_devices(host: Host, item: Attachment, result: Result) -> Result:

@@ -69,6 +69,10 @@ def _library_setns(fd: int) -> int:
         import _ctypes
 
         bare: Any = _ctypes
+        address = bare.dlsym(bare.dlopen(None, 0), "setns")
+        # Without a class for the function it takes 0.1 ms less, but does not tell the errno.
+        if bare.call_function(address, (fd, CLONE_NEWNET)) == 0:
+            return 0
 
         class Int(bare._SimpleCData):  # type: ignore[misc]
             _type_ = "i"
@@ -77,7 +81,7 @@ def _library_setns(fd: int) -> int:
             _flags_ = bare.FUNCFLAG_CDECL | bare.FUNCFLAG_USE_ERRNO
             _restype_ = Int
 
-        call = Function(bare.dlsym(bare.dlopen(None, 0), "setns"))
+        call = Function(address)
         return int(bare.get_errno()) if call(fd, CLONE_NEWNET) else 0
     except Exception:
         import ctypes

@@ -11,7 +11,8 @@ import errno
 
 from cni.host import Host
 from cni.kernel import rtnetlink, vlans
-from cni.kernel.links import Link, get_link, harden
+from cni.kernel.links import Link, get_link
+from cni.kernel.pair import harden
 from cni.model.attachment import Attachment
 from cni.protocol.errors import INVALID_CONFIG, IO_FAILURE, CniError, kernel_refused
 from nft.netlink import is_missing

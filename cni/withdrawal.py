@@ -5,7 +5,6 @@ The marker in `attachments` says whose an element is, or the element's comment i
 
 from __future__ import annotations
 
-from cni.forwarding import unrouted
 from cni.handles import Handles
 from cni.model.attachment import Attachment
 from cni.model.names import bridge_mac
@@ -29,6 +28,8 @@ def delete_elements(handles: Handles, item: Attachment, last: bool) -> None:
         own = [element for element in named if element is not None and element.comment == item.ident]
     shared = _all_of_the_bridge(handles, item) if last else _no_longer_shared(handles, item)
     if last:
+        from cni.forwarding import unrouted
+
         kept = unrouted(handles)
         shared = [element for element in shared if element not in kept]
     shared = _without_the_masters(handles, item, shared) + cross_elements(item, handles.store.of_container(item))

@@ -12,8 +12,8 @@ from . import messages, rules
 from .match import LIMIT
 from .netlink import Netlink
 from .rules import Chain, Rule
-from .ruleset import GATE, WHEN, condition_chain
-from .schema import GATES, TABLE
+from .ruleset import GATE
+from .schema import GATES, TABLE, WHEN, condition_chain
 from .table import Table
 
 TYPE_CHECKING = False

@@ -46,7 +46,7 @@ rules are as they are:
 from __future__ import annotations
 
 from .digest import digest
-from .schema import FAST_PATH, IFNAME, INTERVALS, LAYER2, SETS, TABLE, TARGET
+from .schema import FAST_PATH, IFNAME, INTERVALS, LAYER2, SETS, TABLE, TARGET, WHEN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ CHAINS = """
 """
 
 # While no port has a condition, no rule jumps to `gate` and no chain has this prefix (`conditions`).
-GATE, WHEN = "gate", "when_"
+GATE = "gate"
 
 
 # For the table of family bridge. Not every kernel has `meta ibrname`, so one set holds the addresses of all bridges.
@@ -257,10 +257,6 @@ def _table(family: str, names: Collection[str], chains: str, comment: str) -> st
 
 
 RULES = digest(table_text(""), size=4).hex()  # identifies this text: a table made from another one is replaced
-
-
-def condition_chain(text: str) -> str:
-    return WHEN + digest("condition", text, size=4).hex()
 
 
 def replacing_text(comment: str, more: str) -> str:

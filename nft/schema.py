@@ -5,8 +5,11 @@ The comments say what an element of each set means; callers know who has which e
 
 from __future__ import annotations
 
+from .digest import digest
+
 TABLE = "nftcni"
 FAST_PATH = "fast_path"  # the flowtable and its chain (`nft.fastpath`)
+WHEN = "when_"  # how the names of the conditions' chains begin
 
 # The kinds of fields in keys and data; in a concatenation each is padded to four bytes.
 PROTO, PORT, ADDR4, ADDR6, IFNAME = "inet_proto", "inet_service", "ipv4_addr", "ipv6_addr", "ifname"
@@ -77,6 +80,9 @@ LAYER2: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 SETS.update(LAYER2)
 GATES = ("gated4", "gated4_ip", "gated6", "gated6_ip")  # the verdict maps
 INTERVALS = ("direct4", "direct6")  # the last field of their keys is a prefix
-
-
 COMMENT_LIMIT = 128  # characters; nft's own parser allows no more (NFTNL_UDATA_COMMENT_MAXLEN)
+
+
+def condition_chain(text: str) -> str:
+    """The name of the chain that holds a condition, which ports with the same condition share."""
+    return WHEN + digest("condition", text, size=4).hex()

@@ -5,6 +5,7 @@ The record holds only the leases, without links and table elements. `cni.model.c
 
 from __future__ import annotations
 
+from cni.handles import open_handles
 from cni.host import Host
 from cni.model.attachment import LEASED, Attachment, Lease
 from cni.model.choice import choose
@@ -99,4 +100,4 @@ def status(request: Request) -> None:
     ipam = parse_ipam(request)
     if not ipam.range_sets:
         raise CniError(NOT_READY, "ipam.ranges: no range to lease from")
-    refuse_exhausted(Host(request.data_dir), request, ipam, scope=request.network)
+    refuse_exhausted(open_handles(request.data_dir), request, ipam, scope=request.network)

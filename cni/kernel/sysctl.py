@@ -8,6 +8,7 @@ import posix
 from nft import system
 
 ROOT = "/proc/sys/net"
+FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}  # the whole host's
 PAGE = 4096
 
 

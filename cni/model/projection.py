@@ -14,8 +14,7 @@ from cni.model.names import bridge_mac, derived_mac
 from cni.model.ports import PortMapping
 from nft.addresses import BITS, Address, link_local, merged
 from nft.elements import NFPROTO, PROTOCOLS, Element, pack
-from nft.ruleset import condition_chain
-from nft.schema import FAMILY, IFNAME, MAC, PORT, SETS
+from nft.schema import FAMILY, IFNAME, MAC, PORT, SETS, condition_chain
 
 
 def marker(key: bytes, ident: str = "") -> Element:

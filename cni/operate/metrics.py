@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     with this_host().transaction("reading the counters") as host:
         items = host.records()
-        serves = host.table_serves() or not items
+        serves = host.handles.table_serves or not items
     text = exposition(items, counters.read(items), container_names_of(items), serves)
     if arguments.output:
         with open(f"{arguments.output}.new", "w", encoding="utf-8") as file:

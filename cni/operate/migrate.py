@@ -16,8 +16,9 @@ from cni.adoption import keep_mac
 from cni.bridge import ensure_bridge, with_place
 from cni.host import Host
 from cni.kernel import rtnetlink, sysctl
-from cni.kernel.links import container_sysctls, finish_port, get_link, is_pair, port_names
+from cni.kernel.links import get_link, port_names
 from cni.kernel.netns import Inside, open_netns
+from cni.kernel.pair import container_sysctls, finish_port, is_pair
 from cni.localnet import guard_port
 from cni.model.attachment import Attachment, Lease, lease_name
 from cni.model.config import parse_network

@@ -27,7 +27,7 @@ def exhausted(world: World) -> list[Step]:
                 continue  # `nftcni check` says why
             host = this_host()
             try:
-                refuse_exhausted(host, request, network.ipam)
+                refuse_exhausted(host.handles, request, network.ipam)
             except CniError as error:
                 found += _full(world, network, document.path, error)
             finally:

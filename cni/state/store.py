@@ -29,7 +29,6 @@ from cni.state.folder import Folder
 from cni.state.lock import Lock
 from cni.state.notes import Notes
 from cni.state.place import own_folder
-from cni.state.record import from_document, to_document
 from cni.state.trust import refuse_foreign
 from nft.system import is_folder
 
@@ -197,6 +196,8 @@ class Store:
         return item
 
     def _write(self, name: str, item: Attachment) -> None:
+        from cni.state.record import to_document
+
         files.write(self.folder.path(name), dumps(to_document(item)) + "\n")
 
     def drop_bridge(self, item: Attachment) -> None:
@@ -274,6 +275,8 @@ class Store:
 
 
 def _read(path: str) -> Attachment:
+    from cni.state.record import from_document
+
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         return from_document(loads(file.read()))
 

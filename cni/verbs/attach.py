@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from cni import hostside
 from cni.host import Host
-from cni.kernel.links import Link, announce, configure_container, get_link, is_pair
+from cni.kernel.links import Link, get_link
+from cni.kernel.pair import announce, configure_container, is_pair
 from cni.model.attachment import Attachment
 from cni.model.names import derived_mac
 from cni.model.plan import refuse_held_ports, result_of
@@ -52,7 +53,7 @@ def link(host: Host, item: Attachment, netns: int) -> None:
 
 def apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool = False) -> Result:
     """Makes the kernel what the record says, and rolls nothing back. Raises CniError and OSError."""
-    if again and not (host.table_is_current() and host.rules_are_ours()):
+    if again and not (host.table_is_current() and host.handles.rules_are_ours()):
         host.rebuild_table()
     host.add_elements(item, again)
     bridge = hostside.ready(host, item, new=not again)

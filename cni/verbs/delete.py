@@ -9,9 +9,6 @@ prevResult, no valid configuration is needed.
 
 from __future__ import annotations
 
-from cni import hostside
-from cni.bridge import leave_bridge
-from cni.forwarding import stop_forwarding
 from cni.host import Host
 from cni.kernel.deletion import Remover, keep_sockets_open, remove_links, set_leaving
 from cni.localnet import release_localnet
@@ -66,8 +63,7 @@ def _remove(
             clean_leases(request)
         return
     remove_links([host_link(ident), shaper_link(ident)], remover=remover)
-    if not host.store.has_records():
-        stop_forwarding(host.handles)  # a DEL that was killed had not come to it
+    _stop_forwarding(host)  # a DEL that was killed had not come to it
     if is_anothers(request):
         from cni.predecessor import clean_up
 
@@ -105,15 +101,30 @@ def detach(host: Host, item: Attachment, remover: Remover | None = None, withdra
         from cni.conditions import release as release_conditions
 
         release_conditions(host.handles)
-    links = leave_bridge(host, item) if last else []
+    links = _leave_bridge(host, item) if last else []
     # Listing all connections and removing the links each take some 10 ms.
     went = remove_links(links, lambda: host.forget_flows_of(item.addresses), remover, item.links)
     if not went and remover is None:
         keep_sockets_open()  # the links went with the namespace
-    hostside.release(item)
+    if item.zone:
+        from cni.firewalld import leave
+
+        leave(item)
     release_localnet(host.handles, [item])
     if last:
         host.store.drop_bridge(item)
     host.remove_record(item)
+    _stop_forwarding(host)
+
+
+def _leave_bridge(host: Host, item: Attachment) -> list[str]:
+    from cni.restoration import leave_bridge
+
+    return leave_bridge(host, item)
+
+
+def _stop_forwarding(host: Host) -> None:
     if not host.store.has_records():
+        from cni.restoration import stop_forwarding
+
         stop_forwarding(host.handles)

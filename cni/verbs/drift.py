@@ -11,8 +11,9 @@ from cni.forwarding import host_sysctls
 from cni.host import Host
 from cni.kernel import sysctl
 from cni.kernel.dumps import read_addresses, read_routes
-from cni.kernel.links import Link, container_sysctls, get_link
+from cni.kernel.links import Link, get_link
 from cni.kernel.netns import Inside
+from cni.kernel.pair import container_sysctls
 from cni.localnet import guard_problems
 from cni.model.attachment import Attachment
 from cni.model.ports import Occupied, PortMapping, by_claim
@@ -40,11 +41,11 @@ def table_problems(host: Host) -> list[str]:
     comment = host.table.comment()
     if comment is None:
         return [f"table inet {TABLE} is missing"]
-    if comment != host.handles.comment and host.table_serves():
+    if comment != host.handles.comment and host.handles.table_serves:
         return [f"the rules of table inet {TABLE} are another version's: the next container's ADD brings this one's"]
     if comment != host.handles.comment:
         return [f'table inet {TABLE} says "{comment}" where "{host.handles.comment}" was expected']
-    if not host.rules_are_ours():
+    if not host.handles.rules_are_ours():
         if (NFPROTO_BRIDGE, TABLE) not in host.table.tables():
             return [f"table bridge {TABLE} is missing"]
         return [f"the rules of table inet {TABLE} are not those that nftcni loaded"]

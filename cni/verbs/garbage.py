@@ -5,9 +5,6 @@ Never another network's: the records and the elements' comments begin with the n
 
 from __future__ import annotations
 
-from cni import hostside
-from cni.bridge import leave_bridge
-from cni.forwarding import stop_forwarding
 from cni.host import Host
 from cni.kernel.deletion import Remover, remove_group, remove_links
 from cni.localnet import release_localnet
@@ -18,6 +15,7 @@ from cni.protocol.errors import INVALID_CONFIG, CniError
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.recovery import rebuild_network
+from cni.restoration import leave_bridge, stop_forwarding
 from cni.state.leases import lease_folder
 from cni.verbs.delegate import pass_on
 from cni.withdrawal import delete_elements
@@ -74,7 +72,10 @@ def detach_many(host: Host, network: str, items: list[Attachment], remover: Remo
     _delete_elements(host, items)
     host.forget_flows_of(tuple(address for item in items for address in item.addresses))
     for item in items:
-        hostside.release(item)
+        if item.zone:
+            from cni.firewalld import leave
+
+            leave(item)
         host.store.claims.unclaim(item.standby, item.ident)  # so that none of these inherits a port of another one
     release_localnet(host.handles, items)
     if any(item.conditions for item in items):

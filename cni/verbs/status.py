@@ -6,10 +6,8 @@ A host that never had our table is ready: the first ADD makes it.
 
 from __future__ import annotations
 
-from cni.forwarding import FORWARDING, host_sysctls
-from cni.host import Host
+from cni.handles import Handles, open_handles
 from cni.kernel import sysctl
-from cni.kernel.links import get_link
 from cni.model.attachment import ISOLATED
 from cni.model.choice import gateways_of, next_free
 from cni.model.config import parse_network
@@ -34,22 +32,22 @@ def status(request: Request) -> None:
         network = parse_network(with_lease(request))
     except CniError as error:
         raise (CniError(NOT_READY, error.msg, error.details) if error.code == TRY_AGAIN_LATER else error) from None
-    host = Host(request.data_dir)
+    handles = open_handles(request.data_dir)
     versions = {ranges[0].subnet.version for ranges in network.ipam.range_sets}
-    refuse_unable(host, request, versions)
+    refuse_unable(handles, request, versions)
     if network.fast_path:
         from cni.fastpath import refuse_lacking
 
-        refuse_lacking(host.handles, NOT_READY)
+        refuse_lacking(handles, NOT_READY)
     modes = {4: network.mode4, 6: network.mode6}
     forwarded = {version for version in versions if network.is_gateway and modes[version] != ISOLATED}
     subnets = None if network.zone else [one.subnet for ranges in network.ipam.range_sets for one in ranges]
-    _refuse_unserved(host, request, forwarded, network.bridge, subnets)
-    refuse_exhausted(host, request, network.ipam)
+    _refuse_unserved(handles, request, forwarded, network.bridge, subnets)
+    refuse_exhausted(handles, request, network.ipam)
     pass_on(request, "STATUS")
 
 
-def refuse_unable(host: Host, request: Request, versions: set[int]) -> None:
+def refuse_unable(handles: Handles, request: Request, versions: set[int]) -> None:
     """Raises CniError 50 for what would stop the first ADD: IPv6 that is off until the next boot, and missing kernel
     modules. Once there is a table, the modules exist."""
     if 6 in versions and not sysctl.exists("ipv6/conf"):
@@ -59,7 +57,7 @@ def refuse_unable(host: Host, request: Request, versions: set[int]) -> None:
             "boot without ipv6.disable=1, or take the IPv6 range out",
         )
     try:
-        missing = [] if host.table.comment() is not None else lacking(host.table.netlink)
+        missing = [] if handles.table.comment() is not None else lacking(handles.table.netlink)
     except OSError as error:
         raise kernel_refused(f"STATUS of {request.network}", error) from None
     if missing:
@@ -72,23 +70,23 @@ def refuse_unable(host: Host, request: Request, versions: set[int]) -> None:
 
 def chained_status(request: Request) -> None:
     """STATUS for `portmap` and `firewall`, which have no pool. Raises CniError 51."""
-    _refuse_unserved(Host(request.data_dir), request, {4}, "", None)
+    _refuse_unserved(open_handles(request.data_dir), request, {4}, "", None)
 
 
 def _refuse_unserved(
-    host: Host, request: Request, versions: set[int], bridge: str, subnets: list[Prefix] | None
+    handles: Handles, request: Request, versions: set[int], bridge: str, subnets: list[Prefix] | None
 ) -> None:
     """Raises CniError 51 if containers are not served. `versions` are the IP versions that the network needs forwarded;
     `bridge` will carry its first container. Without `subnets`, a chain's last rule is ignored: published ports pass
     firewalld's last rule, and so does whoever is in a zone."""
-    if not host.table_serves():
+    if not handles.table_serves:
         _refuse_old_nft()
     families = {FAMILIES[version] for version in versions} | ({"inet"} if versions else set())
     try:
-        degraded = _degraded(host, versions)
-        bridges = host.store.bridges.names() or [bridge]
+        degraded = _degraded(handles, request, versions)
+        bridges = handles.store.bridges.names() or [bridge]
         dropping = [
-            chain for chain in forward_drops(host.table.netlink, bridges, subnets) if chain.split()[0] in families
+            chain for chain in forward_drops(handles.table.netlink, bridges, subnets) if chain.split()[0] in families
         ]
     except OSError as error:
         raise kernel_refused(f"STATUS of {request.network}", error) from None
@@ -113,50 +111,56 @@ def _refuse_old_nft() -> None:
         raise CniError(NOT_READY, str(problem), problem.hint) from None
 
 
-def _degraded(host: Host, versions: set[int]) -> list[str]:
+def _degraded(handles: Handles, request: Request, versions: set[int]) -> list[str]:
     """What is wrong for attached containers, as sentences. Only then the lock is taken and it is looked at again: an
     ADD at work, such as the first one of a boot, has a record before there is a table, and looks the same."""
-    if not host.store.lock.has_folder() or not host.store.has_records() or not _differences(host, versions):
+    if not handles.store.lock.has_folder() or not handles.store.has_records() or not _differences(handles, versions):
         return []
-    with host.transaction("STATUS"):
-        return _differences(host, versions) if _is_anybody_attached(host) else []
+    from cni.host import Host
+
+    with Host(request.data_dir).transaction("STATUS") as host:
+        return _differences(host.handles, versions) if _is_anybody_attached(host.handles) else []
 
 
-def _is_anybody_attached(host: Host) -> bool:
+def _is_anybody_attached(handles: Handles) -> bool:
     """Whether a container is attached. One that waits for a foreign IPAM plugin, or is left from a killed ADD, does not
     count."""
-    for ident in host.store.identities():
-        item = host.store.peek(ident)
+    from cni.kernel.links import get_link
+
+    for ident in handles.store.identities():
+        item = handles.store.peek(ident)
         if item is None or item.done:
             return True
-        if item.in_table and (not item.kind.own_link or get_link(host.rtnl, item.link) is not None):
+        if item.in_table and (not item.kind.own_link or get_link(handles.rtnl, item.link) is not None):
             return True
     return False
 
 
-def _differences(host: Host, versions: set[int]) -> list[str]:
+def _differences(handles: Handles, versions: set[int]) -> list[str]:
     found = []
-    if not host.table_serves():
+    if not handles.table_serves:
         what = "table inet nftcni is missing, or of an earlier boot,"
         found.append(f"{what} although containers are attached: run nftcni repair")
-    elif not host.rules_are_ours():
+    elif not handles.rules_are_ours():
         found.append("the rules of table inet nftcni are not those that nftcni loaded: run nftcni repair")
-    for version, key in FORWARDING.items():
-        if version in versions and sysctl.read(key) == "0" and _is_needed(host, key):
+    for version, key in sysctl.FORWARDING.items():
+        if version in versions and sysctl.read(key) == "0" and _is_needed(handles, key):
             found.append(f"forwarding is off: net/{key} is 0 although containers are attached: run nftcni repair")
     return found
 
 
-def _is_needed(host: Host, key: str) -> bool:
+def _is_needed(handles: Handles, key: str) -> bool:
     """Whether any attached container needs this forwarding sysctl; one on a bridge with another router, for example,
     does not. Asked only if the sysctl is off, and only up to the first container that needs it."""
-    items = (host.store.peek(ident) for ident in host.store.identities())
+    from cni.forwarding import host_sysctls
+
+    items = (handles.store.peek(ident) for ident in handles.store.identities())
     return any((key, "1") in host_sysctls(item) for item in items if item is not None)
 
 
-def refuse_exhausted(host: Host, request: Request, ipam: Ipam, scope: str = "") -> None:
+def refuse_exhausted(handles: Handles, request: Request, ipam: Ipam, scope: str = "") -> None:
     """Raises CniError 50 if there is no address that the next ADD could get."""
-    leases = HeldLeases(host.store.claims, request, ipam, scope=scope)
+    leases = HeldLeases(handles.store.claims, request, ipam, scope=scope)
     gateways = gateways_of(ipam)
     for index in range(len(ipam.range_sets)):
         try:

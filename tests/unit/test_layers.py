@@ -29,7 +29,16 @@ LAYERS = (
         "cni.withdrawal",
         "cni.rebuilding",
     ),
-    *("cni.firewalld", "cni.host", "cni.adoption", "cni.predecessor", "cni.vlan_gateway", "cni.bridge", "cni.hostside"),
+    *(
+        "cni.firewalld",
+        "cni.host",
+        "cni.adoption",
+        "cni.predecessor",
+        "cni.vlan_gateway",
+        "cni.bridge",
+        "cni.restoration",
+    ),
+    "cni.hostside",
     *("cni.verbs", "cni.dropin", "cni.operate", "cni.main"),
 )
 # C modules without a promise of CPython, and the files that may name them.

@@ -10,7 +10,7 @@ from cni.operate.walk.packet import Packet
 from cni.operate.walk.remedy import Traffic, let_through, owner_of
 from cni.operate.walk.ruleset import Ruleset
 from cni.operate.walk.step import Step, note, stop
-from nft.ruleset import WHEN
+from nft.schema import WHEN
 
 CONDITION = "condition"  # the kind of its step
 WORDS = {"reject": "rejects", "fwd": "sends elsewhere"}
