@@ -1,7 +1,7 @@
 """The bridge of an attachment: makes or adopts it, readies it, and restores it when its last attachment goes.
 
 Before each change that we must undo later, the state folder gets a note: `created`, or for an adopted bridge
-`address-PREFIX`, `up`, `promisc` and `sysctl-KEY=VALUE BEFORE`. `links` makes ports and containers.
+`address-PREFIX`, `up`, `promisc` and `sysctl-KEY=VALUE BEFORE`. `pair` makes ports and containers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The host's side of an attachment's link, of either kind: readies, makes, finishes and compares it.
 
-It is a port of a bridge (`cni.bridge`, `cni.kernel.links`) or point to point (`cni.kernel.ptp`). Either may have rates
+It is a port of a bridge (`cni.bridge`, `cni.kernel.pair`) or point to point (`cni.kernel.ptp`). Either may have rates
 and VLANs (`cni.kernel.shaping`, `cni.kernel.vlans`); most have none, so those files are loaded only when needed.
 """
 

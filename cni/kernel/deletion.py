@@ -4,7 +4,7 @@ The kernel closes a link, takes it off its lists, and then waits for grace perio
 link is gone for everybody (unregister_netdevice_many_notify, netdev_run_todo). The child sits in that system call while
 the parent watches the link disappear. The kernel may keep the child for long ("waiting for veth to become free"), so
 the child gives up whatever others wait for: the runtime's descriptors, and the lock, which it shares if it was forked
-under it. `links` makes links.
+under it. `pair` makes links.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Network namespaces: opens the one that CNI_NETNS names, and enters it for a moment.
 
-`links` and `sysctl` do the work inside. pyroute2's netns.setns would create a namespace from a mistyped name.
+`pair` and `sysctl` do the work inside. pyroute2's netns.setns would create a namespace from a mistyped name.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The host end has only the gateway's address (/32, /128) and a route to each of the container's addresses. The container
 reaches everything through the gateway, its own subnet too, so containers share no layer 2. Each function may be
-repeated. `links` configures the inside of the container, with `Attachment.inner_routes`.
+repeated. `pair` configures the inside of the container, with `Attachment.inner_routes`.
 """
 
 from __future__ import annotations

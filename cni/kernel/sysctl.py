@@ -1,4 +1,4 @@
-"""Reads and writes single values in /proc/sys/net. `links` and `cni.forwarding` know which values are wanted."""
+"""Reads and writes single values in /proc/sys/net. `pair` and `cni.forwarding` know which values are wanted."""
 
 from __future__ import annotations
 

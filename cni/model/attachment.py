@@ -1,6 +1,6 @@
 """One attachment: what was decided at ADD, as a value. The kernel is its projection.
 
-`plan` decides it, `projection` makes its table elements, `cni.kernel.links` its links, and `cni.state.record` its form
+`plan` decides it, `projection` makes its table elements, `cni.kernel.pair` its links, and `cni.state.record` its form
 on disk.
 """
 

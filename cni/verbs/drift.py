@@ -1,6 +1,6 @@
 """Compares the kernel with the record: one sentence for every difference. CHECK and `repair --check` report them.
 
-Nothing is changed. `projection` and `links` say what should be there. What later plugins of a chain may change without
+Nothing is changed. `projection` and `pair` say what should be there. What later plugins of a chain may change without
 harm (other routes, other addresses) is not compared.
 """
 

@@ -7,13 +7,14 @@ child has a strace of its own attached before it does anything.
 from __future__ import annotations
 
 import os
+import posix
 import sys
 import time
 
 
 def main() -> None:
     log, expression, call, *words = sys.argv[1:]
-    fork = os.fork
+    fork = posix.fork
 
     def broken_fork() -> int:
         child = fork()
@@ -21,7 +22,7 @@ def main() -> None:
             attach(log, expression, call)
         return child
 
-    os.fork = broken_fork
+    posix.fork = broken_fork
     sys.argv = words
     with open(words[0], encoding="utf-8") as file:
         exec(compile(file.read(), words[0], "exec"), {"__name__": "__main__", "__file__": words[0]})

@@ -14,7 +14,7 @@ from support.scratch import CHECKOUT, Host, network, port
 
 HOST_PORT = 50137
 TRACER = f"""#!/usr/bin/python3 -IS
-import os, sys
+import os, posix, sys
 sys.path.insert(0, "{CHECKOUT}")
 files = set()
 PACKED = ({HOST_PORT}).to_bytes(2, "big")
@@ -56,7 +56,7 @@ def leave(status):
         out.write("\\n".join(sorted(files)))
     leaving(status)
 
-leaving, process, os._exit = os._exit, os.getpid(), leave
+leaving, process, posix._exit = posix._exit, os.getpid(), leave
 from cni.main import main
 sys.setprofile(look)
 main()

@@ -35,9 +35,9 @@ def named(host: Host, tmp_path: Path) -> tuple[Host, Path]:
 
 # All that a short answer loads: what starts us, JSON, the names and versions to compare with.
 SHORT = {
-    *("cni", "cni.main", "cni.stdlib", "cni.dropin", "cni.dropin.passthrough", "nft", "nft.signals", "cni.protocol"),
+    *("cni", "cni.main", "cni.stdlib", "cni.dropin", "cni.dropin.passthrough", "nft", "nft.signals", "nft.system"),
     *("cni.protocol.roles", "cni.protocol.jsontext", "cni.protocol.name_rules", "cni.protocol.versions"),
-    *("cni.protocol.stdio", "cni.protocol.journal"),
+    *("cni.protocol", "cni.protocol.stdio", "cni.protocol.journal"),
 }
 
 

@@ -18,7 +18,7 @@ from support.scratch import CHECKOUT, PLUGIN, Host, Json, network, port
 
 CONFIG = network("net0", ports=[port(8080, 80)])
 START = f"""
-import os, signal, sys
+import os, posix, signal, sys
 sys.path.insert(0, "{CHECKOUT}")
 sys.argv[0] = "{PLUGIN}"
 """
@@ -36,7 +36,7 @@ from cni.main import main
 main()
 """
 FORKED = f"""{START}
-fork = os.fork
+fork = posix.fork
 
 def kept():
     child = fork()
@@ -44,7 +44,7 @@ def kept():
         os.kill(os.getpid(), signal.SIGSTOP)  # before it has closed what it shares with its parent
     return child
 
-os.fork = kept
+posix.fork = kept
 from cni.main import main
 main()
 """

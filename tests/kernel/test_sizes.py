@@ -14,7 +14,7 @@ import pytest
 from support.scratch import CHECKOUT, PLUGIN, Host, Json, network, port
 
 COUNTER = f"""#!/usr/bin/python3 -IS
-import os, sys
+import os, posix, sys
 sys.path.insert(0, "{CHECKOUT}")
 if os.path.basename(sys.argv[0]) == "nftcni":
     sys.argv[0] = "{PLUGIN}"
@@ -31,7 +31,7 @@ def leave(status):
             out.write(str(count[0]))
     leaving(status)
 
-leaving, process, os._exit = os._exit, os.getpid(), leave
+leaving, process, posix._exit = posix._exit, os.getpid(), leave
 from cni.main import main
 sys.setprofile(look)
 main()
