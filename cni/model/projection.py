@@ -16,6 +16,10 @@ from nft.addresses import BITS, Address, link_local, merged
 from nft.elements import NFPROTO, PROTOCOLS, Element, pack
 from nft.schema import FAMILY, IFNAME, MAC, PORT, SETS, condition_chain
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def marker(key: bytes, ident: str = "") -> Element:
     return Element("attachments", key, b"", ident)
@@ -118,9 +122,10 @@ def _opened(item: Attachment, mapping: PortMapping) -> Element:
     return Element(name, pack(SETS[name][0], fields), b"", item.ident)
 
 
-def bridge_elements(item: Attachment) -> list[Element]:
+def bridge_elements(item: Attachment, mac_of: Callable[[str], bytes] = bridge_mac) -> list[Element]:
     """The elements that all attachments of a bridge share; they go with the last attachment. If two ask for different
-    things, the stricter one wins. An uplink has none, because it is not a network of containers."""
+    things, the stricter one wins. An uplink has none, because it is not a network of containers. `mac_of` gives a
+    bridge's MAC address."""
     if not item.bridge or item.uplink or not item.in_table:
         return []
     name = pack((IFNAME,), (item.bridge,))
@@ -132,7 +137,7 @@ def bridge_elements(item: Attachment) -> list[Element]:
     if item.port_isolation and item.kind.own_link:
         elements.append(Element("apart", name + name))
     if item.made:
-        mac = derived_mac("host", item.ident) if item.is_ptp else bridge_mac(item.master)
+        mac = derived_mac("host", item.ident) if item.is_ptp else mac_of(item.master)
         elements += [Element("bridges", name), Element("gates", name + pack((MAC,), (mac,)))]
         if item.anti_spoof:
             elements.append(Element("taken_macs", mac))
@@ -218,7 +223,11 @@ def unrouted_elements(version: int, links: list[str]) -> list[Element]:
 
 def projection(items: list[Attachment]) -> dict[tuple[str, bytes], Element]:
     """All elements that the table should hold for these attachments, by set and key."""
-    elements = [element for item in items for element in (*attachment_elements(item), *bridge_elements(item))]
+    # Each reads a file, so not for every attachment.
+    macs = {name: bridge_mac(name) for name in {item.master for item in items if item.made and not item.is_ptp}}
+    elements = [
+        element for item in items for element in (*attachment_elements(item), *bridge_elements(item, macs.__getitem__))
+    ]
     by_container: dict[str, list[Attachment]] = {}
     for item in items:
         by_container.setdefault(item.container, []).append(item)

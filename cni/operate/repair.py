@@ -14,7 +14,7 @@ from cni.forwarding import set_host_sysctls
 from cni.host import Host
 from cni.kernel import sysctl
 from cni.kernel.dumps import read_addresses
-from cni.kernel.links import get_link
+from cni.kernel.links import all_links, get_link
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
 from cni.operate.moved_link import moved_link
@@ -79,7 +79,7 @@ def problems_of(host: Host) -> list[str]:
 def looked_at(host: Host, items: list[Attachment]) -> tuple[list[str], set[str]]:
     """`problems_of`, and the identities whose links, leases and sysctls are right, so that they are not checked again:
     each takes a good part of a millisecond."""
-    look = Look()
+    look = Look(all_links(host.rtnl))
     found = table_differences(host, items) + differences(host.handles)
     sound = set()
     for item in items:

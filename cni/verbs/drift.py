@@ -70,11 +70,16 @@ def element_problems(item: Attachment, others: list[Attachment], get: Callable[[
 
 
 class Look:
-    """What several attachments share, read once for all of them: bridges with their addresses, and sysctls."""
+    """What several attachments share, read once for all of them: bridges with their addresses, and sysctls. `links` are
+    all links of the host, if they have been listed; otherwise the kernel is asked for one at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, links: list[Link] | None = None) -> None:
         self.bridges: dict[str, tuple[Link | None, list[Prefix]]] = {}
+        self._links = None if links is None else {link.name: link for link in links}
         self._sysctls: dict[str, str] = {}
+
+    def link(self, rtnl: Netlink, name: str) -> Link | None:
+        return get_link(rtnl, name) if self._links is None else self._links.get(name)
 
     def sysctl(self, key: str) -> str:
         if key not in self._sysctls:
@@ -86,7 +91,7 @@ def host_problems(host: Host, item: Attachment, look: Look | None = None) -> lis
     """The differences in the bridge, the host end, the leases and the sysctls of one attachment. `look` is shared by
     the attachments of one listing, as long as nothing is changed."""
     look = look or Look()
-    port = get_link(host.rtnl, item.link) if item.kind.own_link else None
+    port = look.link(host.rtnl, item.link) if item.kind.own_link else None
     found = _port_problems(host, item, port, look) if item.kind.own_link else []
     found += guard_problems(host.handles, item, port, look.sysctl)
     return found + _zone_problems(item) + _claim_problems(host, item, look)

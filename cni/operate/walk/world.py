@@ -13,6 +13,7 @@ from functools import cached_property
 
 from cni.fastpath import differences
 from cni.host import Host
+from cni.kernel.links import all_links
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
 from cni.operate.moved_link import moved_link
@@ -60,7 +61,7 @@ class World:
         self.items = host.records()
         self.table_steps = [_repair("table", problem) for problem in table_differences(host, self.items)]
         self.beside_the_fast_path = differences(host.handles)
-        look = Look()
+        look = Look(all_links(host.rtnl))
         self._problems = {item.ident: host_problems(host, item, look) for item in self.items}
         self._insides: dict[str, Kernel | str] = {}
         self.discovered: dict[tuple[str, int | Address], list[Step]] = {}
