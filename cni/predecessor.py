@@ -26,7 +26,8 @@ from cni.state.leases import lease_folder
 from nft import rules
 from nft.addresses import Address, format_mac, parse_address
 from nft.errors import KernelError
-from nft.messages import GETCHAIN, nfgen, read_chain
+from nft.expressions import read_chain
+from nft.messages import GETCHAIN, nfgen
 from nft.netlink import Netlink
 from nft.system import is_folder
 

@@ -8,7 +8,7 @@ survive the loss of the state folder.
 
 from __future__ import annotations
 
-from . import messages, rules
+from . import expressions, rules
 from .match import LIMIT
 from .netlink import Netlink
 from .rules import Chain, Rule
@@ -32,7 +32,7 @@ def has_chain(netlink: Netlink, text: str) -> bool:
 def is_closed(netlink: Netlink, text: str) -> bool:
     """Whether the chain exists without a match in it, because it was loaded as `closed`."""
     found = rules.rules(netlink, "inet", TABLE, condition_chain(text))
-    return bool(found) and messages.expression_names(found[0].code) == {"immediate"}
+    return bool(found) and expressions.expression_names(found[0].code) == {"immediate"}
 
 
 def probe_text(*texts: str) -> str:

@@ -12,7 +12,7 @@ br_netfilter they pass forward, but this host does not route them.
 
 from __future__ import annotations
 
-from . import messages
+from . import expressions, messages
 from .framing import NLA_F_NESTED as NESTED
 from .framing import NLM_F_CREATE, attr, attr_name, attributes, items, text
 from .lacking import PROBE
@@ -86,8 +86,8 @@ def drop_links(table: Table, names: list[str]) -> None:
 
 def remove(table: Table) -> None:
     """Deletes the flowtable with all flows, and the chain unless somebody has deleted that by hand."""
-    chain = messages.nfgen() + attr_name(messages.NFTA_CHAIN_TABLE, TABLE)
-    chain += attr_name(messages.NFTA_CHAIN_NAME, FAST_PATH)
+    chain = messages.nfgen() + attr_name(expressions.NFTA_CHAIN_TABLE, TABLE)
+    chain += attr_name(expressions.NFTA_CHAIN_NAME, FAST_PATH)
     changes: list[Change] = [
         (messages.NEWCHAIN, NLM_F_CREATE, chain),
         (DELRULE, 0, messages.list_rules(chain=FAST_PATH)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 
-from . import messages
+from . import expressions, messages
 from .framing import attr
 from .netlink import Netlink
 from .schema import TABLE
@@ -28,22 +28,22 @@ def forward_drops(netlink: Netlink, bridges: list[str], subnets: list[Prefix] | 
     names = [bridge.encode("utf-8", "surrogateescape") for bridge in bridges if bridge]
     found = []
     for payload in netlink.dump(messages.GETCHAIN, messages.nfgen(0)):
-        chain, family = messages.read_chain(payload), payload[0]
+        chain, family = expressions.read_chain(payload), payload[0]
         if not chain.on_forward or chain.table == TABLE:
             continue
         if chain.drops_forward or (subnets is not None and _ends_with_a_drop(netlink, family, chain)):
             codes = [code for _chain, code in _rules(netlink, family, chain.table)]
             is_seen_to = any(_names_link(code, name) for name in names for code in codes)
-            is_seen_to |= any(_lies_in(value, spans) for code in codes for value in messages.compared(code))
+            is_seen_to |= any(_lies_in(value, spans) for code in codes for value in expressions.compared(code))
             if not is_seen_to and not _sets_name(netlink, family, chain.table, names, spans):
                 found.append(f"{chain.family} {chain.table} {chain.name}")
     return found
 
 
-def _ends_with_a_drop(netlink: Netlink, family: int, chain: messages.Chain) -> bool:
+def _ends_with_a_drop(netlink: Netlink, family: int, chain: expressions.Chain) -> bool:
     """Whether the chain's last rule drops everything. Kernels before 5.6 list the whole table."""
     rules = [code for owner, code in _rules(netlink, family, chain.table, chain.name) if owner == chain.name]
-    return bool(rules) and messages.drops_all(rules[-1])
+    return bool(rules) and expressions.drops_all(rules[-1])
 
 
 def _rules(netlink: Netlink, family: int, table: str, chain: str = "") -> list[tuple[str, bytes]]:
@@ -62,7 +62,7 @@ def dropping_chains(netlink: Netlink, table: str, chain: str) -> list[str]:
             continue
         # Kernels before 5.6 list the whole table.
         rules = [code for owner, code in map(messages.read_rule, payloads) if owner == chain]
-        if any(map(messages.drops, rules)):
+        if any(map(expressions.drops, rules)):
             found.append(f"{messages.FAMILY_NAMES[family]} {table} {chain}")
     return found
 
@@ -71,7 +71,7 @@ def forwards_ports(netlink: Netlink) -> bool:
     """Whether somebody else's rule translates a destination. It lists all chains, then the rules of tables with a nat
     chain. Raises OSError."""
     chains = (
-        (payload[0], messages.read_chain(payload)) for payload in netlink.dump(messages.GETCHAIN, messages.nfgen(0))
+        (payload[0], expressions.read_chain(payload)) for payload in netlink.dump(messages.GETCHAIN, messages.nfgen(0))
     )
     tables = {(family, chain.table) for family, chain in chains if chain.translates and chain.table != TABLE}
     payloads = (
@@ -79,7 +79,7 @@ def forwards_ports(netlink: Netlink) -> bool:
         for family, table in tables
         for payload in netlink.dump(messages.GETRULE, messages.list_rules(table, family))
     )
-    return any(messages.leads_elsewhere(code) for _chain, code in map(messages.read_rule, payloads))
+    return any(expressions.leads_elsewhere(code) for _chain, code in map(messages.read_rule, payloads))
 
 
 def _names_link(code: bytes, name: bytes) -> bool:
@@ -106,7 +106,7 @@ def _lies_in(value: bytes, subnets: list[Prefix]) -> bool:
 def _sets_name(netlink: Netlink, family: int, table: str, names: list[bytes], subnets: list[Prefix]) -> bool:
     """Whether a set or map of the table, anonymous ones included, holds one of the names or an address of the subnets.
     In an interval, `br-*` begins with `br-`."""
-    for found in map(messages.read_set, netlink.dump(messages.GETSET, messages.list_sets(table, family))):
+    for found in map(expressions.read_set, netlink.dump(messages.GETSET, expressions.list_sets(table, family))):
         for payload in netlink.dump(messages.GETSETELEM, messages.list_elements(found.name, table, family)):
             for element in messages.read_elements(payload):
                 if _lies_in(element.key, subnets):

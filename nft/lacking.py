@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 
-from . import messages
+from . import expressions, messages
 from .framing import NLA_F_NESTED as NESTED
 from .framing import NLM_F_CREATE, attr, attr_name
 from .netlink import Netlink
@@ -20,22 +20,23 @@ if TYPE_CHECKING:
 
 CHAIN, NAT_CHAIN = "plain", "nat"
 EXPRESSIONS = {"ct": "nft_ct", "fib": "nft_fib_inet", "nat": "nft_nat", "masq": "nft_masq"}  # with their modules
-NFTA_HOOK_PRIORITY, NFTA_CHAIN_TYPE = 2, 7
-NFTA_EXPR_NAME, NFTA_LIST_ELEM = 1, 1
+NFTA_HOOK_PRIORITY = 2
+NFTA_LIST_ELEM = 1
 PROBE = "nftcni-probe"
 
 
 def lacking(
-    netlink: Netlink, expressions: dict[str, str] = EXPRESSIONS, more: Sequence[tuple[str, int, bytes]] = ()
+    netlink: Netlink, parts_of_rules: dict[str, str] = EXPRESSIONS, more: Sequence[tuple[str, int, bytes]] = ()
 ) -> list[str]:
     """`what (module)` for each missing part. Changes nothing. `more` are further questions about parts of the table
     PROBE, as (what, message type, payload). Raises OSError."""
-    hook = attr(messages.NFTA_HOOK_HOOKNUM, bytes(4)) + attr(NFTA_HOOK_PRIORITY, (-100).to_bytes(4, "big", signed=True))
-    base = attr(NESTED | messages.NFTA_CHAIN_HOOK, hook) + attr_name(NFTA_CHAIN_TYPE, "nat")
+    priority = attr(NFTA_HOOK_PRIORITY, (-100).to_bytes(4, "big", signed=True))
+    hook = attr(expressions.NFTA_HOOK_HOOKNUM, bytes(4)) + priority
+    base = attr(NESTED | expressions.NFTA_CHAIN_HOOK, hook) + attr_name(expressions.NFTA_CHAIN_TYPE, "nat")
     asked = [
         ("tables of the family inet (nf_tables_inet)", messages.NEWTABLE, attr_name(messages.NFTA_TABLE_NAME, PROBE)),
         ("chains", messages.NEWCHAIN, _chain(CHAIN)),
-        *((f"{name} ({module})", messages.NEWRULE, _rule(name)) for name, module in expressions.items()),
+        *((f"{name} ({module})", messages.NEWRULE, _rule(name)) for name, module in parts_of_rules.items()),
         ("chains of the type nat (nft_chain_nat)", messages.NEWCHAIN, _chain(NAT_CHAIN) + base),
         *more,
     ]
@@ -48,10 +49,10 @@ def lacking(
 
 
 def _chain(name: str) -> bytes:
-    return attr_name(messages.NFTA_CHAIN_TABLE, PROBE) + attr_name(messages.NFTA_CHAIN_NAME, name)
+    return attr_name(expressions.NFTA_CHAIN_TABLE, PROBE) + attr_name(expressions.NFTA_CHAIN_NAME, name)
 
 
 def _rule(expression: str) -> bytes:
     place = attr_name(messages.NFTA_RULE_TABLE, PROBE) + attr_name(messages.NFTA_RULE_CHAIN, CHAIN)
-    one = attr(NESTED | NFTA_LIST_ELEM, attr_name(NFTA_EXPR_NAME, expression))
+    one = attr(NESTED | NFTA_LIST_ELEM, attr_name(expressions.NFTA_EXPR_NAME, expression))
     return place + attr(NESTED | messages.NFTA_RULE_EXPRESSIONS, one)

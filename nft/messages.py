@@ -23,7 +23,6 @@ from .framing import (
 )
 from .schema import GATES, LAYER2, TABLE
 from .stdlib import Struct
-from .value import Value
 
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
@@ -31,35 +30,26 @@ NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN = (SUBSYSTEM | number for numbe
 NEWRULE, GETRULE, GETSET = (SUBSYSTEM | number for number in (6, 7, 10))
 NEWSETELEM, GETSETELEM, DELSETELEM, NEWGEN = (SUBSYSTEM | number for number in (12, 13, 14, 15))
 NFPROTO_INET, NFPROTO_BRIDGE = 1, 7
+FAMILY_NAMES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}  # NFPROTO_*
+FORWARDING = (1, 2, 10)  # the families whose forward hook containers' packets pass
 NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFTA_TABLE_USERDATA = 1, 2, 6
 NFT_TABLE_F_DORMANT, NFT_TABLE_F_OWNER = 1, 2
 NFTA_LIST_TABLE, NFTA_LIST_SET, NFTA_LIST_ELEMENTS = 1, 2, 3
 NFTA_LIST_ELEM = 1
 NFTA_ELEM_KEY, NFTA_ELEM_DATA, NFTA_ELEM_USERDATA, NFTA_ELEM_KEY_END = 1, 2, 6, 10
 NFTA_DATA_VALUE, NFTA_DATA_VERDICT = 1, 2
-NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
-NFTA_IMMEDIATE_DATA, NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN, NFTA_TARGET_NAME = 2, 1, 2, 1
+NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN = 1, 2
 NFT_GOTO = -4
-NFTA_NAT_TYPE, NFT_NAT_DNAT, NFTA_CMP_DATA = 1, 1, 3
-UNCONDITIONAL = {"immediate", "reject", "target", "counter", "log"}
 NFTA_GEN_PROC_PID = 2
-NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE = 1, 3, 4, 5, 7
-NFTA_HOOK_HOOKNUM = 1
-NF_INET_FORWARD, NF_DROP = 2, 0
-FAMILY_NAMES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}  # NFPROTO_*
-FORWARDING = (1, 2, 10)  # the families whose forward hook containers' packets pass
-NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE = 1, 2, 3, 4
-NFT_SET_INTERVAL = 4
-KIND_BITS, IFNAME_KIND = 6, 41  # nft numbers its types; a concatenation has six bits for each field's number
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
 UDATA_COMMENT = 0  # the first kind in libnftnl's udata of tables and elements alike
 GROUP = 300  # elements in one message: an attribute's length has 16 bits, and an IPv6 element takes about 200 bytes
 
-_NFGEN = Struct(">BBH")  # family, version, resource
+NFGEN = Struct(">BBH")  # family, version, resource
 
 
 def nfgen(family: int = NFPROTO_INET, resource: int = 0, version: int = 0) -> bytes:
-    return _NFGEN.pack(family, version, resource)
+    return NFGEN.pack(family, version, resource)
 
 
 def batch(changes: list[tuple[int, int, bytes]], first: int) -> tuple[list[bytes], range]:
@@ -142,13 +132,9 @@ def list_rules(table: str = TABLE, family: int = NFPROTO_INET, chain: str = "") 
     return nfgen(family) + place + (attr_name(NFTA_RULE_CHAIN, chain) if chain else b"")
 
 
-def list_sets(table: str, family: int) -> bytes:
-    return nfgen(family) + attr_name(NFTA_SET_TABLE, table)
-
-
 def read_elements(payload: bytes) -> list[Element]:
     """The elements of one NEWSETELEM payload."""
-    outer = attributes(payload, _NFGEN.size)
+    outer = attributes(payload, NFGEN.size)
     name = text(outer.get(NFTA_LIST_SET, b""))
     found = []
     for packed in items(outer.get(NFTA_LIST_ELEMENTS, b"")):
@@ -176,114 +162,27 @@ def read_comment(userdata: bytes) -> str:
 
 def read_table(payload: bytes) -> tuple[tuple[int, str], bool]:
     """(family, name), and whether the table has an owner, which alone can delete it; a flush cannot."""
-    parts = attributes(payload, _NFGEN.size)
+    parts = attributes(payload, NFGEN.size)
     flags = int.from_bytes(parts.get(NFTA_TABLE_FLAGS, b""), "big")
     return (payload[0], text(parts.get(NFTA_TABLE_NAME, b""))), bool(flags & NFT_TABLE_F_OWNER)
 
 
 def is_dormant(payload: bytes) -> bool:
     """Whether a NEWTABLE payload shows a dormant table, whose chains the kernel skips."""
-    flags = int.from_bytes(attributes(payload, _NFGEN.size).get(NFTA_TABLE_FLAGS, b""), "big")
+    flags = int.from_bytes(attributes(payload, NFGEN.size).get(NFTA_TABLE_FLAGS, b""), "big")
     return bool(flags & NFT_TABLE_F_DORMANT)
 
 
 def read_generation_process(payload: bytes) -> int:
     """The ID of the process that made a transaction, from its NEWGEN event; 0 if the kernel does not say."""
-    return int.from_bytes(attributes(payload, _NFGEN.size).get(NFTA_GEN_PROC_PID, b""), "big")
+    return int.from_bytes(attributes(payload, NFGEN.size).get(NFTA_GEN_PROC_PID, b""), "big")
 
 
 def read_table_comment(payload: bytes) -> str:
-    return read_comment(attributes(payload, _NFGEN.size).get(NFTA_TABLE_USERDATA, b""))
-
-
-class Chain(Value):
-    """A chain, and what its type, hook and policy do."""
-
-    family: str
-    table: str
-    name: str
-    on_forward: bool
-    drops_forward: bool
-    translates: bool
-
-
-def read_chain(payload: bytes) -> Chain:
-    """A chain of any table. `on_forward` is a base chain on the forward hook, `drops_forward` one with policy drop,
-    `translates` a chain of type nat."""
-    parts = attributes(payload, _NFGEN.size)
-    hook = attributes(parts.get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM, b"")
-    on_forward = int.from_bytes(hook, "big") == NF_INET_FORWARD and bool(hook) and payload[0] in FORWARDING
-    drops = int.from_bytes(parts.get(NFTA_CHAIN_POLICY, b"\1"), "big") == NF_DROP
-    table, name = (text(parts.get(kind, b"")) for kind in (NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME))
-    translates = text(parts.get(NFTA_CHAIN_TYPE, b"")) == "nat"
-    return Chain(
-        FAMILY_NAMES.get(payload[0], str(payload[0])), table, name, on_forward, on_forward and drops, translates
-    )
+    return read_comment(attributes(payload, NFGEN.size).get(NFTA_TABLE_USERDATA, b""))
 
 
 def read_rule(payload: bytes) -> tuple[str, bytes]:
     """(chain, expressions) of one rule. Our own rules' expressions are compared as bytes and never interpreted."""
-    parts = attributes(payload, _NFGEN.size)
+    parts = attributes(payload, NFGEN.size)
     return text(parts.get(NFTA_RULE_CHAIN, b"")), parts.get(NFTA_RULE_EXPRESSIONS, b"")
-
-
-def drops(code: bytes) -> bool:
-    """Whether a rule with these expressions, nft's or iptables-nft's, drops or rejects what it matches."""
-    for packed in items(code):
-        parts = attributes(packed)
-        name, data = text(parts.get(NFTA_EXPR_NAME, b"")), attributes(parts.get(NFTA_EXPR_DATA, b""))
-        if name == "immediate":
-            verdict = attributes(attributes(data.get(NFTA_IMMEDIATE_DATA, b"")).get(NFTA_DATA_VERDICT, b""))
-            if verdict and int.from_bytes(verdict.get(NFTA_VERDICT_CODE, b"\1"), "big") == NF_DROP:
-                return True
-        elif name == "reject" or (name == "target" and text(data.get(NFTA_TARGET_NAME, b"")) in ("REJECT", "DROP")):
-            return True
-    return False
-
-
-def drops_all(code: bytes) -> bool:
-    """Whether a rule with these expressions drops or rejects every packet."""
-    return expression_names(code) <= UNCONDITIONAL and drops(code)
-
-
-def expression_names(code: bytes) -> set[str]:
-    return {text(attributes(packed).get(NFTA_EXPR_NAME, b"")) for packed in items(code)}
-
-
-def compared(code: bytes) -> list[bytes]:
-    """The values that a rule with these expressions compares with, directly or after a mask."""
-    found = []
-    for packed in items(code):
-        parts = attributes(packed)
-        if text(parts.get(NFTA_EXPR_NAME, b"")) == "cmp":
-            data = attributes(attributes(parts.get(NFTA_EXPR_DATA, b"")).get(NFTA_CMP_DATA, b""))
-            found.append(data.get(NFTA_DATA_VALUE, b""))
-    return found
-
-
-def leads_elsewhere(code: bytes) -> bool:
-    """Whether a rule with these expressions, nft's or iptables-nft's, gives packets another destination (DNAT)."""
-    for packed in items(code):
-        parts = attributes(packed)
-        name, data = text(parts.get(NFTA_EXPR_NAME, b"")), attributes(parts.get(NFTA_EXPR_DATA, b""))
-        if name == "nat" and int.from_bytes(data.get(NFTA_NAT_TYPE, b""), "big") == NFT_NAT_DNAT:
-            return True
-        if name == "target" and text(data.get(NFTA_TARGET_NAME, b"")) == "DNAT":
-            return True
-    return False
-
-
-class Set(Value):
-    """A set or map of any table; `names_links` says whether its keys hold interface names."""
-
-    name: str
-    names_links: bool
-    interval: bool
-
-
-def read_set(payload: bytes) -> Set:
-    """A set or map from its NEWSET payload."""
-    parts = attributes(payload, _NFGEN.size)
-    flags, kinds = (int.from_bytes(parts.get(kind, b""), "big") for kind in (NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE))
-    fields = (kinds >> shift & (1 << KIND_BITS) - 1 for shift in range(0, 32, KIND_BITS))
-    return Set(text(parts.get(NFTA_SET_NAME, b"")), IFNAME_KIND in fields, bool(flags & NFT_SET_INTERVAL))

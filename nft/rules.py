@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 
-from . import messages
+from . import expressions, messages
 from .errors import KernelError
 from .framing import attr, attr_name, attributes, items, text
 from .netlink import Netlink
@@ -45,9 +45,9 @@ class Rule(Value):
         """The chain that the rule jumps or goes to, "" for none."""
         for packed in items(self.code):
             parts = attributes(packed)
-            if text(parts.get(messages.NFTA_EXPR_NAME, b"")) == "immediate":
-                immediate = attributes(parts.get(messages.NFTA_EXPR_DATA, b""))
-                data = attributes(immediate.get(messages.NFTA_IMMEDIATE_DATA, b""))
+            if text(parts.get(expressions.NFTA_EXPR_NAME, b"")) == "immediate":
+                immediate = attributes(parts.get(expressions.NFTA_EXPR_DATA, b""))
+                data = attributes(immediate.get(expressions.NFTA_IMMEDIATE_DATA, b""))
                 name = attributes(data.get(messages.NFTA_DATA_VERDICT, b"")).get(messages.NFTA_VERDICT_CHAIN)
                 if name:
                     return text(name)
@@ -87,7 +87,7 @@ def _read_rule(family: str, payload: bytes) -> Rule:
 
 
 def chains(netlink: Netlink, family: str, table: str) -> list[Chain]:
-    found = map(messages.read_chain, netlink.dump(messages.GETCHAIN, messages.nfgen(FAMILIES[family])))
+    found = map(expressions.read_chain, netlink.dump(messages.GETCHAIN, messages.nfgen(FAMILIES[family])))
     return [Chain(family, chain.table, chain.name) for chain in found if (chain.family, chain.table) == (family, table)]
 
 
@@ -121,5 +121,5 @@ def _rule(rule: Rule) -> bytes:
 
 
 def _chain(chain: Chain) -> bytes:
-    head = messages.nfgen(FAMILIES[chain.family]) + attr_name(messages.NFTA_CHAIN_TABLE, chain.table)
-    return head + attr_name(messages.NFTA_CHAIN_NAME, chain.name)
+    head = messages.nfgen(FAMILIES[chain.family]) + attr_name(expressions.NFTA_CHAIN_TABLE, chain.table)
+    return head + attr_name(expressions.NFTA_CHAIN_NAME, chain.name)

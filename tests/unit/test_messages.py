@@ -12,7 +12,7 @@ from pyroute2.netlink.nfnetlink import nfgen_msg
 from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
 from pyroute2.netlink.nfnetlink.nftsocket import nft_set_elem_list_msg, nft_table_msg
 
-from nft import conntrack, messages
+from nft import conntrack, expressions, messages
 from nft.elements import Element, pack, unpack
 from nft.framing import NLMSG, message
 from nft.schema import ADDR4, ADDR6, IFNAME, PORT, PROTO
@@ -127,4 +127,4 @@ def test_readers_bear_any_bytes(payload: bytes) -> None:
     messages.read_rule(payload)
     messages.read_table(b"\1\0\0\0" + payload)
     messages.read_generation_process(payload)
-    messages.read_chain(b"\1\0\0\0" + payload)
+    expressions.read_chain(b"\1\0\0\0" + payload)
