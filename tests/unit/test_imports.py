@@ -10,9 +10,30 @@ import subprocess
 import sys
 
 import pytest
-from support.scratch import PLUGIN, Host, network, port
+from support.scratch import CHECKOUT, PLUGIN, Host, network, port
 
 PYTHON = "/usr/bin/python3"
+# Writes down what is loaded while the lock is held.
+UNDER_THE_LOCK = f"""
+import sys
+sys.path.insert(0, "{CHECKOUT}")
+sys.argv[0] = "{PLUGIN}"
+from cni.state.lock import Lock
+acquire, release, before = Lock.acquire, Lock.release, set()
+
+def acquired(self, *words):
+    acquire(self, *words)
+    before.update(sys.modules)
+
+def released(self):
+    with open("/run/loaded", "a") as out:
+        out.write("\\n".join(sorted(set(sys.modules) - before)))
+    release(self)
+
+Lock.acquire, Lock.release = acquired, released
+from cni.main import main
+main()
+"""
 FORBIDDEN = {
     *("argparse", "dataclasses", "enum", "functools", "hashlib", "inspect", "ipaddress", "json", "logging", "pathlib"),
     *("re", "random", "shutil", "signal", "socket", "subprocess", "tempfile", "threading", "traceback", "typing"),
@@ -110,3 +131,14 @@ def test_foreign_modules_are_these(steady: Host) -> None:
         "gc",
     }
     assert foreign - ONLY_BEFORE_312 <= builtin, f"{sorted(foreign)}\n{times}"
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_nothing_is_loaded_while_others_wait_for_the_lock(steady: Host, verb: str) -> None:
+    config = network("net0", "10.88.0.0/24", "fd00:88::/64", ports=[port(8080, 80)])
+    if verb == "DEL":
+        steady.add(config)
+    variables = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0"}
+    done = steady.call(PYTHON, "-ISc", UNDER_THE_LOCK, input=json.dumps(config), env={**variables, "CNI_PATH": "/x"})
+    assert done.returncode == 0, done.stdout
+    assert steady.run("cat", "/run/loaded").split() == []
