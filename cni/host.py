@@ -32,15 +32,21 @@ if TYPE_CHECKING:
     from nft.addresses import Address
 
 
+RECORDS = "cni.state.record"
+
+
 class Transaction:
     """`with host.transaction(what):` holds the lock. An OSError inside first rolls back an interrupted change of the
     state, then becomes a CniError that names `what`."""
 
-    def __init__(self, host: Host, what: str) -> None:
+    def __init__(self, host: Host, what: str, ahead: tuple[str, ...]) -> None:
         self._host = host
         self._what = what
+        self._ahead = ahead
 
     def __enter__(self) -> Host:
+        for name in (RECORDS, *self._ahead):
+            __import__(name)
         self._host.lock()
         return self._host
 
@@ -71,8 +77,10 @@ class Host:
 
     # The lock
 
-    def transaction(self, what: str) -> Transaction:
-        return Transaction(self, what)
+    def transaction(self, what: str, *ahead: str) -> Transaction:
+        """`ahead` are modules that will be needed: loaded under the lock, they would make all others wait, a tenth of
+        the time for which an ADD holds it."""
+        return Transaction(self, what, ahead)
 
     def lock(self) -> None:
         """Takes the lock. Raises CniError 11 after a bounded wait, 5 for a state folder that cannot be used."""

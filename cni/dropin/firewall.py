@@ -26,7 +26,7 @@ def add(request: Request) -> dict[str, Json]:
     isolation, port_isolation = isolation_asked(fields)
     zone = zone_asked(fields)
     ident = record_of(request)
-    with Host(request.data_dir).transaction(f"firewall: ADD for {ident}") as host:
+    with Host(request.data_dir).transaction(f"firewall: ADD for {ident}", "nft.ruleset") as host:
         refuse_admin_chain(host.table.netlink, fields)
         if not isolation and not zone:
             return previous.document

@@ -14,6 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.protocol.jsontext import Json
 
+AHEAD = ("nft.ruleset", "cni.kernel.loopback_guard")
+AHEAD_OF_DEL = ("cni.kernel.tracker", "cni.kernel.deletion")
+
 
 def add(request: Request) -> dict[str, Json]:
     """Publishes the ports. Returns prevResult unchanged. Raises CniError, and leaves the attachment as it was then."""
@@ -26,7 +29,7 @@ def add(request: Request) -> dict[str, Json]:
     if not mappings:
         return previous.document
     ident = record_of(request)
-    with Host(request.data_dir).transaction(f"portmap: ADD for {ident}") as host:
+    with Host(request.data_dir).transaction(f"portmap: ADD for {ident}", *AHEAD) as host:
         if condition4 or condition6:
             from cni.conditions import refuse_invalid
 
@@ -43,7 +46,7 @@ def add(request: Request) -> dict[str, Json]:
 def delete(request: Request) -> None:
     """Removes the ports, from the record alone. Succeeds if there is nothing."""
     ident = record_of(request)
-    with Host(request.data_dir).transaction(f"portmap: DEL of {ident}") as host:
+    with Host(request.data_dir).transaction(f"portmap: DEL of {ident}", *AHEAD_OF_DEL) as host:
         before = host.record(ident)
         if before is None:
             from cni.verbs.delete import is_anothers

@@ -18,9 +18,7 @@ from cni.verbs.attach import attach, refuse_taken_ports
 from cni.verbs.delegate import with_lease
 from cni.verbs.implied import with_implied
 
-# What is needed under the lock, where loading it would be a tenth of the time that all others wait.
-AHEAD = ("cni.state.record", "nft.ruleset")
-AHEAD_WITH_PORTS = ("cni.kernel.listeners", "cni.kernel.loopback_guard")
+FOR_PORTS = ("cni.kernel.listeners", "cni.kernel.loopback_guard")
 
 
 def add(request: Request) -> Result:
@@ -29,9 +27,8 @@ def add(request: Request) -> Result:
     network = parse_network(with_lease(request))
     netns = open_netns(request.netns)
     ident = identity(request.network, request.container, request.ifname)
-    for name in (*AHEAD, *(AHEAD_WITH_PORTS if network.mappings else ())):
-        __import__(name)
-    with Host(request.data_dir).transaction(f"ADD of {ident}") as host:
+    ahead = ("nft.ruleset", *(FOR_PORTS if network.mappings else ()))
+    with Host(request.data_dir).transaction(f"ADD of {ident}", *ahead) as host:
         return _add(host, request, network, netns, ident)
 
 

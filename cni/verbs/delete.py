@@ -20,7 +20,6 @@ from cni.verbs.delegate import DHCP, pass_on, release_by_dhcp
 from cni.withdrawal import delete_elements
 from nft.system import is_there
 
-AHEAD = ("cni.state.record", "cni.kernel.tracker")  # needed under the lock; loading them there would make others wait
 CACHE = "/var/lib/cni/results"  # libcni's (CacheDir of its api.go)
 
 
@@ -34,10 +33,8 @@ def delete(request: Request) -> None:
     by_dhcp = foreign_ipam(request) == DHCP
     problem = release_by_dhcp(request) if by_dhcp else None
     host = Host(request.data_dir)
-    for name in AHEAD:
-        __import__(name)
     remover = Remover() if is_there(host.store.record_path(ident)) else None  # before the lock, which it shares
-    with host.transaction(f"DEL of {ident}"):
+    with host.transaction(f"DEL of {ident}", "cni.kernel.tracker"):
         item = host.record(ident) or host.lost_record(ident)
         crowded = item is not None and item.kind.own_link and host.store.lock.is_wanted()
         if item is not None and crowded:

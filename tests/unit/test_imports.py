@@ -17,7 +17,7 @@ PYTHON = "/usr/bin/python3"
 UNDER_THE_LOCK = f"""
 import sys
 sys.path.insert(0, "{CHECKOUT}")
-sys.argv[0] = "{PLUGIN}"
+sys.argv.pop(0)
 from cni.state.lock import Lock
 acquire, release, before = Lock.acquire, Lock.release, set()
 
@@ -138,7 +138,22 @@ def test_nothing_is_loaded_while_others_wait_for_the_lock(steady: Host, verb: st
     config = network("net0", "10.88.0.0/24", "fd00:88::/64", ports=[port(8080, 80)])
     if verb == "DEL":
         steady.add(config)
+    assert loaded_under_the_lock(steady, PLUGIN, verb, config) == []
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_portmap_loads_nothing_while_others_wait_for_the_lock(steady: Host, verb: str) -> None:
+    before = steady.add(network("net0", "10.88.0.0/24"))
+    config = {"cniVersion": before["cniVersion"], "name": "net0", "type": "portmap", "prevResult": before}
+    config["runtimeConfig"] = {"portMappings": [port(8080, 80)]}
+    added = loaded_under_the_lock(steady, "/x/portmap", "ADD", config)
+    assert (added if verb == "ADD" else loaded_under_the_lock(steady, "/x/portmap", "DEL", config)) == []
+
+
+def loaded_under_the_lock(host: Host, program: str, verb: str, config: object) -> list[str]:
     variables = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0"}
-    done = steady.call(PYTHON, "-ISc", UNDER_THE_LOCK, input=json.dumps(config), env={**variables, "CNI_PATH": "/x"})
+    words = (PYTHON, "-ISc", UNDER_THE_LOCK, program)
+    host.run("rm", "-f", "/run/loaded")
+    done = host.call(*words, input=json.dumps(config), env={**variables, "CNI_PATH": "/x"})
     assert done.returncode == 0, done.stdout
-    assert steady.run("cat", "/run/loaded").split() == []
+    return host.run("cat", "/run/loaded").split()
