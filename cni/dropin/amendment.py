@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from cni.forwarding import set_host_sysctls
 from cni.host import Host
-from cni.kernel.routes import is_local
 from cni.localnet import needs_localnet, release_localnet
 from cni.model.attachment import CHAINED, OPEN, Attachment, Lease
+from cni.model.held_ports import refuse_held_ports, without_shared_ports
 from cni.model.names import derived_mac, identity
-from cni.model.plan import refuse_held_ports, without_shared_ports
 from cni.model.ports import PortMapping
 from cni.model.projection import attachment_elements
 from cni.protocol.errors import CHECK_FAILED, CniError
@@ -31,6 +30,8 @@ def base_record(host: Host, request: Request, previous: Previous, before: Attach
 
 
 def _foreign(host: Host, request: Request, previous: Previous) -> Attachment:
+    from cni.kernel.routes import is_local
+
     away = previous.gateways and not any(is_local(host.rtnl, gateway) for gateway in previous.gateways)
     return Attachment(
         network=request.network,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cni.dropin.amendment import amend, attached, base_record, give_up, holds_nothing, record_of
 from cni.host import Host
 from cni.model.attachment import ISOLATED, NAT, OPEN, ROUTED, Attachment
-from cni.model.config import NOT_DONE, isolation_asked, refuse_unsupported
+from cni.model.chain_keys import NOT_DONE, isolation_asked, refuse_unsupported
 from cni.protocol.errors import UNSUPPORTED_FIELD, CniError
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request

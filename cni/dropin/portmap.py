@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cni.dropin.amendment import amend, attached, base_record, give_up, holds_nothing, record_of
 from cni.host import Host
-from cni.model.config import parse_conditions, parse_masquerade, refuse_unsupported
+from cni.model.chain_keys import parse_conditions, parse_masquerade, refuse_unsupported
 from cni.model.ports import PortMapping, for_families, parse_port_mappings, versions_of
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request

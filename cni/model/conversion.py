@@ -7,7 +7,8 @@ IDs) is kept, so that the programs that made the network still know it. `cni.ope
 
 from __future__ import annotations
 
-from cni.model.config import BACKENDS, parse_network
+from cni.model.chain_keys import BACKENDS
+from cni.model.config import parse_network
 from cni.model.ipam import LEASE_FILES
 from cni.protocol.errors import CniError
 from cni.protocol.request import BUILT_IN_IPAM, Request

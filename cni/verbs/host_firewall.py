@@ -6,7 +6,7 @@ The drop-in name `firewall` and our own type use it; `cni.model.config` parses `
 from __future__ import annotations
 
 from cni.firewalld import DEFAULT_ZONE, is_running, require
-from cni.model.config import FIREWALLD
+from cni.model.chain_keys import FIREWALLD
 from cni.protocol.errors import UNSUPPORTED_FIELD, CniError
 from cni.protocol.fields import Fields
 from nft.foreign import dropping_chains

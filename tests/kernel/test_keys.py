@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support.scratch import CHECKOUT, Answer, Host, port
 
-from cni.model.config import KEYS_OF
+from cni.model.chain_keys import KEYS_OF
 
 REFERENCE = {
     "bridge": (

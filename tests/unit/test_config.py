@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni.model import typos
-from cni.model.config import REFUSED, parse_network
+from cni.model.chain_keys import REFUSED
+from cni.model.config import parse_network
 from cni.model.typos import KNOWN, slips
 from cni.protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 

@@ -13,7 +13,8 @@ import pytest
 from support.libcni import nerdctl
 from support.scratch import Json
 
-from cni.model.config import isolation_asked, parse_network
+from cni.model.chain_keys import isolation_asked
+from cni.model.config import parse_network
 from cni.model.conversion import NotConverted, convert
 from cni.model.wire import parse_rates
 from cni.operate import convert as files
