@@ -10,8 +10,8 @@ from cni.forwarding import set_host_sysctls
 from cni.host import Host
 from cni.localnet import needs_localnet, release_localnet
 from cni.model.attachment import CHAINED, OPEN, Attachment, Lease
-from cni.model.held_ports import refuse_held_ports, without_shared_ports
 from cni.model.names import derived_mac, identity
+from cni.model.plan import refuse_held_ports, without_shared_ports
 from cni.model.ports import PortMapping
 from cni.model.projection import attachment_elements
 from cni.protocol.errors import CHECK_FAILED, CniError

@@ -4,17 +4,17 @@ may have beside others. Pure."""
 from __future__ import annotations
 
 from cni.model.attachment import BRIDGED, DELEGATED, ISOLATED, ROUTED, RT_SCOPE_LINK, Attachment, Lease
-from cni.model.config import Network
 from cni.model.names import derived_mac, host_link, identity, vlan_link
-from cni.model.ports import PortMapping, for_families, versions_of
-from cni.protocol.errors import INVALID_CONFIG, CniError
+from cni.model.ports import Occupied, PortMapping, by_claim, for_families, versions_of
+from cni.protocol.errors import INVALID_CONFIG, PORT_TAKEN, CniError
 from cni.protocol.request import Request
 from cni.protocol.spec import Dns, Interface, Result, ResultAddress, Route
 from nft.addresses import Address, Prefix, format_mac
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    pass
+    from cni.model.config import Network
+    from cni.model.ports import Holders
 
 ANYWHERE = {4: Prefix(Address(4, 0), 0), 6: Prefix(Address(6, 0), 0)}
 
@@ -150,3 +150,47 @@ def result_of(item: Attachment, bridge_mac: bytes, bridge_mtu: int, port_mac: by
     )
     ips = tuple(ResultAddress(lease.address, lease.gateway, 2) for lease in item.leases)
     return Result(interfaces, ips, item.routes, item.dns)
+
+
+# Which of its ports it may have beside all others
+
+
+def without_shared_ports(held: Holders, item: Attachment) -> Attachment:
+    """The record with the ports that its container's other attachments hold moved to `standby`. Runtimes ask all of a
+    container's networks for all of its ports, in parallel (go-cni, podman): the first attachment publishes them, the
+    others wait. `held` says who has them now."""
+    if not held:
+        return item
+    container = item.ident.split("/")[1]
+    waiting: dict[PortMapping, None] = {}
+    for port, own in by_claim(item.mappings).items():
+        others = {
+            host_ip
+            for host_ip, holder in held.get(port, ())
+            if holder != item.ident and holder.split("/")[1:2] == [container]
+        }
+        waiting.update(dict.fromkeys(mapping for mapping in own if others and mapping.host_ip in others))
+    if not waiting:
+        return item
+    left = tuple(mapping for mapping in item.mappings if mapping not in waiting)
+    return item.replace(mappings=left, standby=tuple(mapping for mapping in item.mappings if mapping in waiting))
+
+
+def refuse_held_ports(held: Holders, item: Attachment) -> None:
+    """Raises CniError 100 for a port that another container holds. This includes a wildcard against a single address of
+    the same port, which the table's map would accept."""
+    for port, own in by_claim(item.mappings).items() if held else ():
+        holders = [(host_ip, holder) for host_ip, holder in held.get(port, ()) if holder != item.ident]
+        others = Occupied(holders)
+        for mapping in own if holders else ():
+            assert mapping.host_ip is not None, "records hold concrete host addresses only"
+            met = others.find(mapping.host_ip)
+            if met is not None:
+                network, container, ifname = str(met[1]).split("/")
+                raise CniError(
+                    PORT_TAKEN,
+                    f"host port {mapping} is taken by network {network}, container {container}, interface {ifname} "
+                    f"(on {met[0]})",
+                    "publish another port, or remove that container; if it has ended without DEL: "
+                    f"nftcni forget {network}/{container}",
+                )

@@ -23,8 +23,7 @@ from cni.localnet import guard_port
 from cni.model.attachment import Attachment, Lease, lease_name
 from cni.model.config import parse_network
 from cni.model.conversion import NotConverted, convert
-from cni.model.held_ports import refuse_held_ports, without_shared_ports
-from cni.model.plan import complete_routes, plan_attachment, with_delegated
+from cni.model.plan import complete_routes, plan_attachment, refuse_held_ports, with_delegated, without_shared_ports
 from cni.model.reference import Traces
 from cni.operate.leftovers import remove_leftovers
 from cni.operate.repair import table_differences, this_host

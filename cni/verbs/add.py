@@ -8,9 +8,8 @@ from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
 from cni.model.choice import choose
 from cni.model.config import Network, parse_network
-from cni.model.held_ports import refuse_held_ports, without_shared_ports
 from cni.model.names import identity
-from cni.model.plan import plan_attachment
+from cni.model.plan import plan_attachment, refuse_held_ports, without_shared_ports
 from cni.protocol.fields import Fields
 from cni.protocol.request import Request
 from cni.protocol.spec import Result

@@ -10,9 +10,8 @@ from cni.host import Host
 from cni.kernel.links import Link, get_link
 from cni.kernel.pair import announce, configure_container, is_pair
 from cni.model.attachment import Attachment
-from cni.model.held_ports import refuse_held_ports
 from cni.model.names import derived_mac
-from cni.model.plan import result_of
+from cni.model.plan import refuse_held_ports, result_of
 from cni.protocol.errors import CniError
 from cni.protocol.log import say
 from cni.protocol.spec import Result

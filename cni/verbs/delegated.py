@@ -12,8 +12,7 @@ from cni.bridge import with_place
 from cni.host import Host
 from cni.model.attachment import Attachment
 from cni.model.config import Network
-from cni.model.held_ports import without_shared_ports
-from cni.model.plan import plan_attachment, with_delegated
+from cni.model.plan import plan_attachment, with_delegated, without_shared_ports
 from cni.model.static_ipam import NAME as STATIC
 from cni.model.static_ipam import static_result
 from cni.protocol.delegation import run_plugin
