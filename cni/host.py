@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nft.addresses import Address
 
 
-RECORDS = "cni.state.record"
+RECORDS = "cni.state.record"  # needed by every transaction; STATUS, which opens none, does not load it
 
 
 class Transaction:

@@ -2,7 +2,7 @@
 
 The keys are those of the reference plugins bridge, host-local, portmap and firewall on one object, so that a user may
 change `type` and keep the rest. A reference plugin's key that we do not support is refused (code 2); unknown keys pass.
-`ipam` parses addresses, `ports` ports; nothing here looks at the host.
+`ipam` parses addresses, `ports` ports, `chain_keys` what portmap and firewall have too; nothing looks at the host.
 """
 
 from __future__ import annotations

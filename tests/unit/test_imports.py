@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.scratch import CHECKOUT, PLUGIN, Host, network, port
@@ -16,6 +17,7 @@ PYTHON = "/usr/bin/python3"
 # Writes down what is loaded while the lock is held.
 UNDER_THE_LOCK = f"""
 import sys
+from pathlib import Path
 sys.path.insert(0, "{CHECKOUT}")
 sys.argv.pop(0)
 from cni.state.lock import Lock
@@ -75,13 +77,13 @@ FORBIDDEN_OURS = {
 }
 
 
-def loaded(host: Host, verb: str, config: object) -> tuple[set[str], str]:
+def loaded(host: Host, verb: str, config: object, program: str = PLUGIN) -> tuple[set[str], str]:
     """The modules that the verb loads on top of a bare interpreter's, and the table of import times."""
     variables = {
         **{"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1"},
         **{"CNI_IFNAME": "eth0", "CNI_PATH": "/x", "PYTHONDONTWRITEBYTECODE": ""},
     }
-    words = (PYTHON, "-X", "importtime", "-IS", PLUGIN)
+    words = (PYTHON, "-X", "importtime", "-IS", program)
     done = host.call(*words, input=json.dumps(config), env=variables)
     assert done.returncode == 0, done.stdout + done.stderr
     names = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
@@ -111,6 +113,18 @@ def test_diet(steady: Host, verb: str) -> None:
     ours = {name for name in names if name.split(".")[0] in ("cni", "nft")}
     excess = ours - ALLOWED_FOR_VERSION if verb == "VERSION" else ours & FORBIDDEN_OURS[verb]
     assert not heavy and not excess, f"{verb} loads {sorted(heavy | excess)}\n{times}"
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_portmap_loads_no_parser_of_networks(steady: Host, tmp_path: Path, verb: str) -> None:
+    before = steady.add(network("net0", "10.88.0.0/24"))
+    config = {"cniVersion": before["cniVersion"], "name": "net0", "type": "portmap", "prevResult": before}
+    config["runtimeConfig"] = {"portMappings": [port(8080, 80)]}
+    (tmp_path / "portmap").symlink_to(PLUGIN)
+    names, times = loaded(steady, "ADD", config, str(tmp_path / "portmap"))
+    if verb == "DEL":
+        names, times = loaded(steady, "DEL", config, str(tmp_path / "portmap"))
+    assert not names & {"cni.model.config", "cni.model.ipam", "os", "cni.verbs.add", "cni.verbs.delete"}, times
 
 
 def test_foreign_modules_are_these(steady: Host) -> None:
