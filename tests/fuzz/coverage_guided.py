@@ -31,7 +31,7 @@ with atheris.instrument_imports():
     from cni.state.claims import Claims
     from cni.state.folder import Folder
     from cni.state.record import from_document
-    from nft import conntrack, framing
+    from nft import conntrack, expressions, framing
     from nft import messages as nft
     from nft.elements import Element
     from nft.netlink import raise_for
@@ -80,8 +80,11 @@ def netlink(data: bytes) -> None:
     with contextlib.suppress(OSError, struct.error, OverflowError):
         raise_for(data, 0x300)
     nft.read_table_comment(data)
+    for ask in (expressions.drops_all, expressions.compared, expressions.leads_elsewhere):
+        ask(data)
     if data:
-        nft.read_chain(data)
+        expressions.read_chain(data)
+        expressions.read_set(data)
         nft.read_table(data)
     for version in (4, 6):
         flow = conntrack.Flow(version, framing.attributes(data))
