@@ -27,7 +27,7 @@ def delete(request: Request) -> None:
     """Succeeds if there is nothing. Raises CniError if something remains; calling it again goes on from there.
 
     When other processes wait for the lock, the removal is left for later: by then their links are ready to go as well,
-    and one wait of the kernel removes all of them (64 DELs at once take 39 times as long as one, 56 without that).
+    and one wait of the kernel removes all of them (64 DELs at once took 39 times as long as one, 56 without that).
     """
     ident = identity(request.network, request.container, request.ifname)
     by_dhcp = foreign_ipam(request) == DHCP
