@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nft.addresses import Address
 
 
-RECORDS = "cni.state.record"  # needed by every transaction; STATUS, which opens none, does not load it
+RECORDS = "cni.state.record"  # needed by every transaction; a STATUS that finds nothing wrong opens none
 
 
 class Transaction:

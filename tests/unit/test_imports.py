@@ -164,6 +164,13 @@ def test_portmap_loads_nothing_while_others_wait_for_the_lock(steady: Host, verb
     assert (added if verb == "ADD" else loaded_under_the_lock(steady, "/x/portmap", "DEL", config)) == []
 
 
+def test_firewall_loads_nothing_while_others_wait_for_the_lock(steady: Host) -> None:
+    before = steady.add(network("net0", "10.88.0.0/24"))
+    config = {"cniVersion": before["cniVersion"], "name": "net0", "type": "firewall", "prevResult": before}
+    config["ingressPolicy"] = "same-bridge"
+    assert loaded_under_the_lock(steady, "/x/firewall", "ADD", config) == []
+
+
 def loaded_under_the_lock(host: Host, program: str, verb: str, config: object) -> list[str]:
     variables = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0"}
     words = (PYTHON, "-ISc", UNDER_THE_LOCK, program)
