@@ -68,7 +68,7 @@ def _veth_error(error: OSError, item: Attachment) -> CniError:
 
 def finish_port(rtnl: Netlink, item: Attachment, bridge: Link) -> None:
     """Puts the host end into its bridge, with the port's flags, which the kernel takes only once the port exists, and
-    without router advertisements."""
+    without IPv6 of its own: what comes in by a port, the bridge has."""
     port = get_link(rtnl, item.link)
     if port is None:
         raise CniError(IO_FAILURE, f"the link {item.link} of {item.ident} is gone")
@@ -77,7 +77,7 @@ def finish_port(rtnl: Netlink, item: Attachment, bridge: Link) -> None:
     rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_port(port.index, item.hairpin, item.port_isolation))
     if not port.up:  # of a DEL or GC that was killed, or by hand
         rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(port.index))
-    sysctl.try_to_write(f"ipv6/conf/{item.link}/accept_ra", "0")  # what comes in by a port, the bridge has
+    sysctl.disable_ipv6(item.link)
 
 
 def is_pair(port: Link, item: Attachment, netns: int) -> bool:

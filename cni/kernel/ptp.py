@@ -48,7 +48,8 @@ def configure_host_end(rtnl: Netlink, item: Attachment, port: Link) -> None:
     another link."""
     if not port.up:
         rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up_again(port.index))
-    sysctl.refuse_advertisements(item.link)
+    if item.address_of(6) is not None or not sysctl.disable_ipv6(item.link):
+        sysctl.refuse_advertisements(item.link)
     sysctl.loosen_reverse_path(item.link)
     if item.address_of(6) is not None and sysctl.read(f"ipv6/conf/{item.link}/disable_ipv6") == "0":
         # The kernel's own link-local address comes two seconds later, after duplicate address detection; until then the

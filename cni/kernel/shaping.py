@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 
-from cni.kernel import qdisc, rtnetlink
+from cni.kernel import qdisc, rtnetlink, sysctl
 from cni.kernel.links import Link, get_link
 from cni.model.attachment import Attachment
 from cni.model.names import derived_mac, shaper_link
@@ -58,6 +58,7 @@ def _device(rtnl: Netlink, name: str, mac: bytes, mtu: int) -> Link:
     device = get_link(rtnl, name)
     if device is None:
         raise OSError(errno.ENODEV, f"the device {name} is gone")
+    sysctl.disable_ipv6(name)
     if not device.up:
         rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(device.index))
     return device

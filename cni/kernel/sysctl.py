@@ -64,8 +64,13 @@ def try_to_write(key: str, value: str) -> bool:
     return True
 
 
-def can_write(key: str) -> bool:
-    return posix.access(f"{ROOT}/{key}", posix.W_OK)
+def disable_ipv6(link: str) -> bool:
+    """Takes IPv6 off a link of the host that needs none. Returns whether it is off.
+
+    Each link with IPv6 has three routes of its own, and the kernel walks all routes when a link comes or goes
+    (fib6_ifup, fib6_ifdown): among 10 000 ports, ADD and DEL take half as long without it.
+    """
+    return try_to_write(f"ipv6/conf/{link}/disable_ipv6", "1")
 
 
 def loosen_reverse_path(link: str) -> None:

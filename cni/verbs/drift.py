@@ -151,9 +151,6 @@ def _port_problems(host: Host, item: Attachment, port: Link | None, look: Look) 
             found.append(f"hairpin of the port {item.link} is {'on' if port.hairpin else 'off'}")
         if port.isolated != item.port_isolation:
             found.append(f"isolation of the port {item.link} is {'on' if port.isolated else 'off'}")
-        key = f"ipv6/conf/{item.link}/accept_ra"
-        if sysctl.read(key) not in ("", "0") and sysctl.can_write(key):
-            found.append(f"net/{key} is not 0")
     return found
 
 

@@ -188,7 +188,7 @@ def test_sysctls_of_host_and_container(host: Host) -> None:
     assert host.sysctl("ipv4/conf/br-net0/route_localnet") == "1"
     assert host.sysctl("ipv4/conf/all/route_localnet") == "0"
     assert host.sysctl("ipv6/conf/br-net0/accept_ra") == "0"
-    assert host.sysctl(f"ipv6/conf/{host_end(host)['ifname']}/accept_ra") == "0"
+    assert host.sysctl(f"ipv6/conf/{host_end(host)['ifname']}/disable_ipv6") == "1"
     assert container.sysctl("ipv6/conf/eth0/accept_dad") == "0"
     assert container.sysctl("ipv4/conf/eth0/arp_notify") == "1"
     assert container.sysctl("ipv6/conf/eth0/disable_ipv6") == "0"
