@@ -60,9 +60,10 @@ class Adopted:
         """What the kernel says about the host's place on the bridge."""
         from cni.kernel.dumps import read_addresses, routes
 
-        default = [route for route in routes(self._host.rtnl) if route.dst.length == 0 and not route.dst.first]
-        routers = [gateway for route in default for link, gateway in route.hops if link == self.link.index and gateway]
-        return Surroundings(tuple(read_addresses(self._host.rtnl, self.link.index)), tuple(routers))
+        rtnl, index = self._host.rtnl, self.link.index
+        default = [route for route in routes(rtnl, link=index) if route.dst.length == 0 and not route.dst.first]
+        routers = [gateway for route in default for link, gateway in route.hops if link == index and gateway]
+        return Surroundings(tuple(read_addresses(rtnl, index)), tuple(routers))
 
 
 class Surroundings(Value):

@@ -179,7 +179,7 @@ def _leads_out(host: Host, item: Attachment, bridge: Link) -> bool:
         return False
     if not item.is_gateway:
         return True
-    ways = {hop for route in routes(host.rtnl) for hop in route.hops}
+    ways = {hop for route in routes(host.rtnl, link=bridge.index) for hop in route.hops}
     return any((bridge.index, gateway) in ways for gateway in gateways) or not gateways.isdisjoint(
         neighbours(host.rtnl, bridge.index)
     )

@@ -152,6 +152,12 @@ def get_route(address: Address, flags: int = 0) -> bytes:
     return RTMSG.pack(FAMILY[address.version], len(packed) * 8, 0, 0, 0, 0, 0, 0, flags) + attr(RTA_DST, packed)
 
 
+def list_routes(version: int, link: int, origin: int) -> bytes:
+    """Asks for the routes of an IP version, by a link, of an origin; 0 stands for any."""
+    query = RTMSG.pack(FAMILY.get(version, 0), 0, 0, 0, 0, origin, 0, 0, 0)
+    return query + attr_u32(RTA_OIF, link) if link else query
+
+
 def route(index: int, dst: Prefix, gateway: Address | None, options: dict[str, int]) -> bytes:
     """`options`: mtu, advmss, priority, table, scope. Without a gateway the destination is on the link."""
     table = options.get("table") or RT_TABLE_MAIN

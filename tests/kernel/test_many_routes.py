@@ -1,0 +1,67 @@
+"""A host with the routes of a BGP daemon: the kernel is asked for those that matter, and passes over the others.
+
+The oracles are strace, which counts the routes that the kernel hands over, and what `ip` says.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.scratch import PLUGIN, Host, Json, network
+
+MANY = 2000  # of each version
+FEW = 100
+
+
+@pytest.fixture
+def router(host: Host) -> Host:
+    """2000 routes of each version by a link to the LAN."""
+    host.neighbour("lan", 1)
+    lines = [
+        f"route add {dst} dev to-lan proto bgp"
+        for number in range(MANY)
+        for dst in (f"20.{number >> 8}.{number & 255}.0/24", f"2001:db8:{number + 0x1000:x}::/48")
+    ]
+    assert host.call("ip", "-batch", "-", input="\n".join(lines) + "\n").returncode == 0
+    assert len(host.json("ip", "-j", "-6", "route", "show", "proto", "bgp")) == MANY
+    return host
+
+
+def handed_over(host: Host, config: Json, log: Path, verb: str = "ADD") -> tuple[Json, int]:
+    """The verb's result, and how many routes the kernel handed over for it."""
+    variables = {
+        **{"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_PATH": "/x"},
+        **{"CNI_NETNS": "/run/netns/c1"},
+    }
+    traced = ("strace", "-f", "-qq", "-v", "-e", "trace=recvfrom,recvmsg", "-o", str(log), PLUGIN)
+    done = host.call(*traced, input=json.dumps(config), env=variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout or "{}"), log.read_text().count("nlmsg_type=RTM_NEWROUTE")
+
+
+def test_the_first_container_with_ipv6(router: Host, tmp_path: Path) -> None:
+    """Before the host forwards it looks for routes from router advertisements."""
+    router.container("c1")
+    config = network("net0", "10.88.0.0/24", "fd00:88::/64")
+    _result, count = handed_over(router, config, tmp_path / "received")
+    assert router.sysctl("ipv6/conf/all/forwarding") == "1"
+    assert count < FEW
+
+
+@pytest.mark.parametrize("named", [{}, {"gateway": "192.0.2.9"}], ids=["no gateway named", "gateway named"])
+def test_a_bridge_of_somebody_else(router: Host, tmp_path: Path, named: Json) -> None:
+    """Who is the router there, the routes by that bridge tell."""
+    router.container("c1")
+    router.run("ip", "link", "add", "br0", "type", "bridge")
+    router.run("ip", "link", "set", "br0", "up")
+    router.run("ip", "addr", "add", "192.0.2.2/24", "dev", "br0")
+    router.run("ip", "route", "add", "default", "via", "192.0.2.9", "dev", "br0")
+    config = network("net0", bridge="br0")
+    config["ipam"] = {"ranges": [[{"subnet": "192.0.2.0/24", **named}]], "routes": [{"dst": "0.0.0.0/0"}]}
+    result, count = handed_over(router, config, tmp_path / "received")
+    assert [item["gateway"] for item in result["ips"]] == ["192.0.2.9"]
+    assert count < FEW
+    _result, count = handed_over(router, {**config, "prevResult": result}, tmp_path / "again", "CHECK")
+    assert count < FEW
