@@ -6,9 +6,11 @@ for us. The record says which addresses join which zone.
 
 from __future__ import annotations
 
+import posix
 import time
 
 from cni.model.attachment import Attachment
+from cni.protocol import child
 from cni.protocol.errors import IO_FAILURE, UNSUPPORTED_FIELD, CniError
 from nft.addresses import host_prefix
 from nft.system import exists, variable
@@ -75,22 +77,15 @@ _silent_until = 0.0
 def _call(*words: str) -> tuple[int, str]:
     """busctl's (exit status, output)."""
     global _silent_until
-    import subprocess
-
     if time.monotonic() < _silent_until:
         return 1, f"it did not answer within {SECONDS} s before and is not asked again"
     try:
-        done = subprocess.run(
-            ["busctl", "--system", "call", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=SECONDS,
-            check=False,
+        status, output = child.run(
+            "busctl", b"", posix.environ, SECONDS, ("--system", "call", *words), with_stderr=True
         )
     except OSError as error:
         return 1, f"busctl: {error.strerror}"
-    except subprocess.TimeoutExpired:
+    except child.TooLong:
         _silent_until = time.monotonic() + SILENT
         return 1, f"no answer within {SECONDS} s"
-    return done.returncode, done.stdout.decode("utf-8", "replace").strip()
+    return status, output.decode("utf-8", "replace").strip()

@@ -37,6 +37,16 @@ def test_status_and_words(tmp_path: Path) -> None:
     assert child.run(script(tmp_path, 'echo "$GREETING"'), b"", {**ENVIRONMENT, "GREETING": "hi"}, 10) == (0, b"hi\n")
 
 
+def test_arguments_stderr_and_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """busctl says on stderr what is wrong."""
+    program = script(tmp_path, 'echo "$#" "$2"; echo wrong >&2')
+    words = ("one", "two words")
+    assert child.run(program, b"", ENVIRONMENT, 10, words, with_stderr=True) == (0, b"2 two words\nwrong\n")
+    assert child.run(program, b"", ENVIRONMENT, 10, words) == (0, b"2 two words\n")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert child.run("program", b"", ENVIRONMENT, 10)[0] == 0
+
+
 def test_both_pipes_may_be_full(tmp_path: Path) -> None:
     data = os.urandom(1 << 20)
     assert child.run(script(tmp_path, "exec cat"), data, ENVIRONMENT, 30) == (0, data)

@@ -127,6 +127,23 @@ def test_portmap_loads_no_parser_of_networks(steady: Host, tmp_path: Path, verb:
     assert not names & {"cni.model.config", "cni.model.ipam", "os", "cni.verbs.add", "cni.verbs.delete"}, times
 
 
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_firewalld_is_asked_without_subprocess(steady: Host, tmp_path: Path, verb: str) -> None:
+    """Every host with systemd has a bus, whether firewalld runs or not."""
+    (tmp_path / "busctl").write_text('#!/bin/sh\necho "$@" >>"$0.calls"\necho b true\n')
+    (tmp_path / "busctl").chmod(0o755)
+    steady.env.update(PATH=f"{tmp_path}:/usr/sbin:/usr/bin", DBUS_SYSTEM_BUS_ADDRESS="unix:path=/nonexistent")
+    before = steady.add(network("net0", "10.88.0.0/24"))
+    config = {"cniVersion": before["cniVersion"], "name": "net0", "type": "firewall", "prevResult": before}
+    (tmp_path / "firewall").symlink_to(PLUGIN)
+    names, times = loaded(steady, "ADD", config, str(tmp_path / "firewall"))
+    if verb == "DEL":
+        names, times = loaded(steady, "DEL", network("net0", "10.88.0.0/24"))
+    assert ("removeSource" if verb == "DEL" else "addSource") in (tmp_path / "busctl.calls").read_text()
+    heavy = {name for name in names if name.split(".")[0] in FORBIDDEN}
+    assert "cni.firewalld" in names and not heavy, times
+
+
 def test_foreign_modules_are_these(steady: Host) -> None:
     """Everything that is not ours and not in a bare interpreter, named one by one."""
     names, times = loaded(steady, "ADD", network("net0", ports=[port(8080, 80)]))
