@@ -17,7 +17,7 @@ from .value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 GET, DELETE = (1 << 8) | 1, (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
 CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_ID, CTA_ZONE, CTA_FILTER = 1, 2, 3, 12, 18, 25
@@ -79,15 +79,23 @@ class Unsupported(Exception):
     """This kernel does not list connections."""
 
 
-def forget_flows(netlink: Netlink, versions: Iterable[int], doomed: Callable[[Flow], bool], protocol: int = 0) -> int:
-    """Deletes every flow of these IP versions for which `doomed` holds, of one `protocol` only if that is given.
-    Returns the number of deleted flows. Raises OSError and Unsupported.
+def forget_flows(
+    netlink: Netlink,
+    versions: Iterable[int],
+    doomed: Callable[[Flow], bool],
+    protocol: int = 0,
+    containing: Sequence[bytes] = (),
+) -> int:
+    """Deletes every flow of these IP versions for which `doomed` holds, of one `protocol` only if that is given, and
+    only those with one of these byte strings in them (`has_source`, `has_port`). Returns the number of deleted flows.
+    Raises OSError and Unsupported.
 
     It uses the caller's open socket: closing any nfnetlink socket waits some 10 ms for the kernel to free what was
     deleted from a table before (nft_rcv_nl_event).
     """
     try:
-        victims = [flow for version in versions for flow in _flows(netlink, version, protocol) if doomed(flow)]
+        found = (flow for version in versions for flow in _flows(netlink, version, protocol, containing))
+        victims = [flow for flow in found if doomed(flow)]
         for flow in victims:
             body = attr(NESTED | CTA_TUPLE_ORIG, flow.parts[CTA_TUPLE_ORIG])
             body += b"".join(attr(kind, flow.parts[kind]) for kind in (CTA_ID, CTA_ZONE) if kind in flow.parts)
@@ -126,14 +134,24 @@ def forget_sources(netlink: Netlink, sources: Iterable[bytes]) -> None:
                 raise
 
 
-def _flows(netlink: Netlink, version: int, protocol: int) -> Iterator[Flow]:
+def has_source(packed: bytes) -> bytes:
+    """What a flow with this source address in either direction contains."""
+    return attr(CTA_IP_SRC[4 if len(packed) == 4 else 6], packed)
+
+
+def has_port(packed: bytes) -> bytes:
+    """What a flow to this port in either direction contains."""
+    return attr(CTA_PROTO_DST_PORT, packed)
+
+
+def _flows(netlink: Netlink, version: int, protocol: int, containing: Sequence[bytes]) -> Iterator[Flow]:
     """Lists flows. Kernels before 5.8 ignore the filter and list all protocols."""
     query = nfgen(FAMILY[version])
     if protocol:
         wanted = attr(NESTED | CTA_TUPLE_PROTO, attr(CTA_PROTO_NUM, bytes([protocol])))
         flags = attr_u32(CTA_FILTER_ORIG_FLAGS, FILTER_PROTO_NUM) + attr_u32(CTA_FILTER_REPLY_FLAGS, 0)
         query += attr(NESTED | CTA_TUPLE_ORIG, wanted) + attr(NESTED | CTA_FILTER, flags)
-    for payload in netlink.dump(GET, query):
+    for payload in netlink.dump(GET, query, containing):
         flow = Flow(version, attributes(payload, 4))
         if not protocol or flow.protocol == protocol:
             yield flow

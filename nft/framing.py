@@ -5,6 +5,8 @@ Numbers and layouts are from include/uapi/linux/netlink.h.
 
 from __future__ import annotations
 
+from sys import byteorder
+
 from .stdlib import Struct
 
 TYPE_CHECKING = False
@@ -56,6 +58,15 @@ def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """(type, flags, sequence, payload) of each message in one datagram."""
     for (_length, kind, flags, sequence, _port), payload in walk(data, NLMSG):
         yield kind, flags, sequence, payload
+
+
+def last_message(data: bytes) -> bytes:
+    """The datagram's last message, the only one that may end a listing (netlink_dump)."""
+    last = start = 0
+    while start + NLMSG.size <= len(data):
+        last = start
+        start += max(NLMSG.size, (int.from_bytes(data[start : start + 4], byteorder) + 3) & ~3)
+    return data[last:]
 
 
 def attributes(data: bytes, start: int = 0) -> dict[int, bytes]:

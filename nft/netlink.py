@@ -18,6 +18,7 @@ from .framing import (
     NLMSG_DONE,
     NLMSG_ERROR,
     attributes,
+    last_message,
     message,
     messages,
 )
@@ -25,7 +26,7 @@ from .stdlib import AF_NETLINK, SO_RCVBUF, SO_SNDBUF, SOCK_CLOEXEC, SOCK_RAW, SO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 1, 10, 11, 12
@@ -101,8 +102,9 @@ class Netlink:
                 if sequence == self.sequence:
                     return
 
-    def dump(self, kind: int, payload: bytes) -> list[bytes]:
-        """The payloads of a whole listing. For CHECK, GC, repair and recovery; the usual ADD and DEL never list.
+    def dump(self, kind: int, payload: bytes, containing: Sequence[bytes] = ()) -> list[bytes]:
+        """The payloads of a whole listing, or those with one of these byte strings in them, for the connection tracker,
+        whose listings are never interrupted. For CHECK, GC, repair and recovery; the usual ADD and DEL never list.
 
         A listing during which something changed may lack an object that was there all along. The kernel says so
         (NLM_F_DUMP_INTR) and we ask again; KernelError EAGAIN is raised if that does not end.
@@ -115,7 +117,7 @@ class Netlink:
         by_position = (self._protocol, kind) == (NETLINK_ROUTE, RTM_GETADDR)
         whole: dict[bytes, None] = {}
         for _ in range(DUMP_TRIES):
-            found = self._dump_once(kind, payload)
+            found = self._dump_once(kind, payload, containing)
             if found is None:
                 continue
             known = len(whole)
@@ -124,14 +126,14 @@ class Netlink:
                 return [*whole] if known else found
         raise KernelError(errno.EAGAIN, f"the kernel's listing changed {DUMP_TRIES} times while it was read")
 
-    def _dump_once(self, kind: int, payload: bytes) -> list[bytes] | None:
+    def _dump_once(self, kind: int, payload: bytes, containing: Sequence[bytes]) -> list[bytes] | None:
         """The payloads, None for an interrupted listing. That is read to its end too: a socket has one dump at a
         time."""
         self.sequence += 1
         self.socket.send(message(kind, NLM_F_REQUEST | NLM_F_DUMP, self.sequence, payload))
         found: list[bytes] = []
         interrupted = False
-        for answer, flags, sequence, body in self._receive():
+        for answer, flags, sequence, body in self._receive(containing):
             if sequence != self.sequence:
                 continue
             interrupted |= bool(flags & NLM_F_DUMP_INTR)
@@ -141,7 +143,8 @@ class Netlink:
                 if body:  # the last message holds the errno if the listing failed (netlink_dump_done)
                     raise_for(body, flags)
                 return found
-            found.append(body)
+            if not containing or any(part in body for part in containing):
+                found.append(body)
         raise AssertionError("unreachable: _receive is endless")
 
     def transact(self, batch: list[bytes], sequences: range) -> list[KernelError]:
@@ -185,9 +188,12 @@ class Netlink:
         for kind, _flags, _sequence, body in self._receive():
             yield kind, body
 
-    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
+    def _receive(self, containing: Sequence[bytes] = ()) -> Iterator[tuple[int, int, int, bytes]]:
         while True:
-            yield from messages(self.socket.recv(RECEIVE))
+            data = self.socket.recv(RECEIVE)
+            if containing and not any(part in data for part in containing):
+                data = last_message(data)  # of 100 000 flows, taking every message apart takes 0.5 s, this 0.05
+            yield from messages(data)
 
     def netns_cookie(self) -> int:
         """A number that no other network namespace has had since boot; before Linux 5.14, the namespace's inode."""

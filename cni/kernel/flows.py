@@ -11,15 +11,15 @@ from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping
 from cni.protocol.log import say
 from nft.addresses import BITS, Address, Prefix, from_packed, merged
-from nft.conntrack import IPPROTO_UDP, Flow, Unsupported, forget_flows, forget_sources
+from nft.conntrack import IPPROTO_UDP, Flow, Unsupported, forget_flows, forget_sources, has_port, has_source
 from nft.elements import PROTOCOLS
 from nft.netlink import Netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
-FEW = 16  # addresses; beyond, one listing (11 ms on 262144 buckets) is faster than two deletions for each
+FEW = 16  # addresses; beyond, one listing (11 ms on 262144 buckets) is faster than two deletions or a search for each
 
 
 def forget_new_ports(
@@ -48,7 +48,8 @@ def forget_new_ports(
             return False
         return is_local(from_packed(original.target))
 
-    return _forget(netlink, {version for _port, version in wanted}, stale, IPPROTO_UDP)
+    versions = {version for _port, version in wanted}
+    return _forget(netlink, versions, stale, IPPROTO_UDP, {has_port(port) for port, _version in wanted})
 
 
 def forget_addresses(netlink: Netlink, addresses: tuple[Address, ...]) -> None:
@@ -65,7 +66,7 @@ def forget_addresses(netlink: Netlink, addresses: tuple[Address, ...]) -> None:
     def of_them(flow: Flow) -> bool:
         return flow.original.source in own or flow.reply.source in own
 
-    _forget(netlink, {address.version for address in left}, of_them)
+    _forget(netlink, {address.version for address in left}, of_them, containing=set(map(has_source, own)))
 
 
 def forget_ports(netlink: Netlink, mappings: tuple[PortMapping, ...], addresses: tuple[Address, ...]) -> None:
@@ -84,7 +85,7 @@ def forget_ports(netlink: Netlink, mappings: tuple[PortMapping, ...], addresses:
         unspecified = bytes(len(original.target))
         return any((flow.protocol, original.port, target) in given_up for target in (original.target, unspecified))
 
-    _forget(netlink, {address.version for address in addresses}, came_by_them)
+    _forget(netlink, {address.version for address in addresses}, came_by_them, containing=set(map(has_source, own)))
 
 
 def forget_contradictions(netlink: Netlink, items: list[Attachment], is_local: Callable[[Address], bool]) -> int:
@@ -156,10 +157,16 @@ class Spans:
         return None
 
 
-def _forget(netlink: Netlink, versions: Iterable[int], doomed: Callable[[Flow], bool], protocol: int = 0) -> int:
+def _forget(
+    netlink: Netlink,
+    versions: Iterable[int],
+    doomed: Callable[[Flow], bool],
+    protocol: int = 0,
+    containing: Collection[bytes] = (),
+) -> int:
     """`forget_flows`, but a kernel that cannot list connections must not keep a container from starting or stopping."""
     try:
-        return forget_flows(netlink, versions, doomed, protocol)
+        return forget_flows(netlink, versions, doomed, protocol, tuple(containing) if len(containing) <= FEW else ())
     except Unsupported as lacking:
         say(f"this kernel does not list connections ({lacking}): old flows go on")
         return 0

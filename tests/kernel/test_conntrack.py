@@ -21,6 +21,7 @@ from cni.kernel import tracker
 NET = ("10.88.0.0/24", "fd00:88::/64")
 HOST = {socket.AF_INET: "198.51.100.1", socket.AF_INET6: "2001:db8:100::1"}
 LAN = {socket.AF_INET: "198.51.100.2", socket.AF_INET6: "2001:db8:100::2"}
+MANY = 3000  # flows; some 160 of them fill a datagram
 FAMILIES = [pytest.param(socket.AF_INET, id="v4"), pytest.param(socket.AF_INET6, id="v6")]
 
 
@@ -122,6 +123,40 @@ def test_many_ports_and_clients_in_one_go(host: Host, lan: Namespace) -> None:
         host.delete(config)
         left = host.run("conntrack", "-L", "-p", "udp")
         assert not [line for line in left.splitlines() if re.search(r"dport=60[0-5]\d", line)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_among_thousands_of_flows_just_those_meant_go(host: Host, lan: Namespace, family: socket.AddressFamily) -> None:
+    """Thousands come in many datagrams, of which most have no flow that is meant: they are not taken apart."""
+    config = network("net0", *NET, ports=[port(5300, 53, "udp")])
+    host.add(network("net0", *NET), "other")  # an ADD that makes the table looks at all flows
+    with contextlib.ExitStack() as stack:
+        early, late = (stack.enter_context(open_socket(lan, family, "udp")) for _ in range(2))
+        ask_on(early, HOST[family], 5300)
+        many_flows(lan, family)
+        ask_on(late, HOST[family], 5300)
+        before = everything(host, family)
+        assert len(before) > MANY and len(entries(host, 5300, family)) == 2
+        host.add(config)
+        assert entries(host, 5300, family) == {} and len(everything(host, family)) == len(before) - 2
+        with Server(host.place("c1"), 53, "udp"):
+            assert [say(sock) for sock in (early, late)] == [f"c1 {LAN[family]}"] * 2
+        host.delete(config)
+    assert entries(host, 5300, family) == {} and len(everything(host, family)) == len(before) - 2
+
+
+def many_flows(place: Namespace, family: socket.AddressFamily) -> None:
+    with place.entered():
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+    with sock:
+        for number in range(MANY):
+            with contextlib.suppress(ConnectionRefusedError):
+                sock.sendto(b"x", (HOST[family], 10000 + number))
+
+
+def everything(host: Host, family: socket.AddressFamily) -> list[str]:
+    name = "ipv6" if family == socket.AF_INET6 else "ipv4"
+    return host.run("conntrack", "-L", "-f", name, "-p", "udp").splitlines()
 
 
 def test_unrelated_flows_survive_add_and_del(host: Host, lan: Namespace) -> None:

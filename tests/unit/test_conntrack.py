@@ -64,10 +64,11 @@ class Kernel:
     dumps: list[int]
     closed: bool
 
-    def dump(self, kind: int, payload: bytes) -> Iterator[bytes]:
+    def dump(self, kind: int, payload: bytes, containing: tuple[bytes, ...]) -> Iterator[bytes]:
         assert kind == 0x101, "IPCTNL_MSG_CT_GET"
         self.dumps.append(payload[0])
-        yield from [item for item in self.flows if item[0] == payload[0]]
+        found = [item for item in self.flows if item[0] == payload[0]]
+        yield from [item for item in found if not containing or any(part in item for part in containing)]
 
     def ask(self, kind: int, payload: bytes) -> bytes:
         assert kind == 0x102, "IPCTNL_MSG_CT_DELETE"

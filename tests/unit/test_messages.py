@@ -14,7 +14,7 @@ from pyroute2.netlink.nfnetlink.nftsocket import nft_set_elem_list_msg, nft_tabl
 
 from nft import conntrack, expressions, messages
 from nft.elements import Element, pack, unpack
-from nft.framing import NLMSG, message
+from nft.framing import NLMSG, last_message, message
 from nft.schema import ADDR4, ADDR6, IFNAME, PORT, PROTO
 
 KEY = pack((PROTO, PORT), (6, 8080))
@@ -82,12 +82,12 @@ def test_the_conntrack_query_as_pyroute2_reads_it() -> None:
     class Catcher:
         query = b""
 
-        def dump(self, _kind: int, payload: bytes) -> list[bytes]:
+        def dump(self, _kind: int, payload: bytes, _containing: object) -> list[bytes]:
             self.query = payload
             return []
 
     catcher = Catcher()
-    assert list(conntrack._flows(catcher, 4, conntrack.IPPROTO_UDP)) == []  # type: ignore[arg-type]
+    assert list(conntrack._flows(catcher, 4, conntrack.IPPROTO_UDP, ())) == []  # type: ignore[arg-type]
     found = decoded(nfct_msg, catcher.query)
     assert found["nfgen_family"] == 2
     assert found.get_attr("CTA_TUPLE_ORIG").get_attr("CTA_TUPLE_PROTO").get_attr("CTA_PROTO_NUM") == 17
@@ -128,3 +128,11 @@ def test_readers_bear_any_bytes(payload: bytes) -> None:
     messages.read_table(b"\1\0\0\0" + payload)
     messages.read_generation_process(payload)
     expressions.read_chain(b"\1\0\0\0" + payload)
+
+
+def test_the_last_message_of_a_datagram() -> None:
+    parts = [message(kind, 0, 7, b"x" * size) for kind, size in ((1, 0), (2, 1), (3, 6))]
+    padded = [part + bytes(-len(part) % 4) for part in parts]
+    for count in (1, 2, 3):
+        assert last_message(b"".join(padded[:count])) == padded[count - 1]
+    assert last_message(b"") == b"" and len(last_message(bytes(40))) < 40  # lengths of 0 do not hold it up
