@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 
 from . import expressions, messages
-from .framing import attr
+from .framing import attr, attr_name
 from .netlink import Netlink
 from .schema import TABLE
 
@@ -22,12 +22,12 @@ def forward_drops(netlink: Netlink, bridges: list[str], subnets: list[Prefix] | 
     """`family table chain` of each base chain on forward with policy drop in a table that names none of the bridges
     and subnets. With `subnets`, also of chains whose last rule drops everything (firewalld's). Raises OSError.
 
-    It lists all chains, then the rules and sets of the tables in question.
+    It lists base chains, then the rules and sets of the tables in question.
     """
     spans = subnets or []
     names = [bridge.encode("utf-8", "surrogateescape") for bridge in bridges if bridge]
     found = []
-    for payload in netlink.dump(messages.GETCHAIN, messages.nfgen(0)):
+    for payload in _base_chains(netlink, "filter"):
         chain, family = expressions.read_chain(payload), payload[0]
         if not chain.on_forward or chain.table == TABLE:
             continue
@@ -38,6 +38,11 @@ def forward_drops(netlink: Netlink, bridges: list[str], subnets: list[Prefix] | 
             if not is_seen_to and not _sets_name(netlink, family, chain.table, names, spans):
                 found.append(f"{chain.family} {chain.table} {chain.name}")
     return found
+
+
+def _base_chains(netlink: Netlink, kind: str) -> list[bytes]:
+    """The payloads of the base chains of one type. Only they have a type, and kube-proxy makes thousands of others."""
+    return netlink.dump(messages.GETCHAIN, messages.nfgen(0), (attr_name(expressions.NFTA_CHAIN_TYPE, kind),))
 
 
 def _ends_with_a_drop(netlink: Netlink, family: int, chain: expressions.Chain) -> bool:
@@ -68,11 +73,9 @@ def dropping_chains(netlink: Netlink, table: str, chain: str) -> list[str]:
 
 
 def forwards_ports(netlink: Netlink) -> bool:
-    """Whether somebody else's rule translates a destination. It lists all chains, then the rules of tables with a nat
+    """Whether somebody else's rule translates a destination. It lists base chains, then the rules of tables with a nat
     chain. Raises OSError."""
-    chains = (
-        (payload[0], expressions.read_chain(payload)) for payload in netlink.dump(messages.GETCHAIN, messages.nfgen(0))
-    )
+    chains = ((payload[0], expressions.read_chain(payload)) for payload in _base_chains(netlink, "nat"))
     tables = {(family, chain.table) for family, chain in chains if chain.translates and chain.table != TABLE}
     payloads = (
         payload

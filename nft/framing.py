@@ -5,8 +5,6 @@ Numbers and layouts are from include/uapi/linux/netlink.h.
 
 from __future__ import annotations
 
-from sys import byteorder
-
 from .stdlib import Struct
 
 TYPE_CHECKING = False
@@ -60,13 +58,16 @@ def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         yield kind, flags, sequence, payload
 
 
-def last_message(data: bytes) -> bytes:
-    """The datagram's last message, the only one that may end a listing (netlink_dump)."""
-    last = start = 0
+def last_message(data: bytes) -> tuple[int, int, int, bytes]:
+    """(type, flags, sequence, payload) of the datagram's last message, the only one that may end a listing
+    (netlink_dump), with the flags of all: each may say that the listing was interrupted."""
+    kind = flags = sequence = start = begin = end = 0
     while start + NLMSG.size <= len(data):
-        last = start
-        start += max(NLMSG.size, (int.from_bytes(data[start : start + 4], byteorder) + 3) & ~3)
-    return data[last:]
+        length, kind, own, sequence, _port = NLMSG.unpack_from(data, start)
+        flags |= own
+        begin, end = start + NLMSG.size, start + length
+        start += max(NLMSG.size, (length + 3) & ~3)
+    return kind, flags, sequence, data[begin:end]
 
 
 def attributes(data: bytes, start: int = 0) -> dict[int, bytes]:

@@ -103,8 +103,8 @@ class Netlink:
                     return
 
     def dump(self, kind: int, payload: bytes, containing: Sequence[bytes] = ()) -> list[bytes]:
-        """The payloads of a whole listing, or those with one of these byte strings in them, for the connection tracker,
-        whose listings are never interrupted. For CHECK, GC, repair and recovery; the usual ADD and DEL never list.
+        """The payloads of a whole listing, or those with one of these byte strings in them. For CHECK, GC, repair and
+        recovery; the usual ADD and DEL never list.
 
         A listing during which something changed may lack an object that was there all along. The kernel says so
         (NLM_F_DUMP_INTR) and we ask again; KernelError EAGAIN is raised if that does not end.
@@ -192,8 +192,9 @@ class Netlink:
         while True:
             data = self.socket.recv(RECEIVE)
             if containing and not any(part in data for part in containing):
-                data = last_message(data)  # of 100 000 flows, taking every message apart takes 0.5 s, this 0.05
-            yield from messages(data)
+                yield last_message(data)  # of 100 000 flows, taking each message apart takes 0.5 s, this 0.05
+            else:
+                yield from messages(data)
 
     def netns_cookie(self) -> int:
         """A number that no other network namespace has had since boot; before Linux 5.14, the namespace's inode."""

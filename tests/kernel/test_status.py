@@ -342,3 +342,15 @@ def test_hundreds_of_rules_are_no_reason_to_stop(host: Host, impatient: str) -> 
     host.nft("table inet last {\n chain c {\n type filter hook forward priority 0; policy drop;\n }\n}")
     answer = status(host, network("net0", *DUAL), impatient)
     assert answer.code == DEGRADED and "inet last c" in answer.words and "fire" not in answer.words
+
+
+def test_a_dropping_chain_among_thousands_is_found(host: Host, impatient: str) -> None:
+    """kube-proxy has chains for each service. Datagrams without a base chain are passed over."""
+    host.add(network("net0", *DUAL))
+    many = "".join(f" chain svc{n} {{\n }}\n" for n in range(3000))
+    host.nft(f"table inet before {{\n{many}}}\n")
+    assert status(host, network("net0", *DUAL), impatient).code == READY
+    drop = " chain c {\n type filter hook forward priority 0; policy drop;\n }\n"
+    host.nft(f"table inet middle {{\n{many}{drop}}}\ntable inet after {{\n{many}}}\n")
+    answer = status(host, network("net0", *DUAL), impatient)
+    assert answer.code == DEGRADED and "inet middle c" in answer.words

@@ -131,8 +131,8 @@ def test_readers_bear_any_bytes(payload: bytes) -> None:
 
 
 def test_the_last_message_of_a_datagram() -> None:
-    parts = [message(kind, 0, 7, b"x" * size) for kind, size in ((1, 0), (2, 1), (3, 6))]
+    parts = [message(kind, flags, 7, b"x" * size) for kind, flags, size in ((1, 0x10, 0), (2, 2, 1), (3, 0, 6))]
     padded = [part + bytes(-len(part) % 4) for part in parts]
-    for count in (1, 2, 3):
-        assert last_message(b"".join(padded[:count])) == padded[count - 1]
-    assert last_message(b"") == b"" and len(last_message(bytes(40))) < 40  # lengths of 0 do not hold it up
+    found = [last_message(b"".join(padded[:count])) for count in (1, 2, 3)]
+    assert found == [(1, 0x10, 7, b""), (2, 0x12, 7, b"x"), (3, 0x12, 7, b"xxxxxx")]
+    assert last_message(b"") == last_message(bytes(40)) == (0, 0, 0, b"")  # lengths of 0 do not hold it up
