@@ -33,9 +33,11 @@ def forward_drops(netlink: Netlink, bridges: list[str], subnets: list[Prefix] | 
             continue
         if chain.drops_forward or (subnets is not None and _ends_with_a_drop(netlink, family, chain)):
             codes = [code for _chain, code in _rules(netlink, family, chain.table)]
-            is_seen_to = any(_names_link(code, name) for name in names for code in codes)
-            is_seen_to |= any(_lies_in(value, spans) for code in codes for value in expressions.compared(code))
-            if not is_seen_to and not _sets_name(netlink, family, chain.table, names, spans):
+            if not (
+                any(_names_link(code, name) for name in names for code in codes)
+                or any(_lies_in(value, spans) for code in codes for value in expressions.compared(code))
+                or _sets_name(netlink, family, chain.table, names, spans)
+            ):
                 found.append(f"{chain.family} {chain.table} {chain.name}")
     return found
 

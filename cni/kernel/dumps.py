@@ -83,7 +83,7 @@ def read_routes(rtnl: Netlink, index: int) -> list[Route]:
 def neighbours(rtnl: Netlink, index: int) -> set[Address]:
     """The addresses on the link of which the kernel knows the MAC address."""
     found = set()
-    for payload in rtnl.dump(rtnetlink.RTM_GETNEIGH, rtnetlink.NDMSG.pack(0, 0, 0, 0, 0)):
+    for payload in rtnl.dump(rtnetlink.RTM_GETNEIGH, rtnetlink.list_neighbours(index)):
         _family, link, state, _flags, _kind = rtnetlink.NDMSG.unpack_from(payload)
         packed = attributes(payload, rtnetlink.NDMSG.size).get(rtnetlink.NDA_DST, b"")
         if link == index and state & rtnetlink.NUD_VALID and len(packed) in (4, 16):

@@ -33,7 +33,7 @@ RTEXT_FILTER_SKIP_STATS = 1 << 3
 RTM_F_FIB_MATCH = 0x2000
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 254, 4, 0, 253
 RTN_UNICAST, RTN_LOCAL = 1, 2
-NDA_DST = 1
+NDA_DST, NDA_IFINDEX = 1, 8
 NUD_VALID = 0xDE  # permanent, noarp, reachable, stale, delay, probe; include/net/neighbour.h
 
 IFINFO = Struct("=BxHiII")  # family, device type, index, flags, change mask
@@ -156,6 +156,11 @@ def list_routes(version: int, link: int, origin: int) -> bytes:
     """Asks for the routes of an IP version, by a link, of an origin; 0 stands for any."""
     query = RTMSG.pack(FAMILY.get(version, 0), 0, 0, 0, 0, origin, 0, 0, 0)
     return query + attr_u32(RTA_OIF, link) if link else query
+
+
+def list_neighbours(index: int) -> bytes:
+    """Asks for the neighbours on one link. Linux filters since 4.4 (neigh_dump_info)."""
+    return NDMSG.pack(0, 0, 0, 0, 0) + attr_u32(NDA_IFINDEX, index)
 
 
 def route(index: int, dst: Prefix, gateway: Address | None, options: dict[str, int]) -> bytes:
