@@ -81,7 +81,7 @@ def test_without_a_tracker_containers_come_and_go_all_the_same(tracking: Host, t
     for folder in ("cni", "nft", "conf"):
         shutil.copytree(CHECKOUT / folder, tmp_path / folder)
     place = tmp_path / "nft" / "conntrack.py"
-    listing = "netlink.dump(GET, query)"
+    listing = "netlink.dump(GET, query, containing)"
     text = place.read_text()
     assert text.count(listing) == 1
     place.write_text(text.replace(listing, f"(_ for _ in ()).throw(OSError({number}, 'as if by the kernel'))"))
