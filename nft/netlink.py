@@ -192,7 +192,7 @@ class Netlink:
         while True:
             data = self.socket.recv(RECEIVE)
             if containing and not any(part in data for part in containing):
-                yield last_message(data)  # of 100 000 flows, taking each message apart takes 0.5 s, this 0.05
+                yield last_message(data)  # of 100 000 flows, taking each message apart takes 0.4 s more
             else:
                 yield from messages(data)
 

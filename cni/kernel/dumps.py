@@ -32,7 +32,7 @@ def routes(rtnl: Netlink, version: int = 0, link: int = 0, origin: int = 0) -> I
     """The routes of one IP version, or of both (0), and only those by one link (its index) or of one origin (RTPROT_*)
     if asked for. Linux before 4.20 lists all the same, so callers compare.
 
-    A router with BGP has so many routes that reading 50 000 of them takes 300 ms; the kernel passes them over in 5.
+    A router with BGP has many: reading 50 000 of them takes 270 ms more than having the kernel pass them over.
     """
     rtnl.filter_dumps()
     for payload in rtnl.dump(rtnetlink.RTM_GETROUTE, rtnetlink.list_routes(version, link, origin)):

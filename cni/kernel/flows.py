@@ -19,7 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-FEW = 16  # addresses; beyond, one listing (11 ms on 262144 buckets) is faster than two deletions or a search for each
+# Addresses or ports. Beyond, one listing (11 ms on 262144 buckets) is faster than two deletions or a search for each.
+FEW = 16
 
 
 def forget_new_ports(
