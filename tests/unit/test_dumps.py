@@ -16,10 +16,10 @@ from support.scratch import Host
 from cni.kernel import rtnetlink
 from cni.kernel.dumps import read_addresses
 from cni.kernel.links import get_link
-from nft import messages, netlink
+from nft import expressions, messages, netlink
 from nft.addresses import parse_prefix
 from nft.errors import KernelError
-from nft.framing import NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, message
+from nft.framing import NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, attr_name, message
 from nft.netlink import DUMP_TRIES, NETLINK_NETFILTER, Netlink
 
 ITEM = 77
@@ -66,6 +66,20 @@ def test_an_interrupted_listing_is_asked_again(monkeypatch: pytest.MonkeyPatch) 
     asking, made = opened(monkeypatch, half, at_its_end, listing(FINE, 0, b"one1", b"two2", b"six6"))
     assert asking.dump(ITEM, b"") == [b"one1", b"two2", b"six6"]
     assert made.asked == 3 and made.left == []
+
+
+def test_an_interruption_in_a_datagram_that_is_passed_over_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = [(ITEM, INTERRUPTED, b"one1"), (ITEM, FINE, b"two2"), (NLMSG_DONE, FINE, pack("=i", 0))]
+    asking, made = opened(monkeypatch, half, listing(FINE, 0, b"one1", b"two2", b"six6"))
+    assert asking.dump(ITEM, b"", (b"wo",)) == [b"two2"]
+    assert made.asked == 2 and made.left == []
+
+
+def test_an_errno_after_datagrams_that_were_passed_over_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    asking, _made = opened(monkeypatch, listing(FINE, errno.ENOENT, b"one1"))
+    with pytest.raises(KernelError) as caught:
+        asking.dump(ITEM, b"", (b"wo",))
+    assert caught.value.errno == errno.ENOENT
 
 
 def test_one_that_never_comes_to_rest_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,3 +156,16 @@ def test_a_set_that_goes_while_it_is_listed_is_no_whole_listing(host: Host) -> N
     with pytest.raises(KernelError) as caught:
         asking.dump(messages.GETSETELEM, messages.list_elements("numbers", "aaa"))
     assert caught.value.errno == errno.ENOENT, os.strerror(caught.value.errno or 0)
+
+
+def test_a_listing_of_what_contains_something_has_just_that(host: Host) -> None:
+    """One base chain among thousands of others, which neighbours in its datagram and ends of other datagrams are not."""
+    many = "".join(f" chain plain{n} {{\n }}\n" for n in range(2000))
+    base = " chain base {\n type filter hook forward priority 0;\n }\n"
+    host.nft(f"table inet aaa {{\n{many}{base}}}\ntable inet bbb {{\n{many}}}\n")
+    with host.entered():
+        asking = Netlink(NETLINK_NETFILTER)
+    wanted = attr_name(expressions.NFTA_CHAIN_TYPE, "filter")
+    found = asking.dump(messages.GETCHAIN, messages.nfgen(0), (wanted,))
+    assert [expressions.read_chain(payload).name for payload in found] == ["base"]
+    assert len(asking.dump(messages.GETCHAIN, messages.nfgen(0))) == 4001
