@@ -159,7 +159,7 @@ def test_a_set_that_goes_while_it_is_listed_is_no_whole_listing(host: Host) -> N
 
 
 def test_a_listing_of_what_contains_something_has_just_that(host: Host) -> None:
-    """One base chain among thousands of others, which neighbours in its datagram and ends of other datagrams are not."""
+    """One base chain among thousands of others, in its datagram and in others."""
     many = "".join(f" chain plain{n} {{\n }}\n" for n in range(2000))
     base = " chain base {\n type filter hook forward priority 0;\n }\n"
     host.nft(f"table inet aaa {{\n{many}{base}}}\ntable inet bbb {{\n{many}}}\n")
