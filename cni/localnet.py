@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from cni.kernel.links import Link
     from cni.kernel.loopback_guard import Program
 
-ANSWERS, GUARDED, BRIDGE_GUARDED, QUEUE = "answers-", "guarded", "bridge-guarded", "queue"  # notes of a bridge
+# Notes of a bridge; the first two are beginnings.
+PORT, ANSWERS, GUARDED, BRIDGE_GUARDED, QUEUE = "port-", "answers-", "guarded", "bridge-guarded", "queue"
 
 
 def needs_localnet(item: Attachment) -> bool:
@@ -140,7 +141,7 @@ def guard_problems(
 
 def note_localnet(handles: Handles, item: Attachment) -> None:
     for link in _opened(item):
-        for note in (f"port-{item.link}", *_answering(item)):
+        for note in (f"{PORT}{item.link}", *_answering(item)):
             handles.store.bridges.note(link, note)
 
 
@@ -170,19 +171,19 @@ def release_localnet(handles: Handles, items: list[Attachment]) -> None:
     leaving: dict[str, set[str]] = {}
     for item in items:
         for link in _receiving(item):
-            if link and bridges.knows(link, f"port-{item.link}"):
-                leaving.setdefault(link, set()).update([*_answering(item), f"port-{item.link}"])
+            if link and bridges.knows(link, f"{PORT}{item.link}"):
+                leaving.setdefault(link, set()).update([*_answering(item), f"{PORT}{item.link}"])
     for bridge, gone in leaving.items():
-        notes = bridges.notes(bridge)
-        last = not any(note.startswith("port-") and note not in gone for note in notes)
+        last = not bridges.has_note(bridge, PORT, gone)
         if last:
+            notes = bridges.notes(bridge)
             before = next((note for note in notes if note.startswith(f"sysctl-{_key(bridge)}=")), "")
             if before or "created" in notes:
                 is_back = sysctl.try_to_write(_key(bridge), before.rpartition("=")[2] or "0")
                 if before and is_back:  # from now on it is the owner's to set
                     bridges.remove(bridge, before)
             bridges.remove(bridge, GUARDED)
-        if BRIDGE_GUARDED in notes or QUEUE in notes:
+        if bridges.knows(bridge, BRIDGE_GUARDED) or bridges.knows(bridge, QUEUE):
             _release_guard(handles, bridge, gone, last)
         for note in sorted(gone):  # the port comes last: it leads a second DEL here
             bridges.remove(bridge, note)

@@ -12,6 +12,10 @@ import posix
 
 from cni.state.folder import Folder
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Container
+
 
 class Bridges:
     """The folder `bridges`. Methods that change something need the store's lock."""
@@ -77,6 +81,17 @@ class Bridges:
     def notes(self, bridge: str) -> list[str]:
         """All notes of the bridge. It lists the folder, so call it only for a bridge's last attachment."""
         return [name[1:].replace("%", "/") for name in self._folder.names("bridges", bridge) if name.startswith(".")]
+
+    def has_note(self, bridge: str, beginning: str, beside: Container[str] = ()) -> bool:
+        """Whether a note begins so, beside these. Stops at the first, as there may be a thousand."""
+        try:
+            with posix.scandir(self._folder.path("bridges", bridge)) as entries:
+                return any(
+                    entry.name.startswith(f".{beginning}") and entry.name[1:].replace("%", "/") not in beside
+                    for entry in entries
+                )
+        except FileNotFoundError:
+            return False
 
     def drop(self, bridge: str) -> None:
         """Forgets all that is known of the bridge."""

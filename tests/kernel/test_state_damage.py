@@ -308,6 +308,25 @@ def test_nothing_is_listed_when_there_is_nothing_to_free(host: Host) -> None:
     assert all("/containers/c1" in line for line in listed), "its own other attachments, at most"
 
 
+def test_the_folder_of_a_full_bridge_is_not_read_to_its_end(host: Host) -> None:
+    """Whether another port is at 127.0.0.1, and whether another container is there, the first entry tells."""
+    many = 2000
+    config = network("net0", *DUAL, ports=PORTS)
+    host.add(network("net0", *DUAL), "first")
+    host.add(config)
+    place = folder(host) / "bridges" / "br-net0"
+    for number in range(many):
+        for name in (f"veth{number:011x}", f".port-veth{number:011x}"):
+            (place / name).touch()
+    words = ("strace", "-f", "-qq", "-y", "-e", "trace=getdents64", "-o", "/run/log", PLUGIN)
+    variables = {"CNI_COMMAND": "DEL", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0"}
+    done = host.call(*words, input=json.dumps(config), env={**variables, "CNI_PATH": "/x"})
+    assert done.returncode == 0, done.stdout
+    listed = [line for line in host.file("/run/log").read_text().splitlines() if "/bridges/br-net0" in line]
+    entries = sum(int(re.findall(r"/\* (\d+) entries", line)[0]) for line in listed)
+    assert 0 < entries < many, "of twice as many"
+
+
 def test_another_host_namespace_is_another_host(host: Host, tmp_path: Path) -> None:
     """RootlessKit and tests share a folder: leases of one network namespace mean nothing in another."""
     host.env["NFTCNI_DATA_DIR"] = str(tmp_path)
