@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 
 from . import expressions, messages
-from .framing import attr, attr_name
+from .framing import NLA, attr, attr_name
 from .netlink import Netlink
 from .schema import TABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .addresses import Prefix
 
 
@@ -22,7 +24,7 @@ def forward_drops(netlink: Netlink, bridges: list[str], subnets: list[Prefix] | 
     """`family table chain` of each base chain on forward with policy drop in a table that names none of the bridges
     and subnets. With `subnets`, also of chains whose last rule drops everything (firewalld's). Raises OSError.
 
-    It lists base chains, then the rules and sets of the tables in question.
+    It lists base chains, then those rules and elements of the tables in question that could name one.
     """
     spans = subnets or []
     names = [bridge.encode("utf-8", "surrogateescape") for bridge in bridges if bridge]
@@ -32,7 +34,8 @@ def forward_drops(netlink: Netlink, bridges: list[str], subnets: list[Prefix] | 
         if not chain.on_forward or chain.table == TABLE:
             continue
         if chain.drops_forward or (subnets is not None and _ends_with_a_drop(netlink, family, chain)):
-            codes = [code for _chain, code in _rules(netlink, family, chain.table)]
+            listed = _rules(netlink, family, chain.table, containing=_told_by(names, spans))
+            codes = [code for _chain, code in listed]
             if not (
                 any(_names_link(code, name) for name in names for code in codes)
                 or any(_lies_in(value, spans) for code in codes for value in expressions.compared(code))
@@ -53,8 +56,11 @@ def _ends_with_a_drop(netlink: Netlink, family: int, chain: expressions.Chain) -
     return bool(rules) and expressions.drops_all(rules[-1])
 
 
-def _rules(netlink: Netlink, family: int, table: str, chain: str = "") -> list[tuple[str, bytes]]:
-    return list(map(messages.read_rule, netlink.dump(messages.GETRULE, messages.list_rules(table, family, chain))))
+def _rules(
+    netlink: Netlink, family: int, table: str, chain: str = "", containing: Sequence[bytes] = ()
+) -> list[tuple[str, bytes]]:
+    listing = messages.list_rules(table, family, chain)
+    return list(map(messages.read_rule, netlink.dump(messages.GETRULE, listing, containing)))
 
 
 def dropping_chains(netlink: Netlink, table: str, chain: str) -> list[str]:
@@ -88,11 +94,15 @@ def forwards_ports(netlink: Netlink) -> bool:
 
 
 def _names_link(code: bytes, name: bytes) -> bool:
-    """Whether a rule compares with this interface's name: in 16 bytes as nft does, with its NUL as iptables-nft does,
-    or with the beginning of it (`br-*`; `br-+` of iptables). A single byte is ignored: it is mostly a protocol's
-    number."""
+    """Whether a rule compares with this interface's name."""
+    return any(form in code for form in _forms(name))
+
+
+def _forms(name: bytes) -> list[bytes]:
+    """The values of an interface's name in a rule: in 16 bytes as nft does, with its NUL as iptables-nft does, or the
+    beginning of it (`br-*`; `br-+` of iptables). A single byte is ignored: it is mostly a protocol's number."""
     forms = [name.ljust(16, b"\0"), name + b"\0", *(name[:length] for length in range(2, len(name) + 1))]
-    return any(attr(messages.NFTA_DATA_VALUE, form) in code for form in forms)
+    return [attr(messages.NFTA_DATA_VALUE, form) for form in forms]
 
 
 def _lies_in(value: bytes, subnets: list[Prefix]) -> bool:
@@ -108,11 +118,22 @@ def _lies_in(value: bytes, subnets: list[Prefix]) -> bool:
     return False
 
 
+def _told_by(names: list[bytes], subnets: list[Prefix]) -> list[bytes]:
+    """Byte strings of which a listing has one wherever `_names_link` or `_lies_in` finds something: the type of a value
+    and its first two bytes, whatever its length. They narrow the listing down."""
+    beginnings = [name[:2] for name in names]
+    beginnings += [subnet.network.address.packed[: min(subnet.length // 8, 2)] for subnet in subnets]
+    return [attr(messages.NFTA_DATA_VALUE, beginning)[2 : NLA.size + len(beginning)] for beginning in beginnings]
+
+
 def _sets_name(netlink: Netlink, family: int, table: str, names: list[bytes], subnets: list[Prefix]) -> bool:
     """Whether a set or map of the table, anonymous ones included, holds one of the names or an address of the subnets.
     In an interval, `br-*` begins with `br-`."""
     for found in map(expressions.read_set, netlink.dump(messages.GETSET, expressions.list_sets(table, family))):
-        for payload in netlink.dump(messages.GETSETELEM, messages.list_elements(found.name, table, family)):
+        if not found.names_links and not subnets:
+            continue
+        told = [] if found.names_links else _told_by([], subnets)
+        for payload in netlink.dump(messages.GETSETELEM, messages.list_elements(found.name, table, family), told):
             for element in messages.read_elements(payload):
                 if _lies_in(element.key, subnets):
                     return True

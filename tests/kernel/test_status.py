@@ -344,6 +344,34 @@ def test_hundreds_of_rules_are_no_reason_to_stop(host: Host, impatient: str) -> 
     assert answer.code == DEGRADED and "inet last c" in answer.words and "fire" not in answer.words
 
 
+@pytest.mark.parametrize("place", ["rule", "set"])
+@pytest.mark.parametrize(
+    ("subnet", "inside", "outside"),
+    [
+        ("10.88.0.0/24", "10.88.0.7", "10.66"),
+        ("172.16.0.0/12", "172.17.3.4", "192.16"),
+        ("fd00:88::/64", "fd00:88::/64", "fd00:66::"),
+    ],
+)
+def test_an_address_of_the_network_among_thousands_is_found(
+    host: Host, impatient: str, place: str, subnet: str, inside: str, outside: str
+) -> None:
+    """What holds neither the first bytes of a bridge's name nor those of an address is passed over."""
+    ip, kind = ("ip6", "ipv6_addr") if ":" in subnet else ("ip", "ipv4_addr")
+    many = [f"{outside}{n:x}" if ":" in subnet else f"{outside}.{n // 250}.{n % 250}" for n in range(3000)]
+    chain = " chain c {{\n type filter hook forward priority 0; policy drop;\n{rules}\n }}\n"
+    others = f" set others {{\n type {kind}; flags interval;\n elements = {{ {', '.join(many)} }}\n }}\n"
+    rules = "" if place == "set" else "\n".join(f"{ip} saddr {one} accept" for one in many)
+    host.nft(f"table inet before {{\n{others if place == 'set' else ''}{chain.format(rules=rules)}}}\n")
+    config = network("net0", subnet)
+    assert status(host, config, impatient).code == DEGRADED
+    if place == "set":
+        host.nft(f"add element inet before others {{ {inside} }}")
+    else:
+        host.nft(f"add rule inet before c {ip} saddr {inside} accept")
+    assert status(host, config, impatient).code == READY
+
+
 def test_a_dropping_chain_among_thousands_is_found(host: Host, impatient: str) -> None:
     """kube-proxy has chains for each service. Datagrams without a base chain are passed over."""
     host.add(network("net0", *DUAL))
