@@ -94,15 +94,11 @@ def forwards_ports(netlink: Netlink) -> bool:
 
 
 def _names_link(code: bytes, name: bytes) -> bool:
-    """Whether a rule compares with this interface's name."""
-    return any(form in code for form in _forms(name))
-
-
-def _forms(name: bytes) -> list[bytes]:
-    """The values of an interface's name in a rule: in 16 bytes as nft does, with its NUL as iptables-nft does, or the
-    beginning of it (`br-*`; `br-+` of iptables). A single byte is ignored: it is mostly a protocol's number."""
+    """Whether a rule compares with this interface's name: in 16 bytes as nft does, with its NUL as iptables-nft does,
+    or with the beginning of it (`br-*`; `br-+` of iptables). A single byte is ignored: it is mostly a protocol's
+    number."""
     forms = [name.ljust(16, b"\0"), name + b"\0", *(name[:length] for length in range(2, len(name) + 1))]
-    return [attr(messages.NFTA_DATA_VALUE, form) for form in forms]
+    return any(attr(messages.NFTA_DATA_VALUE, form) in code for form in forms)
 
 
 def _lies_in(value: bytes, subnets: list[Prefix]) -> bool:
