@@ -13,7 +13,9 @@ rules are as they are:
 - `ip6 daddr ::1 return`: the kernel cannot forward replies to ::1, and an immediate refusal beats a time-out.
 - `sender`: on a bridge of ours, a known container must use one of its own addresses, on this or another of its
   networks; an unknown machine must use one that the host would route back to it. With br_netfilter, frames that stay on
-  the bridge pass here too; only those to the bridge's own MAC address are the host's to judge.
+  the bridge pass here too; only those to the bridge's own MAC address are the host's to judge. A multicast or
+  broadcast goes to both in one pass; it stays on the link (ip_forward), and only what is for one of the host's own
+  addresses is judged.
 - `turned` masquerades what our DNAT sends back by the link it came from, whoever asks whom: otherwise the answer would
   bypass this host. With br_netfilter the answer does pass, and `iifname` is empty there; then only a container that
   asks itself needs the masquerade, as it would drop packets from its own address.
@@ -35,6 +37,10 @@ rules are as they are:
   What belongs to nobody passes: keepalived's addresses, macvlan, bridges inside.
 - VLAN 0 means no VLAN: a receiver strips all of its tags, but the kernel has stripped only the first one here, and nft
   does not look for ICMPv6 in a tagged frame.
+- `tagged` says again what `sent` says: a bridge that filters VLANs takes the tag of the port's own VLAN off before a
+  sibling gets the frame. `ip saddr` sees through a tag, `arp` and `icmpv6` compare the type before it
+  (nft_payload_copy_vlan). `meta protocol arp` would see through it too, but nft lists the rule without these words, and
+  its own listing would then load as another rule.
 - `advertisement` is a separate chain: in a rule that matches the ICMPv6 type, nft 1.1 lists `@th,64,128` as
   `icmpv6 taddr`, whose type differs from the sets', and cannot load its own listing.
 - `unrouted`: the host forwards for containers and does not become a router between its other links. Packets that
@@ -80,6 +86,7 @@ CHAINS = """
 		iifname . ip saddr @cross4 return
 		iifname . ip6 saddr @cross6 return
 		meta pkttype host iifname . ether daddr != @gates return
+		meta pkttype != host fib daddr type != local return
 		meta nfproto . iifname != @routed goto inside
 		ip6 saddr :: return
 		fib saddr . iif oif missing drop
@@ -219,12 +226,20 @@ PORTS = """
 		iifname . arp saddr ip @holds4 accept
 		vlan id 0 drop
 		ether type 8021ad vlan id 0 drop
+		ether type 8021q jump tagged
 		icmpv6 type { nd-router-advert, nd-redirect } drop
 		icmpv6 type nd-neighbor-advert jump advertisement
 		iifname . ip6 saddr @holds6 accept
 		ip saddr @taken4 drop
 		arp saddr ip @taken4 drop
 		ip6 saddr @taken6 drop
+	}
+	chain tagged {
+		vlan type { 8021q, 8021ad } @nh,4,12 0 drop
+		vlan type arp iifname . arp saddr ip @holds4 accept
+		vlan type arp arp saddr ip @taken4 drop
+		vlan type ip6 icmpv6 type { nd-router-advert, nd-redirect } drop
+		vlan type ip6 icmpv6 type nd-neighbor-advert jump advertisement
 	}
 	chain advertisement {
 		iifname . @th,64,128 @advertised accept

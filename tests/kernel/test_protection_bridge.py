@@ -167,6 +167,49 @@ def test_tags_of_vlan_0_hide_nothing(host: Host, br_netfilter: str, tags: bytes)
     assert own.hex(":") not in known
 
 
+VLAN_TAGS = {"one": "8100000a", "then VLAN 0": "8100000a81000000", "then 802.1ad 0": "8100000a88a80000"}
+
+
+@NETFILTER
+@pytest.mark.parametrize("tags", [bytes.fromhex(text) for text in VLAN_TAGS.values()], ids=[*VLAN_TAGS])
+def test_a_vlans_tag_hides_nothing(host: Host, br_netfilter: str, tags: bytes) -> None:
+    """A bridge that filters VLANs would take it off. What is the container's own passes, if nothing follows that means
+    no tag at all."""
+    host.bridge_netfilter(br_netfilter)
+    for name in ("victim", "rogue"):
+        host.add(network("net0", *NET), name)
+    victim, rogue = host.place("victim"), host.place("rogue")
+    theirs, own = mac(victim), mac(rogue)
+    while not link_locals(rogue):
+        time.sleep(0.01)
+    honest = [
+        arp(own, "10.88.0.3", theirs, "10.88.0.2"),
+        neighbour_advertisement(own, "fd00:88::3", "fd00:88::2"),
+        datagram("10.88.0.3", "10.88.0.2", 53, b"mine"),
+        datagram("fd00:88::3", "fd00:88::2", 53, b"mine6"),
+    ]
+    forged = [
+        arp(own, "10.88.0.1", theirs, "10.88.0.2"),
+        neighbour_advertisement(own, "fd00:88::1", "fd00:88::2"),
+        advertisement(rogue),
+        datagram("10.88.0.1", "10.88.0.2", 53, b"gate"),
+        datagram("fd00:88::1", "fd00:88::2", 53, b"gate6"),
+    ]
+    with victim.entered():
+        ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # ETH_P_ALL; without the first tag
+    with ear:
+        ear.bind(("eth0", 3))
+        ear.settimeout(3)
+        send(rogue, theirs, *(tags + packet for packet in (*forged, *honest)), b"\x88\xb5last" + bytes(40))
+        seen = []
+        while not seen or b"last" not in seen[-1]:
+            frame = ear.recv(2048)
+            if frame[6:12] == own:
+                seen.append(frame[12:])
+    assert [packet for packet in seen[:-1] if packet in honest] == (honest if len(tags) == 4 else [])
+    assert not [packet for packet in seen for one in forged if one in packet]
+
+
 @pytest.mark.parametrize("kind", ["second-address", "macvlan"])
 def test_addresses_that_are_nobodys_pass(host: Host, kind: str) -> None:
     """keepalived's, and those of interfaces inside the container with MAC addresses of their own."""

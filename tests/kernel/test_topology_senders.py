@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 import time
 
 import pytest
 from support.machines import NETFILTER, machine
-from support.scratch import Host, network, port
+from support.scratch import Host, Namespace, network, port
 from support.traffic import Server, ask, ask_on, open_socket, serving
 
 NET = ("10.88.0.0/24", "fd00:88::/64")
@@ -218,3 +219,51 @@ def test_prefixes_that_are_never_masqueraded(host: Host, masq: bool) -> None:
 @pytest.mark.parametrize("value", ["x", "10.0.0.0/33", 5, "10.0.0.0/8/8"])
 def test_prefixes_that_are_none_are_refused(host: Host, value: object) -> None:
     assert host.refused("ADD", network("net0", nonMasqueradeCIDRs=[value])).code == 7
+
+
+@NETFILTER
+def test_siblings_with_addresses_of_their_own(host: Host, br_netfilter: str) -> None:
+    """Outside of the bridge's subnets: unicast, multicast and broadcast, and IPv6, which begins with a multicast."""
+    host.bridge_netfilter(br_netfilter)
+    for name in ("one", "two"):
+        host.add(network("net0", *NET), name)
+    one, two = host.place("one"), host.place("two")
+    for number, place in enumerate((one, two), 1):
+        place.run("ip", "addr", "add", f"192.168.77.{number}/24", "brd", "+", "dev", "eth0")
+        place.run("ip", "addr", "add", f"fd77::{number}/64", "dev", "eth0", "nodad")
+    with Server(two, 80):
+        assert ask(one, "192.168.77.2", 80) == "two 192.168.77.1"
+        assert ask(one, "fd77::2", 80) == "two fd77::1"
+    for target, source in (
+        ("224.0.0.251", "192.168.77.1"),
+        ("192.168.77.255", "192.168.77.1"),
+        ("255.255.255.255", "192.168.77.1"),
+        ("ff02::fb", "fd77::1"),
+    ):
+        assert multicast(one, source, two, target) == source, target
+
+
+def multicast(sender: Namespace, source: str, receiver: Namespace, target: str) -> str:
+    """The source that the receiver sees, "silence" if nothing comes."""
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    with receiver.entered():
+        ear = socket.socket(family, socket.SOCK_DGRAM)
+        ear.bind(("", 5353))
+        index = socket.if_nametoindex("eth0").to_bytes(4, sys.byteorder)
+        group = socket.inet_pton(family, target)
+        if family == socket.AF_INET6:
+            ear.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + index)
+        elif target.startswith("224."):
+            ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + bytes(4) + index)
+    with sender.entered():
+        mouth = socket.socket(family, socket.SOCK_DGRAM)
+        mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+        mouth.bind((source, 0))
+    with ear, mouth:
+        ear.settimeout(1)
+        mouth.sendto(b"?", (target, 5353))
+        try:
+            return str(ear.recvfrom(100)[1][0]).partition("%")[0]
+        except socket.timeout:
+            return "silence"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -74,6 +75,32 @@ def test_only_the_same_vlan_is_reached(host: Host) -> None:
         assert ask(host.place("c3"), "10.88.0.2", 80, timeout=PATIENCE) == "c2 10.88.0.3"
         assert ask(trunk, "10.88.0.2", 80, timeout=PATIENCE) == "c2 10.88.0.5"
         assert ask(host.place("c4"), "10.88.0.2", 80) in ("silence", "refused")
+
+
+@pytest.mark.parametrize("vlan", [10, 1], ids=["an access port", "a trunk"])
+def test_the_tag_of_a_ports_own_vlan_hides_nothing(host: Host, vlan: int) -> None:
+    """The bridge takes it off, so a sibling gets what was forged as if it had no tag; with VLAN 0 behind it as well."""
+    config = gateway(vlan) if vlan != 1 else gateway(1, vlan=0, vlanTrunk=[{"id": 30}])
+    for name in ("victim", "rogue"):
+        host.add(config, name)
+    victim, rogue = host.place("victim"), host.place("rogue")
+    theirs, own = frames.mac(victim), frames.mac(rogue)
+    gates, addresses = ((f"10.88.{vlan}.{last}", f"fd00:88:{vlan}::{last}") for last in (1, 2))
+    with Server(host, 8000):
+        for gate in gates:
+            assert ask(victim, gate, 8000, timeout=PATIENCE).startswith("host ")
+    tag = b"\x81\0" + vlan.to_bytes(2, "big")
+    forged = [frames.arp(own, gates[0], theirs, addresses[0])]
+    forged.append(frames.neighbour_advertisement(own, gates[1], addresses[1]))
+    forged += [frames.datagram(*pair, 53, b"forged") for pair in zip(gates, addresses)]
+    last = frames.datagram(f"10.88.{vlan}.3", addresses[0], 53, b"last")
+    for _ in range(3):  # an entry is not replaced in its first second (arp locktime)
+        time.sleep(0.6)
+        for tags in (tag, *(tag + more for more in frames.PRIORITY_TAGS.values())):
+            sent = [tags + packet for packet in forged]
+            assert frames.heard(victim, 53, (rogue, theirs, [*sent, tag + last]), timeout=PATIENCE) == {b"last"}
+    known = {entry["dst"]: entry.get("lladdr") for entry in victim.json("ip", "-j", "neigh", "show")}
+    assert own.hex(":") not in [known.get(gate) for gate in gates]
 
 
 def test_a_bridge_of_others_has_to_filter_itself(host: Host) -> None:
