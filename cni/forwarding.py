@@ -21,6 +21,8 @@ OWN_FORWARDING = {
     4: {"routing": "ipv4/conf/{}/forwarding"},
     6: {"routing": "ipv6/conf/{}/force_forwarding", "on": "ipv6/conf/{}/forwarding"},
 }
+REDIRECTS = "ipv4/conf/all/accept_redirects"
+REFUSING = "refusing"  # noted with lo: the host accepted no redirects
 
 
 def host_sysctls(item: Attachment) -> list[tuple[str, str]]:
@@ -77,7 +79,10 @@ def _close_others(handles: Handles, version: int) -> None:
     noted = []  # lo among them: the note is never empty
     for link in all_links(handles.rtnl):
         if link.name == "lo" or not (link.master or handles.store.bridges.knows(link.name, "created")):
-            noted.append(" ".join([link.name, link.kind or "device", *_own_forwarding(version, link.name)]))
+            words = _own_forwarding(version, link.name)
+            if (version, link.name) == (4, "lo") and sysctl.read(REDIRECTS) == "0":
+                words.append(REFUSING)
+            noted.append(" ".join([link.name, link.kind or "device", *words]))
     handles.store.notes.put_unrouted(version, noted)
     handles.table.add([], unrouted_elements(version, noted))
 
@@ -89,7 +94,8 @@ def _own_forwarding(version: int, link: str) -> list[str]:
 
 
 def note_from_table(handles: Handles) -> None:
-    """Notes the links again from the table, for a state folder that was lost."""
+    """Notes the links again from the table, for a state folder that was lost. Whether the host accepted redirects is
+    unknown then; refusing them harms least."""
     held = handles.table.elements(("unrouted", "routing", "same_net"))
     staying = {element.key[: len(element.key) // 2] for element in held if element.set == "same_net"}
     routing = {element.key for element in held if element.set == "routing"}
@@ -99,6 +105,7 @@ def note_from_table(handles: Handles) -> None:
             if element.set == "unrouted" and element.key[0] == NFPROTO[version]:
                 words = [text(element.key[4:]), "bridge" if element.key[4:] in staying else "device"]
                 words += ["routing"] * (element.key in routing)
+                words += [REFUSING] * (version == 4 and words[0] == "lo")
                 lines.append(" ".join(words))
         handles.store.notes.put_unrouted(version, lines)
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from cni.bridge import set_promiscuous, take_address
-from cni.forwarding import OWN_FORWARDING
+from cni.forwarding import OWN_FORWARDING, REDIRECTS, REFUSING
 from cni.handles import Handles
 from cni.host import Host
 from cni.kernel import rtnetlink, sysctl
@@ -88,7 +88,11 @@ def _do_others_forward(handles: Handles) -> bool:
 
 
 def _put_back(version: int, line: str) -> None:
-    """Restores a link's own setting, which the kernel cleared together with the host's (inet_forward_change)."""
+    """Restores what the kernel changed together with the host's forwarding (inet_forward_change): a link's own setting,
+    and that redirects are refused."""
     link, _kind, *words = line.split()
     for word in words:
-        sysctl.write(OWN_FORWARDING[version][word].format(link), "1")
+        if word == REFUSING:
+            sysctl.write(REDIRECTS, "0")
+        else:
+            sysctl.write(OWN_FORWARDING[version][word].format(link), "1")

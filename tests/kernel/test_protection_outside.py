@@ -257,6 +257,24 @@ def test_links_that_forward_on_their_own_go_on_and_the_others_do_not_begin(host:
     assert host.elements() == {}
 
 
+@pytest.mark.parametrize(("before", "lost", "after"), [("0", False, "0"), ("1", False, "1"), ("0", True, "0")])
+def test_a_host_that_refuses_redirects_refuses_them_afterwards(host: Host, before: str, lost: bool, after: str) -> None:
+    """The kernel accepts them whenever forwarding is switched off (inet_forward_change)."""
+    host.neighbour()
+    for link in ("all", "default", "to-lan"):
+        host.set_sysctl(f"ipv4/conf/{link}/accept_redirects", before)
+    sysctls = host.sysctls()
+    host.add(network("net0", *NET), "a")
+    assert host.sysctl("ipv4/conf/all/accept_redirects") == "0"
+    if lost:
+        host.run("rm", "-rf", "/run/nftcni")
+        host.add(network("net0", *NET), "b")
+        host.delete(network("net0", *NET), "b")
+    host.delete(network("net0", *NET), "a")
+    assert host.sysctl("ipv4/conf/all/accept_redirects") == after
+    assert host.sysctls() == sysctls
+
+
 def test_links_that_come_later_are_their_owners_affair(host: Host) -> None:
     """libvirt or Docker, which found that the host forwards. The last DEL does not stop that."""
     lan = host.neighbour("lan", 1)

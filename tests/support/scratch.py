@@ -349,12 +349,8 @@ class Host(Namespace):
         return sorted(line.replace("linkdown", "").strip() for line in kept)
 
     def sysctls(self) -> dict[str, str]:
-        """All of /proc/sys/net that a network namespace has, but for forwarding, which is never taken back, and what
-        the kernel itself changes with it (inet_forward_change: a router accepts no redirects)."""
+        """All of /proc/sys/net that a network namespace has."""
         volatile = (
-            "ip_forward",
-            "forwarding",
-            "accept_redirects",
             "stable_secret",
             "nf_conntrack_count",
             "flush",
