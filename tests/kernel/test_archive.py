@@ -158,6 +158,15 @@ def test_a_caller_that_closed_a_standard_stream_gets_an_answer_or_a_failure(inst
         assert done.returncode == 1
 
 
+def test_without_stdin_the_configuration_is_missing(installed: Host) -> None:
+    """The archive had got its number, and was read in its place."""
+    variables = {"CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0", "CNI_PATH": "/x"}
+    for verb in ("ADD", "DEL", "STATUS"):
+        done = installed.call("sh", "-c", f"exec {PLUGIN} <&-", env={**variables, "CNI_COMMAND": verb})
+        assert done.returncode == 1
+        assert "no value at character 0" in json.loads(done.stdout)["msg"], "of an empty stdin"
+
+
 def test_without_any_code_the_answer_says_so(installed: Host) -> None:
     installed.run("sh", "-c", f"rm -r {LIB}/code-*")
     answer: Any = installed.cni("DEL", CONFIG, plugin=PLUGIN)
