@@ -80,7 +80,8 @@ def test_only_the_same_vlan_is_reached(host: Host) -> None:
 @pytest.mark.parametrize("vlan", [10, 1], ids=["an access port", "a trunk"])
 def test_the_tag_of_a_ports_own_vlan_hides_nothing(host: Host, vlan: int) -> None:
     """The bridge takes it off, so a sibling gets what was forged as if it had no tag; with VLAN 0 behind it as well."""
-    config = gateway(vlan) if vlan != 1 else gateway(1, vlan=0, vlanTrunk=[{"id": 30}])
+    trunk = network("vlan1", "10.88.1.0/24", "fd00:88:1::/64", bridge="br-net0", vlanTrunk=[{"id": 30}])
+    config = trunk if vlan == 1 else gateway(vlan)
     for name in ("victim", "rogue"):
         host.add(config, name)
     victim, rogue = host.place("victim"), host.place("rogue")
