@@ -22,7 +22,9 @@ OWN_FORWARDING = {
     6: {"routing": "ipv6/conf/{}/force_forwarding", "on": "ipv6/conf/{}/forwarding"},
 }
 REDIRECTS = "ipv4/conf/all/accept_redirects"
-REFUSING = "refusing"  # noted with lo: the host accepted no redirects
+ACCEPT_RA = "ipv6/conf/{}/accept_ra"
+# More words of a noted link. Of lo: the host accepted no redirects. Of any other: it took router advertisements.
+REFUSING, HEARING = "refusing", "hearing"
 
 
 def host_sysctls(item: Attachment) -> list[tuple[str, str]]:
@@ -55,9 +57,9 @@ def set_host_sysctls(handles: Handles, item: Attachment) -> None:
             continue
         version = next((version for version, name in sysctl.FORWARDING.items() if name == key), 0)
         if version:
+            _close_others(handles, version)
             if version == 6:
                 _keep_router_advertisements(handles)
-            _close_others(handles, version)
         else:
             handles.store.bridges.note_before(item.bridge, key, before)
         sysctl.write(key, value)
@@ -77,11 +79,14 @@ def _close_others(handles: Handles, version: int) -> None:
     """Before the host begins to forward, forbids forwarding between the links that it has now. Whoever adds a link
     later knows that the host forwards. A link whose own forwarding was on keeps it."""
     noted = []  # lo among them: the note is never empty
+    earlier = _hearing(handles)
     for link in all_links(handles.rtnl):
         if link.name == "lo" or not (link.master or handles.store.bridges.knows(link.name, "created")):
             words = _own_forwarding(version, link.name)
             if (version, link.name) == (4, "lo") and sysctl.read(REDIRECTS) == "0":
                 words.append(REFUSING)
+            if version == 6 and link.name != "lo" and _hears(link.name, earlier):
+                words.append(HEARING)
             noted.append(" ".join([link.name, link.kind or "device", *words]))
     handles.store.notes.put_unrouted(version, noted)
     handles.table.add([], unrouted_elements(version, noted))
@@ -117,14 +122,25 @@ def unrouted(handles: Handles) -> list[Element]:
     ]
 
 
+def _hearing(handles: Handles) -> list[str]:
+    lines = map(str.split, handles.store.notes.unrouted(6))
+    return [name for name, _kind, *words in lines if HEARING in words]
+
+
+def _hears(link: str, earlier: list[str]) -> bool:
+    """Whether the link takes router advertisements as long as the host is no router; `earlier` are those that an ADD
+    has noted which was killed afterwards."""
+    return sysctl.read(ACCEPT_RA.format(link)) == "1" or link in earlier
+
+
 def _keep_router_advertisements(handles: Handles) -> None:
-    """Sets accept_ra to 2 on the links by which the host hears a router (ip-sysctl.rst). With accept_ra 1 a forwarding
-    host ignores advertisements, and the kernel removes the routes that came by them: the host would lose its default
-    route with its first IPv6 container, and its addresses when they expire."""
-    for index in announced_links(handles):
-        key = f"ipv6/conf/{link_name(handles.rtnl, index)}/accept_ra"
-        if sysctl.read(key) == "1":
-            sysctl.write(key, "2")
+    """Sets accept_ra to 2 where it is 1 (ip-sysctl.rst): with 1 a forwarding host ignores advertisements, and the
+    kernel removes the routes that came by them. The host would lose its default route with its first IPv6 container,
+    its addresses when they expire, and find no router that is heard of later."""
+    ports = (link_name(handles.rtnl, index) for index in announced_links(handles))  # of a VRF: those are not noted
+    for link in dict.fromkeys([*_hearing(handles), *ports]):
+        if sysctl.read(ACCEPT_RA.format(link)) == "1":
+            sysctl.write(ACCEPT_RA.format(link), "2")
 
 
 def announced_links(handles: Handles) -> set[int]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from cni.bridge import set_promiscuous, take_address
-from cni.forwarding import OWN_FORWARDING, REDIRECTS, REFUSING
+from cni.forwarding import ACCEPT_RA, HEARING, OWN_FORWARDING, REDIRECTS, REFUSING
 from cni.handles import Handles
 from cni.host import Host
 from cni.kernel import rtnetlink, sysctl
@@ -88,11 +88,14 @@ def _do_others_forward(handles: Handles) -> bool:
 
 
 def _put_back(version: int, line: str) -> None:
-    """Restores what the kernel changed together with the host's forwarding (inet_forward_change): a link's own setting,
-    and that redirects are refused."""
+    """Restores what the kernel changed together with the host's forwarding (inet_forward_change), a link's own setting
+    and that redirects are refused; and that a link takes router advertisements only while the host is no router."""
     link, _kind, *words = line.split()
     for word in words:
         if word == REFUSING:
             sysctl.write(REDIRECTS, "0")
+        elif word == HEARING:
+            if sysctl.read(ACCEPT_RA.format(link)) == "2":
+                sysctl.write(ACCEPT_RA.format(link), "1")
         else:
             sysctl.write(OWN_FORWARDING[version][word].format(link), "1")

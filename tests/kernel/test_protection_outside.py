@@ -272,7 +272,7 @@ def test_a_host_that_refuses_redirects_refuses_them_afterwards(host: Host, befor
         host.delete(network("net0", *NET), "b")
     host.delete(network("net0", *NET), "a")
     assert host.sysctl("ipv4/conf/all/accept_redirects") == after
-    assert host.sysctls() == sysctls
+    assert lost or host.sysctls() == sysctls, "that a link took router advertisements is lost as well"
 
 
 def test_links_that_come_later_are_their_owners_affair(host: Host) -> None:

@@ -85,19 +85,29 @@ def test_the_routes_of_two_links_stay(host: Host) -> None:
     assert learnt(host) == ["to-far", "to-lan"]
 
 
-def test_links_without_such_routes_take_advertisements_as_before(host: Host) -> None:
-    """One that never had one, one that takes none, and the defaults of links to come."""
-    advertise(uplink(host))
-    for name, number, value in (("idle", 2, "1"), ("deaf", 3, "0")):
-        uplink(host, name, number)
-        host.set_sysctl(f"ipv6/conf/to-{name}/accept_ra", value)
-    wait_for(host, ["to-lan"])
-    keys = [f"ipv6/conf/{name}/accept_ra" for name in ("to-idle", "to-deaf", "all", "default", "lo")]
-    before = [host.sysctl(key) for key in keys]
-    assert before[:2] == ["1", "0"]
-    host.add(network("net0", *DUAL))
+def test_a_router_that_is_heard_of_later(host: Host) -> None:
+    """A boot: the first container is faster than the first advertisement."""
+    idle, deaf = uplink(host), uplink(host, "deaf", 2)
+    host.set_sysctl("ipv6/conf/to-deaf/accept_ra", "0")
+    keys = [f"ipv6/conf/{name}/accept_ra" for name in ("to-deaf", "all", "default", "lo")]
+    before, sysctls = [host.sysctl(key) for key in keys], host.sysctls()
+    config = network("net0", *DUAL)
+    host.add(config)
     assert [host.sysctl(key) for key in keys] == before
-    assert host.sysctl("ipv6/conf/to-lan/accept_ra") == "2"
+    advertise(deaf)
+    advertise(idle, prefix="2001:db8:77::")
+    wait_for(host, ["to-lan"])
+    wait(lambda: any("2001:db8:77:" in address for address in host.addresses("to-lan")))
+    host.delete(config)
+    assert host.sysctls() == sysctls and learnt(host) == ["to-lan"]
+
+
+def test_what_an_administrator_sets_meanwhile_stays(host: Host) -> None:
+    uplink(host)
+    host.add(network("net0", *DUAL))
+    host.set_sysctl("ipv6/conf/to-lan/accept_ra", "0")
+    host.delete(network("net0", *DUAL))
+    assert host.sysctl("ipv6/conf/to-lan/accept_ra") == "0"
 
 
 def test_a_link_that_keeps_its_routes_without_listening_stays_deaf(host: Host) -> None:
@@ -143,9 +153,9 @@ def test_repair_keeps_them_too(host: Host) -> None:
 
 @pytest.mark.parametrize("gone", ["DEL", "GC"])
 def test_they_are_there_when_the_last_container_has_gone(host: Host, gone: str) -> None:
-    """Forwarding is never taken back, so accept_ra must not be either."""
     advertise(uplink(host))
     wait_for(host, ["to-lan"])
+    before = host.sysctls()
     config = network("net0", *DUAL)
     host.add(config)
     if gone == "DEL":
@@ -153,7 +163,7 @@ def test_they_are_there_when_the_last_container_has_gone(host: Host, gone: str) 
     else:
         assert host.cni("GC", {**config, "cni.dev/valid-attachments": []}).status == 0
     assert learnt(host) == ["to-lan"]
-    assert host.sysctl("ipv6/conf/to-lan/accept_ra") == "2"
+    assert host.sysctls() == before
 
 
 def test_the_addresses_of_a_link_without_a_route_are_kept_alive(host: Host) -> None:
