@@ -135,15 +135,25 @@ class Kernel:
     @cached_property
     def _held(self) -> list[tuple[str, Prefix, int]]:
         found = []
+        elsewhere = self._in_vrfs
         for item in self._route.get_addr():
+            if item["index"] in elsewhere:
+                continue
             text, flags = item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS"), item.get_attr("IFA_FLAGS")
             prefix = Prefix(parse_address(text), item["prefixlen"])
             found.append((self.names.get(item["index"], ""), prefix, item["flags"] if flags is None else flags))
         return found
 
     @cached_property
+    def _in_vrfs(self) -> set[int]:
+        """The VRFs and their ports, by index. What they have is in tables of their own (vrf.rst), where neither clients
+        of the host nor containers get."""
+        vrfs = {link.index for link in self.links.values() if link.kind == "vrf"}
+        return vrfs | {link.index for link in self.links.values() if link.master in vrfs}
+
+    @cached_property
     def addresses(self) -> list[tuple[str, Prefix]]:
-        """(link, address with its length) of all families."""
+        """(link, address with its length) of all families; without those in a VRF."""
         return [(name, prefix) for name, prefix, _flags in self._held]
 
     @cached_property

@@ -68,3 +68,18 @@ def test_networks_are_isolated(built: Host, address: str) -> None:
 @pytest.mark.parametrize("asker", ["lan", "sibling"])
 def test_not_published_is_refused(built: Host, asker: str) -> None:
     assert scene.heard(built.place(asker), HOST4, 8081) == "refused"
+
+
+def test_a_vrf_beside_the_containers_is_well(host: Host) -> None:
+    """Its addresses and routes are in a table of its own: neither lost nor in anybody's way."""
+    host.neighbour()
+    host.run("ip", "link", "add", "mgmt", "up", "type", "vrf", "table", "10")
+    host.neighbour("admin", 2)
+    host.run("ip", "link", "set", "to-admin", "master", "mgmt")
+    host.run("ip", "addr", "add", "127.0.0.1/8", "dev", "mgmt")
+    host.add(scene.config("web"), "web")
+    with scene.serving_web(host, "tcp"):
+        for address in (HOST4, HOST6):
+            assert scene.heard(host.place("lan"), address, 8080).startswith("web ")
+        done = host.command("doctor")
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "1 attachments, all well"), done.stdout
