@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from kernels.scenarios import scene
 from kernels.scenarios.scene import GATE4, GATE6, HOST4, HOST6, LAN4, LAN6, SIBLING4, SIBLING6, WEB4, WEB6
-from support.scratch import Host
+from support.scratch import Host, network, port
 from support.traffic import ask
 
 PUBLISHED = [
@@ -77,7 +77,7 @@ def test_a_vrf_beside_the_containers_is_well(host: Host) -> None:
     host.neighbour("admin", 2)
     host.run("ip", "link", "set", "to-admin", "master", "mgmt")
     host.run("ip", "addr", "add", "127.0.0.1/8", "dev", "mgmt")
-    host.add(scene.config("web"), "web")
+    host.add(network("net0", *scene.NETS["net0"], ports=[port(8080, 80)]), "web")
     with scene.serving_web(host, "tcp"):
         for address in (HOST4, HOST6):
             assert scene.heard(host.place("lan"), address, 8080).startswith("web ")
