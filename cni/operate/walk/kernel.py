@@ -146,8 +146,8 @@ class Kernel:
 
     @cached_property
     def _in_vrfs(self) -> set[int]:
-        """The VRFs and their ports, by index. What they have is in tables of their own (vrf.rst), where neither clients
-        of the host nor containers get."""
+        """The VRFs and their ports, by index. Their addresses and routes are in tables of their own (vrf.rst), which
+        neither the containers nor the host's other clients use."""
         vrfs = {link.index for link in self.links.values() if link.kind == "vrf"}
         return vrfs | {link.index for link in self.links.values() if link.master in vrfs}
 
