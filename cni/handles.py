@@ -70,7 +70,7 @@ def open_handles(data_dir: str) -> Handles:
     boot = read_boot_id()
     cookie = rtnl.netns_cookie()
     try:
-        named = records_folder(table.comment() or "", boot)
+        named = records_folder(table.comment() or "", f"{boot}.{cookie}")
     except OSError as error:
         # nfnetlink answers EINVAL for a subsystem that is missing (nfnetlink_rcv_msg).
         hint = "nf_tables is not in this kernel: modprobe nf_tables says why" if error.errno == errno.EINVAL else ""

@@ -47,9 +47,9 @@ class Store:
     """The state folder. Methods that change something need the `lock`; errors of the file system are OSError."""
 
     def __init__(self, data_dir: str, boot: str, cookie: int) -> None:
-        root = f"{own_folder(data_dir)}/{boot}.{cookie}"
+        self.boot = f"{boot}.{cookie}"
+        root = f"{own_folder(data_dir)}/{self.boot}"
         refuse_foreign(root)
-        self.boot = boot
         self.folder = Folder(root)
         self.lock = Lock(self.folder, boot)
         self.claims = Claims(self.folder)

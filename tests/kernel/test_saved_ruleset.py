@@ -150,6 +150,35 @@ def test_after_a_reboot_nothing_of_it_counts(host: Host, state: str) -> None:
     assert host.cni("CHECK", {**CONFIG, "prevResult": result}, "new").status == 0
 
 
+def test_a_host_inside_another_that_is_started_again(host: Host) -> None:
+    """It has the outer host's boot ID, but another network namespace."""
+    host.add(CONFIG, "old")
+    save(host)
+    inner = Host()
+    try:
+        inner.file("/run/saved.nft").write_text(host.file("/run/saved.nft").read_text())
+        load(inner)
+        result = inner.add(OTHER, "new")
+        assert owners(inner) == {"net1/new/eth0"}
+        assert inner.cni("CHECK", {**OTHER, "prevResult": result}, "new").status == 0
+        assert inner.command("repair", "--check").stdout == "nothing to repair\n"
+    finally:
+        inner.close()
+
+
+def test_a_table_that_names_no_namespace_is_still_of_this_boot(host: Host) -> None:
+    """An earlier version's, after an upgrade with running containers, the state folder lost or not."""
+    host.add(CONFIG, "old")
+    text = host.run("nft", "list", "ruleset")
+    comment = next(line for line in text.splitlines() if "comment" in line and " boot " in line)
+    boot = comment.partition(" boot ")[2].partition(" ")[0]
+    host.nft("flush ruleset\n" + text.replace(boot, boot.partition(".")[0]))
+    assert host.cni("STATUS", CONFIG).status == 0
+    host.run("rm", "-rf", "/run/nftcni")
+    host.add(OTHER, "new")
+    assert owners(host) == {"net0/old/eth0", "net1/new/eth0"}
+
+
 LATER: dict[str, Callable[[Host], object]] = {
     "CHECK": lambda host: host.cni("CHECK", {**OTHER, "prevResult": {"cniVersion": "1.1.0"}}, "other").code == 104,
     "STATUS": lambda host: host.cni("STATUS", OTHER).code == 51,

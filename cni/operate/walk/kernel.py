@@ -135,21 +135,13 @@ class Kernel:
     @cached_property
     def _held(self) -> list[tuple[str, Prefix, int]]:
         found = []
-        elsewhere = self._in_vrfs
-        for item in self._route.get_addr():
-            if item["index"] in elsewhere:
-                continue
+        vrfs = {link.index for link in self.links.values() if link.kind == "vrf"}  # with tables of their own (vrf.rst)
+        elsewhere = vrfs | {link.index for link in self.links.values() if link.master in vrfs}
+        for item in (one for one in self._route.get_addr() if one["index"] not in elsewhere):
             text, flags = item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS"), item.get_attr("IFA_FLAGS")
             prefix = Prefix(parse_address(text), item["prefixlen"])
             found.append((self.names.get(item["index"], ""), prefix, item["flags"] if flags is None else flags))
         return found
-
-    @cached_property
-    def _in_vrfs(self) -> set[int]:
-        """The VRFs and their ports, by index. Their addresses and routes are in tables of their own (vrf.rst), which
-        neither the containers nor the host's other clients use."""
-        vrfs = {link.index for link in self.links.values() if link.kind == "vrf"}
-        return vrfs | {link.index for link in self.links.values() if link.master in vrfs}
 
     @cached_property
     def addresses(self) -> list[tuple[str, Prefix]]:
