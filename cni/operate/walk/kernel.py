@@ -167,9 +167,8 @@ class Kernel:
             for item in self._route.get_neighbours(family=family):
                 text = item.get_attr("NDA_DST")
                 if text:
-                    state = NEIGHBOUR_STATES.get(item["state"], "")
                     key = (self.names.get(item["ifindex"], ""), parse_address(text))
-                    found[key] = (state, item.get_attr("NDA_LLADDR") or "")
+                    found[key] = (NEIGHBOUR_STATES.get(item["state"], ""), item.get_attr("NDA_LLADDR") or "")
         return found
 
     # Routes
