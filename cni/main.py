@@ -210,9 +210,10 @@ def perform(request: Request) -> str:
         named = bool(request.role)
         if request.document.get("prevResult") is None:
             return dumps(result_document(add(request), request.version, named=named))
-        from cni.protocol.results import merged, parse_previous
+        from cni.protocol.results import merged, parse_previous, refuse_second
 
         previous = parse_previous(request)
+        refuse_second(request, previous)
         return dumps(merged(previous.document, result_document(add(request), request.version, named=named)))
     if verb == "DEL":
         from cni.verbs.delete import delete

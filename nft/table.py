@@ -55,7 +55,7 @@ class Table:
         try:
             errors = self._transact(messages.deleting(elements))
             if any(error.errno == errno.ENOENT for error in errors):
-                present = [element for element in elements if self.get(element) is not None]
+                present = [element for element in dict.fromkeys(elements) if self.get(element) is not None]
                 errors = self._transact(messages.deleting(present)) if present else []
         except TableMissing:
             return

@@ -34,7 +34,8 @@ DEPENDING = ("isGateway", "isDefaultGateway", "ipMasq")
 
 class Network(Value):
     """What one configuration asks for one attachment. `mtu` 0 is the kernel's default; `bridge` "" is point to point.
-    `given` names the keys of DEPENDING, whose defaults depend on the bridge, that the configuration has."""
+    `given` names the keys of DEPENDING, whose defaults depend on the bridge, that the configuration has. `has_default`
+    are the IP versions for which the container has a default route by another interface, if that counts."""
 
     name: str
     bridge: str
@@ -57,6 +58,7 @@ class Network(Value):
     mappings: tuple[PortMapping, ...]
     wire: Wire = Wire()
     default_implied: bool = False
+    has_default: tuple[int, ...] = ()
     as_reference: bool = False
     snat: bool = True
     masq_all: bool = False
@@ -67,6 +69,11 @@ class Network(Value):
     fast_path: bool = False
     condition4: str = ""
     condition6: str = ""
+
+    @property
+    def default_versions(self) -> tuple[int, ...]:
+        """The IP versions for which the container's default route is this network's."""
+        return tuple(version for version in (4, 6) if self.is_default_gateway and version not in self.has_default)
 
     @property
     def is_vlan_gateway(self) -> bool:

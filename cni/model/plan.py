@@ -80,6 +80,7 @@ def _with_leases(
     gateway."""
     apart = {version for version in (4, 6) if item.mode(version) == ISOLATED}
     leases = tuple(lease.replace(gateway=None) if lease.address.version in apart else lease for lease in leases)
+    leases = _distinct(leases)
     routes = tuple(route for route in routes if route.dst.version not in apart)
     versions = tuple(version for version in _versions(leases) if version not in apart)
     ports = for_families(network.mappings, versions, item.ifname)
@@ -94,7 +95,7 @@ def _with_leases(
             opened.append(mapping)
     return item.replace(
         leases=leases,
-        routes=_routes(network, routes, leases, network.is_default_gateway),
+        routes=_routes(network, routes, leases),
         mappings=tuple(mappings),
         opened=tuple(opened),
     )
@@ -106,22 +107,43 @@ def _usual_gateway(address: Prefix) -> Address | None:
     return first if first in address and first != address.address else None
 
 
+def _distinct(leases: tuple[Lease, ...]) -> tuple[Lease, ...]:
+    """Each address once: a runtime may ask for it in two ways. Raises CniError 7 for one with two prefix lengths."""
+    found: dict[Address, Lease] = {}
+    for lease in leases:
+        first = found.setdefault(lease.address.address, lease)
+        if first.address != lease.address:
+            raise CniError(
+                INVALID_CONFIG,
+                f"ipam: {first.address} and {lease.address} are one address, which an interface has once",
+                "ask for it with one prefix length",
+            )
+    return tuple(found.values())
+
+
 def _versions(leases: tuple[Lease, ...]) -> tuple[int, ...]:
     return versions_of(lease.address for lease in leases)
 
 
-def _routes(network: Network, routes: tuple[Route, ...], leases: tuple[Lease, ...], default: bool) -> tuple[Route, ...]:
+def _routes(network: Network, routes: tuple[Route, ...], leases: tuple[Lease, ...]) -> tuple[Route, ...]:
     """The record's routes. Under the reference plugins' names they stay as asked for, because those answer them so;
     `inner_routes` has them with gateways."""
-    complete = complete_routes(routes, leases, default)
-    if not network.as_reference:
+    complete = complete_routes(routes, leases, network.default_versions)
+    return tuple(_as_asked(routes, route) for route in complete) if network.as_reference else complete
+
+
+def _as_asked(routes: tuple[Route, ...], complete: Route) -> Route:
+    """The route without a gateway from which the complete one was made: there may be several to one destination."""
+    asked = [route for route in routes if route.dst == complete.dst and not route.gw]
+    if complete in routes or not asked:
         return complete
-    kept = [route for route in routes if not route.gw and any(route.dst == other.dst for other in complete)]
-    return tuple(next((own for own in kept if own.dst == route.dst), route) for route in complete)
+    return next((route for route in asked if route.options == complete.options), asked[0])
 
 
-def complete_routes(routes: tuple[Route, ...], leases: tuple[Lease, ...], default: bool) -> tuple[Route, ...]:
-    """Gives routes without a gateway that of their family; `default` adds a default route for each family with one.
+def complete_routes(
+    routes: tuple[Route, ...], leases: tuple[Lease, ...], default: tuple[int, ...]
+) -> tuple[Route, ...]:
+    """Gives routes without a gateway that of their family; adds a default route for each version of `default` with one.
 
     Routes of a family without an address are left out, because the kernel would refuse them.
     """
@@ -133,11 +155,11 @@ def complete_routes(routes: tuple[Route, ...], leases: tuple[Lease, ...], defaul
         on_link = dict(route.options).get("scope") == RT_SCOPE_LINK  # the user wants no gateway
         gateway = route.gw if route.gw or on_link else gateways[route.dst.version]
         found.append(Route(route.dst, gateway, route.options))
-    if default:
-        for version, gateway in sorted(gateways.items()):
-            if gateway and not any(route.dst == ANYWHERE[version] and route.gw for route in routes):
-                found = [route for route in found if route.dst != ANYWHERE[version]]
-                found.append(Route(ANYWHERE[version], gateway))
+    for version in default:
+        gateway = gateways.get(version)
+        if gateway and not any(route.dst == ANYWHERE[version] and route.gw for route in routes):
+            found = [route for route in found if route.dst != ANYWHERE[version]]
+            found.append(Route(ANYWHERE[version], gateway))
     return tuple(dict.fromkeys(found))
 
 

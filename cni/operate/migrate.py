@@ -169,7 +169,7 @@ def planned(host: Host, entry: Cached) -> Attachment:
     told = parse_result(Fields(entry.result), len(entry.result.get("interfaces", ())))
     ips = tuple(ip for ip in told.ips if ip.address in previous.addresses)
     leases = tuple(Lease(ip.address, ip.gateway) for ip in ips)
-    routes = complete_routes(told.routes, leases, network.is_default_gateway)
+    routes = complete_routes(told.routes, leases, network.default_versions)
     item = plan_attachment(request, network, leases)
     if network.ipam.delegate:
         item = with_delegated(item, network, Result((), ips, routes, item.dns))

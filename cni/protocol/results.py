@@ -70,6 +70,16 @@ def parse_previous(request: Request) -> Previous:
     )
 
 
+def refuse_second(request: Request, previous: Previous) -> None:
+    """Raises CniError 7 if an earlier plugin of the chain has made the interface: ours would take its place."""
+    if previous.sandbox:
+        raise CniError(
+            INVALID_CONFIG,
+            f"prevResult.interfaces: an earlier plugin of the chain has made {request.ifname}",
+            "one plugin of a chain makes the interface, and publishes its ports: take the other one out",
+        )
+
+
 def _is_own(entry: Fields, ifname: str) -> bool:
     return entry.text("name") == ifname and bool(entry.text("sandbox"))
 

@@ -24,8 +24,8 @@ def with_implied(host: Host, request: Request, network: Network, netns: int) -> 
         return network
     if not network.mtu:
         network = network.replace(mtu=_implied_mtu(host, network))
-    if network.default_implied and _is_further(request.ifname) and _has_default(request.ifname, netns):
-        network = network.replace(is_default_gateway=False)
+    if network.default_implied and _is_further(request.ifname):
+        network = network.replace(has_default=_default_versions(request.ifname, netns))
     return network
 
 
@@ -49,11 +49,12 @@ def _is_further(ifname: str) -> bool:
     return ifname[len(ifname.rstrip("0123456789")) :] not in ("", "0")
 
 
-def _has_default(ifname: str, netns: int) -> bool:
-    """Whether the container has a default route by another interface, on another network."""
+def _default_versions(ifname: str, netns: int) -> tuple[int, ...]:
+    """The IP versions for which the container has a default route by another interface, on another network."""
     with Inside(netns):
         inside = Netlink()
     own = get_link(inside, ifname)
-    found = {link for version in (4, 6) for link in default_links(inside, version)} - {own.index if own else 0}
+    index = own.index if own else 0
+    found = tuple(version for version in (4, 6) if {*default_links(inside, version)} - {index})
     inside.close()
-    return bool(found)
+    return found

@@ -13,6 +13,8 @@ import pytest
 from support.scratch import CHECKOUT, Host, Json, network, port
 from support.traffic import Server, ask
 
+from nft.table import Table
+
 NAMES = ("bridge", "portmap", "firewall", "host-local", "static")
 PUBLISHED = [port(8080, 80)]
 
@@ -51,6 +53,25 @@ def test_the_numbers_of_routes_at_any_version(host: Host, bin_dir: Path, name: s
     }
     result = host.add(config, plugin=str(bin_dir / name), env={"CNI_PATH": str(bin_dir)})
     assert (result["ip4"] if version == "0.2.0" else result)["routes"] == [route]
+
+
+@pytest.mark.parametrize("kind", ["bridge", "ptp"])
+def test_several_routes_to_one_destination(host: Host, bin_dir: Path, kind: str) -> None:
+    """A fail-over, and a table for policy routing."""
+    (bin_dir / "ptp").symlink_to(CHECKOUT / "conf" / "nftcni")
+    routes = [
+        {"dst": "0.0.0.0/0", "priority": 10},
+        {"dst": "0.0.0.0/0", "gw": "10.88.0.1", "priority": 20},
+        {"dst": "0.0.0.0/0", "table": 100},
+    ]
+    ipam = {"type": "host-local", "subnet": "10.88.0.0/24", "routes": routes}
+    keys = {"bridge": "br-net0", "isGateway": True} if kind == "bridge" else {}
+    config = {"cniVersion": "1.0.0", "name": "net0", "type": kind, **keys, "ipam": ipam}
+    result = host.add(config, plugin=str(bin_dir / kind))
+    assert result["routes"] == routes
+    found = host.place("c1").json("ip", "-j", "-4", "route", "show", "table", "all", "default")
+    assert [(item.get("metric"), item.get("table")) for item in found] == [(None, "100"), (10, None), (20, None)]
+    assert {item["gateway"] for item in found} == {"10.88.0.1"}
 
 
 # promiscMode
@@ -269,6 +290,69 @@ def test_a_further_network_leaves_the_default_route_alone(host: Host) -> None:
     assert [item["dev"] for item in container.json("ip", "-j", "route", "show", "default")] == ["eth0", "net2"]
     with Server(container, 80):
         assert ask(host, "10.89.0.2", 80) == "c1 10.89.0.1"
+
+
+@pytest.mark.parametrize("first", [4, 6])
+def test_a_further_network_has_the_default_route_of_a_version_that_has_none(host: Host, first: int) -> None:
+    subnets = {4: "10.88.0.0/24", 6: "fd00:88::/64"}
+    host.add(network("net0", subnets[first]))
+    host.add(network("two", "10.89.0.0/24", "fd00:89::/64"), ifname="eth1")
+    for version in (4, 6):
+        found = host.place("c1").json("ip", "-j", f"-{version}", "route", "show", "default")
+        assert [item["dev"] for item in found] == ["eth0" if version == first else "eth1"]
+
+
+# What cannot be there twice
+
+
+TWICE: list[Json] = [
+    {"ipam": {"type": "static", "addresses": [{"address": "10.88.0.2/24"}] * 2}},
+    {"ipam": {"type": "static", "addresses": [{"address": "10.88.0.2/24"}]}},
+]
+
+
+@pytest.mark.parametrize("keys", TWICE, ids=["configuration", "CNI_ARGS"])
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_an_address_that_is_asked_for_twice_is_there_once(host: Host, order: str, keys: Json) -> None:
+    """The first ADD loads a file of elements, which may name one twice; a later one got an endless "try again"."""
+    if order == "second":
+        host.add(network("two", "10.89.0.0/24"), "c2")
+    host.container("c1")
+    before = host.snapshot()
+    result = host.add(network(**keys), args="IP=10.88.0.2/24")
+    assert [item["address"] for item in result["ips"]] == ["10.88.0.2/24"]
+    assert host.add(network(**keys), args="IP=10.88.0.2/24") == result
+    host.delete(network(**keys))
+    assert host.snapshot() == before
+
+
+def test_an_address_with_two_lengths_is_refused(host: Host) -> None:
+    addresses = [{"address": "10.88.0.2/24"}, {"address": "10.88.0.2/16"}]
+    host.container("c1")
+    before = host.snapshot()
+    answer = host.refused("ADD", network(ipam={"type": "static", "addresses": addresses}))
+    assert answer.code == 7 and "10.88.0.2/24" in answer.words and "10.88.0.2/16" in answer.words
+    assert host.snapshot() == before
+
+
+def test_an_element_is_deleted_once(host: Host) -> None:
+    """The kernel refuses the second deletion, which was taken for a table that is missing."""
+    host.add(network())
+    with host.entered():
+        table = Table()
+        elements = table.elements(("attachments",))
+        table.delete([*elements, *elements])
+        assert table.elements(("attachments",)) == []
+
+
+@pytest.mark.parametrize("kind", ["bridge", "nftcni"])
+def test_a_second_plugin_that_makes_the_interface_is_refused(host: Host, bin_dir: Path, kind: str) -> None:
+    """In place of `portmap`, for example: it took the first one's place, and the result told of both."""
+    (bin_dir / "nftcni").symlink_to(CHECKOUT / "conf" / "nftcni")
+    config, how = behind(host, bin_dir, kind, bridge="br-net0", runtimeConfig={"portMappings": PUBLISHED})
+    answer = host.refused("ADD", {**config, "ipam": {"type": "host-local", "subnet": "10.88.0.0/24"}}, **how)
+    assert answer.code == 7 and "eth0" in answer.words
+    assert "10.88.0.2/24" in host.place("c1").addresses("eth0")
 
 
 def test_loopback_first_adds_nothing_to_the_addresses(host: Host) -> None:
