@@ -78,7 +78,7 @@ def clean_up(host: Host, request: Request) -> None:
     """Removes its link, rules and leases. What cannot be removed is said on stderr, with the command that does it."""
     traces = traces_of(request)
     if traces is not None:
-        remove_links(own_links(host, traces))
+        remove_links(own_links(host, traces, ("veth", "ifb")))
         clean_rules(host, request, traces)
         clean_leases(request, traces.addresses)
 
@@ -115,12 +115,13 @@ def clean_leases(request: Request, addresses: tuple[Address, ...] = ()) -> None:
         leave(folder, address, request.container, request.ifname)
 
 
-def own_links(host: Host, traces: Traces) -> list[str]:
-    """The host's ends of its pairs, which name and MAC address tell; the bridge serves others too."""
+def own_links(host: Host, traces: Traces, kinds: tuple[str, ...] = ("veth",)) -> list[str]:
+    """Its links on the host, which name and MAC address tell: the ends of its pairs, and with kind `ifb` the device of
+    `bandwidth`. The bridge serves others too."""
     found = []
     for name, mac in traces.links:
         link = get_link(host.rtnl, name) if name else None
-        if link is not None and link.kind == "veth" and format_mac(link.mac) == mac.lower():
+        if link is not None and link.kind in kinds and format_mac(link.mac) == mac.lower():
             found.append(name)
     return found
 

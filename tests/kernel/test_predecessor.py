@@ -43,6 +43,22 @@ def conflist(version: str = "1.0.0") -> Json:
 
 
 @references
+def test_the_device_of_bandwidth_goes_too(host: Host, reference: str) -> None:
+    """The reference's next ADD of that container would find its name taken."""
+    made = conflist()
+    limits = {"type": "bandwidth", "egressRate": 1000000, "egressBurst": 1000000}
+    runtime = Runtime(host, {**made, "plugins": [*made["plugins"], limits]})
+    host.container("other")
+    runtime.add(reference, "other")
+    before = left(host)
+    host.container("c1")
+    runtime.add(reference, "c1")
+    assert any(name.startswith("bwp") for name in set(left(host)["links"]) - set(before["links"]))
+    runtime.delete(ours(host), "c1")
+    assert left(host) == before
+
+
+@references
 @pytest.mark.parametrize("kind", ["chain", "own"])
 @pytest.mark.parametrize("version", ["1.0.0", "0.3.1"])
 def test_nothing_is_left_of_it(host: Host, reference: str, kind: str, version: str) -> None:

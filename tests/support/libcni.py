@@ -13,7 +13,7 @@ from .scratch import PLUGIN, Host, Json
 
 # Debian's, and those that a variable names (1.10 and later have their own nftables backends).
 REFERENCES = ["/usr/lib/cni", *filter(None, [os.environ.get("NFTCNI_REFERENCE", "")])]
-NAMES = ("nftcni", "bridge", "portmap", "firewall", "tuning", "host-local", "loopback")
+NAMES = ("nftcni", "bridge", "portmap", "firewall", "tuning", "bandwidth", "host-local", "loopback")
 CACHE = "/var/lib/cni/results"
 
 
