@@ -9,6 +9,7 @@ import errno
 from sys import byteorder
 
 from cni.kernel import rtnetlink
+from cni.model.attachment import FURTHER_METRIC
 from cni.protocol.errors import kernel_refused
 from cni.protocol.spec import Route
 from nft.addresses import Address, Prefix, parse_address
@@ -69,7 +70,7 @@ def add_route(rtnl: Netlink, link: int, route: Route) -> None:
     go.
 
     IPv4 appends. IPv6 would make both a multipath route and send half of the flows each way (fib6_add_rt2node), so our
-    route gets a worse metric, unless the configuration names one.
+    route gets a worse metric, unless the configuration names one. That of a further interface is behind it already.
     """
     options = dict(route.options)
     if route.dst.version == 4 or options.get("priority"):
@@ -84,7 +85,7 @@ def add_route(rtnl: Netlink, link: int, route: Route) -> None:
         ways = ways_to(rtnl, route.dst, table)
         if any((index, gateway) == (link, route.gw) for index, gateway, _metric in ways):
             return
-        metric = max([metric, *(other + 1 for _index, _gateway, other in ways)])
+        metric = max([metric, *(other + 1 for _index, _gateway, other in ways if other != FURTHER_METRIC)])
     payload = rtnetlink.route(link, route.dst, route.gw, {**options, "priority": metric})
     try:
         rtnl.ask(rtnetlink.RTM_NEWROUTE, payload, rtnetlink.CREATE)

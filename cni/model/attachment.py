@@ -28,6 +28,9 @@ DELEGATED = Kind("delegated", True, False)  # our veth pair, addresses from a fo
 CHAINED = Kind("chained", False, False)  # somebody else's interface; ours are its ports or its isolation
 LEASED = Kind("leased", False, True)  # somebody else's interface, or none, with addresses of our host-local
 RT_SCOPE_LINK = 253  # include/uapi/linux/rtnetlink.h
+# The metric of a further interface's default route, behind those of the first one: 0, and 1024 for IPv6
+# (IP6_RT_PRIO_USER). With equal metrics, the kernel would take turns.
+FURTHER_METRIC = 2048
 KINDS = {kind.name: kind for kind in (BRIDGED, DELEGATED, CHAINED, LEASED)}
 
 

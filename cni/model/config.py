@@ -35,7 +35,8 @@ DEPENDING = ("isGateway", "isDefaultGateway", "ipMasq")
 class Network(Value):
     """What one configuration asks for one attachment. `mtu` 0 is the kernel's default; `bridge` "" is point to point.
     `given` names the keys of DEPENDING, whose defaults depend on the bridge, that the configuration has. `has_default`
-    are the IP versions for which the container has a default route by another interface, if that counts."""
+    are the IP versions for which the container has a default route by another interface, if that counts; `is_further`
+    says that the first interface may be yet to come, as runtimes attach networks in parallel."""
 
     name: str
     bridge: str
@@ -58,6 +59,7 @@ class Network(Value):
     mappings: tuple[PortMapping, ...]
     wire: Wire = Wire()
     default_implied: bool = False
+    is_further: bool = False
     has_default: tuple[int, ...] = ()
     as_reference: bool = False
     snat: bool = True

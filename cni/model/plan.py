@@ -3,7 +3,16 @@ may have beside others. Pure."""
 
 from __future__ import annotations
 
-from cni.model.attachment import BRIDGED, DELEGATED, ISOLATED, ROUTED, RT_SCOPE_LINK, Attachment, Lease
+from cni.model.attachment import (
+    BRIDGED,
+    DELEGATED,
+    FURTHER_METRIC,
+    ISOLATED,
+    ROUTED,
+    RT_SCOPE_LINK,
+    Attachment,
+    Lease,
+)
 from cni.model.names import derived_mac, host_link, identity, vlan_link
 from cni.model.ports import Occupied, PortMapping, by_claim, for_families, versions_of
 from cni.protocol.errors import INVALID_CONFIG, PORT_TAKEN, CniError
@@ -128,7 +137,8 @@ def _versions(leases: tuple[Lease, ...]) -> tuple[int, ...]:
 def _routes(network: Network, routes: tuple[Route, ...], leases: tuple[Lease, ...]) -> tuple[Route, ...]:
     """The record's routes. Under the reference plugins' names they stay as asked for, because those answer them so;
     `inner_routes` has them with gateways."""
-    complete = complete_routes(routes, leases, network.default_versions)
+    options = (("priority", FURTHER_METRIC),) if network.is_further else ()
+    complete = complete_routes(routes, leases, network.default_versions, options)
     return tuple(_as_asked(routes, route) for route in complete) if network.as_reference else complete
 
 
@@ -141,9 +151,13 @@ def _as_asked(routes: tuple[Route, ...], complete: Route) -> Route:
 
 
 def complete_routes(
-    routes: tuple[Route, ...], leases: tuple[Lease, ...], default: tuple[int, ...]
+    routes: tuple[Route, ...],
+    leases: tuple[Lease, ...],
+    default: tuple[int, ...],
+    options: tuple[tuple[str, int], ...] = (),
 ) -> tuple[Route, ...]:
-    """Gives routes without a gateway that of their family; adds a default route for each version of `default` with one.
+    """Gives routes without a gateway that of their family; adds a default route for each version of `default` with one,
+    with these options.
 
     Routes of a family without an address are left out, because the kernel would refuse them.
     """
@@ -159,7 +173,7 @@ def complete_routes(
         gateway = gateways.get(version)
         if gateway and not any(route.dst == ANYWHERE[version] and route.gw for route in routes):
             found = [route for route in found if route.dst != ANYWHERE[version]]
-            found.append(Route(ANYWHERE[version], gateway))
+            found.append(Route(ANYWHERE[version], gateway, options))
     return tuple(dict.fromkeys(found))
 
 

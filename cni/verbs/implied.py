@@ -25,7 +25,7 @@ def with_implied(host: Host, request: Request, network: Network, netns: int) -> 
     if not network.mtu:
         network = network.replace(mtu=_implied_mtu(host, network))
     if network.default_implied and _is_further(request.ifname):
-        network = network.replace(has_default=_default_versions(request.ifname, netns))
+        network = network.replace(is_further=True, has_default=_default_versions(request.ifname, netns))
     return network
 
 

@@ -302,6 +302,24 @@ def test_a_further_network_has_the_default_route_of_a_version_that_has_none(host
         assert [item["dev"] for item in found] == ["eth0" if version == first else "eth1"]
 
 
+@pytest.mark.parametrize("order", [("eth0", "eth1"), ("eth1", "eth0")], ids=["in order", "the second is faster"])
+def test_the_first_interface_has_the_way_out(host: Host, order: tuple[str, str]) -> None:
+    """Runtimes attach a container's networks in parallel (go-cni); of two equal routes, the kernel takes turns."""
+    host.neighbour()
+    subnets = {"eth0": ("10.88.0.0/24", "fd00:88::/64"), "eth1": ("10.89.0.0/24", "fd00:89::/64")}
+    for ifname in order:
+        config = network(f"of-{ifname}", *subnets[ifname])
+        result = host.add(config, ifname=ifname)
+        assert host.add(config, ifname=ifname) == result
+        assert host.cni("CHECK", {**config, "prevResult": result}, ifname=ifname).status == 0
+    container = host.place("c1")
+    for target in ("198.51.100.2", "2001:db8:100::2"):
+        assert [way["dev"] for way in container.json("ip", "-j", "route", "get", target)] == ["eth0"]
+    host.delete(network("of-eth0", *subnets["eth0"]), ifname="eth0")
+    found = container.json("ip", "-j", "-4", "route", "show", "default")
+    assert [way["dev"] for way in found] == (["eth1"] if order[0] == "eth1" else [])
+
+
 # What cannot be there twice
 
 
