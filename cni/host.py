@@ -105,7 +105,10 @@ class Host:
         if comment is None:
             return
         if not is_of_boot(comment, self.store.boot):
+            from cni.protocol.log import say
+
             self.table.remove()
+            say("removed the table of an earlier boot, which a saved ruleset brought back: its containers are gone")
             return
         from cni.recovery import refill_state
 

@@ -179,6 +179,17 @@ def test_a_table_that_names_no_namespace_is_still_of_this_boot(host: Host) -> No
     assert owners(host) == {"net0/old/eth0", "net1/new/eth0"}
 
 
+def test_who_removes_it_says_so(host: Host) -> None:
+    """Or nobody learns why a port of the host did not answer until now."""
+    host.add(CONFIG, "old")
+    save(host)
+    reboot(host)
+    host.run("rm", "-rf", "/run/nftcni")
+    done = host.command("doctor")
+    assert "of an earlier boot" in done.stderr and "all well" in done.stdout
+    assert host.command("doctor").stderr == ""
+
+
 LATER: dict[str, Callable[[Host], object]] = {
     "CHECK": lambda host: host.cni("CHECK", {**OTHER, "prevResult": {"cniVersion": "1.1.0"}}, "other").code == 104,
     "STATUS": lambda host: host.cni("STATUS", OTHER).code == 51,
