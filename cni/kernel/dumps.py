@@ -92,10 +92,10 @@ def neighbours(rtnl: Netlink, index: int) -> set[Address]:
 
 
 def ways_to(rtnl: Netlink, dst: Prefix, table: int) -> list[tuple[int, Address | None, int]]:
-    """(link, gateway, metric) of the IPv6 routes to exactly this destination."""
+    """(link, gateway, metric) of the routes to exactly this destination."""
     return [
         (link, gateway, route.metric)
-        for route in routes(rtnl, 6)
+        for route in routes(rtnl, dst.version)
         if (route.dst, route.table) == (dst, table)
         for link, gateway in route.hops
     ]

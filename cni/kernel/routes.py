@@ -69,17 +69,19 @@ def add_route(rtnl: Netlink, link: int, route: Route) -> None:
     """Adds a route behind one to the same place by another interface: a container on two networks, of which either may
     go.
 
-    IPv4 appends. IPv6 would make both a multipath route and send half of the flows each way (fib6_add_rt2node), so our
-    route gets a worse metric, unless the configuration names one. That of a further interface is behind it already.
+    Of two equal default routes, IPv4 takes turns as the gateways' neighbour entries age (fib_select_default); IPv6
+    would make a multipath route and send half of the flows each way (fib6_add_rt2node). So ours gets a worse metric,
+    unless the configuration names one. That of a further interface is behind it already. Other IPv4 routes are
+    appended.
     """
     options = dict(route.options)
-    if route.dst.version == 4 or options.get("priority"):
+    if options.get("priority") or (route.dst.version == 4 and not _has_another_default(rtnl, link, route.dst)):
         payload = rtnetlink.route(link, route.dst, route.gw, options)
         repeatable(rtnl, rtnetlink.RTM_NEWROUTE, payload, route, rtnetlink.APPEND)
         return
-    metric = IP6_RT_PRIO_USER
+    metric = IP6_RT_PRIO_USER if route.dst.version == 6 else 0
     table = options.get("table") or rtnetlink.RT_TABLE_MAIN
-    if table != rtnetlink.RT_TABLE_MAIN or _leads_somewhere(rtnl, route.dst):
+    if table != rtnetlink.RT_TABLE_MAIN or route.dst.version == 4 or _leads_somewhere(rtnl, route.dst):
         from cni.kernel.dumps import ways_to
 
         ways = ways_to(rtnl, route.dst, table)
@@ -91,6 +93,11 @@ def add_route(rtnl: Netlink, link: int, route: Route) -> None:
         rtnl.ask(rtnetlink.RTM_NEWROUTE, payload, rtnetlink.CREATE)
     except OSError as error:
         raise kernel_refused(f"adding {route}", error) from None
+
+
+def _has_another_default(rtnl: Netlink, link: int, dst: Prefix) -> bool:
+    """Whether this is a default route, and one leads by another link."""
+    return dst.length == 0 and not {link}.issuperset(default_links(rtnl, 4))
 
 
 def _leads_somewhere(rtnl: Netlink, dst: Prefix) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.scratch import CHECKOUT, Host, Json, network, port
+from support.scratch import CHECKOUT, PLUGIN, Host, Json, network, port
 from support.traffic import Server, ask
 
 from nft.table import Table
@@ -318,6 +318,21 @@ def test_the_first_interface_has_the_way_out(host: Host, order: tuple[str, str])
     host.delete(network("of-eth0", *subnets["eth0"]), ifname="eth0")
     found = container.json("ip", "-j", "-4", "route", "show", "default")
     assert [way["dev"] for way in found] == (["eth1"] if order[0] == "eth1" else [])
+
+
+@pytest.mark.parametrize("own_type", [True, False], ids=["nftcni", "bridge"])
+def test_of_two_networks_that_ask_for_the_way_out_the_first_has_it(host: Host, bin_dir: Path, own_type: bool) -> None:
+    """Whatever the age of the neighbour entries of the gateways (fib_select_default)."""
+    host.neighbour()
+    keys = {} if own_type else {"type": "bridge", "isGateway": True}
+    for number in (0, 1):
+        config = network(f"net{number}", f"10.8{number}.0.0/24", isDefaultGateway=True, **keys)
+        host.add(config, ifname=f"eth{number}", plugin=PLUGIN if own_type else str(bin_dir / "bridge"))
+    container = host.place("c1")
+    found = container.json("ip", "-j", "-4", "route", "show", "default")
+    assert [(way["dev"], way.get("metric", 0)) for way in found] == [("eth0", 0), ("eth1", 1)]
+    container.run("ip", "neigh", "replace", "10.80.0.1", "dev", "eth0", "nud", "failed")
+    assert [way["dev"] for way in container.json("ip", "-j", "route", "get", "198.51.100.2")] == ["eth0"]
 
 
 # What cannot be there twice
