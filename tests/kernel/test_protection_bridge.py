@@ -124,6 +124,16 @@ def test_a_siblings_and_the_gateways_addresses(host: Host, keys: dict[str, objec
     assert host.command("repair", "--check").returncode == 0
 
 
+def as_the_gateway(own: bytes, theirs: bytes) -> list[bytes]:
+    """What somebody sends to the victim who claims the gateway's addresses."""
+    return [
+        arp(own, "10.88.0.1", theirs, "10.88.0.2"),
+        neighbour_advertisement(own, "fd00:88::1", "fd00:88::2"),
+        datagram("10.88.0.1", "10.88.0.2", 53, b"gate"),
+        datagram("fd00:88::1", "fd00:88::2", 53, b"gate6"),
+    ]
+
+
 @NETFILTER
 @pytest.mark.parametrize("tags", PRIORITY_TAGS.values(), ids=PRIORITY_TAGS)
 def test_tags_of_vlan_0_hide_nothing(host: Host, br_netfilter: str, tags: bytes) -> None:
@@ -138,12 +148,7 @@ def test_tags_of_vlan_0_hide_nothing(host: Host, br_netfilter: str, tags: bytes)
             assert ask(victim, address, 8000).startswith("host ")
     while not link_locals(rogue):
         time.sleep(0.01)
-    forged = [
-        arp(own, "10.88.0.1", theirs, "10.88.0.2"),
-        neighbour_advertisement(own, "fd00:88::1", "fd00:88::2"),
-        datagram("10.88.0.1", "10.88.0.2", 53, b"gate"),
-        datagram("fd00:88::1", "fd00:88::2", 53, b"gate6"),
-    ]
+    forged = as_the_gateway(own, theirs)
     send(rogue, b"\x33\x33\0\0\0\x01", tags + advertisement(rogue))
     send(rogue, gate, tags + arp(own, "10.88.0.2", gate, "10.88.0.1"))
     last = datagram("10.88.0.3", "10.88.0.2", 53, b"last")
@@ -188,13 +193,7 @@ def test_a_vlans_tag_hides_nothing(host: Host, br_netfilter: str, tags: bytes) -
         datagram("10.88.0.3", "10.88.0.2", 53, b"mine"),
         datagram("fd00:88::3", "fd00:88::2", 53, b"mine6"),
     ]
-    forged = [
-        arp(own, "10.88.0.1", theirs, "10.88.0.2"),
-        neighbour_advertisement(own, "fd00:88::1", "fd00:88::2"),
-        advertisement(rogue),
-        datagram("10.88.0.1", "10.88.0.2", 53, b"gate"),
-        datagram("fd00:88::1", "fd00:88::2", 53, b"gate6"),
-    ]
+    forged = [*as_the_gateway(own, theirs), advertisement(rogue)]
     with victim.entered():
         ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # ETH_P_ALL; without the first tag
     with ear:
