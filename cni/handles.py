@@ -67,13 +67,12 @@ def open_handles(data_dir: str) -> Handles:
         table = Table()
     except OSError as error:
         raise kernel_refused("opening a netlink socket", error, "is nf_tables in this kernel?") from None
-    boot = read_boot_id()
-    cookie = rtnl.netns_cookie()
+    boot = f"{read_boot_id()}.{rtnl.netns_cookie()}"
     try:
-        named = records_folder(table.comment() or "", f"{boot}.{cookie}")
+        named = records_folder(table.comment() or "", boot)
     except OSError as error:
         # nfnetlink answers EINVAL for a subsystem that is missing (nfnetlink_rcv_msg).
         hint = "nf_tables is not in this kernel: modprobe nf_tables says why" if error.errno == errno.EINVAL else ""
         raise kernel_refused("opening the table", error, hint) from None
     # The host's one table has one state folder, whatever a second network's `dataDir` says.
-    return Handles(rtnl, table, Store(named or first_folder(data_dir, boot, cookie), boot, cookie))
+    return Handles(rtnl, table, Store(named or first_folder(data_dir, boot), boot))

@@ -11,10 +11,10 @@ from nft.system import folder_of, is_folder, is_link
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
-def first_folder(data_dir: str, boot: str, cookie: int) -> str:
+def first_folder(data_dir: str, boot: str) -> str:
     """The folder of the host's records, for when there is no table whose comment names it. Networks may each have a
     `dataDir`; the first one on the host keeps all records. The usual place is that folder, or a link to it."""
-    usual = f"{own_folder(DATA_DIR)}/{boot}.{cookie}"
+    usual = f"{own_folder(DATA_DIR)}/{boot}"
     if not is_folder(usual):
         return data_dir
     return folder_of(posix.readlink(usual) if is_link(usual) else usual)

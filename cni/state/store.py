@@ -46,12 +46,13 @@ class Damaged(Exception):
 class Store:
     """The state folder. Methods that change something need the `lock`; errors of the file system are OSError."""
 
-    def __init__(self, data_dir: str, boot: str, cookie: int) -> None:
-        self.boot = f"{boot}.{cookie}"
-        root = f"{own_folder(data_dir)}/{self.boot}"
+    def __init__(self, data_dir: str, boot: str) -> None:
+        """`boot` is the boot's ID and the network namespace's cookie, `ID.COOKIE`."""
+        root = f"{own_folder(data_dir)}/{boot}"
         refuse_foreign(root)
+        self.boot = boot
         self.folder = Folder(root)
-        self.lock = Lock(self.folder, boot)
+        self.lock = Lock(self.folder, boot.partition(".")[0])
         self.claims = Claims(self.folder)
         self.bridges = Bridges(self.folder)
         self.notes = Notes(self.folder)
