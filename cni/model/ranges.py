@@ -1,7 +1,8 @@
 """Address ranges in host-local's shape: `[[{subnet, rangeStart, rangeEnd, gateway}]]`, parsed and checked.
 
 One range set gives one address; its ranges are tried in order. `choice` picks the address. The rules are those of the
-reference host-local plugin (allocator/range.go), plus one: the gateway must lie in the subnet.
+reference host-local plugin (allocator/range.go), but the gateway must lie in the subnet, and no range holds the
+subnet's own address or its broadcast address.
 """
 
 from __future__ import annotations
@@ -44,21 +45,22 @@ def parse_range(fields: Fields) -> Range:
         raise fields.fail("subnet", f"is too small: /{BITS[subnet.version] - 2} is the smallest that holds a container")
     if subnet.address.is_multicast or subnet.address.is_loopback:
         raise fields.fail("subnet", "containers cannot have multicast or loopback addresses")
+    lowest = subnet.first + 1
     # IPv4 reserves the broadcast address; IPv6 has none.
     highest = subnet.last - 1 if subnet.version == 4 else subnet.last
-    ends = []
-    for key, default in (("rangeStart", subnet.first + 1), ("rangeEnd", highest), ("gateway", subnet.first + 1)):
+    found = []
+    for key, default in (("rangeStart", lowest), ("rangeEnd", highest), ("gateway", lowest)):
         address = fields.parsed(key, parse_address)
-        number = default if address is None else address.number
         if address is not None and address not in subnet:
             raise fields.fail(key, f"is outside {subnet}")
-        if not subnet.first < number <= highest:
-            raise fields.fail(key, f"is the network or broadcast address of {subnet}")
-        ends.append(number)
-    if ends[0] > ends[1]:
+        found.append(default if address is None else address.number)
+    # host-local takes the whole subnet for a range, and would lease its first and last address.
+    first, last = max(found[0], lowest), min(found[1], highest)
+    if first > last:
         raise fields.fail("rangeStart", "lies behind rangeEnd")
-    gateway = Address(subnet.version, ends[2])
-    return Range(subnet, ends[0], ends[1], gateway, bool(fields.text("gateway")))
+    if not lowest <= found[2] <= highest:
+        raise fields.fail("gateway", f"is the network or broadcast address of {subnet}")
+    return Range(subnet, first, last, Address(subnet.version, found[2]), bool(fields.text("gateway")))
 
 
 def parse_range_sets(owner: Fields, key: str) -> list[tuple[Range, ...]]:

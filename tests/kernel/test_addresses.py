@@ -38,6 +38,16 @@ def test_start_end_and_gateway(host: Host) -> None:
     assert host.addresses("br-net0") == {"10.88.0.254/24"}
 
 
+def test_a_range_of_the_whole_subnet(host: Host) -> None:
+    """A working configuration of host-local, which must not break when we take its place."""
+    config = network(ipam=ipam([small("10.88.0.0/29", "10.88.0.0", "10.88.0.7")]))
+    found = [addresses(host.add(config, f"c{number}"))[0] for number in range(1, 6)]
+    assert found == [f"10.88.0.{number}/29" for number in range(2, 7)]
+    host.container("c6")
+    answer = host.cni("ADD", config, "c6")
+    assert answer.status and "10.88.0.1-10.88.0.6 of 10.88.0.0/29" in answer.words
+
+
 def test_the_ranges_of_a_set_are_used_one_after_the_other(host: Host) -> None:
     pools = [small("10.88.0.0/24", "10.88.0.9", "10.88.0.9"), small("10.89.0.0/24", "10.89.0.9", "10.89.0.9")]
     config = network(ipam=ipam(pools))

@@ -62,12 +62,31 @@ def test_a_range_holds_what_lies_between_its_ends(net: Any, data: Any) -> None:
 
 @given(subnets(), st.sampled_from(["rangeStart", "rangeEnd", "gateway"]), st.data())
 def test_ends_outside_the_subnet_are_refused(net: Any, key: str, data: Any) -> None:
-    outside = [net.network_address - 1, net.broadcast_address + 1, net.network_address]
-    if net.version == 4:
-        outside.append(net.broadcast_address)
+    outside = [net.network_address - 1, net.broadcast_address + 1]
+    if key == "gateway":
+        outside += [net.network_address, *([net.broadcast_address] if net.version == 4 else [])]
     text = str(data.draw(st.sampled_from(outside)))
     error = refusal({"ipam": {"ranges": [[{"subnet": str(net), key: text}]]}})
     assert error.code == INVALID_CONFIG and error.msg.startswith(f"ipam.ranges[0][0].{key}") and text in error.msg
+
+
+@given(subnets(), st.data())
+def test_a_range_of_the_whole_subnet_leases_neither_its_first_nor_its_broadcast_address(net: Any, data: Any) -> None:
+    """The reference host-local accepts both as ends of a range (containernetworking/plugins, allocator/range.go)."""
+    ends = {"rangeStart": str(net.network_address), "rangeEnd": str(net.broadcast_address)}
+    keys = data.draw(st.sampled_from([["rangeStart"], ["rangeEnd"], ["rangeStart", "rangeEnd"]]))
+    found, usual = only({"subnet": str(net), **{key: ends[key] for key in keys}}), only({"subnet": str(net)})
+    assert (found.first, found.last) == (usual.first, usual.last)
+
+
+@given(subnets())
+def test_a_range_of_reserved_addresses_alone_is_empty(net: Any) -> None:
+    bad = [{"rangeEnd": str(net.network_address)}]
+    if net.version == 4:
+        bad.append({"rangeStart": str(net.broadcast_address)})
+    for keys in bad:
+        error = refusal({"ipam": {"ranges": [[{"subnet": str(net), **keys}]]}})
+        assert error.code == INVALID_CONFIG and "lies behind rangeEnd" in error.msg
 
 
 @given(st.lists(subnets(), min_size=2, max_size=4))
