@@ -51,6 +51,35 @@ def test_del_releases_addresses_when_the_namespace_is_gone(host: Host) -> None:
     assert host.add(config, "c2")["ips"][0]["address"] == "10.88.0.2/30"
 
 
+@pytest.mark.parametrize("mode", ["bridge", "ptp"])
+@pytest.mark.parametrize("change", ["down; ip link set {} name stray0", "netns other", "netns c1"])
+def test_del_takes_a_host_end_that_somebody_renamed_or_moved(host: Host, change: str, mode: str) -> None:
+    """The pair stayed, with the container's interface and address: DEL knew it by the host end's name alone."""
+    config = network("net0", "10.88.0.0/24", "fd00:88::/64", mode=mode)
+    if mode == "ptp":
+        del config["bridge"]
+    for name in ("c1", "other"):
+        host.container(name)
+    before = host.snapshot()
+    link = next(item["name"] for item in host.add(config)["interfaces"] if item["name"].startswith("veth"))
+    host.run("sh", "-c", f"ip link set {link} {change.format(link)}")
+    host.delete(config)
+    assert host.snapshot() == before
+    assert [one["ifname"] for name in ("c1", "other") for one in host.place(name).json("ip", "-j", "link")] == [
+        "lo"
+    ] * 2
+
+
+def test_del_leaves_an_interface_that_may_be_the_next_containers(host: Host) -> None:
+    """Of a MAC address that the user chose, nobody knows whose it is; the path of a namespace may be another's."""
+    config = network("net0", "10.88.0.0/24", mac="02:00:00:00:00:07")
+    link = next(item["name"] for item in host.add(config)["interfaces"] if item["name"].startswith("veth"))
+    host.run("sh", "-c", f"ip link del {link}; ip link add veth0 type veth peer name eth0 netns c1")
+    host.place("c1").run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:07")
+    host.delete(config)
+    assert "eth0" in host.place("c1").run("ip", "link")
+
+
 def test_errors_do_not_hold_the_words_that_go_cni_takes_for_success(host: Host) -> None:
     """go-cni's Remove swallows "not found" and "no such file or directory" (cni.go)."""
     host.add(network())
