@@ -12,6 +12,7 @@ import time
 from cni.model.attachment import Attachment
 from cni.protocol import child
 from cni.protocol.errors import IO_FAILURE, UNSUPPORTED_FIELD, CniError
+from cni.protocol.log import say
 from nft.addresses import host_prefix
 from nft.system import exists, variable
 
@@ -19,6 +20,7 @@ BUS = "/run/dbus/system_bus_socket"
 SERVICE = "org.fedoraproject.FirewallD1"
 PLACE = (SERVICE, "/org/fedoraproject/FirewallD1", f"{SERVICE}.zone")
 ALREADY = "ZONE_ALREADY_SET"
+GONE = ("UNKNOWN_SOURCE", "ZONE_CONFLICT", "INVALID_ZONE")  # of firewalld's errors.py: it is not in that zone
 SECONDS = 30  # a reload of firewalld makes callers wait
 SILENT = 60  # seconds for which a firewalld that did not answer is left alone, or hundreds of addresses would each wait
 DEFAULT_ZONE = "trusted"  # the reference firewall plugin's
@@ -52,9 +54,11 @@ def join(item: Attachment) -> None:
 
 
 def leave(item: Attachment) -> None:
-    """Removes its addresses from its zone. A zone or source that is gone already is no error. Raises CniError 5."""
+    """Removes its addresses from its zone. What stays there is said on stderr, because DEL goes on."""
     for source in _sources(item):
-        _call(*PLACE, "removeSource", "ss", item.zone, source)
+        status, answer = _call(*PLACE, "removeSource", "ss", item.zone, source)
+        if status and not any(word in answer for word in GONE) and (_is_silent() or is_running()):
+            say(f"firewalld: {source} stays in the zone {item.zone}: {answer}")
 
 
 def problems(item: Attachment) -> list[str]:
@@ -74,10 +78,14 @@ def _sources(item: Attachment) -> list[str]:
 _silent_until = 0.0
 
 
+def _is_silent() -> bool:
+    return time.monotonic() < _silent_until
+
+
 def _call(*words: str) -> tuple[int, str]:
     """busctl's (exit status, output)."""
     global _silent_until
-    if time.monotonic() < _silent_until:
+    if _is_silent():
         return 1, f"it did not answer within {SECONDS} s before and is not asked again"
     try:
         status, output = child.run(

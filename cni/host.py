@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from cni.state.store import Waiting
     from nft.addresses import Address
 
-
 RECORDS = "cni.state.record"  # needed by every transaction; a STATUS that finds nothing wrong opens none
 
 
@@ -47,7 +46,11 @@ class Transaction:
     def __enter__(self) -> Host:
         for name in (RECORDS, *self._ahead):
             __import__(name)
-        self._host.lock()
+        try:
+            self._host.lock()
+        except BaseException:
+            self._host.unlock()  # `__exit__` is not called then, and `watch` lives on
+            raise
         return self._host
 
     def __exit__(
@@ -84,17 +87,20 @@ class Host:
 
     def lock(self) -> None:
         """Takes the lock. Raises CniError 11 after a bounded wait, 5 for a state folder that cannot be used."""
+        what = f"opening the state folder {self.store.folder.root}"
         try:
             self.store.lock.acquire(self._fill)
+            what = "finishing a change that was interrupted"
             if self.store.is_interrupted():
                 self.roll_back()
+            what = "noting the table's rules"
             if not self.store.notes.rules() and self.table_is_current():
                 from nft.ruleset import is_whole
 
                 rules = self.table.rules()  # after a kill right behind loading them, or lost state
                 self.store.notes.put_rules(rules_digest(rules) if is_whole(rules) else "")
         except OSError as error:
-            raise kernel_refused(f"opening the state folder {self.store.folder.root}", error) from None
+            raise kernel_refused(what, error) from None
 
     def unlock(self) -> None:
         self.store.lock.release()

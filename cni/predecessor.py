@@ -187,12 +187,13 @@ def remove_legacy(traces: Traces) -> None:
 
 def _remove_legacy(program: str, table: str, traces: Traces) -> None:
     from shlex import join, split
-    from subprocess import run
+    from subprocess import CalledProcessError, run
 
+    wanted = [program, "-w", "5", "-t", table, "-S"]
     try:
-        listed = run([program, "-t", table, "-S"], capture_output=True, text=True, check=True).stdout
-    except (OSError, ValueError):
-        left_over(f"{program} is needed to look at the table {table} of the older iptables: {program} -t {table} -S")
+        listed = run(wanted, capture_output=True, text=True, check=True).stdout
+    except (OSError, ValueError, CalledProcessError):
+        left_over(f"{program} is needed to look at the table {table} of the older iptables: {join(wanted)}")
         return
     lines = [split(line) for line in listed.splitlines()]
     doomed = [words for words in lines if words[0] == "-A" and traces.has_legacy(words)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cni.protocol.errors import CniError
+from cni.protocol.errors import kernel_refused
 from nft.addresses import BITS, from_packed
 from nft.elements import PROTOCOL_NAMES, Element, pack, unpack
 from nft.foreign import forward_drops
@@ -50,8 +50,8 @@ def main() -> None:
     except Refusal as refusal:
         sys.stderr.write(f"{name}: {refusal}\n")
         sys.exit(refusal.status)
-    except CniError as error:
-        sys.stderr.write(f"{name}: {error}\n")
+    except OSError as error:
+        sys.stderr.write(f"{name}: {kernel_refused('reading the published ports', error)}\n")
         sys.exit(OTHER)
     sys.stdout.write("".join(line + "\n" for line in lines))
 

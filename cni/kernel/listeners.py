@@ -207,12 +207,16 @@ def _text(path: str) -> str:
 def _sockets(process: int) -> set[int]:
     """The inodes of the sockets that the process holds."""
     folder = f"/proc/{process}/fd"
-    found = set()
+    found: set[int] = set()
     try:
-        for name in posix.listdir(folder):
-            target = posix.readlink(f"{folder}/{name}")
-            if target.startswith("socket:["):
-                found.add(int(target[8:-1]))
+        names = posix.listdir(folder)
     except OSError:
         return found  # the process has ended, or is another user's
+    for name in names:
+        try:
+            target = posix.readlink(f"{folder}/{name}")
+        except OSError:
+            continue  # the descriptor was closed meanwhile
+        if target.startswith("socket:["):
+            found.add(int(target[8:-1]))
     return found

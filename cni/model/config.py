@@ -208,8 +208,10 @@ def _prefixes(fields: Fields, key: str) -> tuple[str, ...]:
 
 
 def _requested_mac(request: Request, fields: Fields, runtime: Fields, arguments: Fields) -> bytes:
-    """runtimeConfig.mac, else args.cni.mac, else CNI_ARGS MAC, as the reference bridge orders them; b"" for none."""
-    given = [source.parsed("mac", parse_mac) for source in (runtime, arguments, fields)]
+    """runtimeConfig.mac, else args.cni.mac, else CNI_ARGS' MAC, as the reference bridge orders them, else the key `mac`
+    of the whole network; b"" for none."""
+    given = [runtime.parsed("mac", parse_mac), arguments.parsed("mac", parse_mac)]
     if "MAC" in request.args:
         given.append(from_args(request, "MAC").parsed("MAC", parse_mac))
+    given.append(fields.parsed("mac", parse_mac))
     return next(filter(None, given), b"")

@@ -28,10 +28,10 @@ def run(arguments: argparse.Namespace) -> int:
     with this_host().transaction("freeing what ended containers left") as host:
         items = host.records()
         gone = [(item, why) for item in items for why in [why_ended(host, item)] if why]
-        for item, why in gone:
-            print(f"{'would free' if arguments.dry_run else 'freed'} {describe(item)}: {why}")
         if gone and not arguments.dry_run:
             free(host, [item for item, _why in gone])
+        for item, why in gone:
+            print(f"{'would free' if arguments.dry_run else 'freed'} {describe(item)}: {why}")
         print(f"{len(gone)} of {len(items)} attachments had ended without DEL")
     return 0
 
@@ -42,7 +42,7 @@ def why_ended(host: Host, item: Attachment) -> str:
 
     from cni.kernel.links import get_link
     from cni.kernel.netns import open_netns
-    from cni.protocol.errors import CniError
+    from cni.protocol.errors import INVALID_NETNS, CniError
 
     if item.kind.own_link and get_link(host.rtnl, item.link) is not None:
         return ""
@@ -50,7 +50,9 @@ def why_ended(host: Host, item: Attachment) -> str:
         return ""
     try:
         netns = open_netns(item.sandbox)
-    except CniError:
+    except CniError as error:
+        if error.code != INVALID_NETNS:
+            raise
         return f"its namespace {item.sandbox} is gone"
     try:
         moved = item.kind.own_link and _has_its_interface(item, netns)

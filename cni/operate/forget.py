@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
                     f"nftcni forget: {item.ident} lives: {place}; stop it with its runtime, or use --force\n"
                 )
             return 1
-        for item in found:
-            print(f"freed {describe(item)}: {why_ended(host, item) or 'although it lives'}")
+        freed = [f"freed {describe(item)}: {why_ended(host, item) or 'although it lives'}" for item in found]
         free(host, found)
+    print("\n".join(freed))
     return 0

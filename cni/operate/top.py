@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     from cni.operate.repair import this_host
     from cni.operate.screen import is_terminal, print_json
 
+    interval = max(arguments.interval, 0.2)
     before: Reading | None = None
     while True:
         with this_host().transaction("reading the counters") as host:
@@ -52,11 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
             before = reading
         elif is_terminal() and not arguments.once:
             print("\033[H\033[2J", end="")
-        print(screen(items, reading, names, before, arguments.interval), flush=True)
+        print(screen(items, reading, names, before, interval), flush=True)
         if arguments.once or not is_terminal():
             return 0
         before = reading
-        time.sleep(max(arguments.interval, 0.2))
+        time.sleep(interval)
 
 
 def document(items: list[Attachment], reading: Reading, names: dict[str, str]) -> dict[str, object]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CHUNK = 1 << 16
+POLL = 0.0002  # seconds
 
 
 class TooLong(Exception):
@@ -49,11 +50,12 @@ def run(
         try:
             ends.close(stdin)
             ends.close(stdout)
-            output = _converse(ends, feed, answer, data, time.monotonic() + seconds)
-            return _wait(process), output
+            end = time.monotonic() + seconds
+            output = _converse(ends, feed, answer, data, end)
+            return _wait(process, end), output
         except BaseException:
             posix.kill(process, signals.SIGKILL)
-            _wait(process)
+            posix.waitpid(process, 0)
             raise
     finally:
         ends.close_all()
@@ -106,5 +108,12 @@ def _converse(ends: Ends, feed: int, answer: int, data: bytes, end: float) -> by
                 ends.close(feed)
 
 
-def _wait(process: int) -> int:
-    return posix.waitstatus_to_exitcode(posix.waitpid(process, 0)[1])
+def _wait(process: int, end: float) -> int:
+    """The exit status. A program that has closed its stdout usually ends at once, but need not. Raises TooLong."""
+    while True:
+        pid, status = posix.waitpid(process, posix.WNOHANG)
+        if pid:
+            return posix.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            raise TooLong
+        time.sleep(POLL)

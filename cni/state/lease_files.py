@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BREAK = "\r\n"
 LOCK, LAST = "lock", "last_reserved_ip."
+ASIDE = ".new-"  # a kill may leave such a file; the next one for this address replaces it
 
 
 class LeaseFiles:
@@ -84,10 +85,12 @@ class LeaseFiles:
 def enter(folder: str, address: Address, container: str, ifname: str) -> None:
     """Writes the container's file, but never over another container's of this boot: the reference plugin takes the
     lock, a runtime's own tools may not."""
-    path, text = f"{folder}/{address}", f"{container}{BREAK}{ifname}"
+    path, aside = f"{folder}/{address}", f"{folder}/{ASIDE}{address}"
     for _attempt in (1, 2):
         try:
-            file = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
+            files.write(aside, f"{container}{BREAK}{ifname}")
+            # A file without its text would be nobody's to remove, and the address would be taken until a reboot.
+            posix.link(aside, path)
         except FileNotFoundError:
             make_folders(folder, 0o755)
             continue
@@ -96,14 +99,14 @@ def enter(folder: str, address: Address, container: str, ifname: str) -> None:
                 break
             files.unlink(path)
             continue
-        posix.write(file, text.encode())
-        posix.close(file)
+        finally:
+            files.unlink(aside)
         return
     raise CniError(TRY_AGAIN_LATER, f"somebody else writes {path} at this moment", "try again")
 
 
 def holder_of(folder: str, address: Address) -> str:
-    """The text of the address's file: container and interface. "" without a file of this boot."""
+    """The text of the address's file, of this boot or an earlier one: container and interface. "" without a file."""
     try:
         return " ".join(files.read(f"{folder}/{address}").split())
     except OSError:
@@ -128,7 +131,7 @@ def tidy(folder: str) -> None:
         names = posix.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return
-    if all(name == LOCK or name.startswith(LAST) for name in names):
+    if all(name == LOCK or name.startswith((LAST, ASIDE)) for name in names):
         for name in names:
             files.unlink(f"{folder}/{name}")
         files.rmdir(folder)

@@ -16,8 +16,8 @@ OTHERS_WRITE, STICKY = 0o0002, 0o1000  # S_IWOTH and S_ISVTX of include/uapi/lin
 
 
 def refuse_foreign(path: str) -> None:
-    """Raises CniError 7 unless every existing link and folder on the path belongs to root or us, and nobody else can
-    replace it."""
+    """Raises CniError 7 unless every existing link and folder on the path belongs to root or us, and is not for every
+    user to replace. A group that may write there is the administrator's choice, as /var/local is the group staff's."""
     left = [part for part in path.split("/") if part][::-1]
     place, links = "", 0
     while left:

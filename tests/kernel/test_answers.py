@@ -121,3 +121,14 @@ def test_what_is_dropped_is_not_acknowledged(host: Host) -> None:
     assert iptables(host, "-t", "filter", "-C", *other).returncode == 0
     host.nft("table inet own { chain f { type filter hook forward priority 0; policy drop; }\n}")
     assert iptables(host, "-t", "filter", "-C", *other).returncode != 0
+
+
+def test_an_ordinary_user_is_told_what_is_missing(host: Host) -> None:
+    """nerdctl without root asks too; it got a traceback."""
+    host.add(network("net0", "10.88.0.0/24", ports=[port(8080, 80)]))
+    iptables(host, "--version")
+    words = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "PATH=/nonexistent")
+    done = host.call(*words, "/run/iptables", "-t", "nat", "-S", "CNI-HOSTPORT-DNAT")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("iptables: reading the published ports: ") and done.stderr.count("\n") == 1
+    assert "EPERM" in done.stderr and "needs root" in done.stderr

@@ -69,17 +69,19 @@ def test_no_descriptor_is_left(tmp_path: Path) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-@pytest.mark.parametrize("when", ["slow", "lost"])
+@pytest.mark.parametrize("when", ["slow", "slow and silent", "lost"])
 def test_what_it_would_do_later_does_not_happen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
-    """After an error the caller undoes what the program did: it must not do more behind its back."""
-    program = script(tmp_path, f"sleep 1; touch {tmp_path}/late")
+    """After an error the caller undoes what the program did: it must not do more behind its back. One that had closed
+    its stdout was waited for without end."""
+    close = "exec 1>&-; " if when == "slow and silent" else ""
+    program = script(tmp_path, f"{close}sleep 1; touch {tmp_path}/late")
     if when == "lost":
 
         def refuse() -> object:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
         monkeypatch.setattr(select, "poll", refuse)
-    with pytest.raises(child.TooLong if when == "slow" else OSError):
+    with pytest.raises(OSError if when == "lost" else child.TooLong):
         child.run(program, b"x", ENVIRONMENT, 0.2)
     assert has_no_children()
     time.sleep(1.2)

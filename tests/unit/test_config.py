@@ -22,6 +22,7 @@ from cni.model.typos import KNOWN, slips
 from cni.protocol.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 
 MACS = ["02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"]
+KEY = "02:00:00:00:00:0d"
 
 
 def test_defaults_are_what_users_would_expect() -> None:
@@ -117,15 +118,16 @@ def test_unknown_keys_pass(keys: dict[str, Any]) -> None:
         (MACS[0], MACS[1], MACS[2], MACS[0]),
         ("", MACS[1], MACS[2], MACS[1]),
         ("", "", MACS[2], MACS[2]),
+        ("", "", "", KEY),
         (MACS[0], "", MACS[2], MACS[0]),
-        ("", "", "", ""),
     ],
 )
 def test_whose_mac_address_wins(runtime: str, arguments: str, environment: str, wanted: str) -> None:
-    """runtimeConfig.mac over args.cni.mac over CNI_ARGS MAC, as the reference bridge has it."""
+    """runtimeConfig.mac over args.cni.mac over CNI_ARGS MAC, as the reference bridge has it; the network's last."""
     keys: dict[str, Any] = {"runtimeConfig": {"mac": runtime}, "args": {"cni": {"mac": arguments}}}
     options = {"MAC": environment} if environment else {}
-    assert parsed(keys, **options).mac == bytes.fromhex(wanted.replace(":", ""))
+    assert parsed({**keys, "mac": KEY}, **options).mac == bytes.fromhex(wanted.replace(":", ""))
+    assert parsed(keys, **options).mac == (b"" if wanted == KEY else bytes.fromhex(wanted.replace(":", "")))
 
 
 @pytest.mark.parametrize(
