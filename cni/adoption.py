@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from cni.model.config import Network
     from cni.model.ranges import Range
+    from cni.model.wire import Wire
 
 NO_MAC = bytes(6)
 
@@ -207,7 +208,7 @@ def refuse_shared(host: Host, item: Attachment) -> None:
     if item.uplink or host.store.is_last(item):
         return
     others = (other for other in host.store.sharing(item) if other and other.network != item.network)
-    other = next((other for other in others if _is_one_wire(item, other)), None)
+    other = next((other for other in others if is_one_wire(item.wire, other.wire)), None)
     if other is not None and (item.isolation or other.isolation):
         raise CniError(
             INVALID_CONFIG,
@@ -217,10 +218,10 @@ def refuse_shared(host: Host, item: Attachment) -> None:
         )
 
 
-def _is_one_wire(item: Attachment, other: Attachment) -> bool:
-    """Whether the two share a wire: the bridge keeps VLANs apart."""
-    if not (item.wire.is_tagged or other.wire.is_tagged):
+def is_one_wire(one: Wire, other: Wire) -> bool:
+    """Whether two ports of a bridge share a wire: the bridge keeps VLANs apart."""
+    if not (one.is_tagged or other.is_tagged):
         return True
     from cni.kernel.vlans import numbers
 
-    return not numbers(item.wire).keys().isdisjoint(numbers(other.wire))
+    return not numbers(one).keys().isdisjoint(numbers(other))

@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.protocol.jsontext import Json
 
+DEFAULT_BRIDGE = "nftcni0"
 LINK_MODES = ("bridge", "ptp")
 # The keys of most configurations. For any other key, `typos` is loaded, which knows all of them.
 USUAL = """ cniversion name type ipam dns args runtimeconfig prevresult bridge isgateway isdefaultgateway ipmasq mtu
@@ -122,7 +123,7 @@ def parse_network(request: Request) -> Network:
         raise fields.fail("disableContainerInterface", "cannot be combined with ipam")
     network = Network(
         name=request.network,
-        bridge="" if ptp else fields.parsed("bridge", check_host_link) or ("nftcni0" if ours else "cni0"),
+        bridge="" if ptp else fields.parsed("bridge", check_host_link) or (DEFAULT_BRIDGE if ours else "cni0"),
         is_gateway=is_gateway,
         is_default_gateway=fields.flag("isDefaultGateway", ours and is_gateway and not ipam.routes_given),
         force_address=fields.flag("forceAddress"),

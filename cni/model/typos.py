@@ -17,9 +17,9 @@ KNOWN = (
     "cniVersion cniVersions name type ipam dns args capabilities runtimeConfig prevResult bridge mode isGateway "
     "isDefaultGateway forceAddress ipMasq ipMasqBackend mtu mac hairpinMode promiscMode vlan vlanTrunk "
     "preserveDefaultVlan macspoofchk enabledad disableContainerInterface portIsolation isolation ingressPolicy dataDir "
-    "nonMasqueradeCIDRs gatewayMode gatewayModeIPv4 gatewayModeIPv6 backend snat masqAll markMasqBit "
-    "externalSetMarkChain conditionsV4 conditionsV6 iptablesAdminChainName firewalldZone ingressRate ingressBurst "
-    "egressRate egressBurst fastPath sysctl promisc allmulti txQLen"
+    "nonMasqueradeCIDRs gatewayMode gatewayModeIPv4 gatewayModeIPv6 antiSpoof allowBoundPorts backend snat masqAll "
+    "markMasqBit externalSetMarkChain conditionsV4 conditionsV6 iptablesAdminChainName firewalldZone ingressRate "
+    "ingressBurst egressRate egressBurst fastPath sysctl promisc allmulti txQLen subnetFile"
 )
 KNOWN_IPAM = (
     "type name ranges subnet rangeStart rangeEnd gateway routes dataDir resolvConf addresses dns daemonSocketPath "

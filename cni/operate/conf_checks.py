@@ -5,19 +5,26 @@ from __future__ import annotations
 import os
 import shutil
 
+from cni.adoption import is_one_wire
+from cni.model.config import Network
 from cni.operate.document import ERROR, TYPE, Document, Finding
-from cni.operate.lint import read
+from cni.operate.lint import networks_of, read
 from cni.operate.walk.step import Step, stop, warn
 from cni.operate.walk.world import World
 from nft.addresses import BITS, Prefix
 
 CONF_DIR = "/etc/cni/net.d"
 BIN_DIRS = ("/opt/cni/bin", "/opt/nftcni/bin", "/usr/lib/cni", "/usr/libexec/cni")
-SUFFIXES = (".conflist", ".conf", ".json")
+SUFFIXES = (".conflist", ".conf", ".json")  # what libcni and nerdctl read
+NOT_ISOLATED = (
+    "networks on one bridge are not isolated from each other: give each its own by the key bridge, or set "
+    '"isolation": false in both'
+)
 
 
 def conf_dir() -> str:
-    return os.environ.get("NETCONFPATH") or CONF_DIR
+    """The folder in which cnitool (NETCONFPATH) and nerdctl (CNI_NETCONFPATH) look too."""
+    return os.environ.get("NETCONFPATH") or os.environ.get("CNI_NETCONFPATH") or CONF_DIR
 
 
 def documents() -> list[Document]:
@@ -29,12 +36,23 @@ def documents() -> list[Document]:
 
 
 def our_networks() -> list[tuple[str, list[Prefix]]]:
-    """(bridge, subnets) of each of our networks."""
+    """(bridge, subnets) of each of our networks, "" for point to point."""
     found = []
     for document in documents():
-        for plugin in document.plugins:
-            found.append((str(plugin.get("bridge") or "nftcni0"), [prefix for prefix, _text in document.subnets]))
+        subnets = [prefix for prefix, _text in document.subnets]
+        found += [(network.bridge, subnets) for network in networks_of(document)]
     return found
+
+
+def are_on_one_bridge(one: Network, other: Network) -> bool:
+    """Whether ADD refuses the first container of either beside the other's (adoption.refuse_shared)."""
+    promised = one.isolation or other.isolation
+    return bool(one.bridge) and one.bridge == other.bridge and promised and is_one_wire(one.wire, other.wire)
+
+
+def have_one_bridge(one: Document, other: Document) -> bool:
+    bridges = {network.bridge for network in networks_of(one)} - {""}
+    return not bridges.isdisjoint(network.bridge for network in networks_of(other))
 
 
 def files_with(flag: str) -> list[str]:
@@ -74,7 +92,7 @@ def in_use(world: World) -> list[Step]:
     (bridge._refuse_elsewhere). A route to a single address inside, as overlays have, does not count."""
     found = []
     for document in documents():
-        bridges = {str(plugin.get("bridge") or "nftcni0") for plugin in document.plugins}
+        bridges = {network.bridge for network in networks_of(document)}
         if not bridges.isdisjoint(world.kernel.links):
             continue  # a network with containers is checked with them
         for prefix, _text in document.subnets if bridges else ():
@@ -144,7 +162,7 @@ def together(all_documents: list[Document]) -> list[Step]:
     """Finds two networks with the same name or bridge, or with overlapping subnets."""
     found = []
     names: dict[str, str] = {}
-    bridges: dict[str, Document] = {}
+    networks: list[tuple[Network, Document]] = []
     subnets: list[tuple[Prefix, Document]] = []
     for document in all_documents:
         if not document.name or not document.plugins:
@@ -161,21 +179,23 @@ def together(all_documents: list[Document]) -> list[Step]:
                     f"nftcni check {document.path}",
                 )
             )
-        for plugin in document.plugins:
-            bridge = str(plugin.get("bridge") or "nftcni0")
-            first = bridges.setdefault(bridge, document)
-            if first.name != document.name:
-                found.append(
-                    warn(
-                        "same-bridge",
-                        f"{first.path} and {document.path} are both on the bridge {bridge}",
-                        "networks on one bridge are not isolated from each other; give each a key bridge of its own",
-                        f"nftcni check {document.path}",
+        for network in networks_of(document):
+            for before, owner in networks:
+                if owner.name != document.name and are_on_one_bridge(before, network):
+                    found.append(
+                        warn(
+                            "same-bridge",
+                            f"{owner.path} and {document.path} are both on the bridge {network.bridge}",
+                            NOT_ISOLATED,
+                            f"nftcni check {document.path}",
+                        )
                     )
-                )
+                    break
+            networks.append((network, document))
         for prefix, _text in document.subnets:
             for taken, owner in subnets:
-                if owner.name != document.name and meet(prefix, taken):
+                elsewhere = owner.name != document.name and not have_one_bridge(owner, document)
+                if meet(prefix, taken) and elsewhere:
                     found.append(
                         warn(
                             "same-subnet",

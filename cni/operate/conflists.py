@@ -69,25 +69,24 @@ def against_others(document: Document) -> list[Finding]:
     """Compares with other files, and with routes of the host that do not leave by this network's own bridge."""
     from cni.operate import conf_checks
     from cni.operate.document import WARNING, Finding, place
+    from cni.operate.lint import networks_of
     from cni.operate.walk.kernel import Kernel
 
     if not document.plugins:
         return []
     others = [other for other in conf_checks.documents() if other.plugins and not _same(other.path, document.path)]
-    bridges = [str(plugin.get("bridge") or "nftcni0") for plugin in document.plugins]
+    networks = networks_of(document)
+    bridges = {network.bridge for network in networks}
     found = []
     for other in others:
         if other.name == document.name:
             line, column = place(document.text, "name")
             found.append(Finding(WARNING, line, column, f'{other.path} is called "{document.name}" too'))
-        for bridge in bridges:
-            if (
-                bridge in [str(plugin.get("bridge") or "nftcni0") for plugin in other.plugins]
-                and other.name != document.name
-            ):
+        for network in networks if other.name != document.name else ():
+            if any(conf_checks.are_on_one_bridge(network, theirs) for theirs in networks_of(other)):
                 line, column = place(document.text, "bridge")
-                hint = "networks on one bridge are not isolated from each other"
-                found.append(Finding(WARNING, line, column, f"{other.path} is on the bridge {bridge} too", hint))
+                text = f"{other.path} is on the bridge {network.bridge} too"
+                found.append(Finding(WARNING, line, column, text, conf_checks.NOT_ISOLATED))
     kernel = Kernel()
     try:
         routes = [
@@ -101,7 +100,7 @@ def against_others(document: Document) -> list[Finding]:
         line, column = place(document.text, text, value=True)
         for other in others:
             for taken, _text in other.subnets:
-                if conf_checks.meet(prefix, taken):
+                if conf_checks.meet(prefix, taken) and not conf_checks.have_one_bridge(document, other):
                     found.append(Finding(WARNING, line, column, f"{prefix} overlaps {taken} of {other.path}"))
         for dst, link in routes:
             if conf_checks.meet(prefix, dst):

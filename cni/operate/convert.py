@@ -13,6 +13,7 @@ import sys
 
 from cni.firewalld import DEFAULT_ZONE, is_running
 from cni.model.conversion import NotConverted, convert
+from cni.operate.conf_checks import SUFFIXES, conf_dir
 from cni.state import files
 
 TYPE_CHECKING = False
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-FOLDER = "/etc/cni/net.d"
-ENDINGS = (".conflist", ".conf", ".json")  # what libcni and nerdctl read
 BEFORE = ".before-nftcni"
 
 
@@ -47,9 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def convert_networks(network: str = "", everything: bool = False, back: bool = False) -> int:
     """Converts one network by its name, ID or file, or all of the folder. Returns 1 if one was not converted."""
-    paths = listed(folder()) if everything else find(network)
+    paths = listed(conf_dir()) if everything else find(network)
     if not paths:
-        sys.stderr.write(f"nftcni convert: no network {network!r} in {folder()}: see there, or give the file\n")
+        sys.stderr.write(f"nftcni convert: no network {network!r} in {conf_dir()}: see there, or give the file\n")
         return 1
     status = 0
     for path in paths:
@@ -66,24 +65,19 @@ def convert_networks(network: str = "", everything: bool = False, back: bool = F
     return status
 
 
-def folder() -> str:
-    """The folder in which nerdctl and libcni's tools look too."""
-    return os.environ.get("NETCONFPATH") or os.environ.get("CNI_NETCONFPATH") or FOLDER
-
-
 def listed(place: str) -> list[str]:
     """The paths of all networks in the folder, and in nerdctl's folders in it, one for each containerd namespace."""
     found = []
     for root, names, entries in os.walk(place):
         names[:] = sorted(names) if root == place else []
-        found += [os.path.join(root, name) for name in sorted(entries) if name.endswith(ENDINGS)]
+        found += [os.path.join(root, name) for name in sorted(entries) if name.endswith(SUFFIXES)]
     return found
 
 
 def find(network: str) -> list[str]:
     if "/" in network or os.path.isfile(network):
         return [network] if os.path.isfile(network) else []
-    return [path for path in listed(folder()) if network and network in _names(path)]
+    return [path for path in listed(conf_dir()) if network and network in _names(path)]
 
 
 def _names(path: str) -> list[str]:

@@ -46,6 +46,9 @@ def _read(arguments: argparse.Namespace, children: list[Popen[str]]) -> int:
 
     if shutil.which("journalctl") and os.path.isdir("/run/systemd/journal"):
         return _journal(arguments, children)
+    if arguments.since or (arguments.json and not arguments.follow):
+        sys.stderr.write("nftcni events: --since and --json need systemd's journal, which this host does not have\n")
+        return 2
     found = [path for path in SYSLOGS if os.path.exists(path)]
     if not found and not arguments.follow:
         sys.stderr.write("nftcni events: no journal and no syslog on this host; nothing is kept\n")

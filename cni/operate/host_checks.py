@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 
+from cni.model.config import DEFAULT_BRIDGE
 from cni.model.ports import collide
 from cni.operate import conf_checks, foreign_rules, link_checks, pools
 from cni.operate.walk.drops import dropped
@@ -39,9 +40,9 @@ def libraries(_world: World | None = None) -> list[Step]:
         return [
             stop(
                 "library",
-                f"{problem}",
+                str(problem),
                 "the first container of a host, and repair, need it",
-                "apt-get install nftables python3-nftables",
+                *([f"# {problem.hint}"] if problem.hint else []),
             )
         ]
     return []
@@ -69,7 +70,7 @@ def before_the_first(world: World) -> list[Step]:
     if world.items:
         return []
     networks = conf_checks.our_networks()
-    bridges = tuple(sorted({bridge for bridge, _subnets in networks})) or ("nftcni0",)
+    bridges = tuple(sorted({bridge for bridge, _subnets in networks} - {""})) or (DEFAULT_BRIDGE,)
     subnets = tuple(subnet for _bridge, subnets in networks for subnet in subnets)
     found = []
     for version in sorted({subnet.version for subnet in subnets}) or [4]:

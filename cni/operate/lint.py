@@ -12,6 +12,7 @@ import re
 
 from cni.model.config import Network, parse_network
 from cni.model.conversion import A_PORT
+from cni.model.typos import KNOWN, KNOWN_IPAM
 from cni.operate.document import ERROR, TYPE, WARNING, Document, Finding, Json, at, parse, place
 from cni.protocol.errors import CniError
 from cni.protocol.jsontext import loads
@@ -31,47 +32,7 @@ TOP = (
     "nerdctlLabels",
     "args",
 )
-PLUGIN = (
-    *(
-        "type",
-        "bridge",
-        "isGateway",
-        "isDefaultGateway",
-        "forceAddress",
-        "ipMasq",
-        "hairpinMode",
-        "isolation",
-        "portIsolation",
-    ),
-    *(
-        "ingressPolicy",
-        "mtu",
-        "mac",
-        "enabledad",
-        "disableContainerInterface",
-        "dns",
-        "ipam",
-        "capabilities",
-        "runtimeConfig",
-    ),
-    *("args", "dataDir", "cniVersion", "name", "prevResult", "mode", "mode4", "mode6", "direct", "publish"),
-    *("ipMasqBackend", "promiscMode", "vlan", "vlanTrunk", "preserveDefaultVlan", "macspoofchk", "snat", "masqAll"),
-    *("markMasqBit", "externalSetMarkChain", "conditionsV4", "conditionsV6", "firewalldZone", "backend", "sysctl"),
-    "fastPath",
-)
-IPAM = (
-    "type",
-    "ranges",
-    "routes",
-    "resolvConf",
-    "dataDir",
-    "subnet",
-    "rangeStart",
-    "rangeEnd",
-    "gateway",
-    "addresses",
-    "dns",
-)
+KEYS, IPAM_KEYS = tuple(KNOWN.split()), tuple(KNOWN_IPAM.split())
 RANGE = ("subnet", "rangeStart", "rangeEnd", "gateway")
 ROUTE = ("dst", "gw", "mtu", "advmss", "priority", "table", "scope")
 CAPABILITIES = (
@@ -162,10 +123,10 @@ def _of_file(document: Document) -> list[Finding]:
 def _of_plugin(document: Document, plugin: dict[str, Json]) -> list[Finding]:
     found = _by_the_plugin(document, plugin)
     listed = isinstance(document.value.get("plugins"), list)
-    found += _unknown(document, plugin, PLUGIN if listed else PLUGIN + TOP, "")
+    found += _unknown(document, plugin, KEYS if listed else KEYS + TOP, "")
     ipam = plugin.get("ipam")
     if isinstance(ipam, dict) and ipam.get("type") in (None, "", "host-local", TYPE):
-        found += _unknown(document, ipam, IPAM, "ipam.")
+        found += _unknown(document, ipam, IPAM_KEYS, "ipam.")
         ranges = ipam.get("ranges")
         for inner in ranges if isinstance(ranges, list) else []:
             for entry in inner if isinstance(inner, list) else []:
@@ -220,6 +181,17 @@ def network_of(document: Document, plugin: dict[str, Json]) -> tuple[Network, Re
     config["cniVersion"] = version if version in VERSIONS else "1.0.0"
     request = request_of(config)
     return parse_network(request), request
+
+
+def networks_of(document: Document) -> list[Network]:
+    """The document's networks that the parser accepts."""
+    found = []
+    for plugin in document.plugins:
+        try:
+            found.append(network_of(document, plugin)[0])
+        except CniError:
+            continue  # `lint` says why
+    return found
 
 
 def _word(message: str) -> str:

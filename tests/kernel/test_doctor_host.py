@@ -190,9 +190,35 @@ def test_two_networks(scene: Scene) -> None:
     folder.joinpath("10-a.conflist").write_text(json.dumps(GOOD))
     folder.joinpath("20-b.conflist").write_text(json.dumps({**GOOD, "name": "net1"}))
     kinds = {step["kind"] for step in scene.findings("doctor")}
-    assert kinds == {"same-bridge", "same-subnet"}
+    assert kinds == {"same-bridge"}
+    elsewhere = {**GOOD["plugins"][0], "bridge": "br7"}
+    folder.joinpath("20-b.conflist").write_text(json.dumps({**GOOD, "name": "net1", "plugins": [elsewhere]}))
+    assert {step["kind"] for step in scene.findings("doctor")} == {"same-subnet", "subnet-in-use"}
     folder.joinpath("20-b.conflist").write_text(json.dumps(GOOD))
     assert "same-name" in {step["kind"] for step in scene.findings("doctor")}
+
+
+TWO = {
+    "both without isolation": ({"isolation": False}, {"isolation": False}),
+    "two VLANs": ({"vlan": 7, "isGateway": False}, {"vlan": 8, "isGateway": False}),
+    "point to point": ({"mode": "ptp"}, {"mode": "ptp"}),
+    "one point to point": ({}, {"mode": "ptp"}),
+}
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_two_networks_that_add_takes_are_no_finding(scene: Scene, name: str) -> None:
+    """Networks of mode ptp counted as on the default bridge, and VLANs as one network: doctor found a healthy host
+    ill."""
+    scene.host.env["CNI_PATH"] = "/run/bin"
+    for number, keys in enumerate(TWO[name]):
+        plugin = {"type": "nftcni", "capabilities": {"portMappings": True}, **keys}
+        plugin["ipam"] = {"ranges": [[{"subnet": f"10.8{number}.0.0/24"}]]}
+        network = {"cniVersion": "1.1.0", "name": f"net{number}", "plugins": [plugin]}
+        scene.host.file(f"/run/net.d/{number}0.conflist").write_text(json.dumps(network))
+        scene.host.container(f"c{number}")
+    assert scene.findings("doctor") == []
+    assert "valid" in scene.host.command("check").stdout and "warning" not in scene.host.command("check").stdout
 
 
 def test_before_the_first_container(host: Host) -> None:

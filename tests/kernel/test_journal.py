@@ -113,6 +113,16 @@ END
 """
 
 
+@pytest.mark.parametrize("words", [("--since", "today"), ("--json",)])
+def test_events_without_a_journal_refuses_what_only_that_can_do(host: Host, words: tuple[str, ...]) -> None:
+    """Syslog's lines were printed as if nothing had been asked."""
+    host.run("mount", "-t", "tmpfs", "none", "/var/log")
+    host.file("/var/log/syslog").write_text("Nov 29 09:00:00 host nftcni[7]: ADD net0/c1/eth0\n")
+    assert host.command("events").stdout.endswith("ADD net0/c1/eth0\n")
+    done = host.command("events", *words)
+    assert done.returncode == 2 and done.stdout == "" and "journal" in done.stderr
+
+
 def test_events_reads_the_journal(host: Host) -> None:
     program = host.file("/run/bin/journalctl")
     Path(program).parent.mkdir()

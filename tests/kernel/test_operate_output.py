@@ -190,7 +190,7 @@ def test_check_knows_the_other_files_and_the_host(scene: Scene) -> None:
     good = write("10-a.conflist", name="a", bridge="br7", subnet="10.7.0.0/24")
     done = scene.host.command("check")
     assert (done.returncode, done.stdout) == (0, f"{good}: valid\n")
-    other = write("20-b.conflist", name="a", bridge="br7", subnet="10.7.0.128/25")
+    other = write("20-b.conflist", name="a", bridge="br8", subnet="10.7.0.128/25")
     text = scene.host.command("check", other).stdout
     assert f'{good} is called "a" too' in text and "10.7.0.128/25 overlaps 10.7.0.0/24" in text
     lan = write("20-b.conflist", name="b", bridge="br7", subnet="198.51.100.0/24")

@@ -185,7 +185,7 @@ def test_there_and_back(place: Path, asked: str) -> None:
     assert files.convert_networks(words, asked == "all") == 0
     assert json.loads(path.read_text()) == convert(nerdctl())
     assert path.stat().st_mode & 0o777 == 0o640
-    assert [item.name for item in place.iterdir() if item.name.endswith(files.ENDINGS)] == [path.name]
+    assert [item.name for item in place.iterdir() if item.name.endswith(files.SUFFIXES)] == [path.name]
     assert files.convert_networks(words, asked == "all") == (0 if asked == "all" else 1)
     assert files.convert_networks(words, asked == "all", back=True) == 0
     assert path.read_text() == before and [item.name for item in place.iterdir()] == [path.name]
