@@ -22,9 +22,9 @@ from nft.netlink import is_missing
 
 
 def ensure_bridge(host: Host, item: Attachment, new: bool = False) -> Link:
-    """Readies the bridge: it exists and is up, with gateway addresses and sysctls. A VLAN's gateway addresses are on
-    the host's link in it. Returns the link that has them. May be repeated. Raises CniError 7 for a link that is no
-    bridge, and for a `new` attachment whose subnet another link has."""
+    """Readies the bridge: it exists and is up, with sysctls. The gateway's addresses are on it, or for a VLAN on the
+    host's link in the VLAN. Returns the bridge. May be repeated. Raises CniError 7 for a link that is no bridge, and for
+    a `new` attachment whose subnet another link has."""
     bridge = get_link(host.rtnl, item.master)
     if bridge is None:
         host.store.bridges.note(item.master, "created")
@@ -124,7 +124,7 @@ def _note_address(host: Host, item: Attachment, bridge: Link, prefix: Prefix) ->
 def _refuse_elsewhere(host: Host, item: Attachment, bridge: Link) -> None:
     """Raises CniError 7 if another link has the container's subnet or a part of it: a second network, the host's own
     LAN. Of two links with the same subnet, the first one has it. A route with a shorter prefix, such as the default
-    route, does not count: the bridge's own route counts only once a port gives the bridge a carrier (always for IPv6,
+    route, does not count: the bridge's own route is used only once a port gives the bridge a carrier (always for IPv6,
     with ignore_routes_with_linkdown for IPv4)."""
     for lease in item.leases if item.gateways else ():
         address = lease.address.address

@@ -23,7 +23,7 @@ OWN_FORWARDING = {
 }
 REDIRECTS = "ipv4/conf/all/accept_redirects"
 ACCEPT_RA = "ipv6/conf/{}/accept_ra"
-# More words of a noted link. Of lo: the host accepted no redirects. Of any other: it took router advertisements.
+# Further words in a link's note. On lo: the host refused redirects. On any other link: it took router advertisements.
 REFUSING, HEARING = "refusing", "hearing"
 
 
@@ -128,8 +128,8 @@ def _hearing(handles: Handles) -> list[str]:
 
 
 def _hears(link: str, earlier: list[str]) -> bool:
-    """Whether the link takes router advertisements as long as the host is no router; `earlier` are those that an ADD
-    has noted which was killed afterwards."""
+    """Whether the link takes router advertisements as long as the host is no router. `earlier` are the links that an ADD
+    noted before it was killed."""
     return sysctl.read(ACCEPT_RA.format(link)) == "1" or link in earlier
 
 

@@ -21,7 +21,8 @@ from nft.schema import IFNAME, INTERVALS
 
 
 def delete_elements(handles: Handles, item: Attachment, last: bool) -> None:
-    """With the attachment's marker in the table all elements with its keys are its own; without, those that name it."""
+    """Deletes the attachment's elements, and those that it shares if nobody else needs them. If its marker is in the
+    table, every element with its keys is its own; if not, only those whose comment names it."""
     own = attachment_elements(item)
     if own and handles.table.get(own[0]) is None:
         named = [handles.table.get(element) for element in own]

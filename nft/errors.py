@@ -8,12 +8,11 @@ if TYPE_CHECKING:
 
 
 class KernelError(OSError):
-    """An errno from the kernel. `sequence` is the number of the message that it refused, `step` says what was tried and
-    `hint` what to do; both are "" where only the caller knows."""
+    """An errno from the kernel. `sequence` is the number of the message that it refused; `step` says what was tried, ""
+    where only the caller knows."""
 
     sequence = 0
     step = ""
-    hint = ""
 
 
 class LoadError(Exception):

@@ -69,9 +69,6 @@ class Netlink:
         except OSError:
             return
 
-    def fileno(self) -> int:
-        return self.socket.fileno()
-
     def ask(self, kind: int, payload: bytes, flags: int = 0) -> bytes:
         """Sends one request that changes or gets one thing. Returns the reply's payload, b"" for an acknowledgement
         alone. Raises KernelError."""

@@ -85,14 +85,14 @@ CHAINS = """
 		iifname . ip6 saddr @containers6 return
 		iifname . ip saddr @cross4 return
 		iifname . ip6 saddr @cross6 return
-		meta pkttype host iifname . ether daddr != @gates return
+		meta pkttype host iifname . ether daddr != @bridge_macs return
 		meta pkttype != host fib daddr type != local return
 		meta nfproto . iifname != @routed goto inside
 		ip6 saddr :: return
 		fib saddr . iif oif missing drop
 	}
 	chain inside {
-		iifname . ether daddr @gates drop
+		iifname . ether daddr @bridge_macs drop
 	}
 	chain nat_prerouting {
 		type nat hook prerouting priority dstnat; policy accept;

@@ -36,7 +36,7 @@ _ID = Struct("=2s46x")  # port; zeros in the rest of inet_diag_sockid match anyt
 _OLD = Struct("=BBBB48sII")  # inet_diag_req: family, two lengths, extensions, socket, states, dbs
 _NEW = Struct("=BBBBI48s")  # inet_diag_req_v2: family, protocol, extensions, padding, states, socket
 _MESSAGE = Struct("=BBBB2s2s16s16sI8sIIIII")  # inet_diag_msg
-RESERVERS = ("conmon", "rootlessport", "rootlesskit")  # of podman, rootless podman, containerd
+RESERVERS = {"conmon": "podman's", "rootlessport": "podman's", "rootlesskit": "RootlessKit's"}
 LOOK_UPS = 16  # host addresses that are checked: whoever lists more did not mistype one
 
 
@@ -189,11 +189,15 @@ def holders_of(inodes: set[int]) -> dict[int, Holder]:
 
 def _program(process: int) -> Holder:
     name = _text(f"/proc/{process}/comm").strip()
-    # nerdctl reserves ports with a `sleep infinity` to which it passes the sockets (its pkg/portutil).
-    reserves = name in RESERVERS or (
-        name == "sleep" and _text(f"/proc/{process}/cmdline").split("\0")[1:2] == ["infinity"]
-    )
-    return Holder(process, name, reserves)
+    words = _text(f"/proc/{process}/cmdline").split("\0") if name == "sleep" else []
+    return Holder(process, name, bool(reserver(name, words)))
+
+
+def reserver(name: str, words: list[str]) -> str:
+    """The runtime for which a process of this name and command line only holds the port, "" for none."""
+    if name == "sleep" and words[1:2] == ["infinity"]:
+        return "nerdctl's"  # which passes the sockets to it (its pkg/portutil, 2.1.6 and newer)
+    return RESERVERS.get(name, "")
 
 
 def _text(path: str) -> str:

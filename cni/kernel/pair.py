@@ -27,8 +27,8 @@ FORWARDING_SECONDS = 1.0  # with the spanning tree protocol on, a port takes hal
 def harden(rtnl: Netlink, name: str, mac: bytes) -> None:
     """Prepares a new link of ours, so that neighbours cannot configure it.
 
-    With its link-local address at once: until the kernel has made one in its own time, and while that is tentative, up
-    to two seconds after the first container came, it asks for no neighbour and so forwards no IPv6 (ndisc_send_ns,
+    It gets its link-local address at once. The kernel would make one later and keep it tentative, for up to two seconds
+    after the first container; until then the host solicits no neighbour there and forwards no IPv6 (ndisc_send_ns,
     ipv6_get_lladdr).
     """
     sysctl.refuse_advertisements(name)
@@ -129,8 +129,8 @@ def announce(rtnl: Netlink, item: Attachment, inside: Netlink) -> None:
     """Sends unsolicited ARP and neighbour advertisements for all addresses, so that neighbours forget earlier owners.
 
     arp_notify and ndisc_notify make the kernel send them when the link comes up, but then the bridge port is not
-    forwarding yet (the bridge hears of the carrier by linkwatch, a work queue) and drops them. They make it send them,
-    too, when the MAC address is set, even to what it is (NETDEV_CHANGEADDR in devinet.c and ndisc.c).
+    forwarding yet (the bridge hears of the carrier by linkwatch, a work queue) and drops them. The kernel also sends
+    them when the MAC address is set, even to its present value (NETDEV_CHANGEADDR in devinet.c and ndisc.c).
     """
     end = time.monotonic() + FORWARDING_SECONDS
     while True:

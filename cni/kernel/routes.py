@@ -23,7 +23,7 @@ GLOBAL_UNICAST = 0x2000 << 112  # 2000::/3, RFC 4291
 ELSEWHERE = {4: parse_address("192.88.99.1"), 6: parse_address("100::1")}
 
 
-class Way(Value):
+class RouteResult(Value):
     """What a look-up found: the route's type (RTN_*), its prefix length if that was asked for, and the index of its
     link."""
 
@@ -32,7 +32,7 @@ class Way(Value):
     link: int
 
 
-def look_up(rtnl: Netlink, address: Address, flags: int = 0) -> Way | None:
+def look_up(rtnl: Netlink, address: Address, flags: int = 0) -> RouteResult | None:
     """Which way a packet to the address would go; with RTM_F_FIB_MATCH, by which route. None without a route."""
     try:
         reply = rtnl.ask(rtnetlink.RTM_GETROUTE, rtnetlink.get_route(address, flags))
@@ -40,7 +40,7 @@ def look_up(rtnl: Netlink, address: Address, flags: int = 0) -> Way | None:
         return None
     fields = rtnetlink.RTMSG.unpack_from(reply)
     out = attributes(reply, rtnetlink.RTMSG.size).get(rtnetlink.RTA_OIF, b"")
-    return Way(fields[7], fields[1], int.from_bytes(out, byteorder))
+    return RouteResult(fields[7], fields[1], int.from_bytes(out, byteorder))
 
 
 def is_local(rtnl: Netlink, address: Address) -> bool:

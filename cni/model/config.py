@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BRIDGE = "nftcni0"
 LINK_MODES = ("bridge", "ptp")
+LEAST_MTU = {4: 68, 6: 1280}  # RFC 791; IPV6_MIN_MTU of include/net/ipv6.h
 # The keys of most configurations. For any other key, `typos` is loaded, which knows all of them.
 USUAL = """ cniversion name type ipam dns args runtimeconfig prevresult bridge isgateway isdefaultgateway ipmasq mtu
  hairpinmode capabilities ingresspolicy isolation portisolation forceaddress mode """
@@ -115,7 +116,7 @@ def parse_network(request: Request) -> Network:
         if condition and mode == attachment.ROUTED:
             raise fields.fail(key, f"cannot be combined with gatewayMode {mode}, where no port is translated")
     mtu = fields.number("mtu", 0, 0, 65535)
-    lowest = 1280 if any(item.subnet.version == 6 for ranges in ipam.range_sets for item in ranges) else 68
+    lowest = max(LEAST_MTU[version] for version in {4, *(ranges[0].subnet.version for ranges in ipam.range_sets)})
     if mtu and mtu < lowest:
         raise fields.fail("mtu", f"must be at least {lowest} for the addresses of this network (RFC 8200, RFC 791)")
     link_up = not fields.flag("disableContainerInterface")

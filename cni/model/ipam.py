@@ -76,7 +76,8 @@ def _absolute(path: str) -> str:
 
 
 def _requested_addresses(request: Request, runtime: Fields, arguments: Fields) -> tuple[Address, ...]:
-    """runtimeConfig.ips and args.cni.ips, or CNI_ARGS IP without them (CONVENTIONS.md). Prefix lengths are dropped."""
+    """runtimeConfig.ips and args.cni.ips, and CNI_ARGS' IP if there is no args.cni.ips (CONVENTIONS.md). Prefix lengths
+    are dropped."""
     sources = [runtime, arguments]
     entries = [(path, text) for item in sources for path, text in zip(_paths(item, "ips"), item.texts("ips"))]
     if "IP" in request.args and not arguments.has("ips"):

@@ -41,6 +41,12 @@ def shaper_link(ident: str) -> str:
     return "bwp" + digest("shaper", ident, size=6).hex()
 
 
+def is_first(ifname: str) -> bool:
+    """Whether it is the container's first interface: runtimes number them from eth0."""
+    number = ifname[len(ifname.rstrip("0123456789")) :]
+    return bool(ifname) and int(number or "0") == 0
+
+
 def derived_mac(*parts: str) -> bytes:
     """A locally administered unicast MAC address (IEEE 802, bits 0x02 and 0x01 of the first byte)."""
     raw = digest("mac", *parts, size=6)

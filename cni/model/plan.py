@@ -29,7 +29,8 @@ ANYWHERE = {4: Prefix(Address(4, 0), 0), 6: Prefix(Address(6, 0), 0)}
 
 
 def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...]) -> Attachment:
-    """The record of an attachment with built-in addresses. Raises CniError 7 for ports of a family that it lacks."""
+    """The record of an attachment; with a foreign IPAM plugin, still without addresses. Raises CniError 7 for ports of a
+    family that it lacks."""
     ident = identity(request.network, request.container, request.ifname)
     delegated = bool(network.ipam.delegate)
     bridge, wire = network.bridge or host_link(ident), network.wire
@@ -70,7 +71,8 @@ def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...
 
 
 def with_delegated(item: Attachment, network: Network, result: Result) -> Attachment:
-    """The record once a foreign IPAM plugin has answered."""
+    """The record once a foreign IPAM plugin has answered. Raises CniError 7 for an address point to point that has no
+    gateway."""
     leases = tuple(
         Lease(entry.address, entry.gateway or (_usual_gateway(entry.address) if network.is_gateway else None))
         for entry in result.ips

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from cni.model.names import is_first
 from cni.protocol.errors import INVALID_CONFIG, CniError
 from nft.addresses import Address, parse_address
 from nft.elements import PROTOCOLS
@@ -119,8 +120,6 @@ def for_families(
     all ports (nerdctl fills in 0.0.0.0), so on further networks it means nothing. Raises CniError 7 for a refused one,
     and for two mappings that collide.
     """
-    number = ifname[len(ifname.rstrip("0123456789")) :]
-    is_first = bool(ifname) and int(number or "0") == 0
     found: list[PortMapping] = []
     first: dict[tuple[str, int, int], PortMapping] = {}
     several: dict[tuple[str, int, int], Occupied] = {}
@@ -128,7 +127,7 @@ def for_families(
         wanted = [ANY[version] for version in versions] if mapping.host_ip is None else [mapping.host_ip]
         for host_ip in wanted:
             if host_ip.version not in versions:
-                if not is_first:
+                if not is_first(ifname):
                     continue
                 raise CniError(
                     INVALID_CONFIG,

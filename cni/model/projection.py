@@ -138,7 +138,7 @@ def bridge_elements(item: Attachment, mac_of: Callable[[str], bytes] = bridge_ma
         elements.append(Element("apart", name + name))
     if item.made:
         mac = derived_mac("host", item.ident) if item.is_ptp else mac_of(item.master)
-        elements += [Element("bridges", name), Element("gates", name + pack((MAC,), (mac,)))]
+        elements += [Element("bridges", name), Element("bridge_macs", name + pack((MAC,), (mac,)))]
         if item.anti_spoof:
             elements.append(Element("taken_macs", mac))
             # Point to point all have the same gateway, and no neighbour who could take its address.

@@ -9,6 +9,7 @@ import argparse
 import sys
 from importlib import import_module
 
+from cni.operate.screen import CannotLook
 from cni.protocol.errors import CniError, kernel_refused
 
 TYPE_CHECKING = False
@@ -43,7 +44,7 @@ EXIT = (
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that prints help texts as written, and does not explain options that everybody knows."""
+    """A parser that prints help texts as written and takes no abbreviated options."""
 
     def __init__(self, **options: object) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -109,8 +110,6 @@ def perform(arguments: argparse.Namespace) -> int:
         return 2 if arguments.command in ("doctor", "explain") else 1
     except KeyboardInterrupt:
         return 130
-    except Exception as error:
-        if type(error).__name__ != "CannotLook":
-            raise
+    except CannotLook as error:
         sys.stderr.write(f"{what}: {error}\n")
         return 2

@@ -6,6 +6,7 @@ import os
 import shutil
 
 from cni.adoption import is_one_wire
+from cni.kernel.rtnetlink import RT_TABLE_MAIN
 from cni.model.config import Network
 from cni.operate.document import ERROR, TYPE, Document, Finding
 from cni.operate.lint import networks_of, read
@@ -98,7 +99,7 @@ def in_use(world: World) -> list[Step]:
         for prefix, _text in document.subnets if bridges else ():
             for dst, table, link, _kind, _via in world.kernel.routes:
                 one_of_it = prefix.length <= dst.length < BITS[dst.version] and dst.address in prefix.network
-                if table == 254 and link not in bridges and one_of_it:
+                if table == RT_TABLE_MAIN and link not in bridges and one_of_it:
                     what = f"{document.path}: the subnet {prefix} meets the host's route to {dst} by {link}"
                     because = "ADD refuses a subnet that is in use elsewhere; give the network another one"
                     found.append(warn("subnet-in-use", what, because, f"nftcni check {document.path}"))

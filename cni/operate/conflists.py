@@ -67,6 +67,7 @@ def _print(documents: list[Document], found: dict[str, list[Finding]]) -> None:
 
 def against_others(document: Document) -> list[Finding]:
     """Compares with other files, and with routes of the host that do not leave by this network's own bridge."""
+    from cni.kernel.rtnetlink import RT_TABLE_MAIN
     from cni.operate import conf_checks
     from cni.operate.document import WARNING, Finding, place
     from cni.operate.lint import networks_of
@@ -92,7 +93,7 @@ def against_others(document: Document) -> list[Finding]:
         routes = [
             (dst, link)
             for dst, table, link, _kind, _via in kernel.routes
-            if table == 254 and dst.length and link not in bridges
+            if table == RT_TABLE_MAIN and dst.length and link not in bridges
         ]
     finally:
         kernel.close()

@@ -1,9 +1,10 @@
-"""`nftcni convert`: turns files of the reference plugins' networks into ours, and back.
+"""Turn files of the reference plugins' networks into ours, and back.
 
 The original is kept beside its successor as FILE.before-nftcni, a name that no runtime reads. The new text is written
-aside and renamed, so that readers of the folder see the one or the other. `cni.model.conversion` knows which key
-becomes what.
+aside and renamed, so that readers of the folder see the one or the other.
 """
+
+# This is the command's help too. Which key becomes what is `cni.model.conversion`.
 
 from __future__ import annotations
 

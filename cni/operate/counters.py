@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping
+from cni.operate.screen import CannotLook
 from cni.operate.walk.kernel import Kernel
-from cni.operate.walk.ruleset import CannotLook, program
+from cni.operate.walk.ruleset import program
 
 
 @dataclass

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from cni.operate.repair import this_host
-    from cni.operate.walk.ruleset import CannotLook
+    from cni.operate.screen import CannotLook
     from cni.operate.walk.step import findings
     from cni.operate.walk.world import World
 

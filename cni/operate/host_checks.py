@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 
+from cni.kernel.listeners import reserver
 from cni.model.config import DEFAULT_BRIDGE
 from cni.model.ports import collide
 from cni.operate import conf_checks, foreign_rules, link_checks, pools
@@ -16,7 +17,7 @@ from cni.operate.walk.drops import dropped
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.remedy import Traffic
-from cni.operate.walk.sockets import Process, processes_of, reserver
+from cni.operate.walk.sockets import Process, processes_of
 from cni.operate.walk.step import Step, stop, warn
 from cni.operate.walk.world import World
 from nft.addresses import Address
@@ -109,7 +110,7 @@ def listeners_on_published_ports(world: World) -> list[Step]:
     found = []
     for one in held:
         process = processes.get(one.inode)
-        if reserver(process):
+        if process is not None and reserver(process.name, process.command.split()):
             continue
         for item in items:
             for mapping in item.mappings:

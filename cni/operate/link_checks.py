@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from cni.kernel.rtnetlink import RT_TABLE_MAIN
 from cni.model.attachment import Attachment
 from cni.operate.walk.kernel import Kernel
 from cni.operate.walk.step import Step, warn
@@ -81,7 +82,7 @@ def gateways(world: World) -> list[Step]:
     """Checks that the host's own router answers."""
     found = []
     for dst, table, link, kind, via in world.kernel.routes:
-        if dst.length or table != 254 or kind != "unicast" or via is None:
+        if dst.length or table != RT_TABLE_MAIN or kind != "unicast" or via is None:
             continue
         used = world.kernel.route(FAR[dst.version])
         if (used.link, used.via) == (link, via) and world.kernel.neighbours.get((link, via), ("", ""))[0] == "FAILED":

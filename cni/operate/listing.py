@@ -50,7 +50,7 @@ def container_names_of(items: list[Attachment]) -> dict[str, str]:
 
 
 def seconds_since_add(host: Host, item: Attachment) -> float:
-    """The record file's age: it is only written again when ports are handed over."""
+    """The record file's age: since its ADD, or since a plugin later in the chain or a hand-over of ports changed it."""
     import os
     import time
 

@@ -1,7 +1,8 @@
 """Sends one real packet from a temporary namespace through a veth pair to this host, and traces it through the rules.
 
 It comes in by its own link (nftcni-probe), so rules for the uplink's name do not match it; it meets everything else as
-a neighbour's packet would. Link, address and trace are gone when this ends, however it ends.
+a neighbour's packet would. The link goes with its namespace, so also if this is killed; a kill leaves the trace's table,
+which traces nothing then, and which the next run removes.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from collections.abc import Iterator
 
 from cni.kernel.netns import Inside
 from cni.model.ports import PortMapping
+from cni.operate.screen import CannotLook
 from cni.operate.walk.kernel import pyroute2
-from cni.operate.walk.ruleset import CannotLook, program
+from cni.operate.walk.ruleset import program
 from cni.operate.walk.step import Step, note, ok, stop
 from cni.operate.walk.world import World
 from cni.operate.ways import Way, parse_port

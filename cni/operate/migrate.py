@@ -1,10 +1,12 @@
-"""`nftcni migrate`: takes over running containers of the reference plugins while their connections go on.
+"""Take over running containers of the reference plugins while their connections go on.
 
 libcni's cache says what each container was asked for and got. For one container after the other, it writes the record,
 renames the host end and adds table elements; only then the old rules go. A translated connection keeps its translation,
 which is in the connection tracker. What is left alone is printed with the reason. It can be run again at any time.
-`leftovers` removes rules that nobody needs; `cni.model.conversion` translates a chain's keys.
 """
+
+# This is the command's help too. `leftovers` removes rules that nobody needs; `cni.model.conversion` translates a
+# chain's keys.
 
 from __future__ import annotations
 

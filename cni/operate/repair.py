@@ -71,14 +71,10 @@ def describe(item: Attachment) -> str:
     return f"{item.ident}  {link}  {addresses}" + (f"  {ports}" if ports else "") + state
 
 
-def problems_of(host: Host) -> list[str]:
-    """The differences of the table and of every attachment that `repair` can mend, as sentences."""
-    return looked_at(host, host.records())[0]
-
-
 def looked_at(host: Host, items: list[Attachment]) -> tuple[list[str], set[str]]:
-    """`problems_of`, and the identities whose links, leases and sysctls are right, so that they are not checked again:
-    each takes a good part of a millisecond."""
+    """The differences of the table and of every attachment that `repair` can mend, as sentences; and the identities
+    whose links, leases and sysctls are right, so that they are not checked again: each takes a good part of a
+    millisecond."""
     look = Look(all_links(host.rtnl))
     found = table_differences(host, items) + differences(host.handles)
     sound = set()
@@ -173,7 +169,7 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
             return False
         hostside.finish(host, item, hostside.ready(host, item))
     if item.address_of(6) is not None and item.gateways and host.store.bridges.knows(item.bridge, "created"):
-        search_again(host, item.bridge)
+        restore_link_local(host, item.bridge)
     for name in item.leased:
         if not host.store.claims.lease_holder(name):
             host.store.claims.lease(name, item.ident)
@@ -187,9 +183,9 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
     return True
 
 
-def search_again(host: Host, name: str) -> None:
-    """Restores a link-local address, without which the host finds no IPv6 neighbour there: a change of the way in which
-    the kernel makes the address makes one (addrconf_init_auto_addrs)."""
+def restore_link_local(host: Host, name: str) -> None:
+    """Gives the bridge its link-local address again; without one, the host solicits no IPv6 neighbour there. The kernel
+    makes one when addr_gen_mode changes (addrconf_init_auto_addrs)."""
     bridge, key = get_link(host.rtnl, name), f"ipv6/conf/{name}/addr_gen_mode"
     if bridge is None or any(one.address.is_link_local for one in read_addresses(host.rtnl, bridge.index)):
         return

@@ -13,6 +13,10 @@ COLOURS = {"red": 31, "green": 32, "yellow": 33, "bold": 1, "dim": 2}
 OF_VERDICT = {"ok": "green", "note": "dim", "warn": "yellow", "stop": "red"}
 
 
+class CannotLook(Exception):
+    """The host could not be looked at, so nothing can be said about it."""
+
+
 def is_terminal() -> bool:
     return sys.stdout.isatty()
 

@@ -9,7 +9,7 @@ tell them apart, and the administrator always wins:
 - If ours was the only table, the command line of the process behind the transaction decides. If it names `nftcni` (as
   in `nft delete table inet nftcni`), the table is left alone. The kernel tells the process's number in the initial PID
   namespace, so in a container `watch` takes this case for a flush.
-- After more than OFTEN restores within WHILE seconds, somebody means it, and the table is left alone. (A restart of
+- After more than three restores within ten seconds, somebody means it, and the table is left alone. (A restart of
   nftables.service flushes twice, at its stop and at its start.)
 
 A saved ruleset that is loaded again brings an old table of ours back, which is put right. firewalld makes its table

@@ -50,7 +50,7 @@ def kernel_refused(what: str, error: OSError, hint: str = "") -> CniError:
     import os
 
     if isinstance(error, KernelError):
-        what, hint = f"{what}: {error.step}" if error.step else what, hint or error.hint
+        what = f"{what}: {error.step}" if error.step else what
     number = error.errno or 0
     name = errno.errorcode.get(number, str(number))
     if not hint and number in (errno.EPERM, errno.EACCES):

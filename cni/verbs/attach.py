@@ -47,7 +47,7 @@ def attach(host: Host, item: Attachment, netns: int, again: bool = False, linked
 def link(host: Host, item: Attachment, netns: int) -> None:
     """Makes only the pair, before there are addresses, because a foreign IPAM plugin may look for it. The record
     exists."""
-    _remove_link(host, item)  # of an ADD that was killed
+    _remove_link(item)  # of an ADD that was killed
     hostside.make(host, item, hostside.ready(host, item), netns)
 
 
@@ -60,7 +60,7 @@ def apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool = 
     master = bridge.index if bridge else 0
     port = get_link(host.rtnl, item.link)
     if port is not None and not ((again or linked) and port.master == master and is_pair(port, item, netns)):
-        _remove_link(host, item)  # of a killed ADD, or of a namespace that is gone
+        _remove_link(item)  # of a killed ADD, or of a namespace that is gone
         port = None
     if port is None:
         hostside.make(host, item, bridge, netns)
@@ -71,7 +71,7 @@ def apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool = 
     except CniError:
         if port is None:
             raise
-        _remove_link(host, item)  # too much is missing to mend it piece by piece
+        _remove_link(item)  # too much is missing to mend it piece by piece
         hostside.make(host, item, bridge, netns)
         inside = configure_container(item, netns)
     host.forget_flows_to(item.mappings, item.addresses)
@@ -84,7 +84,7 @@ def apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool = 
     return _result(host, item, bridge)
 
 
-def _remove_link(host: Host, item: Attachment) -> None:
+def _remove_link(item: Attachment) -> None:
     from cni.kernel.deletion import remove_links
 
     remove_links([item.link])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from cni import hostside
 from cni.forwarding import host_sysctls
 from cni.host import Host
-from cni.kernel import sysctl
+from cni.kernel import rtnetlink, sysctl
 from cni.kernel.dumps import read_addresses, read_routes
 from cni.kernel.links import Link, get_link
 from cni.kernel.netns import Inside
@@ -192,7 +192,7 @@ def _link_problems(item: Attachment, link: Link, host_index: int) -> list[str]:
 
 def _has_route(routes: list[Route], wanted: Route) -> bool:
     table = dict(wanted.options).get("table")
-    key = (wanted.dst, wanted.gw, table if table and table != 254 else None)
+    key = (wanted.dst, wanted.gw, table if table and table != rtnetlink.RT_TABLE_MAIN else None)
     return any((route.dst, route.gw, dict(route.options).get("table")) == key for route in routes)
 
 

@@ -10,12 +10,12 @@ from cni.kernel import rtnetlink
 from cni.kernel.links import get_link, read_link
 from cni.kernel.netns import Inside
 from cni.kernel.routes import default_links
-from cni.model.config import Network
+from cni.model.config import LEAST_MTU, Network
+from cni.model.names import is_first
 from cni.protocol.request import Request
 from nft.netlink import Netlink
 
 ETHERNET = 1500  # the kernel's own for a veth pair
-LEAST = {4: 68, 6: 1280}
 
 
 def with_implied(host: Host, request: Request, network: Network, netns: int) -> Network:
@@ -24,7 +24,7 @@ def with_implied(host: Host, request: Request, network: Network, netns: int) -> 
         return network
     if not network.mtu:
         network = network.replace(mtu=_implied_mtu(host, network))
-    if network.default_implied and _is_further(request.ifname):
+    if network.default_implied and not is_first(request.ifname):
         network = network.replace(is_further=True, has_default=_default_versions(request.ifname, netns))
     return network
 
@@ -40,13 +40,8 @@ def _implied_mtu(host: Host, network: Network) -> int:
             return 0
         mtu = read_link(host.rtnl.ask(rtnetlink.RTM_GETLINK, rtnetlink.get_link_at(ways[0]))).mtu
     versions = {ranges[0].subnet.version for ranges in network.ipam.range_sets}
-    mtu = min(max(mtu, *(LEAST[version] for version in versions or {4}), 68), 65535)
+    mtu = min(max(mtu, *(LEAST_MTU[version] for version in versions or {4})), 65535)
     return 0 if mtu == ETHERNET else mtu
-
-
-def _is_further(ifname: str) -> bool:
-    """Whether it is not the container's first interface: runtimes number them from eth0."""
-    return ifname[len(ifname.rstrip("0123456789")) :] not in ("", "0")
 
 
 def _default_versions(ifname: str, netns: int) -> tuple[int, ...]:

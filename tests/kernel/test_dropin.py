@@ -158,7 +158,7 @@ def test_bridge_alone_has_the_reference_plugins_defaults(host: Host, tmp_path: P
     Chain(host, tmp_path, [{"type": "bridge", "ipam": {"type": "host-local", "subnet": "10.4.0.0/24"}}]).add("c1")
     assert host.link("cni0")["linkinfo"]["info_kind"] == "bridge"
     assert host.addresses("cni0") == set()
-    assert set(host.elements()) == {"attachments", "bridges", "gates", "same_net"}
+    assert set(host.elements()) == {"attachments", "bridges", "bridge_macs", "same_net"}
     assert container.json("ip", "-j", "route", "show", "default") == []
     assert host.sysctl("ipv4/ip_forward") == "0"
 

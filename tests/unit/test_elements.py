@@ -204,17 +204,17 @@ def _types(value: Any) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, list) else (value,)
 
 
-OURS = {"bridges", "gates", "routed", "masquerading"}
+OURS = {"bridges", "bridge_macs", "routed", "masquerading"}
 MODES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "nat": ({}, {"closed", "isolated", *OURS}),
     "nat-unprotected": ({"mode4": "nat-unprotected", "isolation": False}, OURS),
     "routed": ({"mode4": "routed"}, {"closed", "isolated", *OURS} - {"masquerading"}),
-    "isolated": ({"mode4": "isolated"}, {"isolated", "bridges", "gates"}),
+    "isolated": ({"mode4": "isolated"}, {"isolated", "bridges", "bridge_macs"}),
     "open": ({"mode4": "open", "isolation": False}, OURS),
     "open-without-masquerade": ({"mode4": "open", "isolation": False, "ip_masq": False}, OURS - {"masquerading"}),
     "no-gateway": (
         {"is_gateway": False},
-        {"closed", "isolated", "bridges", "gates"},
+        {"closed", "isolated", "bridges", "bridge_macs"},
     ),
     "fast-path": ({"fast_path": True}, {"fast_links", "closed", "isolated", *OURS}),
     "ports-apart": ({"port_isolation": True}, {"apart", "closed", "isolated", *OURS}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cni.model.attachment import Attachment
+from cni.model.config import LEAST_MTU
 from cni.operate.walk.ipsec import IN, OUT
 from cni.operate.walk.judge import Judge, Verdict
 from cni.operate.walk.kernel import Kernel
@@ -12,7 +13,7 @@ from cni.operate.walk.remedy import delete_rule, has_program, iptables_of
 from cni.operate.walk.routing import MAIN, ended_step, ipsec_policy, taken_by_rule
 from cni.operate.walk.sockets import processes_of
 from cni.operate.walk.step import STOP, Step, note, ok, stop
-from cni.operate.walk.world import MIN_MTU6, SMALL, World
+from cni.operate.walk.world import SMALL, World
 from nft.addresses import Address, format_mac, host_prefix
 
 
@@ -126,8 +127,8 @@ class Inside:
         if lacking:
             said = ", ".join(map(str, lacking))
             what, host_end = f"{where} lacks the address {said}", self.world.kernel.links.get(item.link)
-            if link.mtu < MIN_MTU6 and any(one.version == 6 for one in lacking):
-                mtu = host_end.mtu if host_end is not None and host_end.mtu >= MIN_MTU6 else 1500
+            if link.mtu < LEAST_MTU[6] and any(one.version == 6 for one in lacking):
+                mtu = host_end.mtu if host_end is not None and host_end.mtu >= LEAST_MTU[6] else 1500
                 wider = f"{self._enter} ip link set {item.ifname} mtu {mtu}"
                 return [*steps, stop("inside-address", what, f"its MTU is {link.mtu}, and {SMALL}", wider, self._again)]
             return [*steps, stop("inside-address", what, "", self._again)]

@@ -10,8 +10,9 @@ import re
 import shlex
 import shutil
 
+from cni.operate.screen import CannotLook
 from cni.operate.walk.packet import ADVERT, SOLICIT
-from cni.operate.walk.ruleset import CannotLook, Chain, Json, Rule, Ruleset, program
+from cni.operate.walk.ruleset import Chain, Json, Rule, Ruleset, program
 
 PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "security": 50}
 SIMPLE = {"ACCEPT": "accept", "DROP": "drop", "RETURN": "return", "QUEUE": "queue", "NFQUEUE": "queue"}
@@ -211,7 +212,7 @@ def _states(states: list[str], negated: bool) -> Json:
 
 
 def _target(name: str, rest: list[str], goto: bool) -> list[Json]:
-    options = dict(zip(rest[::1], rest[1::1]))
+    options = dict(zip(rest, rest[1:]))
     if name in SIMPLE:
         return [{SIMPLE[name]: None}]
     if name == "REJECT":

@@ -17,12 +17,13 @@ from typing import Any
 
 from cni.kernel import rtnetlink
 from cni.kernel.netns import Inside
+from cni.operate.screen import CannotLook
 from cni.operate.walk.ipsec import Policy, read_policies
 from cni.operate.walk.iptables_save import add_iptables, legacy_tables
-from cni.operate.walk.lookup import KINDS, Way, look_up
+from cni.operate.walk.lookup import KINDS, PacketRoute, look_up
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.policy import Rule, read_rule
-from cni.operate.walk.ruleset import CannotLook, Ruleset, add_devices, lacks_devices, program, read_ruleset
+from cni.operate.walk.ruleset import Ruleset, add_devices, lacks_devices, program, read_ruleset
 from cni.operate.walk.sockets import Listener, listeners
 from nft.addresses import FAMILY, Address, Prefix, parse_address
 from nft.framing import attributes
@@ -175,7 +176,7 @@ class Kernel:
 
     def route(
         self, dst: Address, src: Address | None = None, iif: str = "", mark: int = 0, packet: Packet | None = None
-    ) -> Way:
+    ) -> PacketRoute:
         """How the kernel would route a packet that came in by `iif`, or one of the host's own. The look-up also tells
         whether it would accept one from there, as it checks rp_filter and forwarding. `packet` has the ports."""
         index = self.links[iif].index if iif else 0
@@ -199,13 +200,9 @@ class Kernel:
 
     def default_links(self, version: int) -> list[str]:
         """Links of default routes in the main table."""
-        return list(
-            dict.fromkeys(
-                link
-                for dst, table, link, kind, _via in self.routes
-                if dst.length == 0 and dst.version == version and table == 254 and link and kind == "unicast"
-            )
-        )
+        wanted = (0, version, rtnetlink.RT_TABLE_MAIN, "unicast")
+        all_of_them = ((dst.length, dst.version, table, kind, link) for dst, table, link, kind, _via in self.routes)
+        return list(dict.fromkeys(link for *route, link in all_of_them if tuple(route) == wanted and link))
 
     def policy_rules(self, version: int) -> list[Rule]:
         """The rules of `ip rule` in the kernel's order."""

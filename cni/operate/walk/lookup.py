@@ -22,13 +22,13 @@ KINDS = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 9: "throw", *
 
 
 @dataclass(frozen=True)
-class Way:
-    """A look-up's result. `error` is the errno, 0 if there is a route."""
+class PacketRoute:
+    """The route of one packet. `error` is the errno, 0 if there is a route."""
 
     kind: str
     link: str
     via: Address | None = None
-    table: int = 254
+    table: int = rtnetlink.RT_TABLE_MAIN
     error: int = 0
 
 
@@ -40,8 +40,8 @@ def look_up(
     iif: int = 0,
     mark: int = 0,
     packet: Packet | None = None,
-) -> Way:
-    """The way of a packet. `names` are the links' names by index; `packet` has the ports."""
+) -> PacketRoute:
+    """The route of a packet. `names` are the links' names by index; `packet` has the ports."""
     lengths = (BITS[dst.version], BITS[src.version] if src is not None else 0)
     query = rtnetlink.RTMSG.pack(FAMILY[dst.version], *lengths, 0, 0, 0, 0, 0, RTM_F_LOOKUP_TABLE)
     query += attr(rtnetlink.RTA_DST, dst.packed)
@@ -54,7 +54,7 @@ def look_up(
     try:
         answer = rtnl.ask(rtnetlink.RTM_GETROUTE, query)
     except KernelError as error:
-        return Way("", "", error=error.errno or 0)
+        return PacketRoute("", "", error=error.errno or 0)
     fields = rtnetlink.RTMSG.unpack_from(answer)
     found = attributes(answer, rtnetlink.RTMSG.size)
     hops = rtnetlink.next_hops(found.get(rtnetlink.RTA_MULTIPATH, b""))
@@ -62,7 +62,7 @@ def look_up(
     via = (
         found.get(rtnetlink.RTA_GATEWAY) or found.get(RTA_VIA, b"")[2:]
     )  # struct rtvia has a family before the address
-    return Way(
+    return PacketRoute(
         KINDS.get(fields[7], str(fields[7])),
         names.get(link, ""),
         from_packed(via) if via else None,

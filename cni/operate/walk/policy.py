@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from cni.kernel.rtnetlink import RT_TABLE_MAIN
 from cni.operate.walk.packet import NUMBERS, Packet
 from nft.addresses import Address, Prefix, parse_address
 
@@ -16,7 +17,7 @@ TO_TABLE, GOTO, BLACKHOLE, UNREACHABLE, PROHIBIT = 1, 2, 6, 7, 8  # FR_ACT_*
 INVERT = 2  # FIB_RULE_INVERT
 ENDING = {BLACKHOLE: "blackhole", UNREACHABLE: "unreachable", PROHIBIT: "prohibit"}
 NONE = 0xFFFFFFFF  # the value of an absent suppress_prefixlength
-LOCAL, MAIN, DEFAULT = 255, 254, 253  # RT_TABLE_*
+LOCAL, MAIN, DEFAULT = 255, RT_TABLE_MAIN, 253  # RT_TABLE_*
 TABLES = {LOCAL: "local", MAIN: "main", DEFAULT: "default"}
 UNKNOWN = ("FRA_L3MDEV", "FRA_TUN_ID")  # conditions that no packet of a walk meets
 

@@ -44,7 +44,8 @@ def has_program(name: str) -> bool:
 
 def firewalld_runs() -> bool:
     """Whether firewalld runs on this host."""
-    from cni.operate.walk.ruleset import CannotLook, program
+    from cni.operate.screen import CannotLook
+    from cni.operate.walk.ruleset import program
 
     if not has_program("firewall-cmd"):
         return False

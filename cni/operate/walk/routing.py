@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 from dataclasses import replace
 
+from cni.kernel.rtnetlink import RT_TABLE_MAIN
 from cni.operate.walk import policy
 from cni.operate.walk.ipsec import FWD, OUT, blocked
 from cni.operate.walk.kernel import Kernel, Link
-from cni.operate.walk.lookup import Way
+from cni.operate.walk.lookup import PacketRoute
 from cni.operate.walk.packet import Packet
 from cni.operate.walk.step import Step, ok, stop
 from cni.operate.walk.world import Client, World, is_link_local
@@ -77,7 +78,7 @@ def uplink_steps(kernel: Kernel, link: Link) -> list[Step]:
         commands += [
             f"ip {six}route replace default via {via} dev {bridge}"
             for dst, table, name, _kind, via in kernel.routes
-            if (dst.length, dst.version, table, name) == (0, prefix.version, 254, link.name)
+            if (dst.length, dst.version, table, name) == (0, prefix.version, RT_TABLE_MAIN, link.name)
             and via is not None
             and via in prefix.network
         ]
@@ -143,7 +144,7 @@ def _forwarding(world: World, version: int, iif: str) -> list[Step]:
     return []
 
 
-def _refused_source(world: World, packet: Packet, iif: str, way: Way) -> list[Step]:
+def _refused_source(world: World, packet: Packet, iif: str, way: PacketRoute) -> list[Step]:
     """The steps if there is a route, but not for a packet from there: rp_filter, or an impossible source address."""
     kernel = world.kernel
     values = [kernel.sysctl(f"ipv4/conf/{name}/rp_filter") or "0" for name in ("all", iif)]
@@ -164,13 +165,13 @@ def _refused_source(world: World, packet: Packet, iif: str, way: Way) -> list[St
     return [stop("source", f"the kernel takes no packet from {packet.saddr} by {iif}", f"route look-up: {name}")]
 
 
-def _lead_back(world: World, address: Address, link: str, back: Way) -> list[str]:
+def _lead_back(world: World, address: Address, link: str, back: PacketRoute) -> list[str]:
     if not back.link:
         return [f"sysctl -w net.ipv4.conf.{link.replace('.', '/')}.rp_filter=0"]
     return _take_back(world, address, back, link)
 
 
-def _elsewhere(world: World, packet: Packet, way: Way, wanted: str) -> Step:
+def _elsewhere(world: World, packet: Packet, way: PacketRoute, wanted: str) -> Step:
     """The step for a packet that goes another way than it should, or nowhere."""
     kernel, daddr = world.kernel, packet.daddr
     to_container = wanted in world.bridges
@@ -241,7 +242,7 @@ def taken_by_rule(kernel: Kernel, address: Address, table: int, target: Prefix) 
     return f"ip {six}rule add to {target} lookup main priority {priority}"
 
 
-def _take_back(world: World, address: Address, way: Way, wanted: str) -> list[str]:
+def _take_back(world: World, address: Address, way: PacketRoute, wanted: str) -> list[str]:
     """Commands that lead the address by `wanted` again."""
     kernel = world.kernel
     six = "-6 " if address.version == 6 else ""
@@ -252,7 +253,7 @@ def _take_back(world: World, address: Address, way: Way, wanted: str) -> list[st
     taking = [
         dst
         for dst, table, link, _kind, _via in kernel.routes
-        if table == 254
+        if table == RT_TABLE_MAIN
         and link == way.link
         and address.version == dst.version
         and (address in dst if near is None else dst.address in near and dst.length >= near.length)

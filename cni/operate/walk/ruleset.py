@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from cni.operate.screen import CannotLook
+
 Json = Any
 
 
@@ -78,9 +80,6 @@ class Ruleset:
             self.kept[key] = make()
         return self.kept[key]
 
-    def tables(self) -> set[tuple[str, str]]:
-        return {(chain.family, chain.table) for chain in self.chains.values()}
-
     def add(self, chain: Chain) -> None:
         self.chains[(chain.tool, chain.family, chain.table, chain.name)] = chain
 
@@ -88,10 +87,6 @@ class Ruleset:
         self.chains = {
             key: chain for key, chain in self.chains.items() if (chain.family, chain.table) != (family, table)
         }
-
-
-class CannotLook(Exception):
-    """The host could not be looked at, so nothing can be said about it."""
 
 
 def program(*words: str) -> str:

@@ -133,16 +133,3 @@ def stopped(process: Process, root: str = "/") -> str:
         with open(f"{group}/cgroup.events", encoding="ascii") as file:
             return f"echo 0 > {group}/cgroup.freeze" if "frozen 1" in file.read() else ""
     return ""
-
-
-RESERVERS = {"conmon": "podman's", "rootlessport": "podman's", "rootlesskit": "RootlessKit's"}
-
-
-def reserver(process: Process | None) -> str:
-    """The runtime for which the process reserves the port, "" for none. nerdctl's reserver is a `sleep infinity` that
-    inherited the sockets (2.1.6 and newer)."""
-    if process is None:
-        return ""
-    if process.name == "sleep" and "infinity" in process.command:
-        return "nerdctl's"
-    return RESERVERS.get(process.name, "")

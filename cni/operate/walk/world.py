@@ -16,6 +16,7 @@ from cni.host import Host
 from cni.kernel.links import all_links
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
+from cni.model.config import LEAST_MTU
 from cni.operate.moved_link import moved_link
 from cni.operate.repair import table_differences
 from cni.operate.walk.judge import Judge
@@ -29,7 +30,6 @@ from nft.addresses import Address, Prefix, parse_address
 OVERLAYS = ("flannel", "cilium", "cali", "tunl", "vxlan", "kube-", "weave", "docker", "br-", "virbr", "podman", "cni")
 
 
-MIN_MTU6 = 1280  # IPV6_MIN_MTU of include/net/ipv6.h
 SMALL = "IPv6 needs 1280: the kernel removes its addresses"
 # Sysctls that the walk checks itself.
 WALKED = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/")
@@ -87,9 +87,9 @@ class World:
             return []
         kind = "link" if any(one.startswith(("the bridge", "the link")) for one in problems) else "drift"
         what, bridge = f"{item.ident}: {'; '.join(problems)}", self.kernel.links.get(item.bridge)
-        if bridge is not None and bridge.mtu < MIN_MTU6 and item.address_of(6) is not None:
+        if bridge is not None and bridge.mtu < LEAST_MTU[6] and item.address_of(6) is not None:
             mtu = max([link.mtu for link in self.kernel.links.values() if link.master == bridge.index], default=0)
-            wider = f"ip link set {item.bridge} mtu {mtu if mtu >= MIN_MTU6 else 1500}"
+            wider = f"ip link set {item.bridge} mtu {mtu if mtu >= LEAST_MTU[6] else 1500}"
             return [stop(kind, what, f"the MTU of {item.bridge} is {bridge.mtu}, and {SMALL}", wider, "nftcni repair")]
         return [stop(kind, what, "", "nftcni repair")]
 
