@@ -23,8 +23,8 @@ from nft.netlink import is_missing
 
 def ensure_bridge(host: Host, item: Attachment, new: bool = False) -> Link:
     """Readies the bridge: it exists and is up, with sysctls. The gateway's addresses are on it, or for a VLAN on the
-    host's link in the VLAN. Returns the bridge. May be repeated. Raises CniError 7 for a link that is no bridge, and for
-    a `new` attachment whose subnet another link has."""
+    host's link in the VLAN. Returns the bridge. May be repeated. Raises CniError 7 for a link that is no bridge, and
+    for a `new` attachment whose subnet another link has."""
     bridge = get_link(host.rtnl, item.master)
     if bridge is None:
         host.store.bridges.note(item.master, "created")

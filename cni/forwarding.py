@@ -128,8 +128,8 @@ def _hearing(handles: Handles) -> list[str]:
 
 
 def _hears(link: str, earlier: list[str]) -> bool:
-    """Whether the link takes router advertisements as long as the host is no router. `earlier` are the links that an ADD
-    noted before it was killed."""
+    """Whether the link takes router advertisements as long as the host is no router. `earlier` are the links that an
+    ADD noted before it was killed."""
     return sysctl.read(ACCEPT_RA.format(link)) == "1" or link in earlier
 
 

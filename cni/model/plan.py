@@ -29,8 +29,8 @@ ANYWHERE = {4: Prefix(Address(4, 0), 0), 6: Prefix(Address(6, 0), 0)}
 
 
 def plan_attachment(request: Request, network: Network, leases: tuple[Lease, ...]) -> Attachment:
-    """The record of an attachment; with a foreign IPAM plugin, still without addresses. Raises CniError 7 for ports of a
-    family that it lacks."""
+    """The record of an attachment; with a foreign IPAM plugin, still without addresses. Raises CniError 7 for ports of
+    a family that it lacks."""
     ident = identity(request.network, request.container, request.ifname)
     delegated = bool(network.ipam.delegate)
     bridge, wire = network.bridge or host_link(ident), network.wire

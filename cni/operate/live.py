@@ -1,8 +1,8 @@
 """Sends one real packet from a temporary namespace through a veth pair to this host, and traces it through the rules.
 
 It comes in by its own link (nftcni-probe), so rules for the uplink's name do not match it; it meets everything else as
-a neighbour's packet would. The link goes with its namespace, so also if this is killed; a kill leaves the trace's table,
-which traces nothing then, and which the next run removes.
+a neighbour's packet would. The link goes with its namespace, so also if this is killed; a kill leaves the trace's
+table, which traces nothing then, and which the next run removes.
 """
 
 from __future__ import annotations

@@ -60,7 +60,8 @@ def _depth(text: str) -> int:
 
 
 def dumps(value: object) -> str:
-    """One line of JSON from None, bool, int, float, str, and lists, tuples and dicts of them. Raises TypeError for others."""
+    """One line of JSON from None, bool, int, float, str, and lists, tuples and dicts of them. Raises TypeError for
+    others."""
     if isinstance(value, str):
         return str(encode_basestring_ascii(value))
     if value is None:
