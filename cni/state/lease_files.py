@@ -15,6 +15,7 @@ import posix
 import time
 
 from cni.protocol.errors import TRY_AGAIN_LATER, CniError
+from cni.protocol.log import say
 from cni.state import files
 from nft.addresses import Address, parse_address
 from nft.system import is_folder, make_folders
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 BREAK = "\r\n"
 LOCK, LAST = "lock", "last_reserved_ip."
-ASIDE = ".new-"  # a kill may leave such a file; the next one for this address replaces it
+ASIDE = ".new-"  # begins the name of a file that is being written; a kill leaves it for DEL
 
 
 class LeaseFiles:
@@ -75,11 +76,16 @@ class LeaseFiles:
             self._lock = -1
 
     def remember(self, leases: tuple[Lease, ...]) -> None:
-        """Notes, after the leases were entered, where the reference's next search begins, and makes its lock file."""
-        if self.kept_for(leases):
+        """Notes, after the leases were entered, where the reference's next search begins, and makes its lock file. Both
+        are a courtesy, so an error is only told."""
+        if not self.kept_for(leases):
+            return
+        try:
             posix.close(posix.open(f"{self.folder}/{LOCK}", posix.O_RDONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o600))
             for index, lease in enumerate(leases):
                 files.write(f"{self.folder}/{LAST}{index}", str(lease.address.address))
+        except OSError as error:
+            say(f"for the next search of host-local: {error.strerror}: {error.filename}")
 
 
 def enter(folder: str, address: Address, container: str, ifname: str) -> None:
@@ -114,11 +120,13 @@ def holder_of(folder: str, address: Address) -> str:
 
 
 def leave(folder: str, address: Address, container: str, ifname: str) -> bool:
-    """Removes the container's file, never another's. Returns whether there was one."""
+    """Removes the container's file, never another's. Returns whether there was one. Raises OSError: if nobody can tell
+    whose it is, it must not stay unnoticed."""
     path = f"{folder}/{address}"
+    files.unlink(f"{folder}/{ASIDE}{address}")
     try:
         mine = is_of(files.read(path), container, ifname)
-    except OSError:
+    except NotADirectoryError:
         return False
     if mine:
         files.unlink(path)

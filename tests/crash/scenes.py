@@ -30,6 +30,8 @@ CONDITIONS: dict[str, Any] = {"conditionsV4": ["ip ttl > 3"], "conditionsV6": ["
 CONDITIONAL = network("net0", *DUAL, ports=PORTS, **CONDITIONS)
 ADOPTED = network("net2", "10.91.0.0/24", "fd00:91::/64", ports=PORTS, bridge="br0")  # somebody else's bridge
 FOREIGN = network("net0", ipam={"type": "foreign"}, ports=PORTS)
+LEASED = network("net0", *DUAL, ports=PORTS)
+LEASED["ipam"] = {**LEASED["ipam"], "dataDir": "/run/leases"}  # with the reference host-local's lease files
 VALID = {"cni.dev/valid-attachments": [{"containerID": "keeper", "ifname": "eth0"}]}
 # An IPAM plugin of somebody else's: it keeps what it gave in a file, so that a lost DEL is seen.
 IPAM = """#!/bin/sh
@@ -82,6 +84,7 @@ class Scene:
 
     def snapshot(self) -> dict[str, Any]:
         leased = [path.name for path in self.host.file("/run").glob("foreign.*")]
+        leased += [path.name for path in self.host.file("/run").glob("leases/net0/*[.:]*") if "last_" not in path.name]
         done = self.host.call("nft", "-j", "list", "table", "inet", "nftcni")
         listed = json.loads(done.stdout)["nftables"] if done.returncode == 0 else []
         names = [item["chain"]["name"] for item in listed if "chain" in item]
@@ -239,6 +242,8 @@ SITUATIONS = {
     "DEL of the first network": Situation(Run("DEL", CONFIG), attached=True, second=True, every_way=False),
     "GC of two networks": Situation(GC_RUN, attached=True, second=True, every_way=False),
     "GC of ports with conditions": Situation(GC_RUN, CONDITIONAL, attached=True, every_way=False),
+    "ADD with lease files": Situation(Run("ADD", LEASED), LEASED, every_way=False),
+    "DEL with lease files": Situation(Run("DEL", LEASED), LEASED, attached=True, every_way=False),
     "ADD with a foreign IPAM": Situation(Run("ADD", FOREIGN), FOREIGN, every_way=False),
     "DEL with a foreign IPAM": Situation(Run("DEL", FOREIGN), FOREIGN, attached=True, every_way=False),
     "ADD of portmap": Situation(
