@@ -24,6 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from cni.model.attachment import Attachment
+
 GROUP = 0x6E667463  # "nftc": links of one GC, deleted by one message
 LEAVING = 0x6E667464  # links that a DEL has set down; the first DEL that removes any of them removes them all
 DEADLINE = 5.0  # seconds; a rtnl lock held that long by somebody else is worth an error
@@ -117,6 +119,14 @@ def remove_group(rtnl: Netlink, names: list[str], remover: Remover | None = None
         remover = remover or Remover()
         remover.tell([rtnetlink.group(GROUP)])
         _wait(present, remover.child)
+
+
+def remove_moved(item: Attachment) -> None:
+    """Removes the attachment's pair if the host's end is not where the record says. Raises OSError."""
+    if item.kind.own_link and not link_index(item.link):
+        from cni.kernel.far_end import remove_far_end
+
+        remove_far_end(item)
 
 
 def keep_sockets_open() -> None:

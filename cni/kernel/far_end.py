@@ -10,7 +10,7 @@ import posix
 
 from cni.kernel import rtnetlink
 from cni.kernel.links import get_link
-from cni.kernel.netns import Inside
+from cni.kernel.netns import LACKS, Inside
 from cni.model.attachment import Attachment
 from cni.model.names import derived_mac
 from nft.netlink import Netlink, is_missing
@@ -22,16 +22,11 @@ def remove_far_end(item: Attachment) -> None:
     if item.mac != derived_mac("container", item.ident):
         return
     try:
-        netns = posix.open(item.sandbox, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
-    except OSError:
-        return  # it is gone, and the pair with it
-    try:
-        with Inside(netns):
-            inside = Netlink()
-    except OSError:
-        return  # it is no namespace any more
-    finally:
-        posix.close(netns)
+        inside = _socket_in(item.sandbox)
+    except OSError as error:
+        if error.errno in LACKS:
+            raise
+        return  # the namespace is gone, and the pair with it
     try:
         link = get_link(inside, item.ifname)
         if link is not None and link.kind == "veth" and link.mac == item.mac:
@@ -41,3 +36,12 @@ def remove_far_end(item: Attachment) -> None:
             raise
     finally:
         inside.close()
+
+
+def _socket_in(path: str) -> Netlink:
+    netns = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+    try:
+        with Inside(netns):
+            return Netlink()
+    finally:
+        posix.close(netns)

@@ -63,6 +63,10 @@ def apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool = 
         _remove_link(item)  # of a killed ADD, or of a namespace that is gone
         port = None
     if port is None:
+        if again:
+            from cni.kernel.deletion import remove_moved
+
+            remove_moved(item)
         hostside.make(host, item, bridge, netns)
     else:
         hostside.finish(host, item, bridge)

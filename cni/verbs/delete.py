@@ -10,8 +10,7 @@ prevResult, no valid configuration is needed.
 from __future__ import annotations
 
 from cni.host import Host
-from cni.kernel.deletion import Remover, keep_sockets_open, remove_links, set_leaving
-from cni.kernel.links import link_index
+from cni.kernel.deletion import Remover, keep_sockets_open, remove_links, remove_moved, set_leaving
 from cni.localnet import release_localnet
 from cni.model.attachment import Attachment
 from cni.model.names import host_link, identity, shaper_link
@@ -102,10 +101,7 @@ def detach(host: Host, item: Attachment, remover: Remover | None = None, withdra
         from cni.conditions import release as release_conditions
 
         release_conditions(host.handles)
-    if item.kind.own_link and not link_index(item.link):
-        from cni.kernel.far_end import remove_far_end
-
-        remove_far_end(item)
+    remove_moved(item)
     links = _leave_bridge(host, item) if last else []
     # One link goes by its index: for a group the kernel looks at all links, which takes 6 ms among 10 000.
     together = item.links if withdrawn or len(item.links) > 1 else ()

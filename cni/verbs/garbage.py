@@ -6,7 +6,7 @@ Never another network's: the records and the elements' comments begin with the n
 from __future__ import annotations
 
 from cni.host import Host
-from cni.kernel.deletion import Remover, remove_group, remove_links
+from cni.kernel.deletion import Remover, remove_group, remove_links, remove_moved
 from cni.localnet import release_localnet
 from cni.model.attachment import Attachment
 from cni.model.names import identity
@@ -68,6 +68,8 @@ def _valid_identities(request: Request) -> set[str]:
 def detach_many(host: Host, network: str, items: list[Attachment], remover: Remover | None = None) -> None:
     """Does what `detach` does, with one transaction, one group of links and one pass over the connections for all. The
     links go first: one grace period closes them all, whereas setting down one link takes one of its own."""
+    for item in items:
+        remove_moved(item)
     remove_group(host.rtnl, [link for item in items for link in item.links], remover)
     _delete_elements(host, items)
     host.forget_flows_of(tuple(address for item in items for address in item.addresses))

@@ -181,7 +181,7 @@ WAYS_OUT: dict[str, Callable[[Scene], None]] = {"DEL": by_del, "ADD again": by_a
 class Situation:
     """`prepare` brings the host to where `run` starts; `attached` says whether c1 is there then, `same_answer` that an
     ADD after the kill has to answer as it did. `every_way`: all ways out of each kill, otherwise in turn. `crowded`:
-    others seem to wait for the lock."""
+    others seem to wait for the lock. `renamed`: somebody renamed the host's end of c1's link."""
 
     run: Run
     config: Json = None
@@ -194,6 +194,7 @@ class Situation:
     same_answer: bool = False
     every_way: bool = True
     crowded: bool = False
+    renamed: bool = False
 
     def __post_init__(self) -> None:
         if self.config is None:
@@ -213,6 +214,9 @@ class Situation:
         if self.second:
             answer = scene.call("ADD", SECOND, ifname="eth1")
             assert answer.status == 0, answer.stdout
+        if self.renamed:
+            (link,) = [one["name"] for one in scene.result["interfaces"] if one["name"].startswith("veth")]
+            host.run("sh", "-c", f"ip link set {link} down; ip link set {link} name stray0")
         if self.lost:
             host.run("rm", "-rf", "/run/nftcni")
         if self.flushed:
@@ -234,6 +238,7 @@ SITUATIONS = {
     "DEL of rates in a crowd": Situation(
         *(Run("DEL", POINT_TO_POINT), POINT_TO_POINT), attached=True, every_way=False, crowded=True
     ),
+    "DEL of a renamed link": Situation(Run("DEL", CONFIG), attached=True, every_way=False, renamed=True),
     "last DEL of a bridge": Situation(Run("DEL", CONFIG), keeper=False, attached=True),
     "GC": Situation(GC_RUN, attached=True),
     "repair": Situation(Run("", None, words=("repair",)), attached=True, flushed=True, same_answer=True),

@@ -51,9 +51,10 @@ def test_del_releases_addresses_when_the_namespace_is_gone(host: Host) -> None:
     assert host.add(config, "c2")["ips"][0]["address"] == "10.88.0.2/30"
 
 
+@pytest.mark.parametrize("verb", ["DEL", "GC", "ADD"])
 @pytest.mark.parametrize("mode", ["bridge", "ptp"])
 @pytest.mark.parametrize("change", ["down; ip link set {} name stray0", "netns other", "netns c1"])
-def test_del_takes_a_host_end_that_somebody_renamed_or_moved(host: Host, change: str, mode: str) -> None:
+def test_a_host_end_that_somebody_renamed_or_moved_goes(host: Host, change: str, mode: str, verb: str) -> None:
     """The pair stayed, with the container's interface and address: DEL knew it by the host end's name alone."""
     config = network("net0", "10.88.0.0/24", "fd00:88::/64", mode=mode)
     if mode == "ptp":
@@ -63,7 +64,13 @@ def test_del_takes_a_host_end_that_somebody_renamed_or_moved(host: Host, change:
     before = host.snapshot()
     link = next(item["name"] for item in host.add(config)["interfaces"] if item["name"].startswith("veth"))
     host.run("sh", "-c", f"ip link set {link} {change.format(link)}")
-    host.delete(config)
+    if verb == "GC":
+        host.cni("GC", {**config, "cni.dev/valid-attachments": []})
+    elif verb == "ADD":  # again, as after a kill: the container gets a new pair
+        host.add(config)
+        assert host.link(link) is not None
+    if verb != "GC":
+        host.delete(config)
     assert host.snapshot() == before
     assert [one["ifname"] for name in ("c1", "other") for one in host.place(name).json("ip", "-j", "link")] == [
         "lo"
