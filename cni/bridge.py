@@ -29,6 +29,8 @@ def ensure_bridge(host: Host, item: Attachment, new: bool = False) -> Link:
     if bridge is None:
         host.store.bridges.note(item.master, "created")
         _create(host, item.master, item.mtu)
+        if not item.is_routed(4):  # the host would answer ARP there for its addresses elsewhere
+            sysctl.try_to_write(f"ipv4/conf/{item.master}/arp_ignore", "1")
         bridge = get_link(host.rtnl, item.master)
     if bridge is None:
         raise CniError(IO_FAILURE, f"the bridge {item.master} disappeared while it was set up", "try again")

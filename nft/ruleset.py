@@ -13,9 +13,9 @@ rules are as they are:
 - `ip6 daddr ::1 return`: the kernel cannot forward replies to ::1, and an immediate refusal beats a time-out.
 - `sender`: on a bridge of ours, a known container must use one of its own addresses, on this or another of its
   networks; an unknown machine must use one that the host would route back to it. With br_netfilter, frames that stay on
-  the bridge pass here too; only those to the bridge's own MAC address are the host's to judge. A multicast or
-  broadcast goes to both in one pass; it stays on the link (ip_forward), and only what is for one of the host's own
-  addresses is judged.
+  the bridge pass here too; only those to a MAC address of the bridge or of a port are the host's to judge. A multicast
+  or broadcast goes to both in one pass and stays on the link (ip_forward): only what is for one of the host's own
+  addresses is judged here, and `filter_input` keeps an internal network's from the host's programs.
 - `turned` masquerades what our DNAT sends back by the link it came from, whoever asks whom: otherwise the answer would
   bypass this host. With br_netfilter the answer does pass, and `iifname` is empty there; then only a container that
   asks itself needs the masquerade, as it would drop packets from its own address.
@@ -93,6 +93,10 @@ CHAINS = """
 	}
 	chain inside {
 		iifname . ether daddr @bridge_macs drop
+	}
+	chain filter_input {
+		type filter hook input priority filter; policy accept;
+		iifname @bridges meta nfproto . iifname != @routed drop
 	}
 	chain nat_prerouting {
 		type nat hook prerouting priority dstnat; policy accept;
@@ -209,7 +213,6 @@ CHAINS = """
 
 # While no port has a condition, no rule jumps to `gate` and no chain has this prefix (`conditions`).
 GATE = "gate"
-
 
 # For the table of family bridge. Not every kernel has `meta ibrname`, so one set holds the addresses of all bridges.
 PORTS = """

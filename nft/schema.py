@@ -28,7 +28,7 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "closed": ((FAMILY, IFNAME), ()),  # the outside reaches published ports only
     "isolated": ((IFNAME,), ()),  # ... and so do other networks
     "masquerading": ((FAMILY, IFNAME), ()),  # unknown machines on this bridge of ours are masqueraded as well
-    "bridge_macs": ((IFNAME, MAC), ()),  # a bridge's own MAC address: the host routes what is sent there
+    "bridge_macs": ((IFNAME, MAC), ()),  # a bridge's and its ports' own MAC addresses: frames to them are the host's
     "unrouted": ((FAMILY, IFNAME), ()),  # links of a host that was not a router before us
     "routing": ((FAMILY, IFNAME), ()),  # ... and those of them whose own forwarding was on
     # A container's addresses on its link.

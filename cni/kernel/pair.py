@@ -110,7 +110,7 @@ def configure_container(item: Attachment, netns: int) -> Netlink:
             if item.link_up:
                 rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(link.index))
             for route in item.inner_routes:
-                add_route(rtnl, link.index, route)
+                add_route(rtnl, link.index, route, item.source_of(route))
             return rtnl
         except KernelError as error:
             raise kernel_refused(f"configuring {item.ifname} in {item.sandbox}", error) from None

@@ -65,7 +65,7 @@ def default_links(rtnl: Netlink, version: int) -> list[int]:
     return list(dict.fromkeys(link for link in links if link))
 
 
-def add_route(rtnl: Netlink, link: int, route: Route) -> None:
+def add_route(rtnl: Netlink, link: int, route: Route, source: Address | None = None) -> None:
     """Adds a route behind one to the same place by another interface: a container on two networks, of which either may
     go.
 
@@ -76,7 +76,7 @@ def add_route(rtnl: Netlink, link: int, route: Route) -> None:
     """
     options = dict(route.options)
     if options.get("priority") or (route.dst.version == 4 and not _has_another_default(rtnl, link, route.dst)):
-        payload = rtnetlink.route(link, route.dst, route.gw, options)
+        payload = rtnetlink.route(link, route.dst, route.gw, options, source)
         repeatable(rtnl, rtnetlink.RTM_NEWROUTE, payload, route, rtnetlink.APPEND)
         return
     metric = IP6_RT_PRIO_USER if route.dst.version == 6 else 0
@@ -88,7 +88,7 @@ def add_route(rtnl: Netlink, link: int, route: Route) -> None:
         if any((index, gateway) == (link, route.gw) for index, gateway, _metric in ways):
             return
         metric = max([metric, *(other + 1 for _index, _gateway, other in ways if other != FURTHER_METRIC)])
-    payload = rtnetlink.route(link, route.dst, route.gw, {**options, "priority": metric})
+    payload = rtnetlink.route(link, route.dst, route.gw, {**options, "priority": metric}, source)
     try:
         rtnl.ask(rtnetlink.RTM_NEWROUTE, payload, rtnetlink.CREATE)
     except OSError as error:

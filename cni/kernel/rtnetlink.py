@@ -25,7 +25,8 @@ IFLA_BRPORT_STATE, IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 1, 4, 33  # MODE is 
 BR_STATE_FORWARDING = 3
 VETH_INFO_PEER = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_MULTIPATH, RTA_TABLE = 1, 4, 5, 6, 8, 9, 15
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 4, 5, 6, 7
+RTA_METRICS, RTA_MULTIPATH, RTA_TABLE = 8, 9, 15
 RTAX_MTU, RTAX_ADVMSS = 2, 8
 IFA_F_NODAD, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x02, 0x80, 0x200
 IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
@@ -163,7 +164,9 @@ def list_neighbours(index: int) -> bytes:
     return NDMSG.pack(0, 0, 0, 0, 0) + attr_u32(NDA_IFINDEX, index)
 
 
-def route(index: int, dst: Prefix, gateway: Address | None, options: dict[str, int]) -> bytes:
+def route(
+    index: int, dst: Prefix, gateway: Address | None, options: dict[str, int], source: Address | None = None
+) -> bytes:
     """`options`: mtu, advmss, priority, table, scope. Without a gateway the destination is on the link."""
     table = options.get("table") or RT_TABLE_MAIN
     scope = options.get("scope", RT_SCOPE_UNIVERSE if gateway or dst.version == 6 else RT_SCOPE_LINK)
@@ -174,6 +177,8 @@ def route(index: int, dst: Prefix, gateway: Address | None, options: dict[str, i
     body += attr_u32(RTA_OIF, index)
     if gateway is not None:
         body += attr(RTA_GATEWAY, gateway.packed)
+    if source is not None:
+        body += attr(RTA_PREFSRC, source.packed)
     if options.get("priority"):
         body += attr_u32(RTA_PRIORITY, options["priority"])
     metrics = [(RTAX_MTU, "mtu"), (RTAX_ADVMSS, "advmss")]

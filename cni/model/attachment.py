@@ -156,6 +156,22 @@ class Attachment(Value):
                 own[Route(lease.address.network, lease.gateway)] = None
         return tuple(dict.fromkeys((*own, *routes)))
 
+    def source_of(self, route: Route) -> Address | None:
+        """The source address that a route behind a gateway needs, None if the kernel may choose.
+
+        With several IPv6 addresses it would choose by the destination (RFC 6724), and the answer to a UDP client of a
+        published port would come from another address than the port leads to. IPv4 has the address that the gateway's
+        subnet gives. What is not masqueraded needs the address that fits its destination.
+        """
+        if len(self.leases) < 2 or route.dst.version == 4 or not route.gw or not self.is_masqueraded(6):
+            return None
+        if any(lease.address.network == route.dst for lease in self.leases):  # point to point, to siblings
+            return None
+        several = sum(lease.address.version == 6 for lease in self.leases) > 1
+        published = any(port.host_ip and port.host_ip.version == 6 for port in (*self.mappings, *self.standby))
+        tentative = self.dad  # the kernel refuses such an address (fib6_info_create)
+        return self.address_of(6) if several and published and not tentative else None
+
     def _with_gateway(self, route: Route) -> Route:
         """The route with the gateway of its family, unless the user wants none."""
         if route.gw or dict(route.options).get("scope") == RT_SCOPE_LINK:

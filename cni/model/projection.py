@@ -46,6 +46,10 @@ def attachment_elements(item: Attachment) -> list[Element]:
     if item.mappings and (item.masq_all or not item.snat):
         name = "shown" if not item.snat else "hidden"
         elements += [Element(f"{name}{address.version}", address.packed, b"", ident) for address in item.addresses]
+    if item.made and item.kind.own_link and not item.is_ptp:
+        # A bridge gives the host frames to a port's own MAC address as well (br_handle_frame_finish).
+        port = pack((IFNAME,), (item.bridge,)) + pack((MAC,), (derived_mac("host", ident),))
+        elements.append(Element("bridge_macs", port, b"", ident))
     elements += dict.fromkeys(_port_elements(item))
     for version in {mapping.host_ip.version for mapping in item.mappings if mapping.host_ip}:
         target = _target(item, version)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from support.machines import NETFILTER
 from support.scratch import Host, network, port
 from support.traffic import Server, ask, serving
 
@@ -149,3 +150,38 @@ def test_row_passing_through_to_somebody_elses_port(host: Host, protocol: str) -
         assert ask(host, "198.51.101.2", 8080, protocol) == "far 198.51.101.1"
         assert ask(host.place("c1"), "198.51.101.2", 8080, protocol) == "far 198.51.101.1"
         assert ask(lan, HOST4, 8080, protocol) == f"c1 {LAN4}"
+
+
+TWO_RANGES = [
+    ("fd00:88::/64", "2001:db8:70::/64"),
+    ("2001:db8:70::/64", "fd00:88::/64"),
+    ("2001:db8:7000::/64", "2001:db8:101::/64"),  # the second one is nearer to the client
+]
+
+
+@NETFILTER
+@pytest.mark.parametrize("ranges", TWO_RANGES, ids=["local first", "global first", "two global"])
+@pytest.mark.parametrize("mode", ["bridge", "ptp"])
+def test_udp_to_a_container_with_two_ipv6_addresses(
+    host: Host, br_netfilter: str, ranges: tuple[str, str], mode: str
+) -> None:
+    """The kernel would choose the answer's source by the client (RFC 6724), and the port leads to one of the two."""
+    lan = host.neighbour()
+    host.bridge_netfilter(br_netfilter)
+    config = network("net0", *ranges, ports=[port(5300, 53, "udp")], mode=mode)
+    config["ipam"]["ranges"] = [[{"subnet": one}] for one in ranges]
+    if mode == "ptp":
+        del config["bridge"]
+    host.add(config)
+    host.add({**config, "runtimeConfig": {}}, "sibling")
+    inside, sibling = host.place("c1"), host.place("sibling")
+    with Server(inside, 53, "udp"), Server(lan, 7, "udp"):
+        # Other siblings are not masqueraded, and reach the second address directly (README, "Whom a container sees").
+        for client in (lan, host, *([sibling] if (mode, br_netfilter) == ("bridge", "0") else [])):
+            assert ask(client, "2001:db8:100::1", 5300, "udp").startswith("c1 "), client.name
+        assert ask(inside, "2001:db8:100::2", 7, "udp") == "lan 2001:db8:100::1"
+        for address in host.place("c1").addresses("eth0"):
+            if not address.startswith("fe80") and "." not in address:
+                assert ask(sibling, address.partition("/")[0], 53, "udp").startswith("c1 "), address
+    answer = host.cni("CHECK", {**config, "prevResult": host.add(config)})
+    assert answer.status == 0, answer.words

@@ -10,6 +10,7 @@ import pytest
 from support.frames import (
     PRIORITY_TAGS,
     advertisement,
+    answers_arp,
     arp,
     datagram,
     heard,
@@ -27,10 +28,23 @@ OTHER = ("10.89.0.0/24", "fd00:89::/64")
 LAN = ("198.51.100.2", "2001:db8:100::2")
 
 
+def to_the_host(host: Host, bridge: str, container: str) -> list[bytes]:
+    """The MAC addresses by which a container's frames reach the host: the bridge's, everybody's, and that of its own
+    port, which a bridge takes for its own as well."""
+    inside = host.place(container).json("ip", "-j", "link", "show", "dev", "eth0")
+    port = next(item for item in host.json("ip", "-j", "link") if item["ifindex"] == inside[0]["link_index"])
+    return [mac(host, bridge), b"\xff" * 6, bytes.fromhex(port["address"].replace(":", ""))]
+
+
+WAYS = pytest.mark.parametrize("way", [0, 1, 2], ids=["bridge", "broadcast", "port"])
+
+
 @NETFILTER
+@WAYS
 @pytest.mark.parametrize("rp_filter", ["0", "2"])
-def test_sources_that_are_not_the_bridges(host: Host, br_netfilter: str, rp_filter: str) -> None:
-    """The LAN neighbour's, another network's and anybody's: neither out, nor to a published port, nor to the host."""
+def test_sources_that_are_not_the_bridges(host: Host, br_netfilter: str, rp_filter: str, way: int) -> None:
+    """The LAN neighbour's, another network's and anybody's: neither out, nor to a published port, nor to the host. In
+    frames to the port's own MAC address they passed as frames that stay on the bridge."""
     lan = host.neighbour()
     host.bridge_netfilter(br_netfilter)
     for key in ("all", "default"):
@@ -38,6 +52,7 @@ def test_sources_that_are_not_the_bridges(host: Host, br_netfilter: str, rp_filt
     host.add(network("net0", *NET), "a")
     host.add(network("net1", *OTHER, ports=[port(5300, 53, "udp")]), "b")
     gate, inside = mac(host, "br-net0"), host.place("a")
+    by = to_the_host(host, "br-net0", "a")[way]
     own = {4: ("10.88.0.2", "198.51.100.1", LAN[0]), 6: ("fd00:88::2", "2001:db8:100::1", LAN[1])}
     forged = {4: (LAN[0], "10.89.0.2", "203.0.113.9"), 6: (LAN[1], "fd00:89::2", "2001:db8:9::9")}
     for version in (4, 6):
@@ -48,8 +63,11 @@ def test_sources_that_are_not_the_bridges(host: Host, br_netfilter: str, rp_filt
             (lan, far, 7000, 7000),
         ):
             packets = [datagram(source, target, number, b"forged") for source in forged[version] if source != target]
-            packets.append(datagram(mine, target, number, b"last"))
-            assert heard(place, arrives, (inside, gate, packets)) == {b"last"}, (place.name, version)
+            last = [datagram(mine, target, number, b"last")]
+            assert heard(place, arrives, (inside, by, packets), (inside, gate, last)) == {b"last"}, (
+                place.name,
+                version,
+            )
 
 
 @NETFILTER
@@ -68,16 +86,18 @@ def test_isolated_ports_do_not_meet_by_the_gateway(host: Host, br_netfilter: str
 
 
 @NETFILTER
+@WAYS
 @pytest.mark.parametrize("keys", [{"isGateway": False}, {"gatewayMode": "isolated"}], ids=["no-gateway", "isolated"])
-def test_an_internal_network_leaks_nothing(host: Host, br_netfilter: str, keys: dict[str, object]) -> None:
-    """Frames to the bridge's MAC address reach neither the LAN, nor other networks, nor the host. Siblings meet."""
+def test_an_internal_network_leaks_nothing(host: Host, br_netfilter: str, keys: dict[str, object], way: int) -> None:
+    """Frames to the bridge, to all or to the port reach neither the LAN, nor other networks, nor the host. Siblings
+    meet."""
     lan = host.neighbour()
     host.bridge_netfilter(br_netfilter)
     host.add(network("net1", *OTHER), "other")
     for name in "ab":
         host.add(network("inner", *NET, **keys), name)
     inside, honest = host.place("a"), host.place("other")
-    to_bridge, to_other = mac(host, "br-inner"), mac(host, "br-net1")
+    to_bridge, to_other = to_the_host(host, "br-inner", "a")[way], mac(host, "br-net1")
     for place, target, source in (
         (lan, LAN[0], "10.88.0.2"),
         (lan, LAN[1], "fd00:88::2"),
@@ -89,6 +109,31 @@ def test_an_internal_network_leaks_nothing(host: Host, br_netfilter: str, keys: 
     with Server(inside, 80):
         assert ask(host.place("b"), "10.88.0.2", 80) == "a 10.88.0.3"
         assert ask(host.place("b"), "fd00:88::2", 80) == "a fd00:88::3"
+
+
+@NETFILTER
+@pytest.mark.parametrize("keys", [{"isGateway": False}, {"gatewayMode": "isolated"}], ids=["no-gateway", "isolated"])
+def test_an_internal_networks_multicasts_do_not_reach_the_host(
+    host: Host, br_netfilter: str, keys: dict[str, object]
+) -> None:
+    """A DHCP server or an mDNS responder of the host heard them, and the host answered ARP for its LAN's address.
+    Siblings hear them, and so does the host on a network that is not internal."""
+    host.neighbour()
+    host.bridge_netfilter(br_netfilter)
+    for name, where in (("a", "inner"), ("b", "inner"), ("other", "net1")):
+        host.add(network(where, *(NET if where == "inner" else OTHER), **(keys if where == "inner" else {})), name)
+    inside, honest, sibling = host.place("a"), host.place("other"), host.place("b")
+    to_all = {4: b"\xff" * 6, 6: bytes.fromhex("333300000001")}
+    for version, target in ((4, "255.255.255.255"), (6, "ff02::1")):
+        source = "10.88.0.2" if version == 4 else link_locals(inside)[0]
+        frames = (inside, to_all[version], [datagram(source, target, 7000, b"inner")])
+        theirs = "10.89.0.2" if version == 4 else link_locals(honest)[0]
+        last = (honest, to_all[version], [datagram(theirs, target, 7000, b"last")])
+        assert heard(host, 7000, frames, last) == {b"last"}, target
+        end = (inside, to_all[version], [datagram(source, target, 7000, b"last")])
+        assert heard(sibling, 7000, frames, end) == {b"inner", b"last"}, target
+    assert answers_arp(honest, "198.51.100.1") and answers_arp(honest, "10.89.0.1")
+    assert not answers_arp(inside, "198.51.100.1") and answers_arp(inside, "10.88.0.3")
 
 
 @pytest.mark.parametrize("keys", [{}, {"antiSpoof": False}], ids=["default", "off"])

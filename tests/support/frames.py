@@ -84,6 +84,24 @@ def arp(sender: bytes, says: str, to: bytes, target: str) -> bytes:
     return b"\x08\x06" + struct.pack("!HHBBH", 1, 0x800, 6, 4, 2) + sender + next(addresses) + to + next(addresses)
 
 
+def answers_arp(place: Namespace, target: str, seconds: float = 0.5) -> bool:
+    """Whether anybody on the link of the place's eth0 answers a request for the address."""
+    with place.entered():
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x806))
+    request = arp(mac(place), "0.0.0.0", b"\0" * 6, target)
+    with sock:
+        sock.bind(("eth0", 0x806))
+        sock.settimeout(seconds)
+        sock.send(b"\xff" * 6 + mac(place) + request[:9] + b"\x01" + request[10:])
+        try:
+            while True:
+                frame = sock.recv(100)
+                if frame[20:22] == b"\0\2" and frame[28:32] == socket.inet_aton(target):
+                    return True
+        except (TimeoutError, socket.timeout):
+            return False
+
+
 def neighbour_advertisement(sender: bytes, says: str, target: str) -> bytes:
     packed = b"".join(socket.inet_pton(socket.AF_INET6, text) for text in (says, target))
     body = struct.pack("!BBHI", 136, 0, 0, 0x60000000) + packed[:16] + b"\x02\x01" + sender
