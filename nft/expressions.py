@@ -43,12 +43,18 @@ def read_chain(payload: bytes) -> Chain:
     parts = attributes(payload, NFGEN.size)
     hook = attributes(parts.get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM, b"")
     on_forward = int.from_bytes(hook, "big") == NF_INET_FORWARD and bool(hook) and payload[0] in FORWARDING
-    drops = int.from_bytes(parts.get(NFTA_CHAIN_POLICY, b"\1"), "big") == NF_DROP
+    drops = has_policy_drop(payload)
     table, name = (text(parts.get(kind, b"")) for kind in (NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME))
     translates = text(parts.get(NFTA_CHAIN_TYPE, b"")) == "nat"
     return Chain(
         FAMILY_NAMES.get(payload[0], str(payload[0])), table, name, on_forward, on_forward and drops, translates
     )
+
+
+def has_policy_drop(payload: bytes) -> bool:
+    """Whether a chain is a base chain that drops what none of its rules accepts."""
+    policy = attributes(payload, NFGEN.size).get(NFTA_CHAIN_POLICY, b"\1")
+    return int.from_bytes(policy, "big") == NF_DROP
 
 
 def drops(code: bytes) -> bool:

@@ -11,7 +11,7 @@ from cni.model.names import derived_mac
 from cni.model.ports import ANY, PortMapping
 from cni.model.wire import Wire
 from cni.protocol.name_rules import is_name
-from nft.addresses import BITS, Address, Prefix, from_packed, host_prefix
+from nft.addresses import BITS, Address, Prefix, from_packed, host_prefix, link_local
 from nft.elements import PROTOCOL_NAMES, Element, unpack
 from nft.schema import SETS
 
@@ -25,8 +25,10 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
     mappings: list[PortMapping] = []
     opened: list[PortMapping] = []
     bridge = ""
-    uplink = anti_spoof = check_mac = fast_path = False
+    uplink = anti_spoof = check_mac = fast_path = masq_all = False
+    snat = True
     mac = derived_mac("container", ident)
+    implied = link_local(mac).address
     masked: set[int] = set()
     for element in elements:
         try:
@@ -47,6 +49,12 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
             fast_path = True
         elif element.set == "checked":
             check_mac = True
+        elif element.set in ("holds4", "holds6"):  # an internal network's addresses are nowhere else
+            addresses.update({own: None for own in [_address(fields[1])] if own != implied})
+        elif element.set in ("hidden4", "hidden6"):
+            masq_all = True
+        elif element.set in ("shown4", "shown6"):
+            snat = False
         elif element.set == "own_macs" and isinstance(fields[1], bytes):
             mac = fields[1]
         elif element.set.startswith("masq"):
@@ -76,6 +84,8 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
         anti_spoof=anti_spoof,
         wire=Wire(check_mac=check_mac),
         fast_path=fast_path,
+        snat=snat,
+        masq_all=masq_all,
     )
 
 

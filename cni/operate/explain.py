@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _ways(world: World, words: str, client_words: str) -> list[Way]:
-    from cni.operate.ways import Way, container_ways, parse_port, published_ways
+    from cni.operate.ways import Way, container_ways, opened_ways, parse_port, published_ways
     from cni.protocol.errors import INVALID_CONFIG, CniError
     from nft.addresses import parse_address
 
@@ -75,6 +75,15 @@ def _ways(world: World, words: str, client_words: str) -> list[Way]:
             for mapping in item.mappings
             if mapping.host_port == port and protocol in ("", mapping.protocol)
         ]
+        opened = [
+            way
+            for item in world.items
+            for mapping in item.opened
+            if mapping.host_port == port and protocol in ("", mapping.protocol)
+            for way in opened_ways(world, item, mapping, client)
+        ]
+        if opened:
+            return opened
         if not found:
             from cni.operate.unpublished import unpublished
 

@@ -73,6 +73,7 @@ def matches(item: Attachment, name: str, pattern: str | None, port: int | None) 
 
 
 def _table(items: list[Attachment], names: dict[str, str], ages: dict[str, float]) -> str:
+    from cni.operate.repair import unfinished
     from cni.operate.screen import age, columns, short_id
 
     header = ("NAME", "CONTAINER", "NETWORK", "IF", "ADDRESSES", "PORTS", "BRIDGE", "AGE")
@@ -83,7 +84,7 @@ def _table(items: list[Attachment], names: dict[str, str], ages: dict[str, float
             item.network,
             item.ifname,
             " ".join(str(address) for address in item.addresses) or "-",
-            port_words(item) + ("" if item.done else " (ADD did not finish)"),
+            f"{port_words(item)} {unfinished(item)}".strip(),
             item.bridge or "-",
             age(ages[item.ident]),
         )

@@ -17,7 +17,7 @@ import os
 from cni.adoption import keep_mac
 from cni.bridge import ensure_bridge, with_place
 from cni.host import Host
-from cni.kernel import rtnetlink, sysctl
+from cni.kernel import sysctl
 from cni.kernel.links import get_link, port_names
 from cni.kernel.netns import Inside, open_netns
 from cni.kernel.pair import container_sysctls, finish_port, is_pair
@@ -28,6 +28,7 @@ from cni.model.conversion import NotConverted, convert
 from cni.model.plan import complete_routes, plan_attachment, refuse_held_ports, with_delegated, without_shared_ports
 from cni.model.reference import Traces
 from cni.operate.leftovers import remove_leftovers
+from cni.operate.renaming import rename
 from cni.operate.repair import table_differences, this_host
 from cni.predecessor import forward_drops, own_links, read_traces, remove_rules
 from cni.protocol.errors import CniError
@@ -248,19 +249,3 @@ def _own_bridge(host: Host, item: Attachment) -> bool:
         keep_mac(host, bridge)
         host.store.bridges.note(item.master, "created")
     return not strangers
-
-
-def rename(host: Host, before: str, name: str) -> None:
-    """Renames a link. Kernels before 6.2 do not rename a link that is up, so it goes down for a moment, which no
-    connection notices."""
-    link = get_link(host.rtnl, before)
-    if link is None or before == name:
-        return
-    try:
-        host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.rename(link.index, name))
-    except OSError:
-        host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(link.index, {rtnetlink.IFF_UP: False}, b"", 0, None))
-        try:
-            host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.rename(link.index, name))
-        finally:
-            host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.set_up(link.index))

@@ -18,13 +18,21 @@ from cni.kernel.links import all_links, get_link
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
 from cni.operate.moved_link import moved_link
+from cni.operate.renaming import restore_bridge
 from cni.protocol.errors import CHECK_FAILED, CniError
 from cni.protocol.name_rules import DATA_DIR
 from cni.rebuilding import rebuild_table
 from cni.recovery import wanted_elements
 from cni.verbs.attach import apply
 from cni.verbs.check import all_problems
-from cni.verbs.drift import Look, element_problems, host_problems, table_problems, waiting_in_vain
+from cni.verbs.drift import (
+    Look,
+    closed_problems,
+    element_problems,
+    host_problems,
+    table_problems,
+    waiting_in_vain,
+)
 from nft.elements import Element, element_text
 
 TYPE_CHECKING = False
@@ -62,10 +70,17 @@ def this_host() -> Host:
     return Host(os.environ.get("NFTCNI_DATA_DIR") or DATA_DIR)
 
 
+def unfinished(item: Attachment) -> str:
+    """What is special about its record, in words; "" for nothing."""
+    if item.done:
+        return ""
+    return "(ADD did not finish)" if item.sandbox else "(record rebuilt)"
+
+
 def describe(item: Attachment) -> str:
     addresses = " ".join(str(lease.address) for lease in item.leases) or "no address"
     ports = " ".join(f"{mapping}->{mapping.container_port}" for mapping in item.mappings)
-    state = "" if item.done else "  (ADD did not finish)"
+    state = unfinished(item) and f"  {unfinished(item)}"
     own = item.link if item.is_ptp else f"{item.link}@{item.bridge}"
     link = own if item.kind.own_link else f"(link not ours) {item.bridge}".rstrip()
     return f"{item.ident}  {link}  {addresses}" + (f"  {ports}" if ports else "") + state
@@ -111,6 +126,7 @@ def table_differences(host: Host, items: list[Attachment], elements: list[Elemen
             # A prefix may lie inside a wider one: the kernel has to find that.
             return host.table.get(element) if element.end else held.get((element.set, element.key))
 
+        found += closed_problems(host, get)
         found += [
             f"{element.set} has {element_text(element)}, which belongs to nobody: no record accounts for it"
             for element in held.values()
@@ -167,6 +183,7 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
             finally:
                 os.close(netns)
             return False
+        restore_bridge(host, item)
         hostside.finish(host, item, hostside.ready(host, item))
     if item.address_of(6) is not None and item.gateways and host.store.bridges.knows(item.bridge, "created"):
         restore_link_local(host, item.bridge)

@@ -16,11 +16,6 @@ def unpublished(world: World, port: int, proto: str) -> list[Step]:
         for mapping in item.standby:
             if (mapping.host_port, mapping.protocol) == (port, proto):
                 steps.append(note("standby", f"{item.ident} waits for it: another interface of that container has it"))
-        for mapping in item.opened:
-            if (mapping.host_port, mapping.protocol) == (port, proto):
-                own = item.address_of(mapping.host_ip.version) if mapping.host_ip else None
-                said = f"{item.ident} publishes it at its own address, {own}:{mapping.container_port}"
-                return [ok("element", said), note("mode", f"the network {item.network} is routed, not translated")]
     held = [one for one in world.kernel.listeners if (one.port, one.proto) == (port, proto)]
     processes = processes_of({one.inode for one in held})
     for one in held:

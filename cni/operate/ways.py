@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from cni.model.attachment import Attachment
 from cni.model.ports import PortMapping
 from cni.operate.walk.follow import Follow
-from cni.operate.walk.step import Step, note
+from cni.operate.walk.step import Step, note, ok
 from cni.operate.walk.world import Client, World
 from nft.addresses import Address, Prefix
 
@@ -31,12 +31,26 @@ def parse_port(words: str) -> tuple[int, str]:
 def container_ways(world: World, item: Attachment, client: Client | None) -> list[Way]:
     """The ways to the container's published ports, and out of it for each IP version."""
     ways = [way for mapping in item.mappings for way in published_ways(world, item, mapping, client)]
+    ways += [way for mapping in item.opened for way in opened_ways(world, item, mapping, client)]
     for version in sorted({address.version for address in item.addresses}):
         for one in [client] if client else world.clients(version)[:1]:
             steps = Follow(world, item).outbound(one)
             if steps:
                 ways.append(Way(f"{item.ident} to {one.address}", steps))
+    if not ways:
+        said = ok("element", "it reaches its own network only: nothing is forwarded for it")
+        ways.append(Way(item.ident, Follow(world, item).record() or [said]))
     return ways
+
+
+def opened_ways(world: World, item: Attachment, mapping: PortMapping, client: Client | None) -> list[Way]:
+    """The ways to a port at the container's own address."""
+    assert mapping.host_ip is not None, "records hold concrete host addresses only"
+    version = mapping.host_ip.version
+    clients = [client] if client else world.clients(version)
+    title = f"{item.address_of(version)}:{mapping.container_port}/{mapping.protocol} of {item.ident}"
+    found = [(one, Follow(world, item).opened(mapping, one)) for one in clients if one.address.version == version]
+    return [Way(f"{title}, asked by {one}", steps) for one, steps in found if steps]
 
 
 def published_ways(world: World, item: Attachment, mapping: PortMapping, client: Client | None) -> list[Way]:

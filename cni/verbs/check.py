@@ -12,7 +12,7 @@ from cni.protocol.errors import CHECK_FAILED, CniError
 from cni.protocol.request import Request
 from cni.protocol.results import Previous, parse_previous
 from cni.verbs.delegate import pass_on
-from cni.verbs.drift import container_problems, element_problems, host_problems, table_problems
+from cni.verbs.drift import closed_problems, container_problems, element_problems, host_problems, table_problems
 
 
 def check(request: Request) -> None:
@@ -43,6 +43,7 @@ def all_problems(host: Host, item: Attachment, expected: Attachment, netns: int)
     problems = table_problems(host)
     if host.table.comment() is not None:
         problems += element_problems(item, host.store.of_container(item), host.table.get)
+        problems += closed_problems(host, host.table.get)
     problems += host_problems(host, item)
     port = get_link(host.rtnl, item.link)
     return problems + container_problems(expected, netns, port.index if port else 0)

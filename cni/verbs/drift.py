@@ -7,7 +7,7 @@ harm (other routes, other addresses) is not compared.
 from __future__ import annotations
 
 from cni import hostside
-from cni.forwarding import host_sysctls
+from cni.forwarding import host_sysctls, unrouted
 from cni.host import Host
 from cni.kernel import rtnetlink, sysctl
 from cni.kernel.dumps import read_addresses, read_routes
@@ -16,6 +16,7 @@ from cni.kernel.netns import Inside
 from cni.kernel.pair import container_sysctls
 from cni.localnet import guard_problems
 from cni.model.attachment import Attachment
+from cni.model.names import bridge_mac
 from cni.model.ports import Occupied, PortMapping, by_claim
 from cni.model.projection import attachment_elements, bridge_elements, cross_elements, direct_elements
 from cni.protocol.spec import Route
@@ -52,7 +53,15 @@ def table_problems(host: Host) -> list[str]:
     for family, name in host.table.dormant():
         if name == TABLE:
             return [f"table {FAMILY_NAMES[family]} {TABLE} is dormant: none of its rules is asked"]
-    return []
+    from nft.strange_chains import strange_chains
+
+    return strange_chains(host.table.netlink)
+
+
+def closed_problems(host: Host, get: Callable[[Element], Element | None]) -> list[str]:
+    """The missing elements that keep the host from being a router between its other links."""
+    lacking = [element for element in unrouted(host.handles) if get(element) is None]
+    return [f"{element.set} lacks {element_text(element)}: the host is a router there" for element in lacking]
 
 
 def element_problems(item: Attachment, others: list[Attachment], get: Callable[[Element], Element | None]) -> list[str]:
@@ -77,9 +86,16 @@ class Look:
         self.bridges: dict[str, tuple[Link | None, list[Prefix]]] = {}
         self._links = None if links is None else {link.name: link for link in links}
         self._sysctls: dict[str, str] = {}
+        self._macs: dict[str, bytes] = {}
 
     def link(self, rtnl: Netlink, name: str) -> Link | None:
         return get_link(rtnl, name) if self._links is None else self._links.get(name)
+
+    def mac(self, bridge: str) -> bytes:
+        """The MAC address that a bridge of ours should have."""
+        if bridge not in self._macs:
+            self._macs[bridge] = bridge_mac(bridge)
+        return self._macs[bridge]
 
     def sysctl(self, key: str) -> str:
         if key not in self._sysctls:
@@ -136,6 +152,11 @@ def _port_problems(host: Host, item: Attachment, port: Link | None, look: Look) 
         if link is None or not link.up:
             found.append(f"the {what} {name} is {'missing' if link is None else 'down'}")
         if link is not None and name == item.bridge:
+            mac = look.mac(item.master) if item.made else link.mac
+            if link.mac != mac:
+                found.append(
+                    f"the {what} {name} has the MAC address {format_mac(link.mac)} instead of {format_mac(mac)}"
+                )
             known = set(have)
             lacking = [prefix for prefix in item.gateways if prefix not in known]
             found += [f"the {what} {name} lacks the gateway address {prefix}" for prefix in lacking]

@@ -140,7 +140,7 @@ def test_without_a_program_for_them_it_is_said(host: Host) -> None:
     runtime.add(REFERENCES[0], "c1", PORTS)
     host.run("mount", "--bind", "/dev/null", "/usr/sbin/xtables-legacy-multi")
     said = runtime.delete(ours(host), "c1", PORTS)
-    assert "iptables-legacy -t nat" in said
+    assert "iptables-legacy -w 5 -t nat" in said
 
 
 def test_portmap_alone_behind_another_main_plugin(host: Host) -> None:

@@ -97,6 +97,32 @@ def test_lost_state_gives_nothing_away(damaged: Host) -> None:
     assert damaged.cni("ADD", asked, "c4").code == 102
 
 
+@pytest.mark.parametrize("keys", [{"gatewayMode": "isolated"}, {"isGateway": False}], ids=["isolated", "no-gateway"])
+def test_lost_state_gives_no_address_of_an_internal_network_away(host: Host, keys: Json) -> None:
+    """Only the table of the bridge family has its addresses: the next container got the first one's."""
+    config = network("inner", *DUAL, **keys)
+    first = host.add(config)
+    before = host.elements()
+    host.run("rm", "-rf", "/run/nftcni")
+    second = host.add(config, "c2")
+    assert not {one["address"] for one in first["ips"]} & {one["address"] for one in second["ips"]}
+    host.delete(config, "c2")
+    assert host.elements() == before
+    host.delete(config)
+    assert host.elements() == {} and host.state_files() == []
+
+
+@pytest.mark.parametrize("keys", [{"masqAll": True}, {"snat": False}], ids=json.dumps)
+def test_whom_a_container_sees_outlives_its_record(host: Host, keys: Json) -> None:
+    """A listing rebuilt the record without it, and deleted the elements."""
+    config = network("net0", *DUAL, ports=PORTS, **keys)
+    host.add(config)
+    before = host.elements()
+    host.run("rm", "-rf", "/run/nftcni")
+    assert "(record rebuilt)" in host.command("list").stdout
+    assert host.elements() == before and ("hidden4" in before or "shown4" in before)
+
+
 def test_lost_state_is_said_once(damaged: Host) -> None:
     damaged.run("rm", "-rf", "/run/nftcni")
     damaged.container("c3")

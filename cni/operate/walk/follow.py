@@ -53,7 +53,7 @@ class Follow:
         target = self._target(mapping, client)
         if container is None or target is None:
             return []
-        steps = self._record()
+        steps = self.record()
         if any(step.kind in BLOCKING for step in steps):
             return steps
         steps = steps or [
@@ -74,7 +74,28 @@ class Follow:
         steps += self.inside.serve(packet)
         return steps + self._answer(packet, client)
 
-    def _record(self) -> list[Step]:
+    def opened(self, mapping: PortMapping, client: Client) -> list[Step]:
+        """The steps of a packet from the client to a port at the container's own address, which the network's mode
+        leaves untranslated, and of the answer."""
+        container, self.port = self.item.address_of(client.address.version), mapping.container_port
+        if container is None:
+            return []
+        steps = self.record()
+        if any(step.kind in BLOCKING for step in steps):
+            return steps
+        said = f"{container}:{self.port}/{mapping.protocol} is open: the network {self.item.network} is routed, and a"
+        steps = steps or [ok("element", f"{said} client needs a route to it by this host")]
+        steps += unreached_steps(self.world, client)
+        packet = Packet(mapping.protocol, client.address, container, self.port)
+        steps += self._arrive(packet, client)
+        if any(step.kind == "uplink" for step in steps):
+            return steps
+        steps += self._to_container(packet, client)
+        steps += self._discovery(packet.version) + self._outside(client)
+        steps += self.inside.serve(packet)
+        return steps + self._answer(packet, client)
+
+    def record(self) -> list[Step]:
         """The differences from the record, [] for none."""
         inside = self.world.inside(self.item)
         if isinstance(inside, str) and self.world.is_ended(self.item):
@@ -201,7 +222,7 @@ class Follow:
         if source is None or not item.is_routed(client.address.version) or client.is_host:
             return []
         packet = Packet("tcp", source, client.address, 443)
-        steps = self._record()
+        steps = self.record()
         if any(step.kind in BLOCKING for step in steps):
             return steps
         steps += self.inside.send(packet)

@@ -115,6 +115,8 @@ def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
         stays = f'iifname "{packet.iif}" oifname "{packet.iif}" {packet.family}'
         guests = _set([str(one) for one in traffic.guests if one.version == packet.version])
         return [f"{stays} saddr {guests}", f"{stays} daddr {guests}"]
+    if _is_untranslated(packet, traffic):
+        return [f"iifname {links}", f"oifname {links}"]
     if chain.hook in ("forward", "postrouting"):
         outward = f"oifname != {_names(traffic.others)}" if traffic.others else ""
         ours = [
@@ -144,6 +146,12 @@ def _conditions(chain: Chain, packet: Packet, traffic: Traffic) -> list[str]:
     if chain.hook == "egress":
         return [f"{packet.family} daddr {packet.daddr}"]
     return [f"iifname {_names(traffic.all_bridges)} ct state established,related"]
+
+
+def _is_untranslated(packet: Packet, traffic: Traffic) -> bool:
+    """Whether the packet goes to a container's own address, as in mode `routed`. Our table judges it, so others may let
+    all through."""
+    return packet.oif in traffic.bridges and packet.direction == "original" and "dnat" not in packet.status
 
 
 def searching(chain: Chain, packet: Packet) -> list[str]:
@@ -186,6 +194,8 @@ def _iptables(rules: Ruleset, chain: Chain, packet: Packet, traffic: Traffic) ->
         guests = [one for one in traffic.guests if one.version == packet.version]
         stays = f"{where} -i {packet.iif} -o {packet.iif}"
         return tuple(f"{stays} {end} {one} -j ACCEPT" for one in guests for end in ("-s", "-d"))
+    if _is_untranslated(packet, traffic):
+        return tuple(f"{where} {end} {bridge} -j ACCEPT" for bridge in traffic.bridges for end in ("-i", "-o"))
     if chain.hook in ("forward", "postrouting"):
         ways = [f" -o {link}" for link in traffic.uplinks] if traffic.others and traffic.uplinks else [""]
         # In mangle's and nat's POSTROUTING, iptables does not know the incoming interface.
