@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from cni.handles import Handles
 from cni.kernel import sysctl
-from cni.kernel.links import all_links, link_name
+from cni.kernel.links import all_links, link_index, link_name
 from cni.localnet import localnet_sysctls, set_localnet
 from cni.model.attachment import Attachment
 from cni.model.projection import unrouted_elements
@@ -24,6 +24,7 @@ OWN_FORWARDING = {
 REDIRECTS = "ipv4/conf/all/accept_redirects"
 ACCEPT_RA = "ipv6/conf/{}/accept_ra"
 # Further words in a link's note. On lo: the host refused redirects. On any other link: it took router advertisements.
+# The last one is its index, by which it is known after somebody renamed it: `#7`.
 REFUSING, HEARING = "refusing", "hearing"
 
 
@@ -87,7 +88,7 @@ def _close_others(handles: Handles, version: int) -> None:
                 words.append(REFUSING)
             if version == 6 and link.name != "lo" and _hears(link.name, earlier):
                 words.append(HEARING)
-            noted.append(" ".join([link.name, link.kind or "device", *words]))
+            noted.append(" ".join([link.name, link.kind or "device", *words, f"#{link.index}"]))
     handles.store.notes.put_unrouted(version, noted)
     handles.table.add([], unrouted_elements(version, noted))
 
@@ -111,7 +112,7 @@ def note_from_table(handles: Handles) -> None:
                 words = [text(element.key[4:]), "bridge" if element.key[4:] in staying else "device"]
                 words += ["routing"] * (element.key in routing)
                 words += [REFUSING] * (version == 4 and words[0] == "lo")
-                lines.append(" ".join(words))
+                lines.append(" ".join([*words, f"#{link_index(words[0])}"]))
         handles.store.notes.put_unrouted(version, lines)
 
 
@@ -120,6 +121,25 @@ def unrouted(handles: Handles) -> list[Element]:
     return [
         element for version in (4, 6) for element in unrouted_elements(version, handles.store.notes.unrouted(version))
     ]
+
+
+def renamed(handles: Handles, version: int) -> list[str]:
+    """The notes with the links' present names: an element knows a link by its name alone."""
+    noted = handles.store.notes.unrouted(version)
+    names = {f"#{link.index}": link.name for link in all_links(handles.rtnl)} if noted else {}
+    found = []
+    for line in noted:
+        name, *words = line.split()
+        found.append(" ".join([next((names[word] for word in words if word in names), name), *words]))
+    return found
+
+
+def follow_renamed(handles: Handles) -> None:
+    """Notes the links' present names, before the table is made anew."""
+    for version in (4, 6):
+        now = renamed(handles, version)
+        if now != handles.store.notes.unrouted(version):
+            handles.store.notes.put_unrouted(version, now)
 
 
 def _hearing(handles: Handles) -> list[str]:

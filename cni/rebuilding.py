@@ -5,6 +5,7 @@ Afterwards, connections that began while it was missing and contradict it are fo
 
 from __future__ import annotations
 
+from cni.forwarding import follow_renamed
 from cni.handles import Handles
 from cni.kernel.flows import forget_contradictions
 from cni.kernel.routes import is_local
@@ -30,6 +31,7 @@ def rebuild_table(handles: Handles, items: list[Attachment] | None = None) -> tu
         for item in items:  # earlier versions did not note all of this
             handles.store.index(item)
             note_localnet(handles, item)
+        follow_renamed(handles)
         handles.store.notes.put_rules("")
         elements = wanted_elements(handles, items)
         run_text(replacing_text(handles.comment, _conditions(items) + elements_text(elements)))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from cni.bridge import set_promiscuous, take_address
-from cni.forwarding import ACCEPT_RA, HEARING, OWN_FORWARDING, REDIRECTS, REFUSING
+from cni.forwarding import ACCEPT_RA, HEARING, OWN_FORWARDING, REDIRECTS, REFUSING, renamed
 from cni.handles import Handles
 from cni.host import Host
 from cni.kernel import rtnetlink, sysctl
@@ -67,9 +67,10 @@ def stop_forwarding(handles: Handles) -> None:
     """After the last attachment, restores the host's forwarding. It stays on if links have come since, or somebody else
     forwards ports, and may count on it; the noted links stay closed to each other then."""
     for version, key in sysctl.FORWARDING.items():
-        noted = handles.store.notes.unrouted(version)
-        if not noted:
+        before = handles.store.notes.unrouted(version)
+        if not before:
             continue
+        noted = renamed(handles, version)
         known = {line.split()[0] for line in noted}
         left = [link for link in all_links(handles.rtnl) if not link.master and link.name not in known]
         # A bridge of ours that still exists has other ports.
@@ -77,7 +78,7 @@ def stop_forwarding(handles: Handles) -> None:
             sysctl.write(key, "0")
             for line in noted:
                 _put_back(version, line)
-            handles.table.delete(unrouted_elements(version, noted))
+            handles.table.delete(unrouted_elements(version, before) + unrouted_elements(version, noted))
             handles.store.notes.put_unrouted(version, [])
 
 
@@ -92,6 +93,8 @@ def _put_back(version: int, line: str) -> None:
     and that redirects are refused; and that a link takes router advertisements only while the host is no router."""
     link, _kind, *words = line.split()
     for word in words:
+        if word.startswith("#"):
+            continue
         if word == REFUSING:
             sysctl.write(REDIRECTS, "0")
         elif word == HEARING:

@@ -7,7 +7,7 @@ harm (other routes, other addresses) is not compared.
 from __future__ import annotations
 
 from cni import hostside
-from cni.forwarding import host_sysctls, unrouted
+from cni.forwarding import host_sysctls, renamed
 from cni.host import Host
 from cni.kernel import rtnetlink, sysctl
 from cni.kernel.dumps import read_addresses, read_routes
@@ -18,7 +18,13 @@ from cni.localnet import guard_problems
 from cni.model.attachment import Attachment
 from cni.model.names import bridge_mac
 from cni.model.ports import Occupied, PortMapping, by_claim
-from cni.model.projection import attachment_elements, bridge_elements, cross_elements, direct_elements
+from cni.model.projection import (
+    attachment_elements,
+    bridge_elements,
+    cross_elements,
+    direct_elements,
+    unrouted_elements,
+)
 from cni.protocol.spec import Route
 from cni.state.claims import Claims
 from nft.addresses import format_mac
@@ -60,7 +66,8 @@ def table_problems(host: Host) -> list[str]:
 
 def closed_problems(host: Host, get: Callable[[Element], Element | None]) -> list[str]:
     """The missing elements that keep the host from being a router between its other links."""
-    lacking = [element for element in unrouted(host.handles) if get(element) is None]
+    wanted = [element for version in (4, 6) for element in unrouted_elements(version, renamed(host.handles, version))]
+    lacking = [element for element in wanted if get(element) is None]
     return [f"{element.set} lacks {element_text(element)}: the host is a router there" for element in lacking]
 
 

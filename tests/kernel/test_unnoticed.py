@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 from support.frames import datagram, heard, mac
-from support.scratch import Host, network, port
+from support.scratch import Host, Namespace, network, port
 from support.traffic import Server, ask
 
 DUAL = ("10.88.0.0/24", "fd00:88::/64")
 PORTS = [port(8080, 80)]
 CONFIG = network("net0", *DUAL, ports=PORTS)
+
+
+def mac_of(place: Namespace) -> str:
+    return str(place.link("eth0")["address"])
 
 
 def noticed(host: Host, config: Any, result: Any, words: str) -> None:
@@ -84,18 +88,32 @@ def test_a_chain_without_rules_that_drops_all(host: Host, text: str, words: str)
         assert ask(lan, "198.51.100.1", 8080).startswith("c1 ")
 
 
-def test_the_links_between_which_the_host_does_not_route(host: Host) -> None:
-    """An emptied set of them made the host a router between its LANs, and nobody noticed."""
+@pytest.mark.parametrize("how", ["emptied", "renamed"])
+def test_the_links_between_which_the_host_does_not_route(host: Host, how: str) -> None:
+    """An emptied set of them, or one of them with another name, made the host a router between its LANs, and nobody
+    noticed."""
     here, there = host.neighbour("here", 1), host.neighbour("there", 2)
     for place, last in ((here, 1), (there, 2)):
         place.run("ip", "route", "add", "default", "via", f"198.51.{99 + last}.1")
     result = host.add(CONFIG)
     with Server(there, 80):
         assert ask(here, "198.51.101.2", 80) == "silence"
-        host.nft("flush set inet nftcni unrouted")
+        if how == "emptied":
+            host.nft("flush set inet nftcni unrouted")
+        else:
+            rename = "ip link set to-here down; ip link set to-here name wan1; ip link set wan1 up"
+            host.run(
+                "sh",
+                "-c",
+                f"{rename}; ip neigh replace 198.51.100.2 lladdr $MAC dev wan1".replace("$MAC", mac_of(here)),
+            )
         assert ask(here, "198.51.101.2", 80).startswith("there ")
         noticed(host, CONFIG, result, "unrouted")
         assert ask(here, "198.51.101.2", 80) == "silence"
+    sysctls = host.sysctls()
+    host.delete(CONFIG)
+    assert sysctls["ipv4/ip_forward"] == "1\n" and host.sysctls()["ipv4/ip_forward"] == "0\n"
+    assert host.elements() == {}
 
 
 @pytest.mark.parametrize("family", ["inet", "ip"])
