@@ -158,8 +158,12 @@ def _main(document: dict[str, Any]) -> dict[str, Any]:
 def _write(path: str, text: str, like: str) -> None:
     """Writes a file in one step, with the mode of the file that it replaces. Its temporary name is not a network's."""
     aside = f"{path}.nftcni-new"
-    files.write(aside, text)
-    mode = os.stat(like)
-    os.chmod(aside, mode.st_mode & 0o7777)
-    os.chown(aside, mode.st_uid, mode.st_gid)
-    os.rename(aside, path)
+    try:
+        files.write(aside, text)
+        mode = os.stat(like)
+        os.chmod(aside, mode.st_mode & 0o7777)
+        os.chown(aside, mode.st_uid, mode.st_gid)
+        os.rename(aside, path)
+    except OSError:
+        files.unlink(aside)
+        raise

@@ -49,6 +49,40 @@ def libraries(_world: World | None = None) -> list[Step]:
     return []
 
 
+def state_folder(_world: World) -> list[Step]:
+    """Finds a state folder in which no record can be written any more: then no container can be attached."""
+    from cni.operate.repair import this_host
+
+    host = this_host()
+    root = host.store.folder.root
+    host.close()
+    try:
+        room = os.statvfs(root)
+    except OSError:
+        return []  # it is made by the first ADD
+    because = "every ADD needs to write there; attached containers go on working meanwhile"
+    if room.f_flag & os.ST_RDONLY:
+        return [
+            stop(
+                "state",
+                f"the file system of {root} is read-only",
+                because,
+                f"# mount -o remount,rw, or see: findmnt -T {root}",
+            )
+        ]
+    if not room.f_bavail or (room.f_files and not room.f_favail):
+        what = "no space" if not room.f_bavail else "no inode"
+        return [
+            stop(
+                "state",
+                f"{what} is left on the file system of {root}",
+                because,
+                f"# free some; see: df -h {root}; df -i {root}",
+            )
+        ]
+    return []
+
+
 def versions(_world: World) -> list[Step]:
     found = []
     kernel = _numbers(os.uname().release)[:2]
@@ -233,6 +267,7 @@ def ended(world: World) -> list[Step]:
 
 CHECKS = (
     libraries,
+    state_folder,
     versions,
     conf_checks.folders,
     conf_checks.in_use,

@@ -42,15 +42,21 @@ def run(arguments: argparse.Namespace) -> int:
     from cni.operate import counters
     from cni.operate.listing import container_names_of
     from cni.operate.repair import this_host
+    from cni.state import files
 
     with this_host().transaction("reading the counters") as host:
         items = host.records()
         serves = host.handles.table_serves or not items
     text = exposition(items, counters.read(items), container_names_of(items), serves)
     if arguments.output:
-        with open(f"{arguments.output}.new", "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(f"{arguments.output}.new", arguments.output)
+        aside = f"{arguments.output}.new"
+        try:
+            with open(aside, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(aside, arguments.output)
+        except OSError:
+            files.unlink(aside)
+            raise
         return 0
     if arguments.http:
         _take_request()

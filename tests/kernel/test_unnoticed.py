@@ -145,3 +145,25 @@ def test_a_container_of_an_internal_network_is_explained(host: Host) -> None:
     link = next(item["name"] for item in result["interfaces"] if item["name"].startswith("veth"))
     host.run("ip", "link", "set", link, "nomaster")
     assert host.command("doctor").returncode == host.command("explain", "net0/c1").returncode == 1
+
+
+def test_a_full_state_folder(host: Host) -> None:
+    """Every ADD was refused, and doctor found all well. A full disk left half of a file for Prometheus."""
+    config = network("net0", *DUAL)
+    host.add(config)
+    host.run("mount", "-t", "tmpfs", "-o", "size=4k", "none", "/mnt")
+    (folder,) = [path.name for path in host.file("/run/nftcni").iterdir() if "." in path.name]
+    host.run("mount", "-t", "tmpfs", "-o", "size=64k", "none", "/media")
+    host.run("sh", "-c", f"cp -a /run/nftcni/{folder}/. /media/; mount --bind /media /run/nftcni/{folder}")
+    assert host.command("doctor").returncode == 0
+    host.call("sh", "-c", "cat /dev/zero >/media/filler; cat /dev/zero >/mnt/filler")
+    host.container("c2")
+    assert "ENOSPC" in host.refused("ADD", config, "c2").words
+    done = host.command("doctor")
+    assert done.returncode == 1 and "no space is left" in done.stdout
+    assert host.command("metrics", "--output", "/mnt/m.prom").returncode == 1
+    assert [path.name for path in host.file("/mnt").iterdir()] == ["filler"]
+    host.file("/media/filler").unlink()
+    assert host.command("doctor").returncode == 0
+    host.delete(config)
+    host.run("umount", "--lazy", f"/run/nftcni/{folder}")
