@@ -182,6 +182,11 @@ def read_table_comment(payload: bytes) -> str:
     return read_comment(attributes(payload, NFGEN.size).get(NFTA_TABLE_USERDATA, b""))
 
 
+def read_rule_table(payload: bytes) -> tuple[int, str]:
+    """(family, table) of one rule."""
+    return payload[0], text(attributes(payload, NFGEN.size).get(NFTA_RULE_TABLE, b""))
+
+
 def read_rule(payload: bytes) -> tuple[str, bytes]:
     """(chain, expressions) of one rule. Our own rules' expressions are compared as bytes and never interpreted."""
     parts = attributes(payload, NFGEN.size)

@@ -12,8 +12,9 @@ tell them apart, and the administrator always wins:
 - After more than three restores within ten seconds, somebody means it, and the table is left alone. (A restart of
   nftables.service flushes twice, at its stop and at its start.)
 
-A saved ruleset that is loaded again brings an old table of ours back, which is put right. firewalld makes its table
-again when it is started or reloaded, and has then forgotten which addresses are in its zones, so it is told again.
+A saved ruleset that is loaded again, also over the table, brings old elements of ours back; that is put right. firewalld
+makes its table again when it is started or reloaded, and has then forgotten which addresses are in its zones, so it is
+told again.
 
 A table stays left alone until it is back, by the next ADD or by `nftcni repair`, or until `watch` is started again.
 `watch` ignores changes inside the table, because only somebody who names the table can make them.
@@ -43,6 +44,7 @@ HELP = "restore the table right after somebody flushed it"
 EXAMPLES = ("systemctl enable --now nftcni-watch", "nftcni watch")
 NFNLGRP_NFTABLES = 7
 OFTEN, WHILE = 3, 10.0
+RULES = 50  # nobody adds so many to our table, which has more, but a saved ruleset
 PAUSES = (0, 1, 2, 4, 8)  # seconds before each try: somebody may hold the lock, or be upgrading nft
 FIREWALLD = (messages.NFPROTO_INET, "firewalld")
 OURS, LAYER2 = (messages.NFPROTO_INET, TABLE), (messages.NFPROTO_BRIDGE, TABLE)
@@ -92,6 +94,7 @@ class Watcher:
         self.tables: dict[tuple[int, str], bool] = {}
         self.deleted: set[tuple[int, str]] = set()
         self.made: dict[tuple[int, str], bool] = {}
+        self.rules = 0  # that were added to our table
         self.left_alone = False
         self.restores: list[float] = []
         self.teller: Teller | None = None
@@ -102,15 +105,19 @@ class Watcher:
             self.deleted.add(messages.read_table(payload)[0])
         elif kind == messages.NEWTABLE:
             self.made.update([messages.read_table(payload)])
+        elif kind == messages.NEWRULE:
+            self.rules += messages.read_rule_table(payload) == OURS
         elif kind == messages.NEWGEN:
-            deleted, made = self.deleted, self.made
-            self.deleted, self.made = set(), {}
+            deleted, made, loaded = self.deleted, self.made, self.rules >= RULES
+            self.deleted, self.made, self.rules = set(), {}, 0
             for table in deleted:
                 self.tables.pop(table, None)
             self.tables.update(made)
             if OURS in made:
                 self.left_alone = False
                 self._put_right("an old table inet nftcni was loaded")
+            elif loaded:
+                self._put_right("a saved ruleset was loaded over the table")
             elif OURS in deleted:
                 others = {table for table, owned in self.tables.items() if not owned} - made.keys() - {LAYER2}
                 self._decide(
@@ -121,7 +128,7 @@ class Watcher:
 
     def look(self, why: str) -> None:
         """Looks at the tables after events were lost: restores a missing one, unless it was left alone."""
-        self.deleted, self.made = set(), {}
+        self.deleted, self.made, self.rules = set(), {}, 0
         table = Table()
         self.tables = table.tables()
         table.netlink.close()

@@ -81,16 +81,18 @@ def test_a_reload_of_the_firewall_is_mended(watched: Watch) -> None:
     assert not missing(watched.host)
 
 
-def test_a_saved_ruleset_with_a_table_of_before_is_mended(host: Host) -> None:
-    """`nft list ruleset >/etc/nftables.conf` and a restart of the firewall once other containers run."""
+@pytest.mark.parametrize("first", ["flush ruleset\n", ""], ids=["in its place", "over the table"])
+def test_a_saved_ruleset_with_a_table_of_before_is_mended(host: Host, first: str) -> None:
+    """`nft list ruleset >/etc/nftables.conf` and a restart of the firewall once other containers run. Without a flush
+    in front, no table is new: an old container's elements stayed, and each rule was there twice."""
     host.add(CONFIG, "old")
-    host.file("/run/saved.nft").write_text("flush ruleset\n" + host.run("nft", "list", "ruleset"))
+    host.file("/run/saved.nft").write_text(first + host.run("nft", "list", "ruleset"))
     host.delete(CONFIG, "old")
-    host.add(CONFIG, "new")
+    host.add(CONFIG if first else {**CONFIG, "runtimeConfig": {}}, "new")  # the kernel refuses a port that is taken
     before = host.elements()
     with Watch(host) as watch:
         host.run("nft", "-f", "/run/saved.nft")
-        watch.wait_for("an old table inet nftcni was loaded")
+        watch.wait_for("an old table inet nftcni was loaded" if first else "a saved ruleset was loaded over the table")
         watch.wait_for("0 problems remain")
         assert host.elements() == before
         time.sleep(STILL)
