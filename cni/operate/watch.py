@@ -12,9 +12,9 @@ tell them apart, and the administrator always wins:
 - After more than three restores within ten seconds, somebody means it, and the table is left alone. (A restart of
   nftables.service flushes twice, at its stop and at its start.)
 
-A saved ruleset that is loaded again, also over the table, brings old elements of ours back; that is put right. firewalld
-makes its table again when it is started or reloaded, and has then forgotten which addresses are in its zones, so it is
-told again.
+A saved ruleset that is loaded again, also over the table, brings old elements of ours back; that is put right.
+firewalld makes its table again when it is started or reloaded, and has then forgotten which addresses are in its zones,
+so it is told again.
 
 A table stays left alone until it is back, by the next ADD or by `nftcni repair`, or until `watch` is started again.
 `watch` ignores changes inside the table, because only somebody who names the table can make them.
