@@ -70,25 +70,17 @@ def _ways(world: World, words: str, client_words: str) -> list[Way]:
     port, protocol = parse_port(words)
     if port:
         found = [
-            (item, mapping)
+            (follow, item, mapping)
             for item in world.items
-            for mapping in item.mappings
+            for ports, follow in ((item.mappings, published_ways), (item.opened, opened_ways))
+            for mapping in ports
             if mapping.host_port == port and protocol in ("", mapping.protocol)
         ]
-        opened = [
-            way
-            for item in world.items
-            for mapping in item.opened
-            if mapping.host_port == port and protocol in ("", mapping.protocol)
-            for way in opened_ways(world, item, mapping, client)
-        ]
-        if opened:
-            return opened
         if not found:
             from cni.operate.unpublished import unpublished
 
             return [Way(f"host port {words}", unpublished(world, port, protocol or "tcp"))]
-        return [way for item, mapping in found for way in published_ways(world, item, mapping, client)]
+        return [way for follow, item, mapping in found for way in follow(world, item, mapping, client)]
     items = _named(world, words)
     if not items:
         raise CniError(
