@@ -28,7 +28,7 @@ from cni.model.conversion import NotConverted, convert
 from cni.model.plan import complete_routes, plan_attachment, refuse_held_ports, with_delegated, without_shared_ports
 from cni.model.reference import Traces
 from cni.operate.leftovers import remove_leftovers
-from cni.operate.renaming import rename
+from cni.operate.renaming import rename, restore_bridge, restore_port
 from cni.operate.repair import table_differences, this_host
 from cni.predecessor import forward_drops, own_links, read_traces, remove_rules
 from cni.protocol.errors import CniError
@@ -208,6 +208,8 @@ def take_over(host: Host, entry: Cached, item: Attachment) -> None:
     host.store.begin(item)
     try:
         rename(host, entry.link, item.link)
+        restore_bridge(host, item)
+        restore_port(host, item)
         host.add_elements(item, again=True)
         finish_port(host.rtnl, item, ensure_bridge(host, item))
         guard_port(host.handles, item)

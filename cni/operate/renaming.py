@@ -1,4 +1,4 @@
-"""Renames links, and gives a bridge that we made the name and the MAC address back by which the table knows it.
+"""Renames links, and gives our bridges and ports the names and MAC addresses by which the table knows them.
 
 `bridge` makes a missing bridge; beside one that was only renamed, a second one would take its subnet away.
 """
@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from cni.host import Host
-from cni.kernel import rtnetlink
-from cni.kernel.links import all_links, get_link
+from cni.kernel import rtnetlink, sysctl
+from cni.kernel.links import Link, all_links, get_link
 from cni.model.attachment import Attachment
-from cni.model.names import bridge_mac
+from cni.model.names import bridge_mac, derived_mac
 from cni.protocol.errors import kernel_refused
 
 
@@ -39,8 +39,31 @@ def restore_bridge(host: Host, item: Attachment) -> None:
         renamed = [other.name for other in all_links(host.rtnl) if other.kind == "bridge" and other.mac == mac]
         if len(renamed) == 1:
             rename(host, renamed[0], item.bridge)
-    elif link is not None and link.mac != mac:
-        try:
-            host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(link.index, {}, mac, 0, None))
-        except OSError as error:
-            raise kernel_refused(f"setting the MAC address of {item.bridge}", error) from None
+    elif link is not None:
+        _set_mac(host, link, mac)
+
+
+def restore_port(host: Host, item: Attachment) -> None:
+    """Gives the host end its MAC address back, by which the table knows frames for the host. Raises CniError 5."""
+    port = get_link(host.rtnl, item.link)
+    if item.made and port is not None:
+        _set_mac(host, port, derived_mac("host", item.ident))
+
+
+def _set_mac(host: Host, link: Link, mac: bytes) -> None:
+    """Sets it and tells the neighbours, as the kernel does if asked to (NETDEV_CHANGEADDR in devinet.c and ndisc.c)."""
+    if link.mac == mac:
+        return
+    keys = (f"ipv4/conf/{link.name}/arp_notify", f"ipv6/conf/{link.name}/ndisc_notify")
+    before = {key: sysctl.read(key) for key in keys}
+    try:
+        for key in keys:
+            if before[key] == "0":
+                sysctl.try_to_write(key, "1")
+        host.rtnl.ask(rtnetlink.RTM_NEWLINK, rtnetlink.tune(link.index, {}, mac, 0, None))
+    except OSError as error:
+        raise kernel_refused(f"setting the MAC address of {link.name}", error) from None
+    finally:
+        for key in keys:
+            if before[key] == "0":
+                sysctl.try_to_write(key, "0")

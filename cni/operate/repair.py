@@ -18,7 +18,7 @@ from cni.kernel.links import all_links, get_link
 from cni.kernel.netns import open_netns
 from cni.model.attachment import Attachment
 from cni.operate.moved_link import moved_link
-from cni.operate.renaming import restore_bridge
+from cni.operate.renaming import restore_bridge, restore_port
 from cni.protocol.errors import CHECK_FAILED, CniError
 from cni.protocol.name_rules import DATA_DIR
 from cni.rebuilding import rebuild_table
@@ -184,6 +184,7 @@ def mend_host_side(host: Host, item: Attachment) -> bool:
                 os.close(netns)
             return False
         restore_bridge(host, item)
+        restore_port(host, item)
         hostside.finish(host, item, hostside.ready(host, item))
     if item.address_of(6) is not None and item.gateways and host.store.bridges.knows(item.bridge, "created"):
         restore_link_local(host, item.bridge)

@@ -16,7 +16,7 @@ from cni.kernel.netns import Inside
 from cni.kernel.pair import container_sysctls
 from cni.localnet import guard_problems
 from cni.model.attachment import Attachment
-from cni.model.names import bridge_mac
+from cni.model.names import bridge_mac, derived_mac
 from cni.model.ports import Occupied, PortMapping, by_claim
 from cni.model.projection import (
     attachment_elements,
@@ -173,6 +173,11 @@ def _port_problems(host: Host, item: Attachment, port: Link | None, look: Look) 
     else:
         if not port.up:
             found.append(f"the link {item.link} is down")
+        mac = derived_mac("host", item.ident) if item.made else port.mac
+        if port.mac != mac:
+            found.append(
+                f"the link {item.link} has the MAC address {format_mac(port.mac)} instead of {format_mac(mac)}"
+            )
         if bridge is None or port.master != bridge.index:
             found.append(f"the link {item.link} is not a port of the bridge {item.master}")
         if port.hairpin != item.hairpin:

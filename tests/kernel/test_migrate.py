@@ -10,7 +10,9 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from support.frames import datagram, heard, mac
 from support.libcni import REFERENCES, Runtime, nerdctl, ours, with_nftables
+from support.machines import NETFILTER
 from support.scratch import PLUGIN, Host, Json, Namespace, port
 from support.traffic import Server, ask, open_socket
 
@@ -99,6 +101,24 @@ def test_they_go_on(host: Host, lan: Namespace, reference: str) -> None:
     assert host.elements() == {} and host.state_files() == [] and host.link("nerdctl0") is None
     leases = [path.name for path in host.file("/var/lib/cni/networks/bridge").iterdir()]
     assert not any(name.startswith("10.") for name in leases)
+
+
+@NETFILTER
+def test_who_was_taken_over_cannot_forge_its_source(host: Host, br_netfilter: str) -> None:
+    """The bridge and its ports kept the reference plugins' MAC addresses, by which the table did not know them."""
+    host.neighbour()
+    host.bridge_netfilter(br_netfilter)
+    runtime = Runtime(host, nerdctl())
+    host.container("c1")
+    runtime.add(REFERENCES[0], "c1")
+    migrate(host)
+    inside, gate = host.place("c1"), mac(host, "nerdctl0")
+    (peer,) = [item["link_index"] for item in inside.json("ip", "-j", "link", "show", "dev", "eth0")]
+    (ours_now,) = [item["address"] for item in host.json("ip", "-j", "link") if item["ifindex"] == peer]
+    last = (inside, gate, [datagram("10.4.0.2", "198.51.100.1", 6000, b"last")])
+    for to in (gate, bytes.fromhex(ours_now.replace(":", "")), b"\xff" * 6):
+        forged = (inside, to, [datagram("203.0.113.9", "198.51.100.1", 6000, b"forged")])
+        assert heard(host, 6000, forged, last) == {b"last"}, to.hex(":")
 
 
 def test_its_network_may_be_converted_before_or_after(host: Host, lan: Namespace) -> None:
