@@ -39,10 +39,10 @@ class Route:
             start = time.perf_counter()
             client.connect(("198.51.100.1", self.port))
             self.series.values.append((time.perf_counter() - start) * 1e6)
-        for client in clients:
-            connection, _ = self.server.accept()
-            client.close()
-            connection.close()
+        # All are accepted first: they may come in another order, and a reset ends one that was not accepted yet.
+        accepted = [self.server.accept()[0] for _ in clients]
+        for end in (*clients, *accepted):
+            end.close()
 
 
 class Packets:
