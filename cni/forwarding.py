@@ -123,21 +123,24 @@ def unrouted(handles: Handles) -> list[Element]:
     ]
 
 
-def renamed(handles: Handles, version: int) -> list[str]:
-    """The notes with the links' present names: an element knows a link by its name alone."""
-    noted = handles.store.notes.unrouted(version)
-    names = {f"#{link.index}": link.name for link in all_links(handles.rtnl)} if noted else {}
-    found = []
-    for line in noted:
-        name, *words = line.split()
-        found.append(" ".join([next((names[word] for word in words if word in names), name), *words]))
-    return found
+def unrouted_now(handles: Handles, version: int) -> list[str]:
+    """The notes with the links' present names: an element knows a link by its name alone. A host may have thousands of
+    links, so they are not listed."""
+    return [_with_present_name(handles, line) for line in handles.store.notes.unrouted(version)]
+
+
+def _with_present_name(handles: Handles, line: str) -> str:
+    name, *words = line.split()
+    index = next((int(word[1:]) for word in words if word.startswith("#")), 0)
+    if index and link_index(name) != index:
+        name = link_name(handles.rtnl, index) or name
+    return " ".join([name, *words])
 
 
 def follow_renamed(handles: Handles) -> None:
     """Notes the links' present names, before the table is made anew."""
     for version in (4, 6):
-        now = renamed(handles, version)
+        now = unrouted_now(handles, version)
         if now != handles.store.notes.unrouted(version):
             handles.store.notes.put_unrouted(version, now)
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from cni.bridge import set_promiscuous, take_address
-from cni.forwarding import ACCEPT_RA, HEARING, OWN_FORWARDING, REDIRECTS, REFUSING, renamed
+from cni.forwarding import ACCEPT_RA, HEARING, OWN_FORWARDING, REDIRECTS, REFUSING, unrouted_now
 from cni.handles import Handles
 from cni.host import Host
 from cni.kernel import rtnetlink, sysctl
@@ -70,7 +70,7 @@ def stop_forwarding(handles: Handles) -> None:
         before = handles.store.notes.unrouted(version)
         if not before:
             continue
-        noted = renamed(handles, version)
+        noted = unrouted_now(handles, version)
         known = {line.split()[0] for line in noted}
         left = [link for link in all_links(handles.rtnl) if not link.master and link.name not in known]
         # A bridge of ours that still exists has other ports.

@@ -122,8 +122,9 @@ def remove_group(rtnl: Netlink, names: list[str], remover: Remover | None = None
 
 
 def remove_moved(item: Attachment) -> None:
-    """Removes the attachment's pair if the host's end is not where the record says. Raises OSError."""
-    if item.kind.own_link and not link_index(item.link):
+    """Removes the attachment's pair if the host's end is not where the record says. Nobody moves the link of an ADD at
+    work, which may have failed for lack of descriptors. Raises OSError."""
+    if item.done and item.kind.own_link and not link_index(item.link):
         from cni.kernel.far_end import remove_far_end
 
         remove_far_end(item)

@@ -14,7 +14,6 @@ import base64
 import json
 import os
 
-from cni.adoption import keep_mac
 from cni.bridge import ensure_bridge, with_place
 from cni.host import Host
 from cni.kernel import sysctl
@@ -248,6 +247,5 @@ def _own_bridge(host: Host, item: Attachment) -> bool:
     known = {*(entry.link for entry in cached(host)), *host.store.bridges.ports(item.master)}
     strangers = set(port_names(host.rtnl, item.master)) - known
     if not strangers:
-        keep_mac(host, bridge)
         host.store.bridges.note(item.master, "created")
     return not strangers

@@ -64,9 +64,9 @@ def apply(host: Host, item: Attachment, netns: int, again: bool, linked: bool = 
         port = None
     if port is None:
         if again:
-            from cni.kernel.deletion import remove_moved
+            from cni.kernel.far_end import remove_far_end
 
-            remove_moved(item)
+            remove_far_end(item)
         hostside.make(host, item, bridge, netns)
     else:
         hostside.finish(host, item, bridge)

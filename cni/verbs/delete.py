@@ -101,8 +101,7 @@ def detach(host: Host, item: Attachment, remover: Remover | None = None, withdra
         from cni.conditions import release as release_conditions
 
         release_conditions(host.handles)
-    if item.done:  # nobody moves the link of an ADD at work, whose failure may be for lack of descriptors
-        remove_moved(item)
+    remove_moved(item)
     links = _leave_bridge(host, item) if last else []
     # One link goes by its index: for a group the kernel looks at all links, which takes 6 ms among 10 000.
     together = item.links if withdrawn or len(item.links) > 1 else ()

@@ -7,7 +7,7 @@ harm (other routes, other addresses) is not compared.
 from __future__ import annotations
 
 from cni import hostside
-from cni.forwarding import host_sysctls, renamed
+from cni.forwarding import host_sysctls, unrouted_now
 from cni.host import Host
 from cni.kernel import rtnetlink, sysctl
 from cni.kernel.dumps import read_addresses, read_routes
@@ -66,7 +66,9 @@ def table_problems(host: Host) -> list[str]:
 
 def closed_problems(host: Host, get: Callable[[Element], Element | None]) -> list[str]:
     """The missing elements that keep the host from being a router between its other links."""
-    wanted = [element for version in (4, 6) for element in unrouted_elements(version, renamed(host.handles, version))]
+    wanted = [
+        element for version in (4, 6) for element in unrouted_elements(version, unrouted_now(host.handles, version))
+    ]
     lacking = [element for element in wanted if get(element) is None]
     return [f"{element.set} lacks {element_text(element)}: the host is a router there" for element in lacking]
 

@@ -69,8 +69,7 @@ def detach_many(host: Host, network: str, items: list[Attachment], remover: Remo
     """Does what `detach` does, with one transaction, one group of links and one pass over the connections for all. The
     links go first: one grace period closes them all, whereas setting down one link takes one of its own."""
     for item in items:
-        if item.done:
-            remove_moved(item)
+        remove_moved(item)
     remove_group(host.rtnl, [link for item in items for link in item.links], remover)
     _delete_elements(host, items)
     host.forget_flows_of(tuple(address for item in items for address in item.addresses))

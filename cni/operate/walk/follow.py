@@ -69,10 +69,7 @@ class Follow:
             return steps
         packet.daddr, packet.dport = container, mapping.container_port
         packet.natted, packet.status = True, packet.status | {"dnat"}
-        steps += self._to_container(packet, client)
-        steps += self._discovery(packet.version) + self._outside(client)
-        steps += self.inside.serve(packet)
-        return steps + self._answer(packet, client)
+        return steps + self._served(packet, client)
 
     def opened(self, mapping: PortMapping, client: Client) -> list[Step]:
         """The steps of a packet from the client to a port at the container's own address, which the network's mode
@@ -83,14 +80,20 @@ class Follow:
         steps = self.record()
         if any(step.kind in BLOCKING for step in steps):
             return steps
-        said = f"{container}:{self.port}/{mapping.protocol} is open: the network {self.item.network} is routed, and a"
-        steps = steps or [ok("element", f"{said} client needs a route to it by this host")]
+        said = (
+            f"{container}:{self.port}/{mapping.protocol} is open, in mode routed, to clients with a route by this host"
+        )
+        steps = steps or [ok("element", said)]
         steps += unreached_steps(self.world, client)
         packet = Packet(mapping.protocol, client.address, container, self.port)
         steps += self._arrive(packet, client)
         if any(step.kind == "uplink" for step in steps):
             return steps
-        steps += self._to_container(packet, client)
+        return steps + self._served(packet, client)
+
+    def _served(self, packet: Packet, client: Client) -> list[Step]:
+        """The steps of a packet that has the container's address and port, and of the answer."""
+        steps = self._to_container(packet, client)
         steps += self._discovery(packet.version) + self._outside(client)
         steps += self.inside.serve(packet)
         return steps + self._answer(packet, client)
