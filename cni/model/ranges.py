@@ -57,7 +57,9 @@ def parse_range(fields: Fields) -> Range:
     # host-local takes the whole subnet for a range, and would lease its first and last address.
     first, last = max(found[0], lowest), min(found[1], highest)
     if first > last:
-        raise fields.fail("rangeStart", "lies behind rangeEnd")
+        key = "rangeStart" if fields.text("rangeStart") else "rangeEnd"
+        ends = Address(subnet.version, first), Address(subnet.version, last)
+        raise fields.fail(key, f"the range is empty: its first address {ends[0]} lies behind rangeEnd {ends[1]}")
     if not lowest <= found[2] <= highest:
         raise fields.fail("gateway", f"is the network or broadcast address of {subnet}")
     return Range(subnet, first, last, Address(subnet.version, found[2]), bool(fields.text("gateway")))
