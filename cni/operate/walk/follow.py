@@ -24,6 +24,7 @@ from cni.operate.walk.routing import (
     unreached_steps,
     uplink_steps,
 )
+from cni.operate.walk.siblings import turned_steps
 from cni.operate.walk.step import Step, note, ok, stop
 from cni.operate.walk.target import address_steps
 from cni.operate.walk.translation import translated
@@ -60,7 +61,7 @@ class Follow:
             ok("element", f"{mapping} is published for {self.item.ident}: table inet {TABLE} has its element")
         ]
         steps += address_steps(self.world, str(mapping), target)
-        steps += unreached_steps(self.world, client)
+        steps += unreached_steps(self.world, client) + turned_steps(self.world, self.item, client)
         packet = Packet(mapping.protocol, client.address, target, mapping.host_port)
         steps += self._arrive(packet, client) + self._tracked(packet)
         if any(step.kind in ("uplink", CONDITION) for step in steps):
