@@ -13,6 +13,7 @@ from cni.model.projection import (
     bridge_elements,
     cross_elements,
     direct_elements,
+    master_elements,
     widest_elements,
 )
 from nft.elements import Element, pack
@@ -57,24 +58,22 @@ def _all_of_the_bridge(handles: Handles, item: Attachment) -> list[Element]:
         return []
     name = pack((IFNAME,), (item.bridge,))
     direct = [element for element in handles.table.elements(INTERVALS) if element.key.startswith(name)]
-    mac = [_mac_of_the_master(item)] if item.made and item.wire.master else []
-    return list(dict.fromkeys([*widest_elements(item.bridge, item.made), *bridge_elements(item), *mac, *direct]))
-
-
-def _mac_of_the_master(item: Attachment) -> Element:
-    return Element("taken_macs", bridge_mac(item.master))
+    master = master_elements(item.replace(anti_spoof=True), bridge_mac(item.master)) if item.wire.master else []
+    return list(dict.fromkeys([*widest_elements(item.bridge, item.made), *bridge_elements(item), *master, *direct]))
 
 
 def _without_the_masters(handles: Handles, item: Attachment, shared: list[Element]) -> list[Element]:
-    """Leaves out the bridge's MAC address, which is the same in all of its VLANs, while one of those needs it."""
-    mac = _mac_of_the_master(item)
-    if mac not in shared:
-        return shared
+    """Leaves out what all VLANs of a bridge share, such as its MAC address, while one of them needs it."""
+    given = master_elements(item.replace(anti_spoof=True), bridge_mac(item.master))
+    doubtful = [element for element in shared if element in given]
+    needed: list[Element] = []
     for name in {item.master, *handles.store.bridges.vlans(item.master)} - {item.bridge}:
         for other in handles.store.sharing(item.replace(bridge=name)):
-            if other is None or mac in bridge_elements(other):
-                return [element for element in shared if element != mac]
-    return shared
+            theirs = given if other is None else bridge_elements(other)
+            needed += [element for element in doubtful if element in theirs]
+            if len(set(needed)) == len(doubtful):
+                break
+    return [element for element in shared if element not in needed]
 
 
 def _no_longer_shared(handles: Handles, item: Attachment) -> list[Element]:

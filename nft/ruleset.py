@@ -1,4 +1,5 @@
-"""The table's text: sets, maps, chains and rules, written once per host and never changed by a container. Pure.
+"""The tables' text: sets, maps, chains and rules, written once per host and never changed by a container. Pure. The
+rules of the bridge table are in `layer2`.
 
 The callers know which elements the sets hold, `schema` says what each set means, `libnftables` loads the text. Why the
 rules are as they are:
@@ -15,7 +16,8 @@ rules are as they are:
   networks; an unknown machine must use one that the host would route back to it. With br_netfilter, frames that stay on
   the bridge pass here too; only those to a MAC address of the bridge or of a port are the host's to judge. A multicast
   or broadcast goes to both in one pass and stays on the link (ip_forward): only what is for one of the host's own
-  addresses is judged here, and `filter_input` keeps an internal network's from the host's programs.
+  addresses is judged here, and `filter_input` keeps an internal network's from the host's programs. What comes from a
+  VLAN bears the bridge's own name then, so a source behind any VLAN of ours will do. Link-local ones stay on the link.
 - `turned` masquerades what our DNAT sends back by the link it came from, whoever asks whom: otherwise the answer would
   bypass this host. With br_netfilter the answer does pass, and `iifname` is empty there; then only a container that
   asks itself needs the masquerade, as it would drop packets from its own address.
@@ -32,17 +34,6 @@ rules are as they are:
   living connection (kubernetes#74839). Only those of containers are dropped.
 - `filter_output`: an INVALID packet for a container's connection is not translated and so reaches the host, which would
   answer it with a reset. Resets of the host's own connections are never INVALID.
-- The bridge table: a container's port may not send with an address, a MAC address or a neighbour advertisement that
-  belongs to a sibling or the gateway, and not as a router; a `checked` port may send only with its own MAC address.
-  What belongs to nobody passes: keepalived's addresses, macvlan, bridges inside.
-- VLAN 0 means no VLAN: a receiver strips all of its tags, but the kernel has stripped only the first one here, and nft
-  does not look for ICMPv6 in a tagged frame.
-- `tagged` says again what `sent` says: a bridge that filters VLANs takes the tag of the port's own VLAN off before a
-  sibling gets the frame. `ip saddr` sees through a tag, `arp` and `icmpv6` compare the type before it
-  (nft_payload_copy_vlan). `meta protocol arp` would see through it too, but nft lists the rule without these words, and
-  its own listing would then load as another rule.
-- `advertisement` is a separate chain: in a rule that matches the ICMPv6 type, nft 1.1 lists `@th,64,128` as
-  `icmpv6 taddr`, whose type differs from the sets', and cannot load its own listing.
 - `unrouted`: the host forwards for containers and does not become a router between its other links. Packets that
   another rule translated pass: its author could not know that forwarding is on for containers only.
 - `priority -100` and not `dstnat` on output: nft 1.0.6 refuses the name there.
@@ -52,7 +43,8 @@ rules are as they are:
 from __future__ import annotations
 
 from .digest import digest
-from .schema import FAST_PATH, IFNAME, INTERVALS, LAYER2, SETS, TABLE, TARGET, WHEN
+from .layer2 import PORTS
+from .schema import FAST_PATH, INTERVALS, LAYER2, SETS, TABLE, WHEN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,6 +71,7 @@ CHAINS = """
 		ip daddr 127.0.0.0/8 drop
 		ip saddr 127.0.0.0/8 drop
 		iifname @bridges goto sender
+		iifname @vlan_bridges goto sender
 	}
 	chain sender {
 		iifname . ip saddr @containers4 return
@@ -87,8 +80,10 @@ CHAINS = """
 		iifname . ip6 saddr @cross6 return
 		meta pkttype host iifname . ether daddr != @bridge_macs return
 		meta pkttype != host fib daddr type != local return
-		meta nfproto . iifname != @routed goto inside
+		fib saddr oifname @vlans return
+		iifname != @vlan_bridges meta nfproto . iifname != @routed goto inside
 		ip6 saddr :: return
+		ip6 saddr fe80::/10 return
 		fib saddr . iif oif missing drop
 	}
 	chain inside {
@@ -214,48 +209,14 @@ CHAINS = """
 # While no port has a condition, no rule jumps to `gate` and no chain has this prefix (`conditions`).
 GATE = "gate"
 
-# For the table of family bridge. Not every kernel has `meta ibrname`, so one set holds the addresses of all bridges.
-PORTS = """
-	chain prerouting {
-		type filter hook prerouting priority -300; policy accept;
-		iifname . ether saddr @own_macs goto sent
-		iifname @checked drop
-		iifname != @guarded accept
-		ether saddr @taken_macs drop
-		goto sent
-	}
-	chain sent {
-		iifname . ip saddr @holds4 accept
-		iifname . arp saddr ip @holds4 accept
-		vlan id 0 drop
-		ether type 8021ad vlan id 0 drop
-		ether type 8021q jump tagged
-		icmpv6 type { nd-router-advert, nd-redirect } drop
-		icmpv6 type nd-neighbor-advert jump advertisement
-		iifname . ip6 saddr @holds6 accept
-		ip saddr @taken4 drop
-		arp saddr ip @taken4 drop
-		ip6 saddr @taken6 drop
-	}
-	chain tagged {
-		vlan type { 8021q, 8021ad } @nh,4,12 0 drop
-		vlan type arp iifname . arp saddr ip @holds4 accept
-		vlan type arp arp saddr ip @taken4 drop
-		vlan type ip6 icmpv6 type { nd-router-advert, nd-redirect } drop
-		vlan type ip6 icmpv6 type nd-neighbor-advert jump advertisement
-	}
-	chain advertisement {
-		iifname . @th,64,128 @advertised accept
-		@th,64,128 @taken_targets drop
-	}
-"""
+# nft has no name for these types.
+TYPEOF = {"advertised": "iifname . @th,64,128", "taken_targets": "@th,64,128", "vlans": "fib saddr oifname"}
 
 
 def _declaration(name: str) -> str:
+    if name in TYPEOF:
+        return f"\tset {name} {{ typeof {TYPEOF[name]}; }}\n"
     key, data = SETS[name]
-    if TARGET in key:
-        fields = {IFNAME: "iifname", TARGET: "@th,64,128"}
-        return f"\tset {name} {{ typeof {' . '.join(fields[field] for field in key)}; }}\n"
     kind = "map" if data else "set"
     types = " . ".join(key) + (" : " + " . ".join(data) if data else "")
     flags = " flags interval;" if name in INTERVALS else ""

@@ -29,6 +29,8 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "isolated": ((IFNAME,), ()),  # ... and so do other networks
     "masquerading": ((FAMILY, IFNAME), ()),  # unknown machines on this bridge of ours are masqueraded as well
     "bridge_macs": ((IFNAME, MAC), ()),  # a bridge's and its ports' own MAC addresses: frames to them are the host's
+    "vlan_bridges": ((IFNAME,), ()),  # bridges of ours that have VLANs whose gateway is this host
+    "vlans": ((IFNAME,), ()),  # ... and the links of those VLANs
     "unrouted": ((FAMILY, IFNAME), ()),  # links of a host that was not a router before us
     "routing": ((FAMILY, IFNAME), ()),  # ... and those of them whose own forwarding was on
     # A container's addresses on its link.

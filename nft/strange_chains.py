@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from . import expressions, messages
+from .layer2 import PORTS
 from .netlink import Netlink
-from .ruleset import CHAINS, PORTS
+from .ruleset import CHAINS
 from .schema import FAST_PATH, TABLE, WHEN
 
 

@@ -48,8 +48,9 @@ def attachment_elements(item: Attachment) -> list[Element]:
         elements += [Element(f"{name}{address.version}", address.packed, b"", ident) for address in item.addresses]
     if item.made and item.kind.own_link and not item.is_ptp:
         # A bridge gives the host frames to a port's own MAC address as well (br_handle_frame_finish).
-        port = pack((IFNAME,), (item.bridge,)) + pack((MAC,), (derived_mac("host", ident),))
-        elements.append(Element("bridge_macs", port, b"", ident))
+        mac = pack((MAC,), (derived_mac("host", ident),))
+        for link in dict.fromkeys((item.bridge, item.master)):
+            elements.append(Element("bridge_macs", pack((IFNAME,), (link,)) + mac, b"", ident))
     elements += dict.fromkeys(_port_elements(item))
     for version in {mapping.host_ip.version for mapping in item.mappings if mapping.host_ip}:
         target = _target(item, version)
@@ -142,9 +143,10 @@ def bridge_elements(item: Attachment, mac_of: Callable[[str], bytes] = bridge_ma
         elements.append(Element("apart", name + name))
     if item.made:
         mac = derived_mac("host", item.ident) if item.is_ptp else mac_of(item.master)
-        elements += [Element("bridges", name), Element("bridge_macs", name + pack((MAC,), (mac,)))]
+        elements += [Element("bridges", name), *master_elements(item, mac)]
+        if item.wire.master:
+            elements += [Element("vlans", name), Element("bridge_macs", name + pack((MAC,), (mac,)))]
         if item.anti_spoof:
-            elements.append(Element("taken_macs", mac))
             # Point to point all have the same gateway, and no neighbour who could take its address.
             gateways = () if item.is_ptp else item.gateways
             elements += [element for prefix in gateways for element in _gateway(prefix.address)]
@@ -157,6 +159,17 @@ def bridge_elements(item: Attachment, mac_of: Callable[[str], bytes] = bridge_ma
             if item.is_masqueraded(version):
                 elements.append(Element("masquerading", family))
     return elements
+
+
+def master_elements(item: Attachment, mac: bytes) -> list[Element]:
+    """The elements that the VLANs of a bridge of ours share with each other, and with the bridge's own network."""
+    if not item.made:
+        return []
+    name = pack((IFNAME,), (item.master,))
+    elements = [Element("bridge_macs", name + pack((MAC,), (mac,)))]
+    if item.anti_spoof:
+        elements.append(Element("taken_macs", mac))
+    return [*elements, Element("vlan_bridges", name)] if item.wire.master else elements
 
 
 def fast_link(bridge: str) -> Element:

@@ -18,6 +18,7 @@ from support.frames import (
     mac,
     neighbour_advertisement,
     send,
+    to_the_host,
 )
 from support.machines import NETFILTER
 from support.scratch import Host, network, port
@@ -26,14 +27,6 @@ from support.traffic import Server, ask
 NET = ("10.88.0.0/24", "fd00:88::/64")
 OTHER = ("10.89.0.0/24", "fd00:89::/64")
 LAN = ("198.51.100.2", "2001:db8:100::2")
-
-
-def to_the_host(host: Host, bridge: str, container: str) -> list[bytes]:
-    """The MAC addresses by which a container's frames reach the host: the bridge's, everybody's, and that of its own
-    port, which a bridge takes for its own as well."""
-    inside = host.place(container).json("ip", "-j", "link", "show", "dev", "eth0")
-    port = next(item for item in host.json("ip", "-j", "link") if item["ifindex"] == inside[0]["link_index"])
-    return [mac(host, bridge), b"\xff" * 6, bytes.fromhex(port["address"].replace(":", ""))]
 
 
 WAYS = pytest.mark.parametrize("way", [0, 1, 2], ids=["bridge", "broadcast", "port"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 
-from .scratch import Namespace
+from .scratch import Host, Namespace
 
 # In front of a packet: VLAN 0 is none, and the kernel takes such tags off, however many there are.
 PRIORITY_TAGS = {"802.1Q": b"\x81\0\0\0", "802.1ad": b"\x88\xa8\0\0", "both": b"\x88\xa8\0\0\x81\0\0\0"}
@@ -46,6 +46,14 @@ def datagram(source: str, target: str, number: int, data: bytes) -> bytes:
 
 def mac(place: Namespace, link: str = "eth0") -> bytes:
     return bytes.fromhex(place.link(link)["address"].replace(":", ""))
+
+
+def to_the_host(host: Host, bridge: str, container: str) -> list[bytes]:
+    """The MAC addresses by which a container's frames reach the host: the bridge's, everybody's, and that of its own
+    port, which a bridge takes for its own as well."""
+    inside = host.place(container).json("ip", "-j", "link", "show", "dev", "eth0")
+    port = next(item for item in host.json("ip", "-j", "link") if item["ifindex"] == inside[0]["link_index"])
+    return [mac(host, bridge), b"\xff" * 6, bytes.fromhex(port["address"].replace(":", ""))]
 
 
 def send(place: Namespace, to: bytes, *packets: bytes) -> None:

@@ -13,7 +13,7 @@ from kernels.scenarios import kills
 from kernels.scenarios.scene import HOST4, HOST6, LAN4, LAN6, PATIENCE, heard
 from support import frames
 from support.scratch import Host, Json, Namespace, network, port
-from support.traffic import Server, ask, serving
+from support.traffic import Server, ask, ask_on, open_socket, serving
 
 
 def tagged(address: str, **keys: Any) -> Json:
@@ -259,6 +259,69 @@ def test_a_port_beside_the_vlan_does_not_reach_the_loopback(host: Host) -> None:
     assert host.sysctl("ipv4/conf/br-net0/route_localnet") == "1"
     host.nft("flush ruleset")
     assert not reaches_loopback(host, host.place("plain"), "10.88.1.2")
+
+
+@pytest.mark.parametrize("br_netfilter", ["0", "1"])
+def test_sources_that_are_not_the_vlans(host: Host, br_netfilter: str) -> None:
+    """The LAN neighbour's, another VLAN's and anybody's: neither out, nor to a published port, nor to the host. With
+    br_netfilter they arrive by the bridge's name, not by the VLAN's."""
+    lan = host.neighbour()
+    host.bridge_netfilter(br_netfilter)
+    for key in ("all", "default"):
+        host.set_sysctl(f"ipv4/conf/{key}/rp_filter", "0")
+    host.add(gateway(10), "rogue")
+    host.add(gateway(20, [port(5300, 53, "udp")]), "other")
+    rogue, ways = host.place("rogue"), frames.to_the_host(host, "br-net0", "rogue")
+    own = {4: ("10.88.10.2", HOST4, LAN4), 6: ("fd00:88:10::2", HOST6, LAN6)}
+    forged = {4: (LAN4, "10.88.20.2", "203.0.113.9"), 6: (LAN6, "fd00:88:20::2", "2001:db8:9::9")}
+    for version, (mine, hosts, far) in own.items():
+        for place, target, number, arrives in (
+            (host, hosts, 6000, 6000),
+            (lan, far, 7000, 7000),
+            (host.place("other"), hosts, 5300, 53),
+        ):
+            sources = [source for source in forged[version] if source != target]
+            packets = [frames.datagram(source, target, number, b"forged") for source in sources]
+            last = [frames.datagram(mine, target, number, b"last")]
+            sent = [(rogue, way, packets) for way in ways]
+            arrived = frames.heard(place, arrives, *sent, (rogue, ways[0], last), timeout=PATIENCE)
+            assert arrived == {b"last"}, (place.name, version)
+
+
+@pytest.mark.parametrize("beside", [{}, {"isGateway": False}], ids=["routed", "internal"])
+def test_vlans_beside_the_bridges_own_network(host: Host, beside: Json) -> None:
+    """With br_netfilter all arrive by the bridge's name; an address that only the container itself knows passes too."""
+    lan = host.neighbour()
+    host.bridge_netfilter("1")
+    host.add(network("vlan1", "10.88.1.0/24", "fd00:88:1::/64", bridge="br-net0", **beside), "c1")
+    host.add(gateway(10, [port(8080, 80)]), "c10")
+    host.add(gateway(20), "c20")
+    nested = host.place("c10")
+    nested.run("ip", "addr", "add", "10.88.10.99/24", "dev", "eth0")
+    nested.run("ip", "addr", "add", "fd00:88:10::99/64", "dev", "eth0", "nodad")
+    with serving(Server(lan, 80), Server(host, 80)):
+        for number in (1, 10, 20):
+            place = host.place(f"c{number}")
+            for target, seen in ((LAN4, f"lan {HOST4}"), (LAN6, f"lan {HOST6}"), (HOST4, "host "), (HOST6, "host ")):
+                if number > 1 or not beside:
+                    assert heard(place, target, 80).startswith(seen), (number, target)
+                else:
+                    assert ask(place, target, 80) in ("silence", "refused"), target
+        for target, source in ((HOST4, "10.88.10.99"), (HOST6, "fd00:88:10::99")):
+            with open_socket(nested, socket.AF_INET6 if ":" in source else socket.AF_INET, "tcp") as sock:
+                sock.bind((source, 0))
+                assert ask_on(sock, target, 80, PATIENCE) == f"host {source}"
+
+
+def test_the_last_vlan_takes_what_the_vlans_share(host: Host) -> None:
+    for number in (10, 20):
+        host.add(gateway(number), f"c{number}")
+    assert host.elements()["vlan_bridges"] == ["br-net0"]
+    host.delete(gateway(10), "c10")
+    elements = host.elements()
+    assert (elements["vlan_bridges"], elements["vlans"]) == (["br-net0"], ["br-net0.20"])
+    host.delete(gateway(20), "c20")
+    assert not any(host.elements().values())
 
 
 def adopted(host: Host) -> None:
