@@ -61,7 +61,7 @@ def errors_at(index: int, place: Point, every: bool) -> tuple[str, ...]:
 def test_every_error_is_answered(host: Host, tally: Counter[str], every_error: bool, name: str) -> None:
     situation = SITUATIONS[name]
     scene = Scene(host, situation)
-    places = in_turn([place for place in scene.points() if place.call not in FOR_A_KILL_ONLY], 3)
+    places = in_turn([place for place in scene.points() if place.call not in FOR_A_KILL_ONLY], 4)
     problems = []
     for index, place in enumerate(places):
         for error in errors_at(index, place, every_error):

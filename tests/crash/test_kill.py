@@ -17,7 +17,7 @@ def test_killed_anywhere(host: Host, tally: Counter[str], name: str) -> None:
     scene = Scene(host, situation)
     places = scene.points()
     assert len(places) > 40, "strace saw too little to mean anything"
-    places = in_turn(places, 3)
+    places = in_turn(places, 4)
     certain = [place for place in places if place.call not in ONLY_WAIT]  # how often it waits is the machine's affair
     problems = []
     missed = 0
