@@ -66,6 +66,8 @@ def _without_the_masters(handles: Handles, item: Attachment, shared: list[Elemen
     """Leaves out what all VLANs of a bridge share, such as its MAC address, while one of them needs it."""
     given = master_elements(item.replace(anti_spoof=True), bridge_mac(item.master))
     doubtful = [element for element in shared if element in given]
+    if not doubtful:
+        return shared
     needed: list[Element] = []
     for name in {item.master, *handles.store.bridges.vlans(item.master)} - {item.bridge}:
         for other in handles.store.sharing(item.replace(bridge=name)):
