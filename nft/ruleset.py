@@ -13,11 +13,12 @@ rules are as they are:
 - A link-local sender gets an immediate refusal, because no router may forward its packets (RFC 4291, 2.5.6).
 - `ip6 daddr ::1 return`: the kernel cannot forward replies to ::1, and an immediate refusal beats a time-out.
 - `sender`: on a bridge of ours, a known container must use one of its own addresses, on this or another of its
-  networks; an unknown machine must use one that the host would route back to it. With br_netfilter, frames that stay on
-  the bridge pass here too; only those to a MAC address of the bridge or of a port are the host's to judge. A multicast
-  or broadcast goes to both in one pass and stays on the link (ip_forward): only what is for one of the host's own
-  addresses is judged here, and `filter_input` keeps an internal network's from the host's programs. What comes from a
-  VLAN bears the bridge's own name then, so a source behind any VLAN of ours will do. Link-local ones stay on the link.
+  networks; an unknown machine must use one that the host would route back to it (`source`). With br_netfilter, frames
+  that stay on the bridge pass here too. The host has to judge those to a MAC address of the bridge or of a port, and
+  any to one of its own addresses: once translated, they leave the bridge (br_nf_pre_routing_finish). Other multicasts
+  and broadcasts go to siblings and host in one pass and stay on the link (ip_forward); `filter_input` keeps an internal
+  network's from the host's programs. What comes from a VLAN bears the bridge's own name then, so a source behind any
+  VLAN of ours will do. Link-local ones stay on the link.
 - `turned` masquerades what our DNAT sends back by the link it came from, whoever asks whom: otherwise the answer would
   bypass this host. With br_netfilter the answer does pass, and `iifname` is empty there; then only a container that
   asks itself needs the masquerade, as it would drop packets from its own address.
@@ -78,12 +79,14 @@ CHAINS = """
 		iifname . ip6 saddr @containers6 return
 		iifname . ip saddr @cross4 return
 		iifname . ip6 saddr @cross6 return
-		meta pkttype host iifname . ether daddr != @bridge_macs return
-		meta pkttype != host fib daddr type != local return
+		meta pkttype host iifname . ether daddr @bridge_macs goto source
+		fib daddr type { local, anycast } goto source
+	}
+	chain source {
 		fib saddr oifname @vlans return
 		iifname != @vlan_bridges meta nfproto . iifname != @routed goto inside
-		ip6 saddr :: return
-		ip6 saddr fe80::/10 return
+		ip6 saddr :: ip6 daddr ff00::/8 return
+		ip6 saddr fe80::/10 fib saddr . iif type != local return
 		fib saddr . iif oif missing drop
 	}
 	chain inside {

@@ -33,19 +33,21 @@ WAYS = pytest.mark.parametrize("way", [0, 1, 2], ids=["bridge", "broadcast", "po
 
 
 @NETFILTER
-@WAYS
+@pytest.mark.parametrize("way", [0, 1, 2, 3, 4], ids=["bridge", "broadcast", "port", "sibling", "unknown"])
 @pytest.mark.parametrize("rp_filter", ["0", "2"])
 def test_sources_that_are_not_the_bridges(host: Host, br_netfilter: str, rp_filter: str, way: int) -> None:
     """The LAN neighbour's, another network's and anybody's: neither out, nor to a published port, nor to the host. In
-    frames to the port's own MAC address they passed as frames that stay on the bridge."""
+    frames to the port's own MAC address they passed as frames that stay on the bridge, and in those to a sibling's or
+    to none, which br_netfilter gives to the host once they are translated."""
     lan = host.neighbour()
     host.bridge_netfilter(br_netfilter)
     for key in ("all", "default"):
         host.set_sysctl(f"ipv4/conf/{key}/rp_filter", rp_filter)
-    host.add(network("net0", *NET), "a")
+    for name in ("a", "sibling"):
+        host.add(network("net0", *NET), name)
     host.add(network("net1", *OTHER, ports=[port(5300, 53, "udp")]), "b")
     gate, inside = mac(host, "br-net0"), host.place("a")
-    by = to_the_host(host, "br-net0", "a")[way]
+    by = [*to_the_host(host, "br-net0", "a"), mac(host.place("sibling")), bytes.fromhex("020000000099")][way]
     own = {4: ("10.88.0.2", "198.51.100.1", LAN[0]), 6: ("fd00:88::2", "2001:db8:100::1", LAN[1])}
     forged = {4: (LAN[0], "10.89.0.2", "203.0.113.9"), 6: (LAN[1], "fd00:89::2", "2001:db8:9::9")}
     for version in (4, 6):
@@ -61,6 +63,22 @@ def test_sources_that_are_not_the_bridges(host: Host, br_netfilter: str, rp_filt
                 place.name,
                 version,
             )
+
+
+@NETFILTER
+def test_sources_that_nobody_on_the_bridge_has(host: Host, br_netfilter: str) -> None:
+    """None at all, the bridge's own link-local address, and a forged one to an anycast address, in a multicast's frame;
+    the container's own link-local address is heard."""
+    host.neighbour()
+    host.bridge_netfilter(br_netfilter)
+    host.add(network("net0", *NET), "a")
+    inside, gate = host.place("a"), mac(host, "br-net0")
+    (bridges,) = link_locals(host, "br-net0")
+    forged = [datagram(source, "fd00:88::1", 7000, b"forged") for source in ("::", bridges)]
+    anycasts = [datagram(LAN[1], target, 7000, b"anycast") for target in ("fd00:88::", "2001:db8:100::")]
+    last = [datagram(link_locals(inside)[0], "fd00:88::1", 7000, b"last")]
+    to_all = bytes.fromhex("333300000001")
+    assert heard(host, 7000, (inside, gate, forged), (inside, to_all, anycasts), (inside, gate, last)) == {b"last"}
 
 
 @NETFILTER

@@ -82,8 +82,8 @@ def heard(
     return found
 
 
-def link_locals(place: Namespace) -> list[str]:
-    found = place.json("ip", "-j", "addr", "show", "dev", "eth0", "scope", "link")
+def link_locals(place: Namespace, link: str = "eth0") -> list[str]:
+    found = place.json("ip", "-j", "addr", "show", "dev", link, "scope", "link")
     return [entry["local"] for item in found for entry in item.get("addr_info", []) if "local" in entry]
 
 
