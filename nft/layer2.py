@@ -1,9 +1,9 @@
 """The rules of the table of family bridge: what a container's port may send to the bridge. The other table's rules, and
 the text of both, are in `ruleset`. Why they are as they are:
 
-- A container's port may not send with an address, a MAC address or a neighbour advertisement that
-  belongs to a sibling or the gateway, and not as a router; a `checked` port may send only with its own MAC address.
-  What belongs to nobody passes: keepalived's addresses, macvlan, bridges inside.
+- A container's port may not send with an address, a MAC address or a neighbour advertisement that belongs to a sibling
+  or the gateway, and not as a router; a `checked` port may send only with its own MAC address. What belongs to nobody
+  passes: keepalived's addresses, macvlan, bridges inside.
 - VLAN 0 means no VLAN: a receiver strips all of its tags, but the kernel has stripped only the first one here, and nft
   does not look for ICMPv6 in a tagged frame.
 - `tagged` says again what `sent` says: a bridge that filters VLANs takes the tag of the port's own VLAN off before a

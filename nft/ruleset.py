@@ -83,7 +83,7 @@ CHAINS = """
 		fib daddr type { local, anycast } goto source
 	}
 	chain source {
-		fib saddr oifname @vlans return
+		iifname @vlan_bridges fib saddr oifname @vlans return
 		iifname != @vlan_bridges meta nfproto . iifname != @routed goto inside
 		ip6 saddr :: ip6 daddr ff00::/8 return
 		ip6 saddr fe80::/10 fib saddr . iif type != local return

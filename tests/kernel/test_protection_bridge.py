@@ -66,6 +66,25 @@ def test_sources_that_are_not_the_bridges(host: Host, br_netfilter: str, rp_filt
 
 
 @NETFILTER
+def test_a_source_behind_another_bridges_vlan(host: Host, br_netfilter: str) -> None:
+    """Only what comes from a bridge of VLANs may have one. The VLAN is the LAN's link here: not every kernel has
+    VLANs of bridges."""
+    host.neighbour()
+    host.bridge_netfilter(br_netfilter)
+    for key in ("all", "default"):
+        host.set_sysctl(f"ipv4/conf/{key}/rp_filter", "0")
+    host.add(network("net0", *NET), "a")
+    inside, gate = host.place("a"), mac(host, "br-net0")
+    forged, last = (
+        [datagram(source, "10.88.0.1", 7000, data)] for source, data in ((LAN[0], b"vlan"), ("10.88.0.2", b"last"))
+    )
+    host.nft("add element inet nftcni vlans { to-lan }")
+    assert heard(host, 7000, (inside, gate, forged), (inside, gate, last)) == {b"last"}
+    host.nft("add element inet nftcni vlan_bridges { br-net0 }")
+    assert heard(host, 7000, (inside, gate, forged), (inside, gate, last)) == {b"vlan", b"last"}
+
+
+@NETFILTER
 def test_sources_that_nobody_on_the_bridge_has(host: Host, br_netfilter: str) -> None:
     """None at all, the bridge's own link-local address, and a forged one to an anycast address, in a multicast's frame;
     the container's own link-local address is heard."""
