@@ -6,14 +6,19 @@ moved it to another network namespace.
 
 from __future__ import annotations
 
+import errno
 import posix
 
 from cni.kernel import rtnetlink
 from cni.kernel.links import get_link
-from cni.kernel.netns import LACKS, Inside
+from cni.kernel.netns import Inside
 from cni.model.attachment import Attachment
 from cni.model.names import derived_mac
 from nft.netlink import Netlink, is_missing
+
+# What open and setns say of a path that leads to the container's namespace no more: nothing is there, or a file, or
+# another user's process of the same number. Every other error says that we could not look, and DEL must not go on.
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESRCH, errno.EACCES, errno.EINVAL)
 
 
 def remove_far_end(item: Attachment) -> None:
@@ -24,9 +29,9 @@ def remove_far_end(item: Attachment) -> None:
     try:
         inside = _socket_in(item.sandbox)
     except OSError as error:
-        if error.errno in LACKS:
+        if error.errno not in GONE:
             raise
-        return  # the namespace is gone, and the pair with it
+        return  # and the pair with it
     try:
         link = get_link(inside, item.ifname)
         if link is not None and link.kind == "veth" and link.mac == item.mac:
