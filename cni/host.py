@@ -10,13 +10,7 @@ from cni.handles import Handles, open_handles
 from cni.kernel.links import port_names
 from cni.model.attachment import Attachment, attachment_key
 from cni.model.names import host_link
-from cni.model.projection import (
-    attachment_elements,
-    bridge_elements,
-    cross_elements,
-    direct_elements,
-    marker,
-)
+from cni.model.projection import attachment_elements, direct_elements, mac_elements, marker, shared_elements
 from cni.model.stamp import is_of_boot
 from cni.protocol.errors import CniError, kernel_refused
 from cni.state.store import Damaged
@@ -210,7 +204,10 @@ class Host:
 
     def change(self, before: Attachment, item: Attachment) -> None:
         """Replaces a record by one with the same leases and ports, and exchanges the elements that differ."""
-        old, new = dict.fromkeys(attachment_elements(before)), dict.fromkeys(attachment_elements(item))
+        from cni.withdrawal import unneeded_macs
+
+        old = dict.fromkeys(attachment_elements(before) + unneeded_macs(self.handles, [before]))
+        new = dict.fromkeys(attachment_elements(item) + mac_elements(item))
         self.store.update(item)
         gone, come = [one for one in old if one not in new], [one for one in new if one not in old]
         try:
@@ -234,7 +231,7 @@ class Host:
 
             ensure(self.handles, item)
         own = attachment_elements(item)
-        shared = bridge_elements(item) + cross_elements(item, self.store.of_container(item))
+        shared = shared_elements(item, self.store.of_container(item))
         other = next(self.store.sharing(item), None) if item.direct else None
         if other is None or not other.direct:
             shared += direct_elements(item)

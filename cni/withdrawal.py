@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from cni.handles import Handles
 from cni.model.attachment import Attachment
-from cni.model.names import bridge_mac
+from cni.model.names import bridge_mac, derived_mac
 from cni.model.projection import (
     attachment_elements,
     bridge_elements,
     cross_elements,
     direct_elements,
+    mac_elements,
     master_elements,
     widest_elements,
 )
@@ -36,10 +37,25 @@ def delete_elements(handles: Handles, item: Attachment, last: bool) -> None:
         shared = [element for element in shared if element not in kept]
     shared = _without_the_masters(handles, item, shared) + cross_elements(item, handles.store.of_container(item))
     doomed = own + [element for element in shared if handles.table.get(element) == element]
+    doomed += unneeded_macs(handles, [item])
     if doomed:
         handles.table.delete(doomed)
     if not last and any(element.end for element in doomed):
         _add_prefixes(handles, item)
+
+
+def unneeded_macs(handles: Handles, items: list[Attachment]) -> list[Element]:
+    """The elements in the table of the attachments' requested MAC addresses that no other port or bridge has."""
+    requested = [item for item in items if item.mac != derived_mac("container", item.ident)]
+    if not requested:
+        return []
+    own = {pack((IFNAME,), (item.link,)) for item in items}
+    width = len(pack((IFNAME,), ("",)))
+    others = [element.key for element in handles.table.elements(("own_macs", "bridge_macs"))]
+    needed = {key[width:][:6] for key in others if key[:width] not in own}
+    given = (mac_elements(item.replace(anti_spoof=True)) for item in requested if item.mac not in needed)
+    doomed = dict.fromkeys(element for elements in given for element in elements)
+    return [element for element in doomed if handles.table.get(element) == element]
 
 
 def _add_prefixes(handles: Handles, item: Attachment) -> None:

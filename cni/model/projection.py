@@ -71,17 +71,26 @@ def _port_elements(item: Attachment) -> list[Element]:
     if not (item.made and item.anti_spoof):
         return elements
     elements += [own, Element("guarded", name, b"", ident)]
-    addresses = list(item.addresses)
-    if item.mac == derived_mac("container", ident):  # another network may use a requested one as well
+    implied = link_local(item.mac).address
+    derived = item.mac == derived_mac("container", ident)
+    if derived:
         elements.append(Element("taken_macs", item.mac, b"", ident))
-        addresses += [link_local(item.mac).address] if item.address_of(6) else []
-    for address in dict.fromkeys(addresses):
+    others = [implied] if item.address_of(6) or not derived else []
+    for address in dict.fromkeys((*item.addresses, *others)):
         elements.append(Element(f"holds{address.version}", name + address.packed, b"", ident))
-        elements.append(Element(f"taken{address.version}", address.packed, b"", ident))
         if address.version == 6:
             elements.append(Element("advertised", name + address.packed, b"", ident))
-            elements.append(Element("taken_targets", address.packed, b"", ident))
+        if derived or address != implied:
+            elements += _taken(address, ident)
     return elements
+
+
+def mac_elements(item: Attachment) -> list[Element]:
+    """The elements of a MAC address that somebody asked for: nobody else may use it, nor the link-local address that it
+    implies. They are nobody's own, because a container on another network may have the same one."""
+    if not (item.made and item.anti_spoof and item.in_table) or item.mac == derived_mac("container", item.ident):
+        return []
+    return [Element("taken_macs", item.mac), *_taken(link_local(item.mac).address)]
 
 
 def _is_served(item: Attachment, version: int) -> bool:
@@ -149,7 +158,7 @@ def bridge_elements(item: Attachment, mac_of: Callable[[str], bytes] = bridge_ma
         if item.anti_spoof:
             # Point to point all have the same gateway, and no neighbour who could take its address.
             gateways = () if item.is_ptp else item.gateways
-            elements += [element for prefix in gateways for element in _gateway(prefix.address)]
+            elements += [element for prefix in gateways for element in _taken(prefix.address)]
     for version in (4, 6):
         family = pack((FAMILY,), (NFPROTO[version],)) + name
         if item.is_closed(version):
@@ -176,9 +185,9 @@ def fast_link(bridge: str) -> Element:
     return Element("fast_links", pack((IFNAME,), (bridge,)))
 
 
-def _gateway(address: Address) -> list[Element]:
-    taken = Element(f"taken{address.version}", address.packed)
-    return [taken, Element("taken_targets", address.packed)] if address.version == 6 else [taken]
+def _taken(address: Address, ident: str = "") -> list[Element]:
+    taken = Element(f"taken{address.version}", address.packed, b"", ident)
+    return [taken, Element("taken_targets", address.packed, b"", ident)] if address.version == 6 else [taken]
 
 
 def widest_elements(bridge: str, made: bool) -> list[Element]:
@@ -223,6 +232,11 @@ def cross_elements(item: Attachment, others: list[Attachment]) -> list[Element]:
     return list(elements)
 
 
+def shared_elements(item: Attachment, others: list[Attachment]) -> list[Element]:
+    """What other attachments may need as well, but for `direct_elements`. `others` are as in `cross_elements`."""
+    return bridge_elements(item) + mac_elements(item) + cross_elements(item, others)
+
+
 def unrouted_elements(version: int, links: list[str]) -> list[Element]:
     """`links` are "name kind", with `routing` behind it for one whose own forwarding is on. A packet that stays on
     somebody else's bridge does not pass between links, though br_netfilter shows it to forward."""
@@ -242,7 +256,8 @@ def projection(items: list[Attachment]) -> dict[tuple[str, bytes], Element]:
     """All elements that the table should hold for these attachments, by set and key."""
     # Each reads a file, so not for every attachment.
     macs = {name: bridge_mac(name) for name in {item.master for item in items if item.made and not item.is_ptp}}
-    elements = [
+    elements = [element for item in items for element in mac_elements(item)]
+    elements += [
         element for item in items for element in (*attachment_elements(item), *bridge_elements(item, macs.__getitem__))
     ]
     by_container: dict[str, list[Attachment]] = {}

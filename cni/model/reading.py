@@ -28,7 +28,6 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
     uplink = anti_spoof = check_mac = fast_path = masq_all = False
     snat = True
     mac = derived_mac("container", ident)
-    implied = link_local(mac).address
     masked: set[int] = set()
     for element in elements:
         try:
@@ -50,7 +49,7 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
         elif element.set == "checked":
             check_mac = True
         elif element.set in ("holds4", "holds6"):  # an internal network's addresses are nowhere else
-            addresses.update({own: None for own in [_address(fields[1])] if own != implied})
+            addresses[_address(fields[1])] = None
         elif element.set in ("hidden4", "hidden6"):
             masq_all = True
         elif element.set in ("shown4", "shown6"):
@@ -66,6 +65,7 @@ def read_attachment(ident: str, elements: list[Element]) -> Attachment | None:
             protocol, host_port, container_port = (int(str(number)) for number in numbers)
             mappings.append(PortMapping(PROTOCOL_NAMES[protocol], host_ip, host_port, container_port))
             addresses[_address(values[0])] = None
+    addresses.pop(link_local(mac).address, None)  # the MAC address implies it
     return Attachment(
         network=parts[0],
         container=parts[1],

@@ -20,9 +20,8 @@ from cni.model.names import bridge_mac, derived_mac
 from cni.model.ports import Occupied, PortMapping, by_claim
 from cni.model.projection import (
     attachment_elements,
-    bridge_elements,
-    cross_elements,
     direct_elements,
+    shared_elements,
     unrouted_elements,
 )
 from cni.protocol.spec import Route
@@ -77,8 +76,7 @@ def element_problems(item: Attachment, others: list[Attachment], get: Callable[[
     """The missing or altered elements of one attachment and its bridge. `others` are the container's other attachments.
     `get` looks up the element with the same key, in the kernel, or in a listing if many attachments are compared."""
     found = []
-    crossing = cross_elements(item, others)
-    for wanted in attachment_elements(item) + bridge_elements(item) + direct_elements(item) + crossing:
+    for wanted in attachment_elements(item) + direct_elements(item) + shared_elements(item, others):
         held = get(wanted)
         if held is None or not held.covers(wanted):
             found.append(f"{wanted.set} lacks {element_text(wanted)}")

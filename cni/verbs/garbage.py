@@ -18,7 +18,7 @@ from cni.recovery import rebuild_network
 from cni.restoration import leave_bridge, stop_forwarding
 from cni.state.leases import lease_folder
 from cni.verbs.delegate import pass_on
-from cni.withdrawal import delete_elements
+from cni.withdrawal import delete_elements, unneeded_macs
 from nft.system import is_folder
 
 KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # SPEC.md 1.1.0 renamed it; libcni sends both
@@ -112,6 +112,6 @@ def _delete_elements(host: Host, items: list[Attachment]) -> None:
         (marked if item.in_table and item.key in markers else others).append(item)
     host.table.delete([element for item in marked for element in attachment_elements(item)])
     crossing = [element for item in marked for element in cross_elements(item, host.store.of_container(item))]
-    host.table.delete(list(dict.fromkeys(crossing)))
+    host.table.delete(list(dict.fromkeys(crossing + unneeded_macs(host.handles, marked))))
     for item in others:
         delete_elements(host.handles, item, last=False)

@@ -19,7 +19,8 @@ DUAL = ("10.88.0.0/24", "fd00:88::/64")
 PORTS = [port(8080, 80), port(53, 53, "udp")]
 CONFIG = network("net0", *DUAL, ports=PORTS)
 KEEPER = network("net0", *DUAL, ports=[port(9090, 80)])
-SECOND = network("net1", "10.89.0.0/24", "fd00:89::/64", ports=PORTS)  # of the same container, for the same ports
+# Of the same container, for the same ports.
+SECOND = network("net1", "10.89.0.0/24", "fd00:89::/64", ports=PORTS, mac="02:11:22:33:44:55")
 POINT_TO_POINT = network("net0", "10.90.0.0/24", "fd00:90::/64", ports=PORTS, mode="ptp")
 del POINT_TO_POINT["bridge"]
 POINT_TO_POINT["runtimeConfig"]["bandwidth"] = {
@@ -30,7 +31,7 @@ CONDITIONS: dict[str, Any] = {"conditionsV4": ["ip ttl > 3"], "conditionsV6": ["
 CONDITIONAL = network("net0", *DUAL, ports=PORTS, **CONDITIONS)
 ADOPTED = network("net2", "10.91.0.0/24", "fd00:91::/64", ports=PORTS, bridge="br0")  # somebody else's bridge
 FOREIGN = network("net0", ipam={"type": "foreign"}, ports=PORTS)
-LEASED = network("net0", *DUAL, ports=PORTS)
+LEASED = network("net0", *DUAL, ports=PORTS, mac="02:11:22:33:44:55")
 LEASED["ipam"] = {**LEASED["ipam"], "dataDir": "/run/leases"}  # with the reference host-local's lease files
 VALID = {"cni.dev/valid-attachments": [{"containerID": "keeper", "ifname": "eth0"}]}
 # An IPAM plugin of somebody else's: it keeps what it gave in a file, so that a lost DEL is seen.

@@ -61,9 +61,9 @@ def errors_at(index: int, place: Point, every: bool) -> tuple[str, ...]:
 def test_every_error_is_answered(host: Host, tally: Counter[str], every_error: bool, name: str) -> None:
     situation = SITUATIONS[name]
     scene = Scene(host, situation)
-    places = in_turn([place for place in scene.points() if place.call not in FOR_A_KILL_ONLY], 4)
+    places = enumerate(place for place in scene.points() if place.call not in FOR_A_KILL_ONLY)
     problems = []
-    for index, place in enumerate(places):
+    for index, place in in_turn(list(places), 4):
         for error in errors_at(index, place, every_error):
             scene.prepare()
             answer = failed(host, situation.run, place, error)
