@@ -1,15 +1,17 @@
 """Which kernels a run boots, and the table of what was tried, in Markdown, at its end.
 
-In CI one kernel, by the commit, so that all of them have their turn; elsewhere and with --all every one.
+In CI one kernel and one of the long scenarios, by the commit, so that all of them have their turn; elsewhere and with
+--all every one.
 """
 
 from __future__ import annotations
 
 import pytest
-from kernels.suites import MACHINES, SCENARIOS
+from kernels.suites import LONG, MACHINES, SCENARIOS
 from kernels.trial import Trial
 from support.turn import in_turn
 
+KERNELS = sorted({machine.kernel for machine in MACHINES})
 TRIALS = pytest.StashKey[list[Trial]]()
 
 
@@ -24,10 +26,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "machine" in metafunc.fixturenames:
-        kernels = sorted({machine.kernel for machine in MACHINES})
-        chosen = kernels if metafunc.config.getoption("--all") else in_turn(kernels, len(kernels))
+        chosen = KERNELS if metafunc.config.getoption("--all") else in_turn(KERNELS, len(KERNELS))
         machines = [machine for machine in MACHINES if machine.kernel in chosen]
         metafunc.parametrize("machine", machines, ids=[machine.name for machine in machines])
+
+
+@pytest.fixture
+def scenarios(request: pytest.FixtureRequest) -> list[str]:
+    """Those of this run."""
+    config = request.config
+    named = config.getoption("--scenario")
+    if named or config.getoption("--all"):
+        return named or list(SCENARIOS)
+    now = in_turn(LONG, len(LONG), len(KERNELS))
+    return [name for name in SCENARIOS if name in now or name not in LONG]
 
 
 @pytest.fixture

@@ -55,6 +55,9 @@ SCENARIOS = (
 )
 
 
+LONG = ("vlans", "fastpath")  # four and five minutes of thirteen: in CI one of them
+
+
 @dataclass(frozen=True)
 class Processor:
     """`name` is Debian's. Where there is no second serial line, `reports` come by the console as well."""

@@ -1,10 +1,10 @@
-"""Each kernel is booted, and all scenarios of the machine hold on it."""
+"""Each kernel is booted, and the scenarios of the machine hold on it."""
 
 from __future__ import annotations
 
 import pytest
 from kernels.machine import boot
-from kernels.suites import SCENARIOS, Machine
+from kernels.suites import Machine
 from kernels.trial import Trial
 
 SECONDS = 3000  # some ten times what an idle machine of two cores takes
@@ -14,9 +14,8 @@ COMMAND = (
 )
 
 
-def test_scenarios(machine: Machine, trials: list[Trial], request: pytest.FixtureRequest) -> None:
-    chosen = request.config.getoption("--scenario") or SCENARIOS
-    names = [name for name in machine.scenarios if name in chosen]
+def test_scenarios(machine: Machine, scenarios: list[str], trials: list[Trial]) -> None:
+    names = [name for name in machine.scenarios if name in scenarios]
     if not names:
         pytest.skip(f"NOT RUN: {machine.name} needs --scenario to name one of {', '.join(machine.scenarios)}")
     files = [f"tests/kernels/scenarios/{name}.py" for name in names]
