@@ -102,11 +102,8 @@ def remove_links(
     return True
 
 
-def remove_group(
-    rtnl: Netlink, names: list[str], meanwhile: Callable[[], None] = _nothing, remover: Remover | None = None
-) -> None:
-    """Removes many links in one wait of the kernel. `meanwhile` is called in any case, while the kernel works. Raises
-    CniError 5."""
+def remove_group(rtnl: Netlink, names: list[str], remover: Remover | None = None) -> None:
+    """Removes many links in one wait of the kernel. Raises CniError 5."""
     for link in map(read_link, rtnl.dump(rtnetlink.RTM_GETLINK, rtnetlink.IFINFO.pack(0, 0, 0, 0, 0))):
         if link.group == GROUP and link.name not in names:  # left by a GC that was killed, and maybe valid by now
             rtnl.ask(rtnetlink.RTM_SETLINK, rtnetlink.set_group(link.name, 0))
@@ -118,13 +115,10 @@ def remove_group(
         except OSError as error:
             if not is_missing(error):
                 raise kernel_refused(f"removing the link {name}", error) from None
-    if not present:
-        meanwhile()
-        return
-    remover = remover or Remover()
-    remover.tell([rtnetlink.group(GROUP)])
-    meanwhile()
-    _wait(present, remover.child)
+    if present:
+        remover = remover or Remover()
+        remover.tell([rtnetlink.group(GROUP)])
+        _wait(present, remover.child)
 
 
 def remove_moved(item: Attachment) -> None:
