@@ -7,7 +7,8 @@ rules are as they are:
 - `fib daddr type local` guards DNAT: without it the port would be taken from every packet that passes the host
   (GHSA-jv3w-x3r3-g6rm).
 - raw_prerouting keeps 127/8 on the loopback device: DNAT comes before the kernel's martian check, and route_localnet on
-  the bridge would let containers reach the host's own loopback services (moby#45610, CVE-2020-8558).
+  the bridge would let containers reach the host's own loopback services (moby#45610, CVE-2020-8558). A VRF is the
+  loopback device of its own sockets (vrf.rst), and what comes from outside has passed its link's name before.
 - A port of all addresses is published on 127.0.0.1 as well, but not on 127.0.0.53 and .54, where systemd-resolved
   listens.
 - A link-local sender gets an immediate refusal, because no router may forward its packets (RFC 4291, 2.5.6).
@@ -26,9 +27,9 @@ rules are as they are:
   (CVE-2021-3773). Source ports in the range, where clients' ports are, stay the same, so UDP hole punching works.
   `random` and `fully-random` use another port for each destination, which ends hole punching, and allow 0.80 and 0.75
   of the connections per second; this range allows 0.97 of a bare `masquerade` (Linux 6.18, one client).
-- filter_forward accepts established packets only if they are answers, or if their flow was translated and so passed
-  here when it began. It judges every other packet of the original direction: a flow that began while the table was
-  missing ends with its next packet.
+- filter_forward accepts established packets only if they are answers, or if their flow passed here when it began: it
+  was translated, or a helper of the connection tracker expected it (FTP's data). It judges every other packet of the
+  original direction: a flow that began while the table was missing ends with its next packet.
 - `genuine` keeps out packets that come from outside with a container's address. For IPv4, the kernel itself refuses
   those with one of the host's addresses (fib_validate_source); for IPv6, to_container does.
 - INVALID packets are not translated: they would show a container's address outside, and the peer's answer would reset a
@@ -69,10 +70,14 @@ CHAINS = """
 	chain raw_prerouting {
 		type filter hook prerouting priority raw; policy accept;
 		iifname "lo" return
-		ip daddr 127.0.0.0/8 drop
-		ip saddr 127.0.0.0/8 drop
+		ip daddr 127.0.0.0/8 goto loopback
+		ip saddr 127.0.0.0/8 goto loopback
 		iifname @bridges goto sender
 		iifname @vlan_bridges goto sender
+	}
+	chain loopback {
+		meta iifkind "vrf" return
+		drop
 	}
 	chain sender {
 		iifname . ip saddr @containers4 return
@@ -144,7 +149,7 @@ CHAINS = """
 	}
 	chain filter_forward {
 		type filter hook forward priority filter; policy accept;
-		ct state established,related ct status snat,dnat accept
+		ct state established,related ct status expected,snat,dnat accept
 		ct direction reply ct state established,related accept
 		ct state related accept
 		iifname . oifname @apart jump apart
