@@ -129,6 +129,12 @@ class Attachment(Value):
         return self.wire.master or self.bridge
 
     @property
+    def is_rebuilt(self) -> bool:
+        """Whether the record was lost and read back from the table, which tells no namespace, prefix length or
+        route."""
+        return not self.done and not self.sandbox
+
+    @property
     def is_ptp(self) -> bool:
         """Whether it is point to point: the host end itself leads to the container, without a bridge."""
         # Names are compared last: making one takes 3 us, and repair asks several times for each of thousands.

@@ -74,7 +74,7 @@ def unfinished(item: Attachment) -> str:
     """What is special about its record, in words; "" for nothing."""
     if item.done:
         return ""
-    return "(ADD did not finish)" if item.sandbox else "(record rebuilt)"
+    return "(record rebuilt)" if item.is_rebuilt else "(ADD did not finish)"
 
 
 def describe(item: Attachment) -> str:

@@ -23,12 +23,21 @@ def check(request: Request) -> None:
     netns = open_netns(request.netns)
     with Host(request.data_dir).transaction(f"CHECK of {ident}") as host:
         item = host.record(ident)
-        if item is None or not item.done:
+        if item is None or not (item.done or item.is_rebuilt):
             raise CniError(CHECK_FAILED, f"{ident} is not attached", "ADD it")
+        if item.is_rebuilt:
+            item = _with_prefixes(item, previous)
         problems = _against_previous(item, previous, request)
         problems += all_problems(host, item, as_of(item, previous), netns)
     pass_on(request, "CHECK", network.ipam.delegate)
     refuse_problems(ident, problems)
+
+
+def _with_prefixes(item: Attachment, previous: Previous) -> Attachment:
+    """The rebuilt attachment with its prefixes' lengths, which no element tells, from prevResult."""
+    told = {prefix.address: prefix for prefix in previous.addresses}
+    leases = tuple(lease.replace(address=told.get(lease.address.address, lease.address)) for lease in item.leases)
+    return item.replace(leases=leases)
 
 
 def refuse_problems(ident: str, problems: list[str]) -> None:

@@ -57,7 +57,7 @@ def _remove(
 ) -> None:
     if item is not None:
         detach(host, item, remover, withdrawn)
-        if not item.sandbox:  # rebuilt: it does not tell where its addresses have files
+        if item.is_rebuilt:  # it does not tell where its addresses have files
             from cni.predecessor import clean_leases
 
             clean_leases(request)

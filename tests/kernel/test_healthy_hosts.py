@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.broken import PATIENT, Scene
-from support.scratch import Host
+from support.scratch import Host, network, port
+from support.traffic import Server, ask_on, open_socket
 
 NFTABLES_CONF = """nft -f - <<'END'
 table inet filter {
@@ -163,3 +165,34 @@ def test_no_finding(scene: Scene, name: str) -> None:
         assert scene.lives(path) or scene.lives(path, PATIENT), f"{path}: {scene.reach(path)}"
     for words in ("doctor", "explain 8080", "explain 5353/udp", "explain web", "explain 8080 --from 198.51.100.2"):
         assert scene.findings(words) == [], words
+
+
+@pytest.mark.parametrize("rp_filter", ["0", "1"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_route_by_two_uplinks(host: Host, version: int, rp_filter: str) -> None:
+    """The kernel takes either for each flow. The remedy for "leads by the other one" cut the client off."""
+    far = host.neighbour("far")
+    host.run("ip", "link", "add", "to-second", "type", "veth", "peer", "name", "eth1", "netns", "far")
+    for place, link, last in ((host, "to-second", 1), (far, "eth1", 2)):
+        place.set_sysctl(f"ipv6/conf/{link}/accept_dad", "0")
+        place.run("ip", "addr", "add", f"198.51.101.{last}/24", "dev", link)
+        place.run("ip", "addr", "add", f"2001:db8:101::{last}/64", "dev", link, "nodad")
+        place.run("ip", "link", "set", link, "up")
+    for link in ("all", "to-far", "to-second"):
+        host.set_sysctl(f"ipv4/conf/{link}/rp_filter", rp_filter)
+    client, gateways, own = {
+        4: ("203.0.113.9", ("198.51.100.2", "198.51.101.2"), ("198.51.100.1", "198.51.101.1")),
+        6: ("2001:db8:f::9", ("2001:db8:100::2", "2001:db8:101::2"), ("2001:db8:100::1", "2001:db8:101::1")),
+    }[version]
+    far.run("ip", "addr", "add", f"{client}/{32 if version == 4 else 128}", "dev", "lo")
+    hops = [word for gateway in gateways for word in ("nexthop", "via", gateway)]
+    host.run("ip", f"-{version}", "route", "add", "default", *hops)
+    host.add(network("net0", "10.88.0.0/24", "fd00:88::/64", ports=[port(8080, 80)]), "web")
+    with Server(host.place("web"), 80):
+        for address in own * 3:
+            with open_socket(far, socket.AF_INET6 if version == 6 else socket.AF_INET, "tcp") as sock:
+                sock.bind((client, 0))
+                assert ask_on(sock, address, 8080, PATIENT) == f"web {client}"
+        for words in (("explain", "8080", "--from", client), ("explain", "web"), ("doctor",)):
+            done = host.command(*words)
+            assert done.returncode == 0, done.stdout

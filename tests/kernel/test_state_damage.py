@@ -215,13 +215,35 @@ HOST_LOCAL = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-@pytest.mark.parametrize("role", ["nftcni", "portmap", "host-local"])
+def test_check_of_a_rebuilt_record(damaged: Host, name: str) -> None:
+    """It was a difference for ever, while repair and doctor called the container well and it was served."""
+    result = damaged.add(CONFIG)
+    config = {**CONFIG, "prevResult": result}
+    DAMAGES[name](record(damaged))
+    for _ in range(2):
+        assert damaged.cni("CHECK", config).words == ""
+    address = result["ips"][0]["address"]
+    other = {**config, "prevResult": {**result, "ips": [{**result["ips"][0], "address": "10.88.0.77/24"}]}}
+    answer = damaged.cni("CHECK", other)
+    assert answer.code == 104 and address in answer.words
+    damaged.nft("delete element inet nftcni dnat4 { tcp . 8080 }")
+    answer = damaged.cni("CHECK", config)
+    assert answer.code == 104 and "8080" in answer.words
+    assert damaged.command("repair").returncode == 0
+    assert damaged.cni("CHECK", config).words == ""
+    damaged.place("c1").run("ip", "addr", "del", address, "dev", "eth0")
+    answer = damaged.cni("CHECK", config)
+    assert answer.code == 104 and address in answer.words
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("role", ["portmap", "host-local"])
 def test_check_of_a_damaged_record_is_a_difference(host: Host, name: str, role: str) -> None:
     """Of the attachment, not a defect of ours: code 104 and never 999."""
     plugin = f"/run/cni/{role}"
     host.run("ln", "-s", PLUGIN, plugin)
     host.container("c1")
-    config: Json = {"nftcni": CONFIG, "portmap": PORTMAP, "host-local": HOST_LOCAL}[role]
+    config: Json = {"portmap": PORTMAP, "host-local": HOST_LOCAL}[role]
     if role == "portmap":
         config = {**config, "prevResult": host.add(network("net0", *DUAL))}
     answer = host.cni("ADD", config, plugin=plugin)

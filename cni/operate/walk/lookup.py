@@ -23,13 +23,15 @@ KINDS = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 9: "throw", *
 
 @dataclass(frozen=True)
 class PacketRoute:
-    """The route of one packet. `error` is the errno, 0 if there is a route."""
+    """The route of one packet. `error` is the errno, 0 if there is a route. `links` are those of all next hops, between
+    which the kernel chooses for each flow."""
 
     kind: str
     link: str
     via: Address | None = None
     table: int = rtnetlink.RT_TABLE_MAIN
     error: int = 0
+    links: frozenset[str] = frozenset()
 
 
 def look_up(
@@ -43,22 +45,26 @@ def look_up(
 ) -> PacketRoute:
     """The route of a packet. `names` are the links' names by index; `packet` has the ports."""
     lengths = (BITS[dst.version], BITS[src.version] if src is not None else 0)
-    query = rtnetlink.RTMSG.pack(FAMILY[dst.version], *lengths, 0, 0, 0, 0, 0, RTM_F_LOOKUP_TABLE)
-    query += attr(rtnetlink.RTA_DST, dst.packed)
+    query = attr(rtnetlink.RTA_DST, dst.packed)
     query += attr(RTA_SRC, src.packed) if src is not None else b""
     query += attr_u32(RTA_IIF, iif) if iif else b""
     query += attr_u32(RTA_MARK, mark) if mark else b""
     if packet is not None and packet.proto in ("tcp", "udp"):  # others are refused (rtm_getroute_parse_ip_proto)
         query += attr(RTA_IP_PROTO, bytes([NUMBERS[packet.proto]]))
         query += attr(RTA_SPORT, packet.sport.to_bytes(2, "big")) + attr(RTA_DPORT, packet.dport.to_bytes(2, "big"))
-    try:
-        answer = rtnl.ask(rtnetlink.RTM_GETROUTE, query)
-    except KernelError as error:
-        return PacketRoute("", "", error=error.errno or 0)
+    answers = []
+    for flags in (RTM_F_LOOKUP_TABLE, rtnetlink.RTM_F_FIB_MATCH):
+        header = rtnetlink.RTMSG.pack(FAMILY[dst.version], *lengths, 0, 0, 0, 0, 0, flags)
+        try:
+            answers.append(rtnl.ask(rtnetlink.RTM_GETROUTE, header + query))
+        except KernelError as error:
+            return PacketRoute("", "", error=error.errno or 0)
+    answer, route = answers
     fields = rtnetlink.RTMSG.unpack_from(answer)
     found = attributes(answer, rtnetlink.RTMSG.size)
-    hops = rtnetlink.next_hops(found.get(rtnetlink.RTA_MULTIPATH, b""))
-    link = _number(found.get(rtnetlink.RTA_OIF, b"")) or (hops[0][0] if hops else 0)
+    parts = attributes(route, rtnetlink.RTMSG.size)
+    hops = [index for index, _via in rtnetlink.next_hops(parts.get(rtnetlink.RTA_MULTIPATH, b""))]
+    link = _number(found.get(rtnetlink.RTA_OIF, b"")) or (hops[0] if hops else 0)
     via = (
         found.get(rtnetlink.RTA_GATEWAY) or found.get(RTA_VIA, b"")[2:]
     )  # struct rtvia has a family before the address
@@ -67,6 +73,7 @@ def look_up(
         names.get(link, ""),
         from_packed(via) if via else None,
         _number(found.get(rtnetlink.RTA_TABLE, b"")) or fields[4],
+        links=frozenset(names.get(index, "") for index in (link, *hops)),
     )
 
 

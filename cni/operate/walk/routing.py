@@ -35,10 +35,10 @@ def route_steps(world: World, packet: Packet, iif: str, wanted: str) -> list[Ste
         return [*steps, ended]
     if iif and way.error and (steps or way.error != errno.ENETUNREACH):
         plain = kernel.route(packet.daddr, mark=mark, packet=packet)
-        if not plain.error and plain.link == wanted and plain.kind == "unicast":
+        if not plain.error and wanted in plain.links and plain.kind == "unicast":
             return steps or _refused_source(world, packet, iif, way)
         way = plain
-    if way.link == wanted and way.kind == "unicast":
+    if wanted in way.links and way.kind == "unicast":
         said = f"{packet.daddr} leads by {way.link}" + (f" via {way.via}" if way.via else "")
         return steps or [ok("route", said)]
     return steps + [_elsewhere(world, packet, way, wanted)]
@@ -149,7 +149,7 @@ def _refused_source(world: World, packet: Packet, iif: str, way: PacketRoute) ->
     kernel = world.kernel
     values = [kernel.sysctl(f"ipv4/conf/{name}/rp_filter") or "0" for name in ("all", iif)]
     back = kernel.route(packet.saddr)
-    if packet.version == 4 and max(values) != "0" and back.link != iif:
+    if packet.version == 4 and max(values) != "0" and iif not in back.links:
         reason = f"rp_filter of {iif} is {max(values)}, and the way back to {packet.saddr} is " + (
             f"by {back.link}" if back.link else "nowhere"
         )
