@@ -80,7 +80,14 @@ def _ways(world: World, words: str, client_words: str) -> list[Way]:
             from cni.operate.unpublished import unpublished
 
             return [Way(f"host port {words}", unpublished(world, port, protocol or "tcp"))]
-        return [way for follow, item, mapping in found for way in follow(world, item, mapping, client)]
+        ways = [way for follow, item, mapping in found for way in follow(world, item, mapping, client)]
+        if not ways:
+            from cni.operate.walk.step import stop
+
+            published = ", ".join(sorted({str(mapping) for _follow, _item, mapping in found}))
+            because = f"{client_words} can ask none of these addresses"
+            ways = [Way(f"host port {words}", [stop("unpublished", f"published is {published} alone", because)])]
+        return ways
     items = _named(world, words)
     if not items:
         raise CniError(

@@ -175,6 +175,15 @@ CASES = [
         "ip addr add 198.51.100.1/24 dev lan0",
     ),
     Case(
+        "the uplink became a port of the containers' bridge",
+        # The neighbour does not learn the bridge's MAC address meanwhile, which it would know for a minute.
+        "set -- $(ip -br link show to-lan); ip -n lan neigh replace 198.51.100.1 lladdr $3 dev eth0 nud permanent;"
+        "ip link set to-lan master br0",
+        ("to-lan is a port of br0",),
+        "ip link set to-lan nomaster",
+        closed=True,
+    ),
+    Case(
         "the host has the address", "ip addr add 10.88.0.2/32 dev lo", ("10.88.0.2", "lo"), "ip addr del 10.88.0.2/32"
     ),
     Case(

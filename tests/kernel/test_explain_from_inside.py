@@ -38,3 +38,14 @@ def test_a_client_on_the_bridge_gets_what_explain_says(host: Host, br_netfilter:
                 got = ask(host.place(asker), gate, 8080)
                 found[asker, address] = (got.startswith("web "), done.returncode == 0)
     assert all(arrives == said for arrives, said in found.values()), found
+
+
+@pytest.mark.parametrize(("address", "client"), [("127.0.0.1", "198.51.100.2"), ("198.51.100.1", "2001:db8:100::2")])
+def test_a_client_that_can_ask_no_published_address(host: Host, address: str, client: str) -> None:
+    """It said nothing, with exit status 0."""
+    lan = host.neighbour()
+    host.add(network("net0", "10.88.0.0/24", ports=[port(8080, 80, ip=address)]), "web")
+    with Server(host.place("web"), 80):
+        assert ask(lan, "2001:db8:100::1" if ":" in client else "198.51.100.1", 8080) == "refused"
+    done = host.command("explain", "8080", "--from", client)
+    assert done.returncode == 1 and address in done.stdout and client in done.stdout

@@ -126,7 +126,7 @@ class Follow:
         if client.link and (link is None or not link.up):
             return [stop("uplink", f"{client.link} is down", "", f"ip link set {client.link} up")]
         if link is not None:
-            steps = uplink_steps(self.kernel, link)
+            steps = uplink_steps(self.world, link)
             if steps:
                 return steps
         packet.at(client.link, "")

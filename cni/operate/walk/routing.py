@@ -61,14 +61,20 @@ def unreached_steps(world: World, client: Client) -> list[Step]:
     return [stop("route", what, because, *commands)]
 
 
-def uplink_steps(kernel: Kernel, link: Link) -> list[Step]:
+def uplink_steps(world: World, link: Link) -> list[Step]:
     """Checks for a link that is up but cannot receive anything."""
+    kernel = world.kernel
     if not link.carrier:
         see = f"# look at its other end, a cable or a switch, or see where it leads: ip -d link show {link.name}"
         return [stop("uplink", f"{link.name} is up, but has no carrier", "nothing is at the other end of it", see)]
     bridge = kernel.names.get(link.master, "")
     if kernel.link_kind(bridge) != "bridge":
         return []
+    if any(item.made and item.master == bridge for item in world.items):
+        # With the host's addresses on it, the bridge would have the outside among its containers.
+        what = f"{link.name} is a port of {bridge}, which is the containers' bridge"
+        back = f"ip link set {link.name} nomaster"
+        return [stop("uplink", what, f"what comes by {link.name} passes for a container's", back)]
     commands = []
     own = [one for one in kernel.addresses_of(link.name) if not is_link_local(one.address)]
     for prefix in own:
