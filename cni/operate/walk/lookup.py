@@ -52,19 +52,14 @@ def look_up(
     if packet is not None and packet.proto in ("tcp", "udp"):  # others are refused (rtm_getroute_parse_ip_proto)
         query += attr(RTA_IP_PROTO, bytes([NUMBERS[packet.proto]]))
         query += attr(RTA_SPORT, packet.sport.to_bytes(2, "big")) + attr(RTA_DPORT, packet.dport.to_bytes(2, "big"))
-    answers = []
-    for flags in (RTM_F_LOOKUP_TABLE, rtnetlink.RTM_F_FIB_MATCH):
-        header = rtnetlink.RTMSG.pack(FAMILY[dst.version], *lengths, 0, 0, 0, 0, 0, flags)
-        try:
-            answers.append(rtnl.ask(rtnetlink.RTM_GETROUTE, header + query))
-        except KernelError as error:
-            return PacketRoute("", "", error=error.errno or 0)
-    answer, route = answers
+    try:
+        answer = _ask(rtnl, (FAMILY[dst.version], *lengths), RTM_F_LOOKUP_TABLE, query)
+    except KernelError as error:
+        return PacketRoute("", "", error=error.errno or 0)
     fields = rtnetlink.RTMSG.unpack_from(answer)
     found = attributes(answer, rtnetlink.RTMSG.size)
-    parts = attributes(route, rtnetlink.RTMSG.size)
-    hops = [index for index, _via in rtnetlink.next_hops(parts.get(rtnetlink.RTA_MULTIPATH, b""))]
-    link = _number(found.get(rtnetlink.RTA_OIF, b"")) or (hops[0] if hops else 0)
+    hops = [_number(found.get(rtnetlink.RTA_OIF, b"")), *_next_hops(rtnl, (FAMILY[dst.version], *lengths), query)]
+    link = next((index for index in hops if index), 0)
     via = (
         found.get(rtnetlink.RTA_GATEWAY) or found.get(RTA_VIA, b"")[2:]
     )  # struct rtvia has a family before the address
@@ -73,8 +68,22 @@ def look_up(
         names.get(link, ""),
         from_packed(via) if via else None,
         _number(found.get(rtnetlink.RTA_TABLE, b"")) or fields[4],
-        links=frozenset(names.get(index, "") for index in (link, *hops)),
+        links=frozenset(names.get(index, "") for index in hops),
     )
+
+
+def _ask(rtnl: Netlink, about: tuple[int, int, int], flags: int, query: bytes) -> bytes:
+    return rtnl.ask(rtnetlink.RTM_GETROUTE, rtnetlink.RTMSG.pack(*about, 0, 0, 0, 0, 0, flags) + query)
+
+
+def _next_hops(rtnl: Netlink, about: tuple[int, int, int], query: bytes) -> list[int]:
+    """The links of a route with several next hops. Not every way has a route (a broadcast, for example)."""
+    try:
+        route = _ask(rtnl, about, rtnetlink.RTM_F_FIB_MATCH, query)
+    except KernelError:
+        return []
+    hops = attributes(route, rtnetlink.RTMSG.size).get(rtnetlink.RTA_MULTIPATH, b"")
+    return [index for index, _via in rtnetlink.next_hops(hops)]
 
 
 def _number(raw: bytes) -> int:
