@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cni.handles import Handles
 from cni.model.attachment import Attachment
-from cni.model.names import bridge_mac, derived_mac
+from cni.model.names import bridge_mac
 from cni.model.projection import (
     attachment_elements,
     bridge_elements,
@@ -17,9 +17,9 @@ from cni.model.projection import (
     master_elements,
     widest_elements,
 )
-from nft.elements import Element, pack
+from nft.elements import Element, pack, unpack
 from nft.errors import Conflict
-from nft.schema import IFNAME, INTERVALS
+from nft.schema import IFNAME, INTERVALS, MAC
 
 
 def delete_elements(handles: Handles, item: Attachment, last: bool) -> None:
@@ -46,14 +46,13 @@ def delete_elements(handles: Handles, item: Attachment, last: bool) -> None:
 
 def unneeded_macs(handles: Handles, items: list[Attachment]) -> list[Element]:
     """The elements in the table of the attachments' requested MAC addresses that no other port or bridge has."""
-    requested = [item for item in items if item.mac != derived_mac("container", item.ident)]
-    if not requested:
+    asked = [item for item in items if item.asked_for_mac]
+    if not asked:
         return []
-    own = {pack((IFNAME,), (item.link,)) for item in items}
-    width = len(pack((IFNAME,), ("",)))
-    others = [element.key for element in handles.table.elements(("own_macs", "bridge_macs"))]
-    needed = {key[width:][:6] for key in others if key[:width] not in own}
-    given = (mac_elements(item.replace(anti_spoof=True)) for item in requested if item.mac not in needed)
+    gone = {item.link for item in items}
+    held = (unpack((IFNAME, MAC), element.key) for element in handles.table.elements(("own_macs", "bridge_macs")))
+    needed = {mac for link, mac in held if link not in gone}
+    given = (mac_elements(item.replace(anti_spoof=True)) for item in asked if item.mac not in needed)
     doomed = dict.fromkeys(element for elements in given for element in elements)
     return [element for element in doomed if handles.table.get(element) == element]
 

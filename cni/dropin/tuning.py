@@ -136,7 +136,7 @@ def _tune_link(request: Request, tuning: Tuning, rtnl: Netlink) -> None:
     if link is None:
         raise CniError(IO_FAILURE, f"the interface {request.ifname} is missing in {request.netns}")
     ident = identity(request.network, request.container, request.ifname)
-    with Host(request.data_dir).transaction(f"tuning {request.ifname} in {request.netns}") as host:
+    with Host(request.data_dir).transaction(f"tuning {request.ifname} in {request.netns}", "cni.withdrawal") as host:
         host.store.notes.keep_settings(host_link(ident), dumps(_settings(link)))
         _apply(rtnl, link, tuning)
         item = host.record(ident)

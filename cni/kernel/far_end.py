@@ -13,7 +13,6 @@ from cni.kernel import rtnetlink
 from cni.kernel.links import get_link
 from cni.kernel.netns import Inside
 from cni.model.attachment import Attachment
-from cni.model.names import derived_mac
 from nft.netlink import Netlink, is_missing
 
 # What open and setns say of a path that leads to the container's namespace no more: nothing is there, or a file, or
@@ -24,7 +23,7 @@ GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESRCH, errn
 def remove_far_end(item: Attachment) -> None:
     """The MAC address says whose the interface is: by now, the path may be another namespace's. One that the user chose
     says nothing, because the next container may have it. Raises OSError."""
-    if item.mac != derived_mac("container", item.ident):
+    if item.asked_for_mac:
         return
     try:
         inside = _socket_in(item.sandbox)

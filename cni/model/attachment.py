@@ -6,7 +6,7 @@ on disk.
 
 from __future__ import annotations
 
-from cni.model.names import host_link, identity, shaper_link
+from cni.model.names import derived_mac, host_link, identity, shaper_link
 from cni.model.ports import PortMapping
 from cni.model.wire import Wire
 from cni.protocol.spec import Dns, Route
@@ -132,7 +132,12 @@ class Attachment(Value):
     def is_rebuilt(self) -> bool:
         """Whether the record was lost and read back from the table, which tells no namespace, prefix length or
         route."""
-        return not self.done and not self.sandbox
+        return not self.sandbox
+
+    @property
+    def asked_for_mac(self) -> bool:
+        """Whether somebody chose the MAC address; then another container may have the same one."""
+        return self.mac != derived_mac("container", self.ident)
 
     @property
     def is_ptp(self) -> bool:

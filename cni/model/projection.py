@@ -71,16 +71,15 @@ def _port_elements(item: Attachment) -> list[Element]:
     if not (item.made and item.anti_spoof):
         return elements
     elements += [own, Element("guarded", name, b"", ident)]
-    implied = link_local(item.mac).address
-    derived = item.mac == derived_mac("container", ident)
-    if derived:
+    implied, asked = link_local(item.mac).address, item.asked_for_mac
+    if not asked:
         elements.append(Element("taken_macs", item.mac, b"", ident))
-    others = [implied] if item.address_of(6) or not derived else []
+    others = [implied] if item.address_of(6) or asked else []
     for address in dict.fromkeys((*item.addresses, *others)):
         elements.append(Element(f"holds{address.version}", name + address.packed, b"", ident))
         if address.version == 6:
             elements.append(Element("advertised", name + address.packed, b"", ident))
-        if derived or address != implied:
+        if address != implied or not asked:
             elements += _taken(address, ident)
     return elements
 
@@ -88,7 +87,7 @@ def _port_elements(item: Attachment) -> list[Element]:
 def mac_elements(item: Attachment) -> list[Element]:
     """The elements of a MAC address that somebody asked for: nobody else may use it, nor the link-local address that it
     implies. They are nobody's own, because a container on another network may have the same one."""
-    if not (item.made and item.anti_spoof and item.in_table) or item.mac == derived_mac("container", item.ident):
+    if not (item.made and item.anti_spoof and item.in_table and item.asked_for_mac):
         return []
     return [Element("taken_macs", item.mac), *_taken(link_local(item.mac).address)]
 

@@ -86,7 +86,9 @@ def _ways(world: World, words: str, client_words: str) -> list[Way]:
 
             published = ", ".join(sorted({str(mapping) for _follow, _item, mapping in found}))
             because = f"{client_words} can ask none of these addresses"
-            ways = [Way(f"host port {words}", [stop("unpublished", f"published is {published} alone", because)])]
+            ways = [
+                Way(f"host port {words}", [stop("unpublished", f"the port is published on {published} only", because)])
+            ]
         return ways
     items = _named(world, words)
     if not items:

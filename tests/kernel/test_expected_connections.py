@@ -1,7 +1,7 @@
 """A connection that a helper of the connection tracker expects passes to its end, also where nothing is translated.
 
-Its first packets passed and all that followed was dropped: they are `related`, and these are not. The helper is FTP's,
-which every kernel has; as its users do, somebody's table asks for it.
+Its first packets passed and all that followed was dropped: they are `related`, and these are not. The helper is FTP's;
+as its users do, somebody's table asks for it.
 """
 
 from __future__ import annotations
