@@ -188,6 +188,13 @@ def test_firewall_loads_nothing_while_others_wait_for_the_lock(steady: Host) -> 
     assert loaded_under_the_lock(steady, "/x/firewall", "ADD", config) == []
 
 
+def test_tuning_loads_nothing_while_others_wait_for_the_lock(steady: Host) -> None:
+    before = steady.add(network("net0", "10.88.0.0/24"))
+    config = {"cniVersion": before["cniVersion"], "name": "net0", "type": "tuning", "prevResult": before}
+    config["mac"] = "02:11:22:33:44:55"
+    assert loaded_under_the_lock(steady, "/x/tuning", "ADD", config) == []
+
+
 def loaded_under_the_lock(host: Host, program: str, verb: str, config: object) -> list[str]:
     variables = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0"}
     words = (PYTHON, "-ISc", UNDER_THE_LOCK, program)
